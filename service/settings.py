@@ -1,0 +1,48 @@
+"""Operator settings, read from the environment (prefix ``REGSEARCH_``): the only place that reads `os.environ`."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """Where things live and what is allowed; every field has a default that works on a laptop."""
+
+    model_config = SettingsConfigDict(env_prefix="REGSEARCH_", frozen=True)
+
+    home: Path = Field(Path(".regsearch"), description="Directory for the embedded database, data sets and models.")
+    db_url: str | None = Field(None, description="SQLAlchemy URL; default: an SQLite file under `home`.")
+    host: str = Field("127.0.0.1", description="Address the API listens on.")
+    port: int = Field(8000, ge=0, le=65535, description="Port the API listens on.")
+    data_roots: tuple[Path, ...] = Field((), description="JSON list of directories whose files a study may name by path.")
+    max_upload_mb: float = Field(512.0, gt=0, description="Largest accepted data set, in MiB.")
+    lease_seconds: float = Field(30.0, gt=0, description="A worker silent for this long loses its trials.")
+    dashboard: Literal["readonly", "writable", "off"] = Field("readonly", description="How optuna-dashboard is served.")
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["text", "json"] = "text"
+
+    @property
+    def database_url(self) -> str:
+        """The configured URL, or the embedded SQLite file."""
+        return self.db_url or f"sqlite:///{(self.home / 'regsearch.db').absolute()}"
+
+    @property
+    def datasets_dir(self) -> Path:
+        """Where uploaded data sets are kept."""
+        return self.home / "datasets"
+
+    @property
+    def models_dir(self) -> Path:
+        """Where trained models and checkpoints are kept."""
+        return self.home / "models"
+
+
+@lru_cache(maxsize=1)
+def load_settings() -> Settings:
+    """The settings of this process, read once."""
+    return Settings()

@@ -1,0 +1,122 @@
+"""The other parts of a study: data, validation, budget, early stopping, sampler and pruner."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from service.spec.domain import Frozen
+
+CLASSIFICATION_METRICS = ("accuracy", "balanced_accuracy", "f1_macro", "log_loss")
+REGRESSION_METRICS = ("rmse", "mae", "r2")
+LOWER_IS_BETTER = frozenset({"log_loss", "rmse", "mae"})
+Task = Literal["classification", "regression"]
+Metric = Literal["accuracy", "balanced_accuracy", "f1_macro", "log_loss", "rmse", "mae", "r2"]
+
+
+class DataSpec(Frozen):
+    """Where the rows come from, and which column is to be predicted."""
+
+    dataset: str | None = Field(
+        None, description="A built-in data set (diabetes, breast_cancer, digits, wine) or the id of an uploaded one."
+    )
+    path: str | None = Field(None, description="A CSV, Parquet or NPZ file under a directory the operator allows.")
+    target: str | None = Field(None, description="Column to predict; built-in sets know theirs, NPZ files have `y`.")
+    categorical: tuple[str, ...] = Field((), description="Columns to treat as categories although they hold numbers.")
+    drop: tuple[str, ...] = Field((), description="Columns to leave out, such as row ids.")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> DataSpec:
+        if (self.dataset is None) == (self.path is None):
+            raise PydanticCustomError(
+                "source", "needs exactly one source", {"allowed": "dataset (a name or id) or path (a file)", "key": ""}
+            )
+        return self
+
+
+class ValidationSpec(Frozen):
+    """How rows are divided. The test part is drawn first, fixed by the seed; no trial ever sees it."""
+
+    method: Literal["holdout", "kfold"] = "holdout"
+    test_fraction: float = Field(0.2, gt=0.0, lt=0.9, description="Share of all rows locked away for the final score.")
+    valid_fraction: float = Field(0.2, gt=0.0, lt=0.9, description="Share of all rows for validation (holdout).")
+    folds: int = Field(5, ge=2, le=20, description="Number of folds (kfold).")
+
+    @model_validator(mode="after")
+    def _something_left(self) -> ValidationSpec:
+        if self.method == "holdout" and self.test_fraction + self.valid_fraction >= 0.95:
+            raise PydanticCustomError(
+                "fractions",
+                "test_fraction + valid_fraction leave nothing to train on",
+                {"key": "valid_fraction", "value": self.valid_fraction, "allowed": "a sum below 0.95"},
+            )
+        return self
+
+
+class BudgetSpec(Frozen):
+    """What the study may spend. The number of trials is exact, whatever happens to workers."""
+
+    trials: int = Field(100, ge=1, le=1_000_000, description="Trials to finish (complete, pruned or failed).")
+    epochs: int = Field(100, ge=1, le=100_000, description="Largest number of epochs of one trial.")
+    seconds: float | None = Field(None, gt=0, description="After this long no further trial starts.")
+    max_retries: int = Field(3, ge=0, le=100, description="How often a trial is repeated after its worker was lost.")
+    max_failed_trials: int | None = Field(None, ge=0, description="More failed trials than this stop the study.")
+
+
+class EarlyStopping(Frozen):
+    """Convergence: a trial ends when its monitored value has not improved for ``patience`` epochs; it stays eligible."""
+
+    patience: int = Field(20, ge=1, le=100_000, description="Epochs without improvement before a trial is converged.")
+    min_delta: float = Field(0.0, ge=0.0, description="Smallest change that counts as an improvement.")
+    restore_best: bool = Field(True, description="Keep the weights of the best epoch instead of the last.")
+    monitor: Literal["metric", "loss"] = Field("metric", description="The objective, or the validation loss.")
+
+
+class TpeSampler(Frozen):
+    """Tree-structured Parzen estimator (Bergstra et al. 2011), fitted once per batch of trials."""
+
+    name: Literal["tpe"] = "tpe"
+    startup_trials: int = Field(16, ge=0, description="Random trials before the model is used.")
+
+
+class RandomSampler(Frozen):
+    """Independent uniform draws."""
+
+    name: Literal["random"] = "random"
+
+
+class MedianPruner(Frozen):
+    """Stop a trial whose best value so far is worse than the median of completed trials at the same epoch."""
+
+    name: Literal["median"] = "median"
+    startup_trials: int = Field(8, ge=0, description="Completed trials before anything is pruned.")
+    warmup_epochs: int = Field(10, ge=0, description="Epochs in which a trial is never pruned.")
+
+
+class SuccessiveHalvingPruner(Frozen):
+    """Asynchronous successive halving (Li et al. 2020): the best 1/reduction_factor of each rung go on."""
+
+    name: Literal["successive_halving"] = "successive_halving"
+    min_epochs: int = Field(10, ge=1, description="Epochs of the first rung.")
+    reduction_factor: int = Field(3, ge=2, le=100, description="Ratio between rungs.")
+
+
+class NoPruner(Frozen):
+    """Every trial runs until it has converged or its epochs are spent."""
+
+    name: Literal["none"] = "none"
+
+
+def _by_name(raw: Any) -> Any:
+    return {"name": raw} if isinstance(raw, str) else raw
+
+
+def _off_is_none(raw: Any) -> Any:
+    return None if raw in ("off", False) else raw
+
+
+Sampler = Annotated[TpeSampler | RandomSampler, Field(discriminator="name"), BeforeValidator(_by_name)]
+Pruner = Annotated[MedianPruner | SuccessiveHalvingPruner | NoPruner, Field(discriminator="name"), BeforeValidator(_by_name)]
+OptionalEarlyStopping = Annotated[EarlyStopping | None, BeforeValidator(_off_is_none)]

@@ -1,0 +1,105 @@
+"""A recipe: one concrete value for every setting, which is what a trial trains with.
+
+The values are plain (numbers, words, tuples of numbers), with `off` already turned into the setting's neutral value, so
+that `workers` read them by name and need to know nothing of domains.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from service.spec.setting import Setting
+from service.spec.study import SETTINGS
+
+Value = bool | int | float | str | tuple[float, ...]
+
+
+class Recipe(Mapping[str, Value]):
+    """Immutable mapping from setting to value; a setting left out has its neutral value.
+
+    >>> Recipe({"dropout": 0.5}).number("dropout"), Recipe({}).word("optimizer")
+    (0.5, 'adamw')
+    """
+
+    def __init__(self, values: Mapping[str, Value]) -> None:
+        unknown = sorted(set(values) - set(SETTINGS) - {"widths"})
+        if unknown:
+            raise KeyError(f"not settings: {unknown}")
+        self._values: dict[str, Value] = {**{name: s.neutral for name, s in SETTINGS.items()}, **values}
+
+    def __getitem__(self, name: str) -> Value:
+        return self._values[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __hash__(self) -> int:
+        return hash(tuple(sorted(self._values.items(), key=lambda item: item[0])))
+
+    def __repr__(self) -> str:
+        return f"Recipe({self.said()})"
+
+    def number(self, name: str) -> float:
+        """A numeric setting as a float."""
+        value = self._values[name]
+        assert isinstance(value, int | float), f"{name} is not a number: {value!r}"
+        return float(value)
+
+    def integer(self, name: str) -> int:
+        """An integer setting."""
+        return int(self.number(name))
+
+    def word(self, name: str) -> str:
+        """A word setting."""
+        return str(self._values[name])
+
+    def layers(self, name: str, depth: int) -> tuple[float, ...]:
+        """One value per hidden layer, a single value being repeated."""
+        value = self._values[name]
+        return value if isinstance(value, tuple) else (self.number(name),) * depth
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Units of every hidden layer."""
+        widths = self._values.get("widths")
+        if isinstance(widths, tuple):
+            return tuple(int(width) for width in widths)
+        return (self.integer("width"),) * self.integer("depth")
+
+    def said(self) -> dict[str, Value]:
+        """Only what matters: settings whose condition holds, regularizers that are on; in the order of the table."""
+        return {name: value for name, value in self._values.items() if self._matters(name, SETTINGS.get(name))}
+
+    def _matters(self, name: str, setting: Setting | None) -> bool:
+        if setting is None:
+            return True
+        if name in ("width", "depth"):
+            return "widths" not in self._values
+        if setting.when is not None and self._values[setting.when.parent] not in setting.when.values:
+            return False
+        return not ((setting.regularizer or setting.off) and self._values[name] == setting.neutral)
+
+    def regularizers(self) -> tuple[str, ...]:
+        """The regularizers that are on."""
+        return tuple(name for name in self.said() if name in SETTINGS and SETTINGS[name].regularizer)
+
+    def without(self, *names: str) -> Recipe:
+        """The same recipe with the named settings at their neutral value."""
+        return Recipe({**self._values, **{name: SETTINGS[name].neutral for name in names}})
+
+    def unregularized(self) -> Recipe:
+        """The same network and optimizer with every regularizer off: the baseline."""
+        return self.without(*(name for name, setting in SETTINGS.items() if setting.regularizer))
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values, whole."""
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in self._values.items()}
+
+    @classmethod
+    def from_json(cls, raw: Mapping[str, Any]) -> Recipe:
+        """The inverse of `to_json`."""
+        return cls({name: tuple(value) if isinstance(value, list) else value for name, value in raw.items()})

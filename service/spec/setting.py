@@ -1,0 +1,159 @@
+"""The description of one setting, which is also its validator.
+
+A setting is declared once, as the annotation of a field (see `space`):
+
+    l1: Annotated[Domain | None, Setting(group="penalties", kind="float", low=0.0, ...)] = None
+
+and from that one line come its checks, its default search range, its Optuna distributions (`service.search`),
+and its row in the README's reference (`reference`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, NoReturn
+
+from pydantic import BaseModel, GetCoreSchemaHandler, ValidationError
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
+
+from service.spec.domain import OFF, Choices, Domain, Fixed, PerLayer, Range, Scalar
+
+
+@dataclass(frozen=True)
+class When:
+    """A condition: the setting only makes sense while ``parent`` takes one of ``values``."""
+
+    parent: str
+    values: tuple[Scalar, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """What a setting is, what it may be, and what it does when nobody says anything.
+
+    Attributes:
+        neutral: Value when the setting is not searched; for a regularizer the value that means off.
+        search: Domain used by the `default` space (and by conditional settings whose parent is searched).
+        low, high: Inclusive bounds of numeric values.
+        words: Allowed values of a `word` setting.
+        regularizer: Switched off in the unregularized baseline, and one by one in the ablation.
+        off: The word `off` is accepted.
+        scope: `lane` where every lane of a stack may have its own value; `stack` where it changes the graph, so
+            that only trials with equal values train together.
+    """
+
+    group: str
+    doc: str
+    kind: Literal["float", "int", "word", "bool"]
+    neutral: Scalar
+    search: Domain
+    low: float | None = None
+    high: float | None = None
+    words: tuple[str, ...] = ()
+    regularizer: bool = False
+    off: bool = False
+    per_layer: bool = False
+    scope: Literal["lane", "stack"] = "lane"
+    when: When | None = None
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """Run `parse` in front of the field's own validation."""
+        return core_schema.no_info_before_validator_function(self.parse, handler(source))
+
+    def allowed(self) -> str:
+        """The allowed values in words, for messages and for the reference."""
+        off = f", or {OFF}" if self.off else ""
+        if self.kind == "word":
+            return ", ".join(self.words) + off
+        if self.kind == "bool":
+            return "true, false"
+        number = "integer" if self.kind == "int" else "number"
+        return f"{number} from {self.low:g} to {self.high:g}{off}"
+
+    def parse(self, raw: object) -> Domain | None:
+        """Turn what a user wrote into a checked domain; the error names key, value and what is allowed."""
+        match raw:
+            case None | Fixed() | Range() | Choices() | PerLayer():
+                domain = raw
+            case bool() | int() | float() | str():
+                domain = Fixed(value=raw)
+            case list() | tuple():
+                domain = self._model(lambda: Choices(choices=tuple(raw)), raw)
+            case {"choices": choices, **rest} if not rest:
+                domain = self._model(lambda: Choices.model_validate({"choices": choices}), raw)
+            case {"per_layer": list() | tuple(), **rest} if not rest:
+                domain = self._model(lambda: PerLayer.model_validate(raw), raw)
+            case dict():
+                domain = self._model(lambda: Range.model_validate(raw), raw)
+            case _:
+                self._refuse("must be a value, a range {low, high} or a list of choices", raw)
+        self._check(domain)
+        return domain
+
+    def _check(self, domain: Domain | None) -> None:
+        match domain:
+            case Fixed(value=value):
+                self._check_value(value, "")
+            case Choices(choices=choices):
+                for index, value in enumerate(choices):
+                    self._check_value(value, f"choices.{index}")
+                if len(set(map(str, choices))) < len(choices):
+                    self._refuse("has the same choice twice", list(choices))
+            case PerLayer(per_layer=values):
+                if not self.per_layer:
+                    self._refuse("cannot be set per layer", list(values))
+                for index, value in enumerate(values):
+                    self._check_value(value, f"per_layer.{index}")
+            case Range():
+                self._check_range(domain)
+
+    def _check_range(self, domain: Range) -> None:
+        if self.kind in ("word", "bool"):
+            self._refuse("is not a number: give a value or a list of choices", domain.model_dump())
+        self._check_value(domain.low, "low")
+        self._check_value(domain.high, "high")
+        if domain.low >= domain.high:
+            self._refuse(f"has low {domain.low:g} not below high {domain.high:g}", domain.model_dump())
+        if domain.log and domain.low <= 0:
+            self._refuse("is logarithmic, so low must be above 0", domain.low, "low")
+        if domain.off and not self.off:
+            self._refuse("cannot be switched off", True, "off")
+        if domain.per_layer and not self.per_layer:
+            self._refuse("cannot be set per layer", True, "per_layer")
+
+    def _check_value(self, value: Scalar, key: str) -> None:
+        if value == OFF and self.off and isinstance(value, str):
+            return
+        if self.kind == "word":
+            good = value in self.words
+        elif self.kind == "bool":
+            good = isinstance(value, bool)
+        else:
+            good = isinstance(value, int | float) and not isinstance(value, bool) and self._in_bounds(value)
+        if not good:
+            self._refuse(f"cannot be {value!r}", value, key)
+
+    def _in_bounds(self, value: float) -> bool:
+        whole = self.kind == "float" or float(value).is_integer()
+        return whole and (self.low is None or value >= self.low) and (self.high is None or value <= self.high)
+
+    def _model(self, build: Callable[[], Domain], raw: object) -> Domain:
+        try:
+            return build()
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            key = ".".join(str(part) for part in first["loc"])
+            self._refuse(f"{key}: {first['msg']}" if key else first["msg"], raw, key)
+
+    def _refuse(self, message: str, value: object, key: str = "") -> NoReturn:
+        raise PydanticCustomError(
+            "setting",
+            "{message}; allowed: {allowed}",
+            {"message": message, "value": value, "allowed": self.allowed(), "key": key},
+        )
+
+
+def settings_of(model: type[BaseModel]) -> dict[str, Setting]:
+    """The settings declared as field annotations of ``model``, in order of declaration."""
+    return {name: mark for name, field in model.model_fields.items() for mark in field.metadata if isinstance(mark, Setting)}

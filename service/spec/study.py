@@ -1,0 +1,109 @@
+"""The study: everything one search is told, in one frozen value that is stored and repeated exactly."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from service.spec.domain import Domain, Frozen, PerLayer
+from service.spec.model import MODEL_SETTINGS, ModelSpec
+from service.spec.parts import (
+    CLASSIFICATION_METRICS,
+    LOWER_IS_BETTER,
+    REGRESSION_METRICS,
+    BudgetSpec,
+    DataSpec,
+    EarlyStopping,
+    MedianPruner,
+    Metric,
+    OptionalEarlyStopping,
+    Pruner,
+    Sampler,
+    Task,
+    TpeSampler,
+    ValidationSpec,
+)
+from service.spec.setting import Setting
+from service.spec.space import SPACE_SETTINGS, Space
+
+SETTINGS: dict[str, Setting] = {**MODEL_SETTINGS, **SPACE_SETTINGS}
+
+
+class StudySpec(Frozen):
+    """One search over regularization settings. Only ``data`` is required."""
+
+    name: str = Field("study", min_length=1, max_length=200, pattern=r"^\S(.*\S)?$", description="A name for people.")
+    owner: str = Field("default", min_length=1, max_length=100, description="Whose study it is, for the fair share.")
+    priority: int = Field(0, ge=-100, le=100, description="Studies of higher priority are served first.")
+    data: DataSpec
+    task: Task | None = Field(None, description="Inferred from the target column if silent.")
+    metric: Metric | None = Field(None, description="Objective; accuracy or rmse if silent.")
+    model: ModelSpec = Field(default_factory=lambda: ModelSpec.model_validate({}))
+    space: Space = Field(default_factory=lambda: Space.model_validate({}))
+    validation: ValidationSpec = ValidationSpec()
+    early_stopping: OptionalEarlyStopping = EarlyStopping()
+    sampler: Sampler = TpeSampler()
+    pruner: Pruner = MedianPruner()
+    budget: BudgetSpec = BudgetSpec()
+    max_parallel_trials: int | None = Field(None, ge=1, description="Most trials in flight at once, all workers.")
+    seed: int = Field(0, ge=0, lt=2**31, description="Fixes the split, the sampler, and every trial's own seed.")
+
+    @model_validator(mode="after")
+    def _layers_agree(self) -> StudySpec:
+        for name, domain in self.domains().items():
+            if isinstance(domain, PerLayer) and len(domain.per_layer) != self.model.depths()[1]:
+                _refuse(
+                    f"space.{name}",
+                    f"has {len(domain.per_layer)} values for {self.model.depths()[1]} hidden layers",
+                    list(domain.per_layer),
+                    "one value per hidden layer",
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _metric_fits_task(self) -> StudySpec:
+        if self.metric is None or self.task is None:
+            return self
+        allowed = metrics_for(self.task)
+        if self.metric not in allowed:
+            _refuse("metric", f"does not fit a {self.task} task", self.metric, ", ".join(allowed))
+        return self
+
+    def domains(self) -> dict[str, Domain]:
+        """Every searchable setting's domain, parents before their children; ``widths`` hides width and depth.
+
+        A conditional setting that the user left out has its own default search domain.
+        """
+        domains: dict[str, Domain] = {}
+        for name, setting in SETTINGS.items():
+            given = getattr(self.model if name in MODEL_SETTINGS else self.space, name)
+            if given is None and setting.when is None:
+                continue
+            domains[name] = setting.search if given is None else given
+        return domains
+
+    def resolved(self, task: Task) -> StudySpec:
+        """The same study with ``task`` and ``metric`` filled in, as it is stored.
+
+        Raises:
+            pydantic.ValidationError: The metric named by the user does not fit the inferred task.
+        """
+        metric = self.metric or metrics_for(task)[0]
+        return StudySpec.model_validate(self.model_dump(mode="json") | {"task": task, "metric": metric})
+
+    @property
+    def direction(self) -> str:
+        """Optuna's direction of the objective."""
+        return "minimize" if self.metric in LOWER_IS_BETTER else "maximize"
+
+
+def metrics_for(task: Task) -> tuple[str, ...]:
+    """The metrics that fit a task, the default one first."""
+    return CLASSIFICATION_METRICS if task == "classification" else REGRESSION_METRICS
+
+
+def _refuse(key: str, message: str, value: Any, allowed: str) -> None:
+    context = {"message": message, "key": key, "value": value, "allowed": allowed}
+    raise PydanticCustomError("study", "{message}; allowed: {allowed}", context)

@@ -1,0 +1,82 @@
+"""The store: everything that persists, in one database beside Optuna's schema. The only package with SQL.
+
+    store = open_store("sqlite:///regsearch.db", create=True)
+    study_id = store.studies.submit(spec)
+    lease = store.leases.claim(worker_id, seconds=30)
+
+Thread-safe; one `Store` per process.
+"""
+
+from __future__ import annotations
+
+from optuna.storages import RDBStorage
+from sqlalchemy import select
+from sqlalchemy.exc import DBAPIError
+
+from service.errors import DatabaseUnavailable
+from service.store import records
+from service.store.engine import Database, normalize
+from service.store.history import History
+from service.store.leases import Leases
+from service.store.records import StudyState
+from service.store.registry import Datasets, Workers
+from service.store.schema import check_schema, close_storage, create_schema, optuna_storage
+from service.store.studies import Studies
+from service.store.trials import Trials
+
+__all__ = ["Store", "StudyState", "open_store", "records"]
+
+
+class Store:
+    """All operations on one database, grouped by what they are about."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self._optuna: RDBStorage | None = None
+        self.studies = Studies(database)
+        self.trials = Trials(database)
+        self.history = History(database)
+        self.leases = Leases(database)
+        self.workers = Workers(database)
+        self.datasets = Datasets(database)
+
+    def ping(self) -> None:
+        """Raise `DatabaseUnavailable` unless the database answers and has the present schema."""
+        try:
+            self.database.read(lambda connection: connection.execute(select(1)))
+            check_schema(self.database)
+        except DBAPIError as error:
+            raise DatabaseUnavailable(f"the database does not answer: {error.orig}") from error
+
+    def optuna_storage(self) -> RDBStorage:
+        """Optuna's stock storage on the same database, for readers such as the dashboard."""
+        if self._optuna is None:
+            self._optuna = optuna_storage(self.database)
+        return self._optuna
+
+    def close(self) -> None:
+        """Close every connection."""
+        if self._optuna is not None:
+            close_storage(self._optuna)
+        self.database.close()
+
+
+def open_store(url: str, *, create: bool = False) -> Store:
+    """Open the database at an SQLAlchemy URL.
+
+    Args:
+        url: `sqlite:///file` or `postgresql://…`.
+        create: Create or upgrade the schema first; the service does, workers do not.
+
+    Raises:
+        DatabaseUnavailable: It can't be reached, or its schema is not the one this program needs.
+    """
+    database = Database(normalize(url))
+    try:
+        if create:
+            create_schema(database)
+        check_schema(database)
+    except DBAPIError as error:
+        database.close()
+        raise DatabaseUnavailable(f"the database does not answer: {error.orig}") from error
+    return Store(database)

@@ -1,0 +1,167 @@
+"""Reading trials: the increments that samplers and pruners learn from, and the pages that people look at."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import Connection, RowMapping, func, select
+
+from service.errors import NotFound
+from service.store import tables as t
+from service.store.engine import Database
+from service.store.records import FinishedTrial, TrialRecord, TrialState
+from service.store.rows import OPTUNA_STATE, STATE_OF, Distributions
+from service.store.trials import curve_of
+
+_JOINED = t.trials.join(t.o_trials, t.o_trials.c.trial_id == t.trials.c.trial_id)
+_COLUMNS = (
+    *(column for column in t.trials.c if column.name != "curve"),
+    t.o_trials.c.state,
+    t.o_trials.c.datetime_start,
+    t.o_trials.c.datetime_complete,
+)
+
+
+class History:
+    """Finished and running trials of a study, as values."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def since(self, study_id: int, seq: int) -> Sequence[FinishedTrial]:
+        """Trials told after the ``seq``-th, in order of telling: what a worker has not seen yet."""
+
+        def work(connection: Connection) -> Sequence[FinishedTrial]:
+            told = (t.trials.c.study_id == study_id) & (t.trials.c.seq > seq)
+            query = select(*_COLUMNS, t.trials.c.curve).select_from(_JOINED).where(told).order_by(t.trials.c.seq)
+            rows = connection.execute(query).mappings().all()
+            if not rows:
+                return []
+            params, kinds = _params(connection, select(t.trials.c.trial_id).where(told))
+            return [
+                FinishedTrial(
+                    seq=row["seq"],
+                    trial_id=row["trial_id"],
+                    number=row["number"],
+                    state=STATE_OF[row["state"]],  # type: ignore[arg-type]  # the keys are the literals
+                    value=row["value"],
+                    epochs=row["epochs"],
+                    params=params.get(row["trial_id"], {}),
+                    distributions=kinds.get(row["trial_id"], {}),
+                    curve=curve_of(row["curve"]),
+                )
+                for row in rows
+            ]
+
+        return self._database.read(work)
+
+    def page(
+        self, study_id: int, *, state: TrialState | None = None, offset: int = 0, limit: int = 50
+    ) -> tuple[Sequence[TrialRecord], int]:
+        """A page of a study's trials by number, and how many match.
+
+        Raises:
+            NotFound: There is no such study.
+        """
+
+        def work(connection: Connection) -> tuple[Sequence[TrialRecord], int]:
+            counts = select(*(t.studies.c[name] for name in OPTUNA_STATE))
+            row = connection.execute(counts.where(t.studies.c.study_id == study_id)).mappings().first()
+            if row is None:
+                raise NotFound("study", study_id)
+            matching = t.trials.c.study_id == study_id
+            if state is not None:
+                matching &= t.o_trials.c.state == OPTUNA_STATE[state]
+            query = select(*_COLUMNS).select_from(_JOINED).where(matching).order_by(t.trials.c.number)
+            rows = connection.execute(query.offset(offset).limit(limit)).mappings().all()
+            total: int = sum(row[name] for name in OPTUNA_STATE) if state is None else row[state]
+            return self._records(connection, rows), total
+
+        return self._database.read(work)
+
+    def trial(self, study_id: int, number: int) -> TrialRecord:
+        """One trial with its curves; those of a running trial are its reports so far.
+
+        Raises:
+            NotFound: There is no such study or trial.
+        """
+
+        def work(connection: Connection) -> TrialRecord:
+            mine = (t.trials.c.study_id == study_id) & (t.trials.c.number == number)
+            query = select(*_COLUMNS, t.trials.c.curve).select_from(_JOINED).where(mine)
+            row = connection.execute(query).mappings().first()
+            if row is None:
+                raise NotFound("trial", f"{study_id}/{number}")
+            curve = curve_of(row["curve"]) or self._reported(connection, study_id, row["trial_id"])
+            return self._records(connection, [row], {row["trial_id"]: curve})[0]
+
+        return self._database.read(work)
+
+    def _reported(self, connection: Connection, study_id: int, trial_id: int) -> dict[str, list[float]]:
+        metric = connection.execute(select(t.studies.c.metric).where(t.studies.c.study_id == study_id)).scalar_one()
+        query = select(t.o_steps.c.intermediate_value).where(t.o_steps.c.trial_id == trial_id)
+        values = connection.execute(query.order_by(t.o_steps.c.step)).scalars().all()
+        return {metric: list(values)} if values else {}
+
+    def _records(
+        self,
+        connection: Connection,
+        rows: Sequence[RowMapping],
+        curves: Mapping[int, Mapping[str, list[float]]] | None = None,
+    ) -> list[TrialRecord]:
+        ids = [row["trial_id"] for row in rows]
+        params, _ = _params(connection, ids)
+        attrs = _attributes(connection, ids)
+        return [
+            TrialRecord(
+                number=row["number"],
+                state=STATE_OF[row["state"]],  # type: ignore[arg-type]
+                value=row["value"],
+                best_step=row["best_step"],
+                stop_reason=row["stop_reason"],
+                epochs=row["epochs"],
+                attempt=row["attempt"],
+                params=params.get(row["trial_id"], {}),
+                attrs=attrs.get(row["trial_id"], {}),
+                started_at=_aware(row["datetime_start"]),
+                finished_at=_aware(row["datetime_complete"]),
+                curve=curves.get(row["trial_id"]) if curves else None,
+            )
+            for row in rows
+        ]
+
+    def trials_of_all(self) -> dict[str, int]:
+        """Trials in the whole database by state, from the studies' counters."""
+        columns = [t.studies.c[name] for name in OPTUNA_STATE]
+        query = select(*(func.coalesce(func.sum(column), 0).label(column.name) for column in columns))
+        return self._database.read(lambda c: {name: int(n) for name, n in c.execute(query).mappings().one().items()})
+
+
+def _params(connection: Connection, ids: Any) -> tuple[dict[int, dict[str, Any]], dict[int, dict[str, Any]]]:
+    """Parameters and their distributions, by trial."""
+    distributions = Distributions()
+    params: dict[int, dict[str, Any]] = {}
+    kinds: dict[int, dict[str, Any]] = {}
+    columns = (t.o_params.c.trial_id, t.o_params.c.param_name, t.o_params.c.param_value, t.o_params.c.distribution_json)
+    query = select(*columns).where(t.o_params.c.trial_id.in_(ids)).order_by(t.o_params.c.param_id)
+    for trial_id, name, value, text in connection.execute(query):
+        distribution = distributions.parse(text)
+        params.setdefault(trial_id, {})[name] = distribution.to_external_repr(value)
+        kinds.setdefault(trial_id, {})[name] = distribution
+    return params, kinds
+
+
+def _attributes(connection: Connection, ids: Sequence[int]) -> dict[int, dict[str, Any]]:
+    table = t.o_trial_user
+    attributes: dict[int, dict[str, Any]] = {}
+    query = select(table.c.trial_id, table.c.key, table.c.value_json).where(table.c.trial_id.in_(ids))
+    for trial_id, key, text in connection.execute(query):
+        attributes.setdefault(trial_id, {})[key] = json.loads(text)
+    return attributes
+
+
+def _aware(moment: datetime | None) -> datetime | None:
+    return None if moment is None else moment.replace(tzinfo=UTC)

@@ -1,0 +1,1 @@
+"""Alembic migrations of our tables (version table `regsearch_version`); Optuna keeps its own."""

@@ -1,0 +1,195 @@
+"""What the store takes and gives: frozen values, no SQL. Times are aware UTC datetimes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Literal
+
+from optuna.distributions import BaseDistribution
+
+Params = Mapping[str, Any]
+
+
+class StudyState(StrEnum):
+    """Where a study is. `finalizing`: the budget is spent, finalists are being retrained."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    PAUSED = "paused"
+    FINALIZING = "finalizing"
+    FINISHED = "finished"
+    CANCELLED = "cancelled"
+    FAILED = "failed"
+
+
+TrialState = Literal["waiting", "running", "complete", "pruned", "fail"]
+
+
+@dataclass(frozen=True)
+class TrialCounts:
+    """Trials of a study by state."""
+
+    waiting: int = 0
+    running: int = 0
+    complete: int = 0
+    pruned: int = 0
+    fail: int = 0
+
+    @property
+    def finished(self) -> int:
+        """Trials that count as spent budget."""
+        return self.complete + self.pruned + self.fail
+
+
+@dataclass(frozen=True)
+class BestTrial:
+    """The best finished trial; pruned ones are not eligible."""
+
+    number: int
+    value: float
+    step: int
+    params: Params
+
+
+@dataclass(frozen=True)
+class StudyRecord:
+    """A study as the queue sees it. ``spec`` is the JSON form of its `StudySpec`."""
+
+    id: int
+    name: str
+    state: StudyState
+    reason: str | None
+    spec: dict[str, Any]
+    owner: str
+    priority: int
+    dataset_id: str | None
+    metric: str
+    direction: str
+    budget_trials: int
+    counts: TrialCounts
+    epochs: int
+    best: BestTrial | None
+    result: dict[str, Any] | None
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    now: datetime
+    """The database's clock at the time of reading."""
+
+
+@dataclass(frozen=True)
+class Lease:
+    """A worker's right to write to a study; ``token`` grows with every lease and fences off earlier holders."""
+
+    token: int
+    study_id: int
+    worker_id: str
+    phase: Literal["search", "finalize"]
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """Parameters drawn by a sampler, not yet a trial."""
+
+    params: Params
+    distributions: Mapping[str, BaseDistribution]
+
+
+@dataclass(frozen=True)
+class AskedTrial:
+    """A trial that this lease is to run. ``attempt`` counts workers lost on it."""
+
+    id: int
+    number: int
+    params: Params
+    distributions: Mapping[str, BaseDistribution]
+    attempt: int = 0
+
+
+@dataclass(frozen=True)
+class Report:
+    """The objective of a trial behind one evaluation (0-based step)."""
+
+    trial_id: int
+    step: int
+    value: float
+
+
+@dataclass(frozen=True)
+class TrialResult:
+    """How a trial ended: its best ``value`` at ``best_step`` (None where it failed), and its ``curve`` per metric."""
+
+    trial_id: int
+    state: Literal["complete", "pruned", "fail"]
+    value: float | None
+    best_step: int | None
+    stop_reason: str
+    epochs: int
+    curve: Mapping[str, list[float]] = field(default_factory=dict)
+    attrs: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class FinishedTrial:
+    """A trial of the study's history; ``seq`` is its place in the order of telling."""
+
+    seq: int
+    trial_id: int
+    number: int
+    state: TrialState
+    value: float | None
+    epochs: int
+    params: Params
+    distributions: Mapping[str, BaseDistribution]
+    curve: Mapping[str, list[float]]
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """A trial for people. ``curve`` only where one trial was asked for."""
+
+    number: int
+    state: TrialState
+    value: float | None
+    best_step: int | None
+    stop_reason: str | None
+    epochs: int
+    attempt: int
+    params: Params
+    attrs: Mapping[str, Any]
+    started_at: datetime | None
+    finished_at: datetime | None
+    curve: Mapping[str, list[float]] | None = None
+
+
+@dataclass(frozen=True)
+class WorkerRecord:
+    """A worker process. ``stats`` is what it last said of itself."""
+
+    id: str
+    name: str
+    host: str
+    pid: int
+    device: str
+    state: Literal["alive", "silent", "left"]
+    started_at: datetime
+    seen_at: datetime
+    stats: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class DatasetRecord:
+    """An uploaded data set; ``columns`` as `service.datasets.Column` in JSON."""
+
+    id: str
+    name: str
+    filename: str
+    format: str
+    size: int
+    rows: int
+    shape: tuple[int, ...]
+    columns: tuple[Mapping[str, Any], ...]
+    created_at: datetime | None = None

@@ -1,0 +1,129 @@
+"""Who works here and on what data: worker processes and uploaded data sets. Thread-safe."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from sqlalchemy import Connection, RowMapping, insert, select, update
+
+from service.errors import NotFound
+from service.store import tables as t
+from service.store.engine import Database
+from service.store.records import DatasetRecord, WorkerRecord
+from service.store.rows import dumps, moment
+
+SILENT_AFTER_SECONDS = 60.0
+
+
+class Workers:
+    """Worker processes, as they last said of themselves."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def register(self, *, name: str, host: str, pid: int, device: str) -> str:
+        """Sign a process on; returns its id."""
+        worker_id = uuid.uuid4().hex
+        values = {"id": worker_id, "name": name, "host": host, "pid": pid, "device": device, "stats": "{}"}
+        times = {"started_at": self._database.now, "seen_at": self._database.now}
+        self._database.write(lambda connection: connection.execute(insert(t.workers).values(values | times)))
+        return worker_id
+
+    def beat(self, worker_id: str, stats: Mapping[str, Any]) -> None:
+        """Say that it lives, and what it does."""
+        change = update(t.workers).where(t.workers.c.id == worker_id)
+        values = {"seen_at": self._database.now, "stats": dumps(stats)}
+        self._database.write(lambda connection: connection.execute(change.values(values)))
+
+    def leave(self, worker_id: str) -> None:
+        """Sign off."""
+        change = update(t.workers).where(t.workers.c.id == worker_id)
+        values = {"seen_at": self._database.now, "left_at": self._database.now}
+        self._database.write(lambda connection: connection.execute(change.values(values)))
+
+    def list(self) -> Sequence[WorkerRecord]:
+        """All workers, the latest first."""
+        query = select(t.workers, self._database.now.label("now")).order_by(t.workers.c.started_at.desc())
+        rows = self._database.read(lambda connection: connection.execute(query).mappings().all())
+        return [_worker(row) for row in rows]
+
+
+class Datasets:
+    """Uploaded data sets; the files lie elsewhere."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def add(self, record: DatasetRecord) -> DatasetRecord:
+        """Register a data set; the same content again is the same data set, under its latest name."""
+        values: dict[str, Any] = {
+            "name": record.name,
+            "filename": record.filename,
+            "format": record.format,
+            "size": record.size,
+            "rows": record.rows,
+            "shape": dumps(record.shape),
+            "columns": dumps(record.columns),
+        }
+
+        def work(connection: Connection) -> None:
+            same = update(t.datasets).where(t.datasets.c.id == record.id)
+            if connection.execute(same.values(values)).rowcount == 0:
+                connection.execute(insert(t.datasets).values({**values, "id": record.id, "created_at": self._database.now}))
+
+        self._database.write(work)
+        return replace(self.get(record.id))
+
+    def get(self, dataset_id: str) -> DatasetRecord:
+        """One data set.
+
+        Raises:
+            NotFound: There is no such data set.
+        """
+        query = select(t.datasets).where(t.datasets.c.id == dataset_id)
+        row = self._database.read(lambda connection: connection.execute(query).mappings().first())
+        if row is None:
+            raise NotFound("data set", dataset_id)
+        return _dataset(row)
+
+    def list(self) -> Sequence[DatasetRecord]:
+        """All data sets, the latest first."""
+        query = select(t.datasets).order_by(t.datasets.c.created_at.desc(), t.datasets.c.id)
+        rows = self._database.read(lambda connection: connection.execute(query).mappings().all())
+        return [_dataset(row) for row in rows]
+
+
+def _worker(row: RowMapping) -> WorkerRecord:
+    silent = row["now"] - row["seen_at"] > SILENT_AFTER_SECONDS
+    started, seen = moment(row["started_at"]), moment(row["seen_at"])
+    assert started is not None
+    assert seen is not None
+    return WorkerRecord(
+        id=row["id"],
+        name=row["name"],
+        host=row["host"],
+        pid=row["pid"],
+        device=row["device"],
+        state="left" if row["left_at"] is not None else "silent" if silent else "alive",
+        started_at=started,
+        seen_at=seen,
+        stats=json.loads(row["stats"]),
+    )
+
+
+def _dataset(row: RowMapping) -> DatasetRecord:
+    return DatasetRecord(
+        id=row["id"],
+        name=row["name"],
+        filename=row["filename"],
+        format=row["format"],
+        size=row["size"],
+        rows=row["rows"],
+        shape=tuple(json.loads(row["shape"])),
+        columns=tuple(json.loads(row["columns"])),
+        created_at=moment(row["created_at"]),
+    )

@@ -1,0 +1,178 @@
+"""Small pieces of SQL that several parts of the store share: locking a study, counting, Optuna's stored forms."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution, distribution_to_json, json_to_distribution
+from optuna.storages._rdb import models
+from optuna.trial import TrialState as OptunaState
+from sqlalchemy import Connection, CursorResult, RowMapping, bindparam, delete, select, update
+
+from service.errors import NotFound
+from service.store import tables as t
+from service.store.engine import Database
+from service.store.records import StudyState
+
+OPTUNA_STATE = {
+    "waiting": OptunaState.WAITING,
+    "running": OptunaState.RUNNING,
+    "complete": OptunaState.COMPLETE,
+    "pruned": OptunaState.PRUNED,
+    "fail": OptunaState.FAIL,
+}
+STATE_OF = {value: key for key, value in OPTUNA_STATE.items()}
+LIVE = (StudyState.QUEUED, StudyState.RUNNING)
+"""States in which a study is searched."""
+
+
+def lock_study(connection: Connection, study_id: int) -> RowMapping:
+    """The study's row, held until the transaction ends (SQLite holds the whole database already).
+
+    Raises:
+        NotFound: There is no such study.
+    """
+    query = select(t.studies).where(t.studies.c.study_id == study_id).with_for_update()
+    row = connection.execute(query).mappings().first()
+    if row is None:
+        raise NotFound("study", study_id)
+    return row
+
+
+def count(connection: Connection, study_id: int, **changes: int) -> None:
+    """Add to a study's counters."""
+    values = {name: t.studies.c[name] + change for name, change in changes.items() if change}
+    if values:
+        connection.execute(update(t.studies).where(t.studies.c.study_id == study_id).values(values))
+
+
+def set_state(
+    connection: Connection, database: Database, study_id: int, state: StudyState, reason: str | None = None
+) -> None:
+    """Write a study's state; terminal ones get the time of their end."""
+    ended = state in (StudyState.FINISHED, StudyState.CANCELLED, StudyState.FAILED)
+    values: dict[str, Any] = {"state": state.value, "reason": reason, "finished_at": database.now if ended else None}
+    connection.execute(update(t.studies).where(t.studies.c.study_id == study_id).values(values))
+
+
+def deadline_passed(row: Mapping[Any, Any], now: float) -> bool:
+    """Whether a study's time budget is spent."""
+    return (
+        row["budget_seconds"] is not None
+        and row["started_at"] is not None
+        and (now > row["started_at"] + row["budget_seconds"])
+    )
+
+
+def settle(connection: Connection, database: Database, study_id: int) -> StudyState:
+    """Move a study on where its budget is spent and nothing is in flight, or too many trials failed; returns its state.
+
+    A study whose every trial failed has nothing to finalize and is failed.
+    """
+    row = lock_study(connection, study_id)
+    state = StudyState(row["state"])
+    if state not in LIVE:
+        return state
+    if row["max_failed"] is not None and row["fail"] > row["max_failed"]:
+        reason = f"{row['fail']} trials failed, {row['max_failed']} are allowed"
+        return _end(connection, database, study_id, StudyState.FAILED, reason)
+    now = connection.execute(select(database.now)).scalar_one()
+    spent = row["asked"] >= row["budget_trials"] or deadline_passed(row, now)
+    if not spent or row["running"] or row["waiting"]:
+        return state
+    if row["complete"] == 0:
+        return _end(connection, database, study_id, StudyState.FAILED, "no trial was completed")
+    return _end(connection, database, study_id, StudyState.FINALIZING, None)
+
+
+def _end(connection: Connection, database: Database, study_id: int, state: StudyState, reason: str | None) -> StudyState:
+    """Give the study its new state; nobody searches it any more."""
+    connection.execute(delete(t.leases).where(t.leases.c.study_id == study_id))
+    if state is StudyState.FAILED:
+        fail_open_trials(connection, study_id, "study failed")
+    set_state(connection, database, study_id, state, reason)
+    return state
+
+
+def fail_open_trials(connection: Connection, study_id: int, reason: str) -> None:
+    """Tell every waiting or running trial of a study as failed, in one go."""
+    open_states = (OptunaState.WAITING, OptunaState.RUNNING)
+    found = select(t.o_trials.c.trial_id, t.o_trials.c.state).where(
+        t.o_trials.c.study_id == study_id, t.o_trials.c.state.in_(open_states)
+    )
+    rows = connection.execute(found.order_by(t.o_trials.c.trial_id)).all()
+    ids = [row.trial_id for row in rows]
+    if not ids:
+        return
+    waiting = sum(row.state is OptunaState.WAITING for row in rows)
+    row = lock_study(connection, study_id)
+    finish_trials(connection, ids, OptunaState.FAIL)
+    told = [{"b_id": trial_id, "seq": row["told"] + place + 1} for place, trial_id in enumerate(ids)]
+    bind = t.trials.update().where(t.trials.c.trial_id == bindparam("b_id"))
+    connection.execute(bind.values(seq=bindparam("seq"), lease_token=None, stop_reason=reason), told)
+    count(connection, study_id, waiting=-waiting, running=waiting - len(ids), fail=len(ids), told=len(ids))
+
+
+def inserted_key(result: CursorResult[Any]) -> int:
+    """The integer primary key of the one row just inserted."""
+    key = result.inserted_primary_key
+    assert key is not None
+    return int(key[0])
+
+
+def finish_trials(connection: Connection, ids: Sequence[int], state: OptunaState) -> None:
+    """Write the end of trials that share a state into Optuna's table."""
+    values = {"state": state, "datetime_complete": utc_now()}
+    connection.execute(update(t.o_trials).where(t.o_trials.c.trial_id.in_(ids)).values(values))
+
+
+def utc_now() -> datetime:
+    """Naive UTC, as Optuna stores it."""
+    return datetime.now(UTC).replace(tzinfo=None)
+
+
+def moment(seconds: float | None) -> datetime | None:
+    """A stored time as an aware datetime."""
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
+
+
+def stored_distribution(distribution: BaseDistribution) -> str:
+    """Optuna's JSON form."""
+    return str(distribution_to_json(distribution))
+
+
+class Distributions:
+    """Parsed distributions, each JSON text parsed once: a study's trials share a handful of them."""
+
+    def __init__(self) -> None:
+        self._parsed: dict[str, BaseDistribution] = {}
+
+    def parse(self, text: str) -> BaseDistribution:
+        """The distribution of a stored text."""
+        if text not in self._parsed:
+            self._parsed[text] = json_to_distribution(text)
+        return self._parsed[text]
+
+
+def stored_value(value: float) -> tuple[float | None, Any]:
+    """Optuna's stored form of a final value."""
+    return models.TrialValueModel.value_to_stored_repr(value)
+
+
+def stored_step_value(value: float) -> tuple[float | None, Any]:
+    """Optuna's stored form of an intermediate value, which may be NaN."""
+    return models.TrialIntermediateValueModel.intermediate_value_to_stored_repr(value)
+
+
+def optuna_direction(direction: str) -> Any:
+    """Optuna's direction of a word."""
+    return optuna.study.StudyDirection[direction.upper()]
+
+
+def dumps(value: Any) -> str:
+    """Compact JSON."""
+    return json.dumps(value, separators=(",", ":"))

@@ -1,0 +1,102 @@
+"""Creating and checking the schema: Optuna's by Optuna, ours by Alembic under its own version table.
+
+One process creates (the service); workers only check. Several may try at once: a lock lets one work and the others wait.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from alembic import command
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from optuna.storages import RDBStorage
+from sqlalchemy import Connection, text
+
+from service.errors import DatabaseUnavailable
+from service.store.engine import Database, engine_options
+
+VERSION_TABLE = "regsearch_version"
+_ADVISORY_LOCK = 0x7265_6773
+
+
+def alembic_config(connection: Connection | None = None) -> Config:
+    """Alembic's configuration, all in code: there is no alembic.ini to lose."""
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    config.attributes["connection"] = connection
+    return config
+
+
+def is_ours(name: str | None, kind: str, _parents: Any) -> bool:
+    """Whether Alembic may look at a table: Optuna's are none of its business."""
+    return kind != "table" or (name or "").startswith("rs_")
+
+
+def create_schema(database: Database) -> None:
+    """Bring the database to the present schema, from nothing or from any earlier version."""
+    with _one_at_a_time(database):
+        close_storage(optuna_storage(database, create=True))
+        with database.engine.begin() as connection:
+            command.upgrade(alembic_config(connection), "head")
+
+
+def schema_version(database: Database) -> str | None:
+    """The version found in the database; None where it has none."""
+    with database.engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE})
+        return context.get_current_revision()
+
+
+def expected_version() -> str | None:
+    """The version that this code needs."""
+    return ScriptDirectory.from_config(alembic_config()).get_current_head()
+
+
+def check_schema(database: Database) -> None:
+    """Raise `DatabaseUnavailable` unless the database has the present schema."""
+    found, expected = schema_version(database), expected_version()
+    if found != expected:
+        raise DatabaseUnavailable(
+            f"the database has schema version {found}, this program needs {expected}; start the service once to upgrade it"
+        )
+
+
+def optuna_storage(database: Database, *, create: bool = False) -> RDBStorage:
+    """Optuna's stock storage on the same database, for the dashboard and for `optuna.load_study`."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Optuna marks arguments of this constructor experimental
+        logging.getLogger("optuna.storages._rdb").setLevel(logging.WARNING)
+        return RDBStorage(
+            database.url.render_as_string(hide_password=False),
+            engine_kwargs=engine_options(database.url),
+            skip_table_creation=not create,
+        )
+
+
+def close_storage(storage: RDBStorage) -> None:
+    """Close a stock storage's own connections."""
+    storage.remove_session()
+    storage.engine.dispose()
+
+
+@contextmanager
+def _one_at_a_time(database: Database) -> Iterator[None]:
+    if database.is_sqlite:
+        path = Path(str(database.url.database))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.with_suffix(".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+    else:
+        with database.engine.connect() as connection:
+            connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": _ADVISORY_LOCK})
+            yield
+            connection.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": _ADVISORY_LOCK})

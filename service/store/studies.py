@@ -1,0 +1,292 @@
+"""Studies: submit, read, and the transitions between their states. Thread-safe."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import Connection, RowMapping, delete, func, insert, select, update
+
+from service.errors import Conflict, LeaseLost, NotFound
+from service.spec import StudySpec
+from service.store import tables as t
+from service.store.engine import Database
+from service.store.records import BestTrial, Lease, StudyRecord, StudyState, TrialCounts
+from service.store.rows import (
+    LIVE,
+    Distributions,
+    dumps,
+    fail_open_trials,
+    inserted_key,
+    lock_study,
+    moment,
+    set_state,
+    settle,
+)
+from service.store.rows import optuna_direction as stored_direction
+
+_NOTE_PIECE = 2045
+"""Longest piece of a note in one of Optuna's attributes, as optuna-dashboard cuts it."""
+
+_ENDED = (StudyState.FINISHED, StudyState.CANCELLED, StudyState.FAILED)
+
+
+class Studies:
+    """Operations on studies. Every method raises `NotFound` for an unknown id."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def submit(self, spec: StudySpec, *, note: str = "", dataset_id: str | None = None) -> int:
+        """Queue a study whose task and metric are resolved; returns its id. One transaction for Optuna's rows and ours."""
+        assert spec.metric is not None, "a stored spec is resolved"
+        whole = spec.model_dump(mode="json")
+
+        def work(connection: Connection) -> int:
+            name = _free_name(connection, spec.name)
+            made = connection.execute(insert(t.o_studies).values(study_name=name))
+            study_id = inserted_key(made)
+            direction = stored_direction(spec.direction)
+            connection.execute(insert(t.o_directions).values(direction=direction, study_id=study_id, objective=0))
+            _attributes(connection, t.o_study_user, study_id, {"spec": whole, "seed": spec.seed})
+            pieces = [note[start : start + _NOTE_PIECE] for start in range(0, len(note), _NOTE_PIECE)]
+            system = {f"dashboard:note_str:{index}": piece for index, piece in enumerate(pieces)}
+            names = {"study:metric_names": [spec.metric]}
+            _attributes(connection, t.o_study_system, study_id, {**names, "dashboard:note_ver": 1, **system})
+            connection.execute(insert(t.studies).values(self._row(study_id, name, spec, whole, dataset_id)))
+            return study_id
+
+        return self._database.write(work)
+
+    def _row(
+        self, study_id: int, name: str, spec: StudySpec, whole: Mapping[str, Any], dataset_id: str | None
+    ) -> dict[str, Any]:
+        return {
+            "study_id": study_id,
+            "name": name,
+            "state": StudyState.QUEUED.value,
+            "spec": dumps(whole),
+            "owner": spec.owner,
+            "priority": spec.priority,
+            "max_parallel": spec.max_parallel_trials,
+            "max_retries": spec.budget.max_retries,
+            "max_failed": spec.budget.max_failed_trials,
+            "dataset_id": dataset_id,
+            "metric": spec.metric,
+            "direction": spec.direction,
+            "budget_trials": spec.budget.trials,
+            "budget_seconds": spec.budget.seconds,
+            "created_at": self._database.now,
+        }
+
+    def get(self, study_id: int) -> StudyRecord:
+        """One study."""
+
+        def work(connection: Connection) -> StudyRecord:
+            query = select(t.studies, self._database.now.label("now")).where(t.studies.c.study_id == study_id)
+            row = connection.execute(query).mappings().first()
+            if row is None:
+                raise NotFound("study", study_id)
+            return _record(row, _best_params(connection, [row]))
+
+        return self._database.read(work)
+
+    def list(
+        self, *, state: StudyState | None = None, offset: int = 0, limit: int = 50
+    ) -> tuple[Sequence[StudyRecord], int]:
+        """A page of studies, newest first, and the number of all that match. Results are left out."""
+
+        def work(connection: Connection) -> tuple[Sequence[StudyRecord], int]:
+            matching = [] if state is None else [t.studies.c.state == state.value]
+            total = connection.execute(select(func.count()).select_from(t.studies).where(*matching)).scalar_one()
+            columns = [column for column in t.studies.c if column.name != "result"]
+            query = select(*columns, self._database.now.label("now")).where(*matching)
+            query = query.order_by(t.studies.c.study_id.desc()).offset(offset).limit(limit)
+            rows = connection.execute(query).mappings().all()
+            params = _best_params(connection, rows)
+            return [_record(row, params) for row in rows], int(total)
+
+        return self._database.read(work)
+
+    def pause(self, study_id: int) -> None:
+        """Stop handing out work; workers put their trials back within an epoch."""
+        self._move(study_id, (StudyState.QUEUED, StudyState.RUNNING), StudyState.PAUSED)
+
+    def resume(self, study_id: int) -> None:
+        """Queue a paused study again."""
+        self._move(study_id, (StudyState.PAUSED,), StudyState.QUEUED, then=self._settle)
+
+    def cancel(self, study_id: int) -> None:
+        """End a study for good: finished trials stay, those in flight fail, leases are void."""
+
+        def work(connection: Connection, row: RowMapping) -> None:
+            connection.execute(delete(t.leases).where(t.leases.c.study_id == row["study_id"]))
+            fail_open_trials(connection, row["study_id"], "cancelled")
+
+        allowed = tuple(state for state in StudyState if state not in _ENDED)
+        self._move(study_id, allowed, StudyState.CANCELLED, then=work)
+
+    def extend(self, study_id: int, trials: int) -> None:
+        """Add trials to a study's budget; a finished one is queued again and will be finalized again."""
+
+        def work(connection: Connection, row: RowMapping) -> None:
+            spec = json.loads(row["spec"])
+            spec["budget"]["trials"] = row["budget_trials"] + trials
+            values = {"budget_trials": row["budget_trials"] + trials, "spec": dumps(spec)}
+            connection.execute(update(t.studies).where(t.studies.c.study_id == study_id).values(values))
+
+        self._move(study_id, (*LIVE, StudyState.FINISHED), StudyState.QUEUED, then=work)
+
+    def delete(self, study_id: int) -> None:
+        """Remove a study and all its trials, here and in Optuna's tables.
+
+        Raises:
+            Conflict: The study is still queued, running, paused or finalizing.
+        """
+
+        def work(connection: Connection) -> None:
+            row = lock_study(connection, study_id)
+            if row["state"] not in _ENDED:
+                raise Conflict(f"study {study_id} is {row['state']}: cancel it before deleting it")
+            of_study = select(t.o_trials.c.trial_id).where(t.o_trials.c.study_id == study_id)
+            for table in (t.o_params, t.o_values, t.o_steps, t.o_trial_user, t.o_trial_system, t.o_heartbeats):
+                connection.execute(delete(table).where(table.c.trial_id.in_(of_study)))
+            for table in (t.trials, t.test_accesses, t.leases, t.studies):
+                connection.execute(delete(table).where(table.c.study_id == study_id))
+            for table in (t.o_trials, t.o_study_user, t.o_study_system, t.o_directions, t.o_studies):
+                connection.execute(delete(table).where(table.c.study_id == study_id))
+
+        self._database.write(work)
+
+    def finish(self, lease: Lease, result: Mapping[str, Any]) -> None:
+        """Store the answer of a study in `finalizing`, whose lease ends with it.
+
+        Raises:
+            LeaseLost: Another worker, or nobody, is to finish it.
+        """
+        self._end(lease, StudyState.FINISHED, None, result)
+
+    def fail(self, lease: Lease, reason: str) -> None:
+        """End a study that can't go on (its data vanished, no model fits), saying why.
+
+        Raises:
+            LeaseLost: As in `finish`.
+        """
+        self._end(lease, StudyState.FAILED, reason, None)
+
+    def open_test(self, study_id: int, who: str, purpose: str) -> None:
+        """Put on record that the locked test part is being read."""
+        values = {"study_id": study_id, "at": self._database.now, "who": who, "purpose": purpose}
+        self._database.write(lambda connection: connection.execute(insert(t.test_accesses).values(values)))
+
+    def test_accesses(self, study_id: int) -> Sequence[Mapping[str, Any]]:
+        """Who read the test part, when and why, first to last."""
+        query = select(t.test_accesses).where(t.test_accesses.c.study_id == study_id).order_by(t.test_accesses.c.id)
+        rows = self._database.read(lambda connection: connection.execute(query).mappings().all())
+        return [{"at": moment(row["at"]), "who": row["who"], "purpose": row["purpose"]} for row in rows]
+
+    def _end(self, lease: Lease, state: StudyState, reason: str | None, result: Mapping[str, Any] | None) -> None:
+        def work(connection: Connection) -> None:
+            row = lock_study(connection, lease.study_id)
+            gone = connection.execute(delete(t.leases).where(t.leases.c.token == lease.token)).rowcount == 0
+            if gone:
+                # A repeat after a lost connection finds its own work done.
+                if row["state"] == state.value:
+                    return
+                raise LeaseLost(f"lease {lease.token} on study {lease.study_id} is gone")
+            if state is StudyState.FAILED:
+                fail_open_trials(connection, lease.study_id, "study failed")
+                connection.execute(delete(t.leases).where(t.leases.c.study_id == lease.study_id))
+            set_state(connection, self._database, lease.study_id, state, reason)
+            if result is not None:
+                stored = update(t.studies).where(t.studies.c.study_id == lease.study_id).values(result=dumps(result))
+                connection.execute(stored)
+
+        self._database.write(work)
+
+    def _move(
+        self,
+        study_id: int,
+        allowed: Sequence[StudyState],
+        to: StudyState,
+        then: Callable[[Connection, RowMapping], None] | None = None,
+    ) -> None:
+        def work(connection: Connection) -> None:
+            row = lock_study(connection, study_id)
+            if row["state"] == to.value and to is not StudyState.QUEUED:
+                return
+            if row["state"] not in allowed:
+                raise Conflict(f"study {study_id} is {row['state']}; this needs: {', '.join(allowed)}")
+            set_state(connection, self._database, study_id, to)
+            if then:
+                then(connection, row)
+
+        self._database.write(work)
+
+    def _settle(self, connection: Connection, row: RowMapping) -> None:
+        settle(connection, self._database, row["study_id"])
+
+
+def _free_name(connection: Connection, name: str) -> str:
+    """The name itself, or with the first number that makes it unique, as Optuna requires."""
+    like = t.o_studies.c.study_name.startswith(name, autoescape=True)
+    taken = set(connection.execute(select(t.o_studies.c.study_name).where(like)).scalars())
+    if name not in taken:
+        return name
+    number = len(taken) + 1
+    while f"{name}-{number}" in taken:
+        number += 1
+    return f"{name}-{number}"
+
+
+def _attributes(connection: Connection, table: Any, study_id: int, values: Mapping[str, Any]) -> None:
+    rows = [{"study_id": study_id, "key": key, "value_json": dumps(value)} for key, value in values.items()]
+    connection.execute(insert(table), rows)
+
+
+def _best_params(connection: Connection, rows: Sequence[RowMapping]) -> dict[int, dict[str, Any]]:
+    """Parameters of the best trial of every study in ``rows``, by study."""
+    ids = [row["study_id"] for row in rows if row["best_number"] is not None]
+    if not ids:
+        return {}
+    columns = (t.studies.c.study_id, t.o_params.c.param_name, t.o_params.c.param_value, t.o_params.c.distribution_json)
+    best = (t.trials.c.study_id == t.studies.c.study_id) & (t.trials.c.number == t.studies.c.best_number)
+    joined = t.studies.join(t.trials, best).join(t.o_params, t.o_params.c.trial_id == t.trials.c.trial_id)
+    query = select(*columns).select_from(joined).where(t.studies.c.study_id.in_(ids)).order_by(t.o_params.c.param_id)
+    distributions = Distributions()
+    params: dict[int, dict[str, Any]] = {}
+    for study_id, name, value, text in connection.execute(query):
+        params.setdefault(study_id, {})[name] = distributions.parse(text).to_external_repr(value)
+    return params
+
+
+def _record(row: RowMapping, params: Mapping[int, Mapping[str, Any]]) -> StudyRecord:
+    best = None
+    if row["best_number"] is not None:
+        best = BestTrial(row["best_number"], row["best_value"], row["best_step"], params.get(row["study_id"], {}))
+    created, now = moment(row["created_at"]), moment(row["now"])
+    assert created is not None
+    assert now is not None
+    result = row.get("result")
+    return StudyRecord(
+        id=row["study_id"],
+        name=row["name"],
+        state=StudyState(row["state"]),
+        reason=row["reason"],
+        spec=json.loads(row["spec"]),
+        owner=row["owner"],
+        priority=row["priority"],
+        dataset_id=row["dataset_id"],
+        metric=row["metric"],
+        direction=row["direction"],
+        budget_trials=row["budget_trials"],
+        counts=TrialCounts(row["waiting"], row["running"], row["complete"], row["pruned"], row["fail"]),
+        epochs=row["epochs"],
+        best=best,
+        result=json.loads(result) if result else None,
+        created_at=created,
+        started_at=moment(row["started_at"]),
+        finished_at=moment(row["finished_at"]),
+        now=now,
+    )

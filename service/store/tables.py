@@ -1,0 +1,147 @@
+"""Our tables, beside Optuna's in the same database; Optuna's names (studies, trials, …) are taken, ours begin with `rs_`.
+
+Times are seconds since 1970 by the database's clock. Counters on `rs_studies` are kept in the transactions that change
+what they count, so that reading a study never counts trials.
+"""
+
+from __future__ import annotations
+
+from optuna.storages._rdb import models as optuna_models
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Column,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+optuna_tables = optuna_models.BaseModel.metadata.tables
+"""Optuna's schema, as Optuna declares it. There is no public handle on it; the dependency is pinned to Optuna 5."""
+
+o_studies = optuna_tables["studies"]
+o_directions = optuna_tables["study_directions"]
+o_study_user = optuna_tables["study_user_attributes"]
+o_study_system = optuna_tables["study_system_attributes"]
+o_trials = optuna_tables["trials"]
+o_params = optuna_tables["trial_params"]
+o_values = optuna_tables["trial_values"]
+o_steps = optuna_tables["trial_intermediate_values"]
+o_trial_user = optuna_tables["trial_user_attributes"]
+o_trial_system = optuna_tables["trial_system_attributes"]
+o_heartbeats = optuna_tables["trial_heartbeats"]
+
+metadata = MetaData()
+
+studies = Table(
+    "rs_studies",
+    metadata,
+    Column("study_id", Integer, primary_key=True, autoincrement=False),
+    Column("name", String(220), nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("reason", Text),
+    Column("spec", Text, nullable=False),
+    Column("owner", String(100), nullable=False),
+    Column("priority", Integer, nullable=False),
+    Column("max_parallel", Integer),
+    Column("max_retries", Integer, nullable=False),
+    Column("max_failed", Integer),
+    Column("dataset_id", String(64)),
+    Column("metric", String(64), nullable=False),
+    Column("direction", String(16), nullable=False),
+    Column("budget_trials", Integer, nullable=False),
+    Column("budget_seconds", Float),
+    Column("waiting", Integer, nullable=False, default=0),
+    Column("running", Integer, nullable=False, default=0),
+    Column("complete", Integer, nullable=False, default=0),
+    Column("pruned", Integer, nullable=False, default=0),
+    Column("fail", Integer, nullable=False, default=0),
+    Column("asked", Integer, nullable=False, default=0),
+    Column("told", Integer, nullable=False, default=0),
+    Column("epochs", Integer, nullable=False, default=0),
+    Column("best_number", Integer),
+    Column("best_value", Float(53)),
+    Column("best_step", Integer),
+    Column("result", Text),
+    Column("created_at", Float(53), nullable=False),
+    Column("started_at", Float(53)),
+    Column("finished_at", Float(53)),
+    CheckConstraint("asked <= budget_trials", name="rs_budget_is_exact"),
+    CheckConstraint("asked = waiting + running + complete + pruned + fail", name="rs_counts_add_up"),
+    Index("rs_studies_queue", "state", "priority"),
+)
+
+trials = Table(
+    "rs_trials",
+    metadata,
+    Column("trial_id", Integer, primary_key=True, autoincrement=False),
+    Column("study_id", Integer, ForeignKey("rs_studies.study_id", ondelete="CASCADE"), nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("ask_key", String(32), nullable=False),
+    Column("lease_token", Integer),
+    Column("attempt", Integer, nullable=False, default=0),
+    Column("seq", Integer),
+    Column("value", Float(53)),
+    Column("best_step", Integer),
+    Column("stop_reason", Text),
+    Column("epochs", Integer, nullable=False, default=0),
+    Column("curve", Text),
+    UniqueConstraint("study_id", "number", name="rs_numbers_are_dense"),
+    UniqueConstraint("study_id", "seq", name="rs_told_once"),
+    Index("rs_trials_lease", "lease_token"),
+)
+
+leases = Table(
+    "rs_leases",
+    metadata,
+    Column("token", Integer, primary_key=True, autoincrement=True),
+    Column("study_id", Integer, ForeignKey("rs_studies.study_id", ondelete="CASCADE"), nullable=False, index=True),
+    Column("worker_id", String(64), nullable=False),
+    Column("phase", String(16), nullable=False),
+    Column("expires_at", Float(53), nullable=False),
+    sqlite_autoincrement=True,
+)
+
+workers = Table(
+    "rs_workers",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("name", String(200), nullable=False),
+    Column("host", String(200), nullable=False),
+    Column("pid", Integer, nullable=False),
+    Column("device", String(100), nullable=False),
+    Column("started_at", Float(53), nullable=False),
+    Column("seen_at", Float(53), nullable=False),
+    Column("left_at", Float(53)),
+    Column("stats", Text, nullable=False),
+)
+
+datasets = Table(
+    "rs_datasets",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("name", String(200), nullable=False),
+    Column("filename", String(300), nullable=False),
+    Column("format", String(16), nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("rows", Integer, nullable=False),
+    Column("shape", Text, nullable=False),
+    Column("columns", Text, nullable=False),
+    Column("created_at", Float(53), nullable=False),
+)
+
+test_accesses = Table(
+    "rs_test_accesses",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("study_id", Integer, ForeignKey("rs_studies.study_id", ondelete="CASCADE"), nullable=False, index=True),
+    Column("at", Float(53), nullable=False),
+    Column("who", String(200), nullable=False),
+    Column("purpose", Text, nullable=False),
+)

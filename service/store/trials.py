@@ -1,0 +1,267 @@
+"""Trials in bulk over Optuna's schema: ask n, claim n waiting, report and tell many, each one transaction. Thread-safe.
+
+Statements do not grow with the number of trials (rows go through executemany). Everything a worker writes is fenced: its
+lease must stand, and a trial must be RUNNING under that very lease. Locks are taken in one order: study, then trials.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from optuna.trial import TrialState as OptunaState
+from sqlalchemy import Connection, RowMapping, bindparam, delete, insert, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from service.errors import LeaseLost
+from service.store import tables as t
+from service.store.engine import Database
+from service.store.records import AskedTrial, Lease, Proposal, Report, StudyState, TrialResult
+from service.store.rows import (
+    LIVE,
+    OPTUNA_STATE,
+    Distributions,
+    count,
+    deadline_passed,
+    dumps,
+    lock_study,
+    settle,
+    stored_distribution,
+    stored_step_value,
+    stored_value,
+    utc_now,
+)
+
+
+class Trials:
+    """What workers do to trials."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def ask(self, lease: Lease, proposals: Sequence[Proposal]) -> list[AskedTrial]:
+        """Turn the first proposals that the budget still allows into RUNNING trials of this lease.
+
+        Returns:
+            One trial per proposal taken, in order; fewer than asked for, or none, once the budget is spent.
+
+        Raises:
+            LeaseLost: The lease is gone.
+        """
+        key = uuid.uuid4().hex
+
+        def work(connection: Connection) -> list[AskedTrial]:
+            row = _fenced(connection, lease)
+            done = connection.execute(_asked_under(key)).all()
+            if done:  # the first attempt was committed before the connection broke
+                return [_asked(trial_id, number, p) for (trial_id, number), p in zip(done, proposals, strict=False)]
+            granted = proposals[: self._grant(connection, row)]
+            if not granted:
+                return []
+            return self._create(connection, lease, row, granted, key)
+
+        return self._database.write(work) if proposals else []
+
+    def _grant(self, connection: Connection, row: RowMapping) -> int:
+        """How many more trials may start now."""
+        now = connection.execute(select(self._database.now)).scalar_one()
+        if row["state"] not in LIVE or deadline_passed(row, now):
+            return 0
+        left: int = row["budget_trials"] - row["asked"]
+        if row["max_parallel"] is not None:
+            left = min(left, row["max_parallel"] - row["running"])
+        return max(0, left)
+
+    def _create(
+        self, connection: Connection, lease: Lease, row: RowMapping, proposals: Sequence[Proposal], key: str
+    ) -> list[AskedTrial]:
+        started = utc_now()
+        numbers = range(row["asked"], row["asked"] + len(proposals))
+        common = {"study_id": lease.study_id, "state": OptunaState.RUNNING, "datetime_start": started}
+        connection.execute(insert(t.o_trials), [{**common, "number": number} for number in numbers])
+        # Read back instead of RETURNING, which SQLite can only do row by row when the order matters.
+        mine = (t.o_trials.c.study_id == lease.study_id) & (t.o_trials.c.number >= row["asked"])
+        made = connection.execute(select(t.o_trials.c.trial_id).where(mine).order_by(t.o_trials.c.number))
+        ids = [int(trial_id) for trial_id in made.scalars()]
+        ours = {"study_id": lease.study_id, "ask_key": key, "lease_token": lease.token}
+        pairs = list(zip(ids, numbers, strict=True))
+        connection.execute(insert(t.trials), [{**ours, "trial_id": id_, "number": number} for id_, number in pairs])
+        params = [
+            {
+                "trial_id": trial_id,
+                "param_name": name,
+                "param_value": distribution.to_internal_repr(proposal.params[name]),
+                "distribution_json": stored_distribution(distribution),
+            }
+            for trial_id, proposal in zip(ids, proposals, strict=True)
+            for name, distribution in proposal.distributions.items()
+        ]
+        if params:
+            connection.execute(insert(t.o_params), params)
+        count(connection, lease.study_id, asked=len(ids), running=len(ids))
+        return [_asked(trial_id, number, p) for (trial_id, number), p in zip(pairs, proposals, strict=True)]
+
+    def claim_waiting(self, lease: Lease, n: int) -> list[AskedTrial]:
+        """Take up to ``n`` WAITING trials (put back by a lost worker or a pause), lowest numbers first.
+
+        Raises:
+            LeaseLost: The lease is gone.
+        """
+
+        def work(connection: Connection) -> list[AskedTrial]:
+            row = _fenced(connection, lease)
+            room = row["max_parallel"] - row["running"] if row["max_parallel"] is not None else n
+            wanted = max(0, min(n, room, row["waiting"]))
+            if wanted == 0 or row["state"] not in LIVE:
+                return []
+            waiting = select(t.o_trials.c.trial_id).where(
+                t.o_trials.c.study_id == lease.study_id, t.o_trials.c.state == OptunaState.WAITING
+            )
+            ids = list(connection.execute(waiting.order_by(t.o_trials.c.trial_id).limit(wanted)).scalars())
+            values = {"state": OptunaState.RUNNING, "datetime_start": utc_now()}
+            connection.execute(update(t.o_trials).where(t.o_trials.c.trial_id.in_(ids)).values(values))
+            mine = update(t.trials).where(t.trials.c.trial_id.in_(ids)).values(lease_token=lease.token)
+            connection.execute(mine)
+            count(connection, lease.study_id, waiting=-len(ids), running=len(ids))
+            return _load(connection, ids)
+
+        return self._database.write(work)
+
+    def record(self, lease: Lease, reports: Sequence[Report], results: Sequence[TrialResult]) -> StudyState:
+        """Write evaluations and ends of this lease's trials; returns the study's state after it.
+
+        Repeating a call changes nothing: steps are overwritten with themselves, and a trial ends once.
+
+        Raises:
+            LeaseLost: The lease is gone; nothing was written.
+        """
+
+        def work(connection: Connection) -> StudyState:
+            row = _fenced(connection, lease)
+            mine = set(connection.execute(_running_under(lease)).scalars())
+            self._report(connection, [report for report in reports if report.trial_id in mine])
+            ended = [result for result in results if result.trial_id in mine]
+            if not ended:
+                return StudyState(row["state"])
+            _tell(connection, row, sorted(ended, key=lambda result: result.trial_id))
+            return settle(connection, self._database, lease.study_id)
+
+        return self._database.write(work)
+
+    def _report(self, connection: Connection, reports: Sequence[Report]) -> None:
+        if not reports:
+            return
+        rows = []
+        for report in sorted(reports, key=lambda report: (report.trial_id, report.step)):
+            value, kind = stored_step_value(report.value)
+            row = {"trial_id": report.trial_id, "step": report.step, "intermediate_value": value}
+            rows.append({**row, "intermediate_value_type": kind})
+        upsert: Any = sqlite.insert(t.o_steps) if self._database.is_sqlite else postgresql.insert(t.o_steps)
+        new = {name: upsert.excluded[name] for name in ("intermediate_value", "intermediate_value_type")}
+        connection.execute(upsert.on_conflict_do_update(index_elements=["trial_id", "step"], set_=new), rows)
+
+
+def _fenced(connection: Connection, lease: Lease) -> RowMapping:
+    """Lock the study and make sure of the lease: reaping deletes it under the same lock, so no clock is asked here."""
+    row = lock_study(connection, lease.study_id)
+    stands = connection.execute(select(t.leases.c.token).where(t.leases.c.token == lease.token)).first()
+    if stands is None:
+        raise LeaseLost(f"lease {lease.token} on study {lease.study_id} is gone")
+    return row
+
+
+def _running_under(lease: Lease) -> Any:
+    return select(t.trials.c.trial_id).where(t.trials.c.lease_token == lease.token)
+
+
+def _asked_under(key: str) -> Any:
+    query = select(t.trials.c.trial_id, t.trials.c.number).where(t.trials.c.ask_key == key)
+    return query.order_by(t.trials.c.number)
+
+
+def _asked(trial_id: int, number: int, proposal: Proposal) -> AskedTrial:
+    return AskedTrial(trial_id, number, proposal.params, proposal.distributions)
+
+
+def _tell(connection: Connection, row: RowMapping, results: Sequence[TrialResult]) -> None:
+    """Write the ends of trials into both schemas, and the study's counters with them."""
+    ended = utc_now()
+    change = update(t.o_trials).where(t.o_trials.c.trial_id == bindparam("b_id"))
+    states = [{"b_id": result.trial_id, "b_state": OPTUNA_STATE[result.state]} for result in results]
+    connection.execute(change.values(state=bindparam("b_state"), datetime_complete=ended), states)
+    values = []
+    for result in results:
+        if result.value is not None:
+            value, kind = stored_value(result.value)
+            values.append({"trial_id": result.trial_id, "objective": 0, "value": value, "value_type": kind})
+    if values:
+        connection.execute(insert(t.o_values), values)
+    attributes = [
+        {"trial_id": result.trial_id, "key": key, "value_json": dumps(value)}
+        for result in results
+        for key, value in {"stop_reason": result.stop_reason, **result.attrs}.items()
+    ]
+    connection.execute(delete(t.o_trial_user).where(t.o_trial_user.c.trial_id.in_([r.trial_id for r in results])))
+    connection.execute(insert(t.o_trial_user), attributes)
+    _tell_ours(connection, row, results)
+
+
+def _tell_ours(connection: Connection, row: RowMapping, results: Sequence[TrialResult]) -> None:
+    columns = ("seq", "value", "best_step", "stop_reason", "epochs", "curve")
+    change = update(t.trials).where(t.trials.c.trial_id == bindparam("b_id"))
+    change = change.values(lease_token=None, **{name: bindparam(f"b_{name}") for name in columns})
+    rows = [
+        {
+            "b_id": result.trial_id,
+            "b_seq": row["told"] + place + 1,
+            "b_value": result.value,
+            "b_best_step": result.best_step,
+            "b_stop_reason": result.stop_reason,
+            "b_epochs": result.epochs,
+            "b_curve": dumps(result.curve),
+        }
+        for place, result in enumerate(results)
+    ]
+    connection.execute(change, rows)
+    by_state = {state: sum(result.state == state for result in results) for state in ("complete", "pruned", "fail")}
+    epochs = sum(result.epochs for result in results)
+    study_id = row["study_id"]
+    count(connection, study_id, running=-len(results), told=len(results), epochs=epochs, **by_state)
+    _improve(connection, row, results)
+
+
+def _improve(connection: Connection, row: RowMapping, results: Iterable[TrialResult]) -> None:
+    """Keep the study's best trial; of equal values the earlier one."""
+    sign = 1.0 if row["direction"] == "minimize" else -1.0
+    complete = [result for result in results if result.state == "complete" and result.value is not None]
+    if not complete:
+        return
+    best = min(complete, key=lambda result: (sign * (result.value or 0.0), result.trial_id))
+    assert best.value is not None
+    if row["best_value"] is not None and sign * row["best_value"] <= sign * best.value:
+        return
+    number = select(t.trials.c.number).where(t.trials.c.trial_id == best.trial_id).scalar_subquery()
+    values = {"best_number": number, "best_value": best.value, "best_step": best.best_step}
+    connection.execute(update(t.studies).where(t.studies.c.study_id == row["study_id"]).values(values))
+
+
+def _load(connection: Connection, ids: Sequence[int]) -> list[AskedTrial]:
+    """Trials with their parameters, in the order of their ids."""
+    distributions = Distributions()
+    query = select(t.o_params).where(t.o_params.c.trial_id.in_(ids)).order_by(t.o_params.c.param_id)
+    found: dict[int, dict[str, Any]] = {trial_id: {} for trial_id in ids}
+    kinds: dict[int, dict[str, Any]] = {trial_id: {} for trial_id in ids}
+    for row in connection.execute(query).mappings():
+        distribution = distributions.parse(row["distribution_json"])
+        found[row["trial_id"]][row["param_name"]] = distribution.to_external_repr(row["param_value"])
+        kinds[row["trial_id"]][row["param_name"]] = distribution
+    mine = select(t.trials.c.trial_id, t.trials.c.number, t.trials.c.attempt).where(t.trials.c.trial_id.in_(ids))
+    rows = connection.execute(mine.order_by(t.trials.c.trial_id)).all()
+    return [AskedTrial(id_, number, found[id_], kinds[id_], attempt) for id_, number, attempt in rows]
+
+
+def curve_of(text: str | None) -> dict[str, list[float]]:
+    """A stored curve."""
+    return json.loads(text) if text else {}

@@ -1,0 +1,55 @@
+"""Counter-based random numbers: a value is a hash of what it is for, not the next one of a stream.
+
+So a lane's data order and dropout masks depend on its own seed alone, whatever its neighbours are, and nothing has to
+be drawn one lane at a time. All arithmetic is int32, which wraps, and which the compiler fuses into its consumer.
+
+Reference: the finalizer `lowbias32` of C. Wellons, "Prospecting for hash functions" (2018); Salmon et al., "Parallel
+random numbers: as easy as 1, 2, 3" (SC 2011) for the idea.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+_MULTIPLIER_1 = 0x7FEB352D
+_MULTIPLIER_2 = 0x846CA68B - (1 << 32)
+_GOLDEN = 0x9E3779B9 - (1 << 32)
+
+
+def mix(x: Tensor) -> Tensor:
+    """Scramble int32 values: a bijection in which every input bit flips each output bit about half of the time."""
+    x = x ^ _shift_right(x, 16)
+    x = x * _MULTIPLIER_1
+    x = x ^ _shift_right(x, 15)
+    x = x * _MULTIPLIER_2
+    return x ^ _shift_right(x, 16)
+
+
+def combine(key: Tensor, value: Tensor | int) -> Tensor:
+    """A new int32 key from ``key`` and one more int32 coordinate (an update, a layer, an element)."""
+    return mix(key * 31 + value * _GOLDEN)
+
+
+def uniform(bits: Tensor) -> Tensor:
+    """Turn scrambled int32 bits into float32 in [0, 1), in steps of 2⁻²⁴."""
+    return (bits & 0xFFFFFF).to(torch.float32) * (1.0 / (1 << 24))
+
+
+def permutations(keys: Tensor, n: int) -> Tensor:
+    """One random order of ``n`` rows for every key.
+
+    Args:
+        keys: (k,) int32, one per lane and epoch.
+        n: Number of rows.
+
+    Returns:
+        (k, n) int64; each row is a permutation of 0 … n−1.
+    """
+    draws = combine(keys[:, None], torch.arange(n, dtype=torch.int32, device=keys.device)[None])
+    return torch.argsort(draws, dim=1, stable=True)
+
+
+def _shift_right(x: Tensor, bits: int) -> Tensor:
+    """Logical shift: int32's own shift would drag the sign along."""
+    return (x >> bits) & ((1 << (32 - bits)) - 1)

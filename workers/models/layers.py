@@ -1,0 +1,94 @@
+"""Layers whose hyperparameters are buffers, so that a stack of k modules has k values of each.
+
+Shapes: `b` examples, `d` features; under `vmap` every buffer is one lane's. Knows nothing of studies or storage.
+References: Srivastava et al., "Dropout", JMLR 15 (2014); Salimans and Kingma, "Weight Normalization" (2016).
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from workers.hashing import combine, uniform
+
+
+class LaneDropout(nn.Module):
+    """Zero each activation with probability ``rate`` and rescale the rest; identity in eval mode.
+
+    The mask is a hash of ``key`` (one per lane and update) and the element's index, so a lane drops the same units
+    whatever its neighbours are. Both are buffers, not attributes: stacking k modules gives each lane its own.
+    """
+
+    rate: Tensor
+    key: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("rate", torch.zeros(()), persistent=False)
+        self.register_buffer("key", torch.zeros((), dtype=torch.int32), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(b, d) to (b, d)."""
+        if not self.training:
+            return x
+        element = torch.arange(x.numel(), dtype=torch.int32, device=x.device).view(x.shape)
+        keep = uniform(combine(self.key, element)) >= self.rate
+        return x * keep / (1.0 - self.rate)
+
+
+class WeightNormLinear(nn.Module):
+    """A linear layer with w = g · v / ‖v‖ (one norm per output unit), equal to torch's `weight_norm` of `nn.Linear`.
+
+    torch's own parametrization calls a fused kernel that `vmap` can only run one lane at a time.
+    """
+
+    def __init__(self, in_features: int, out_features: int) -> None:
+        super().__init__()
+        self.weight_g = nn.Parameter(torch.empty(out_features, 1))
+        self.weight_v = nn.Parameter(torch.empty(out_features, in_features))
+        self.bias = nn.Parameter(torch.zeros(out_features))
+
+    @torch.no_grad()
+    def adopt(self, weight: Tensor) -> None:
+        """Take ``weight`` (out, in) as the effective weight."""
+        self.weight_v.copy_(weight)
+        self.weight_g.copy_(weight.norm(dim=1, keepdim=True))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(b, in) to (b, out)."""
+        weight = self.weight_v * (self.weight_g / self.weight_v.norm(dim=1, keepdim=True))
+        return F.linear(x, weight, self.bias)
+
+
+def linear(in_features: int, out_features: int, normalization: str) -> nn.Module:
+    """A linear layer, reparametrized under weight normalization."""
+    if normalization == "weight":
+        return WeightNormLinear(in_features, out_features)
+    return nn.Linear(in_features, out_features)
+
+
+def activation_norm(width: int, normalization: str, groups: int) -> nn.Module:
+    """The normalization behind a linear layer of ``width`` units; identity for none and for weight normalization."""
+    match normalization:
+        case "batch":
+            norm = nn.BatchNorm1d(width)
+            norm.num_batches_tracked = None  # only momentum=None needs it, and it is the one integer buffer
+            return norm
+        case "layer":
+            return nn.LayerNorm(width)
+        case "group":
+            return nn.GroupNorm(math.gcd(groups, width), width)
+        case _:
+            return nn.Identity()
+
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {
+    "relu": nn.ReLU,
+    "gelu": nn.GELU,
+    "silu": nn.SiLU,
+    "tanh": nn.Tanh,
+    "elu": nn.ELU,
+}

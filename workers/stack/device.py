@@ -1,0 +1,86 @@
+"""A study's data on the training device, and the rows that each fold trains and validates on.
+
+Every fold has its own preprocessing, so the folds' matrices are stored one below the other and a lane knows its rows by
+index. Folds are cut to equal lengths (training rows by repeating a few, validation rows by a mask), which lets lanes of
+different folds share a stack. Shapes: `R` rows of all folds together, `n` training and `m` validation rows of a fold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from workers.data import Fold
+
+
+@dataclass(frozen=True)
+class DeviceData:
+    """Shapes: ``x (R, ...)``, ``y (R,)``; per fold f ``train (f, n)``, ``valid (f, m)``, ``mask (f, m)``, ``scale (f,)``.
+
+    ``scale`` turns a standardized regression error back into the target's unit (1 for classification).
+    """
+
+    x: Tensor
+    y: Tensor
+    train: Tensor
+    valid: Tensor
+    mask: Tensor
+    scale: Tensor
+    task: str
+    outputs: int
+
+    @property
+    def device(self) -> torch.device:
+        """Where the data is."""
+        return self.x.device
+
+    @property
+    def inputs(self) -> int:
+        """Number of features of an example."""
+        return int(self.x.shape[1])
+
+    @property
+    def train_rows(self) -> int:
+        """n, the training rows of one lane."""
+        return int(self.train.shape[1])
+
+    @property
+    def folds(self) -> int:
+        """Number of folds; 1 for a holdout."""
+        return int(self.train.shape[0])
+
+    @classmethod
+    def of(cls, folds: Sequence[Fold], *, task: str, outputs: int, device: torch.device) -> DeviceData:
+        """Copy prepared folds to ``device``."""
+        xs, ys, train, valid = [], [], [], []
+        start = 0
+        for fold in folds:
+            n, m = len(fold.y_train), len(fold.y_valid)
+            xs += [fold.x_train, fold.x_valid]
+            ys += [fold.y_train, fold.y_valid]
+            train.append(np.arange(start, start + n))
+            valid.append(np.arange(start + n, start + n + m))
+            start += n + m
+        longest = max(len(rows) for rows in valid)
+        mask = [np.arange(longest) < len(rows) for rows in valid]
+        scale = [fold.target.scale for fold in folds]
+        return cls(
+            x=torch.from_numpy(np.concatenate(xs)).to(device),
+            y=torch.from_numpy(np.concatenate(ys)).to(device),
+            train=torch.from_numpy(_equal_length(train)).to(device),
+            valid=torch.from_numpy(_equal_length(valid)).to(device),
+            mask=torch.from_numpy(np.stack(mask)).to(device, torch.float32),
+            scale=torch.tensor(scale, dtype=torch.float32, device=device),
+            task=task,
+            outputs=outputs,
+        )
+
+
+def _equal_length(rows: Sequence[np.ndarray]) -> np.ndarray:
+    """Stack index vectors, the shorter ones wrapped around."""
+    longest = max(len(each) for each in rows)
+    return np.stack([np.resize(each, longest) for each in rows]).astype(np.int64)

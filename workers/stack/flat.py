@@ -1,0 +1,115 @@
+"""A module's state as flat rows, and the module as a pure function of one row.
+
+Shapes: `k` lanes, `P` parameters, `Q` buffer elements (running statistics), `b` examples, `L` dropout layers. Row i of
+``weights (k, P)`` and ``stats (k, Q)`` is the whole model of lane i, so that a checkpoint, dropping lanes or an optimizer
+step is an operation on whole matrices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+
+from workers.hashing import combine
+from workers.models import ModelShape, build_model
+from workers.models.layers import LaneDropout
+
+_NORMS = (nn.BatchNorm1d, nn.LayerNorm, nn.GroupNorm)
+
+
+class FlatModel:
+    """The template of a stack: one module, and the layout of its state in a row. Not thread-safe (train/eval mode)."""
+
+    def __init__(self, shape: ModelShape, device: torch.device) -> None:
+        self.shape = shape
+        self.module = build_model(shape).to(device)
+        parameters = dict(self.module.named_parameters())
+        self.names = tuple(parameters)
+        self._shapes = [parameter.shape for parameter in parameters.values()]
+        self._sizes = [parameter.numel() for parameter in parameters.values()]
+        buffers = {name: value for name, value in self.module.named_buffers() if not _is_hyper(name)}
+        self.buffer_names = tuple(buffers)
+        self._buffer_sizes = [value.numel() for value in buffers.values()]
+        self._dropouts = [name for name, module in self.module.named_modules() if isinstance(module, LaneDropout)]
+
+    @property
+    def parameters(self) -> int:
+        """P, the length of a weight row."""
+        return sum(self._sizes)
+
+    @property
+    def statistics(self) -> int:
+        """Q, the length of a row of running statistics."""
+        return sum(self._buffer_sizes)
+
+    def rows(self) -> tuple[Tensor, Tensor]:
+        """The template's present state as rows (P,) and (Q,)."""
+        buffers = dict(self.module.named_buffers())
+        return _flatten(self.module.parameters()), _flatten(buffers[name] for name in self.buffer_names)
+
+    def state_dict(self, weights: Tensor, stats: Tensor) -> dict[str, Tensor]:
+        """One lane's rows (P,) and (Q,) as named tensors, as `nn.Module.load_state_dict` takes them."""
+        return {**self._parameters(weights), **self._buffers(stats)}
+
+    def penalty_mask(self) -> Tensor:
+        """(P,) 1.0 where a parameter is a weight, 0.0 on biases and on normalization gains."""
+        exempt = {
+            f"{name}.{own}"
+            for name, module in self.module.named_modules()
+            for own, _ in module.named_parameters(recurse=False)
+            if isinstance(module, _NORMS) or own == "bias"
+        }
+        pairs = zip(self.names, self._sizes, strict=True)
+        device = next(self.module.parameters()).device
+        return torch.cat([torch.full((size,), float(name not in exempt), device=device) for name, size in pairs])
+
+    def forward(
+        self, weights: Tensor, stats: Tensor, rates: Tensor, keys: Tensor, x: Tensor, *, shared: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """All lanes at once, in the template's present mode.
+
+        Args:
+            weights: (k, P).
+            stats: (k, Q).
+            rates: (k, L) dropout rates.
+            keys: (k,) int32, each lane's key of this update.
+            x: (k, b, ...), or (b, ...) if ``shared`` by all lanes.
+
+        Returns:
+            (k, b, outputs), and the running statistics (k, Q) after this pass.
+        """
+        return vmap(self._one, in_dims=(0, 0, 0, 0, None if shared else 0))(weights, stats, rates, keys, x)
+
+    def _one(self, row: Tensor, stats: Tensor, rates: Tensor, key: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        buffers = {name: value.clone() for name, value in self._buffers(stats).items()}
+        hyper: dict[str, Tensor] = {}
+        for index, name in enumerate(self._dropouts):
+            hyper[f"{name}.rate"] = rates[index]
+            hyper[f"{name}.key"] = combine(key, index + 1)
+        out = functional_call(self.module, {**self._parameters(row), **buffers, **hyper}, (x,))
+        # Batch normalization has updated its clones in place: they are this pass's result.
+        updated = torch.cat([value.flatten() for value in buffers.values()]) if buffers else stats
+        return out, updated
+
+    def _parameters(self, row: Tensor) -> dict[str, Tensor]:
+        parts = zip(self.names, torch.split_with_sizes(row, self._sizes), self._shapes, strict=True)
+        return {name: part.view(shape) for name, part, shape in parts}
+
+    def _buffers(self, stats: Tensor) -> dict[str, Tensor]:
+        return (
+            dict(zip(self.buffer_names, torch.split_with_sizes(stats, self._buffer_sizes), strict=True))
+            if self.buffer_names
+            else {}
+        )
+
+
+def _is_hyper(name: str) -> bool:
+    return name.rsplit(".", 1)[-1] in ("rate", "key")
+
+
+def _flatten(tensors: Iterable[Tensor]) -> Tensor:
+    flat = [tensor.detach().flatten() for tensor in tensors]
+    return torch.cat(flat) if flat else torch.zeros(0)

@@ -1,0 +1,168 @@
+"""A stack: k lanes that train as one model, one epoch at a time.
+
+It knows matrices and lanes by position, nothing of trials, pruning or patience (see `workers.training`). Inside an epoch
+nothing returns to the host. Shapes: `k` lanes, `P` parameters, `Q` statistics, `u` updates per epoch, `b` batch, `n` rows.
+Not thread-safe.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from service.spec import Recipe
+from workers.hashing import combine, permutations
+from workers.metrics import evaluate
+from workers.models import ModelShape, initialize
+from workers.stack.device import DeviceData
+from workers.stack.flat import FlatModel
+from workers.stack.optimizers import MOMENTS
+from workers.stack.update import LaneHyper, LaneState, Update
+
+_ORDER = 0x5EED
+_EVALUATION_ELEMENTS = 1 << 24
+"""Activations of one layer that an evaluation may hold at once (64 MiB)."""
+
+
+@dataclass(frozen=True)
+class StackKey:
+    """What changes the graph: trials with equal keys share a stack."""
+
+    shape: ModelShape
+    optimizer: str
+    batch_size: int
+
+    @classmethod
+    def of(cls, recipe: Recipe, inputs: int, outputs: int) -> StackKey:
+        """The key of a recipe on data with so many features and outputs."""
+        shape = ModelShape.of(recipe, inputs, outputs)
+        return cls(shape, recipe.word("optimizer"), recipe.integer("batch_size"))
+
+
+class Stack:
+    """k lanes of one `StackKey` on one device's data."""
+
+    def __init__(self, key: StackKey, data: DeviceData) -> None:
+        self.key = key
+        self.data = data
+        self.model = FlatModel(key.shape, data.device)
+        self.update = Update(self.model, key.optimizer, data.task)
+        self.updates = -(-data.train_rows // key.batch_size)
+        self.batch = -(-data.train_rows // self.updates)
+        self.state = self._idle_state(0)
+        self.hyper = LaneHyper.zeros(0, key.shape.dropouts, data.device)
+        self.folds = torch.zeros(0, dtype=torch.int64, device=data.device)
+        self.best_weights, self.best_stats = self.state.weights.clone(), self.state.stats.clone()
+
+    @property
+    def lanes(self) -> int:
+        """k, the number of lanes, idle ones included."""
+        return int(self.state.weights.shape[0])
+
+    def resize(self, keep: Sequence[int], k: int) -> None:
+        """Keep the lanes ``keep`` as lanes 0, 1, …, drop the others, and add idle lanes up to ``k``."""
+        chosen = torch.tensor(list(keep), dtype=torch.int64, device=self.data.device)
+        idle = k - len(keep)
+        fresh = self._idle_state(idle)
+        old = self.state.select(chosen)
+        self.state = LaneState(
+            torch.cat([old.weights, fresh.weights]),
+            torch.cat([old.moments, fresh.moments], dim=1),
+            torch.cat([old.stats, fresh.stats]),
+            torch.cat([old.updates, fresh.updates]),
+        )
+        zeros = LaneHyper.zeros(idle, self.key.shape.dropouts, self.data.device)
+        hyper = self.hyper.select(chosen)
+        self.hyper = LaneHyper(**{name: torch.cat([value, getattr(zeros, name)]) for name, value in vars(hyper).items()})
+        self.folds = torch.cat([self.folds[chosen], torch.zeros(idle, dtype=torch.int64, device=self.data.device)])
+        self.best_weights = torch.cat([self.best_weights[chosen], fresh.weights])
+        self.best_stats = torch.cat([self.best_stats[chosen], fresh.stats])
+
+    def load(self, lane: int, recipe: Recipe, *, seed: int, fold: int = 0) -> None:
+        """Start a new run in ``lane``: fresh weights, moments and statistics from ``seed``, the recipe's rates."""
+        initialize(self.model.module, recipe, seed)
+        weights, stats = self.model.rows()
+        self.state.weights[lane] = weights
+        self.state.stats[lane] = stats
+        self.state.moments[:, lane] = 0.0
+        self.state.updates[lane] = 0
+        self.folds[lane] = fold
+        hidden = recipe.layers("dropout", len(self.key.shape.widths))
+        rates = torch.tensor([recipe.number("input_dropout"), *hidden[: len(self.key.shape.widths)]])
+        self.hyper.dropout[lane] = rates
+        self.hyper.seed[lane] = seed
+        self.hyper.clip_norm[lane] = recipe.number("clip_norm") or torch.inf
+        for name in ("l1", "l2", "weight_decay", "momentum"):
+            getattr(self.hyper, name)[lane] = recipe.number(name)
+
+    def train_epoch(self, rates: NDArray[np.float32]) -> Tensor:
+        """One epoch of all lanes at learning rates ``rates (k, u)``; returns the mean training losses (k,).
+
+        Every lane sees all of its rows in its own order; the last batch is filled with the order's first rows.
+        """
+        self.model.module.train()
+        lr = torch.from_numpy(np.ascontiguousarray(rates.T)).to(self.data.device)
+        batches = self._batches()
+        total = torch.zeros(self.lanes, device=self.data.device)
+        for u in range(self.updates):
+            rows = batches[:, u * self.batch : (u + 1) * self.batch]
+            total += self.update(self.state, self.hyper, lr[u], self.data.x[rows], self.data.y[rows])
+        return total / self.updates
+
+    @torch.no_grad()
+    def evaluate(self) -> Tensor:
+        """Metrics (k, len(metrics.NAMES[task])) of the present weights on each lane's validation rows."""
+        rows, mask = self.data.valid[self.folds], self.data.mask[self.folds]
+        out = self.predict(self.state.weights, self.state.stats, rows)
+        return evaluate(self.data.task, out, self.data.y[rows], mask, self.data.scale[self.folds])
+
+    @torch.no_grad()
+    def predict(self, weights: Tensor, stats: Tensor, rows: Tensor) -> Tensor:
+        """Outputs (k, r, outputs) of the given weights on data rows ``rows (k, r)``, in eval mode."""
+        self.model.module.eval()
+        k = weights.shape[0]
+        widest = max((self.key.shape.inputs, *self.key.shape.widths))
+        chunk = max(1, _EVALUATION_ELEMENTS // max(1, k * widest))
+        keys = torch.zeros(k, dtype=torch.int32, device=self.data.device)
+        shared = self.data.folds == 1
+        parts = []
+        for start in range(0, rows.shape[1], chunk):
+            part = rows[:, start : start + chunk]
+            x = self.data.x[part[0] if shared else part]
+            parts.append(self.model.forward(weights, stats, self.hyper.dropout[:k], keys, x, shared=shared)[0])
+        return torch.cat(parts, dim=1)
+
+    def keep_best(self, improved: Sequence[bool]) -> None:
+        """Remember the present weights of every lane where ``improved`` (k,) as its best."""
+        mask = torch.tensor(list(improved), device=self.data.device)[:, None]
+        self.best_weights = torch.where(mask, self.state.weights, self.best_weights)
+        self.best_stats = torch.where(mask, self.state.stats, self.best_stats)
+
+    def best(self, lane: int) -> dict[str, Tensor]:
+        """The best weights of a lane, named as in the module's state dict, on the CPU."""
+        named = self.model.state_dict(self.best_weights[lane], self.best_stats[lane])
+        return {name: value.detach().cpu().clone() for name, value in named.items()}
+
+    def _batches(self) -> Tensor:
+        """(k, u·b) data rows in each lane's order of this epoch."""
+        epochs = self.state.updates // self.updates
+        keys = combine(combine(self.hyper.seed, _ORDER), epochs)
+        order = permutations(keys, self.data.train_rows)
+        order = torch.cat([order, order[:, : self.updates * self.batch - self.data.train_rows]], dim=1)
+        return self.data.train[self.folds].gather(1, order)
+
+    def _idle_state(self, k: int) -> LaneState:
+        """Rows for k idle lanes: zero weights stay zero under any update with learning rate 0."""
+        device = self.data.device
+        moments = MOMENTS[self.key.optimizer]
+        return LaneState(
+            weights=torch.zeros(k, self.model.parameters, device=device),
+            moments=torch.zeros(moments, k, self.model.parameters, device=device),
+            stats=torch.zeros(k, self.model.statistics, device=device),
+            updates=torch.zeros(k, dtype=torch.int32, device=device),
+        )

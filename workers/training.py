@@ -1,0 +1,192 @@
+"""The loop: runs (trials, or finalists) on the lanes of one stack, epoch by epoch. Knows no database and no pruner.
+
+A run is one recipe on one or more lanes (a lane per fold). Its value is the mean over its lanes, and its lanes come and
+go together. A run ends by itself when it has *converged* (patience ran out; best weights restored), when its epochs are
+spent, or when its loss is not finite; whoever calls `StackRunner.epoch` may also remove it (*pruned*).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from service.spec import LOWER_IS_BETTER, EarlyStopping, Recipe
+from workers.metrics import NAMES
+from workers.stack.device import DeviceData
+from workers.stack.schedules import LaneSchedule
+from workers.stack.stack import Stack, StackKey
+
+Ending = Literal["converged", "epochs", "not_finite"]
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """What all runs of a study have in common."""
+
+    metric: str
+    epochs: int
+    early_stopping: EarlyStopping | None
+
+    @property
+    def sign(self) -> float:
+        """+1 where lower is better: values times sign are to be minimized."""
+        return 1.0 if self.metric in LOWER_IS_BETTER else -1.0
+
+
+@dataclass(eq=False)
+class Run:
+    """One recipe in training. ``key`` is the caller's own name for it; ``fold_seeds`` has one (fold, seed) per lane."""
+
+    key: int
+    recipe: Recipe
+    fold_seeds: tuple[tuple[int, int], ...]
+    protocol: Protocol
+    epoch: int = 0
+    curve: dict[str, list[float]] = field(default_factory=dict)
+    best_value: float = math.nan
+    best_epoch: int = -1
+    ending: Ending | None = None
+    _stale: int = 0
+    _monitored: float = math.inf
+    _schedule: LaneSchedule = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._schedule = LaneSchedule(self.recipe, self.protocol.epochs)
+
+    @property
+    def lanes(self) -> int:
+        """Number of lanes it takes."""
+        return len(self.fold_seeds)
+
+    @property
+    def value(self) -> float:
+        """The objective behind the last epoch."""
+        return self.curve[self.protocol.metric][-1]
+
+    def rates(self, updates: int) -> NDArray[np.float32]:
+        """(updates,) learning rates of the coming epoch."""
+        return self._schedule.rates(self.epoch, updates)
+
+    def observe(self, train_loss: float, metrics: dict[str, float]) -> bool:
+        """Take in one finished epoch; returns whether the run is at its best (and its weights are to be kept)."""
+        self.curve.setdefault("train_loss", []).append(train_loss)
+        for name, value in metrics.items():
+            self.curve.setdefault(name, []).append(value)
+        self._schedule.observe(self.epoch, metrics["loss"])
+        self.epoch += 1
+        if not (math.isfinite(train_loss) and math.isfinite(metrics["loss"]) and math.isfinite(self.value)):
+            self.ending = "not_finite"
+            return False
+        improved = self._improves(metrics)
+        if self.epoch >= self.protocol.epochs:
+            self.ending = "epochs"
+        stopping = self.protocol.early_stopping
+        if stopping and self._stale >= stopping.patience:
+            self.ending = "converged"
+        return improved
+
+    def _improves(self, metrics: dict[str, float]) -> bool:
+        """Whether the epoch's weights replace the kept ones: the best monitored so far, or simply the last."""
+        stopping = self.protocol.early_stopping
+        by_loss = stopping is not None and stopping.monitor == "loss"
+        monitored = metrics["loss"] if by_loss else self.value * self.protocol.sign
+        better = monitored < self._monitored - (stopping.min_delta if stopping else 0.0)
+        if better:
+            self._monitored, self._stale = monitored, 0
+        else:
+            self._stale += 1
+        keep = better or (stopping is None or not stopping.restore_best)
+        if keep:
+            self.best_value, self.best_epoch = self.value, self.epoch - 1
+        return keep
+
+
+class StackRunner:
+    """Runs of one stack key: lanes are filled, trained together, dropped as soon as their run is over.
+
+    ``sizes`` maps the number of lanes needed to the stack's k: the identity when eager, a few fixed sizes when compiled.
+    """
+
+    def __init__(self, key: StackKey, data: DeviceData) -> None:
+        self.stack = Stack(key, data)
+        self.runs: list[Run] = []
+        self._owner: list[Run | None] = []
+        self.lane_epochs = 0
+        self.computed_lane_epochs = 0
+
+    @property
+    def lanes(self) -> int:
+        """Lanes in use."""
+        return sum(run.lanes for run in self.runs)
+
+    def add(self, runs: Sequence[Run]) -> None:
+        """Start new runs on idle lanes, making room where needed."""
+        if not runs:
+            return
+        self._make_room(sum(run.lanes for run in runs))
+        idle = iter([lane for lane, owner in enumerate(self._owner) if owner is None])
+        for run in runs:
+            for fold, seed in run.fold_seeds:
+                lane = next(idle)
+                self.stack.load(lane, run.recipe, seed=seed, fold=fold)
+                self._owner[lane] = run
+            self.runs.append(run)
+
+    def remove(self, run: Run) -> None:
+        """Free a run's lanes, keeping its curve."""
+        self.runs.remove(run)
+        self._owner = [None if owner is run else owner for owner in self._owner]
+
+    def epoch(self) -> list[Run]:
+        """Train every run for one epoch and evaluate it. Ended runs stay on their lanes until removed.
+
+        Returns:
+            The runs in order of arrival, each with one more point on its curve, and ``ending`` set where it is over.
+        """
+        self._shrink()
+        rates = np.zeros((self.stack.lanes, self.stack.updates), dtype=np.float32)
+        for lane, owner in enumerate(self._owner):
+            if owner is not None:
+                rates[lane] = owner.rates(self.stack.updates)
+        losses = self.stack.train_epoch(rates)
+        table = np.concatenate([losses[:, None].cpu().numpy(), self.stack.evaluate().cpu().numpy()], axis=1)
+        self.lane_epochs += self.lanes
+        self.computed_lane_epochs += self.stack.lanes
+        names = NAMES[self.stack.data.task]
+        keep = [False] * self.stack.lanes
+        for run in self.runs:
+            lanes = self.lanes_of(run)
+            train_loss, *values = table[lanes].mean(axis=0, dtype=np.float64).tolist()
+            improved = run.observe(train_loss, dict(zip(names, values, strict=True)))
+            for lane in lanes:
+                keep[lane] = improved
+        self.stack.keep_best(keep)
+        return list(self.runs)
+
+    def lanes_of(self, run: Run) -> list[int]:
+        """The lanes a run is on, in order of its folds."""
+        return [lane for lane, owner in enumerate(self._owner) if owner is run]
+
+    def best_weights(self, run: Run) -> list[dict[str, Tensor]]:
+        """The kept weights of each of a run's lanes; valid until the run is removed."""
+        return [self.stack.best(lane) for lane in self.lanes_of(run)]
+
+    def _make_room(self, wanted: int) -> None:
+        if self.lanes + wanted > len(self._owner):
+            self._resize(self.lanes + wanted)
+
+    def _shrink(self) -> None:
+        if self.lanes < len(self._owner):
+            self._resize(self.lanes)
+
+    def _resize(self, k: int) -> None:
+        keep = [lane for lane, owner in enumerate(self._owner) if owner is not None]
+        self.stack.resize(keep, k)
+        kept = [self._owner[lane] for lane in keep]
+        self._owner = kept + [None] * (k - len(kept))
