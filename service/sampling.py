@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, RandomSampler
 from optuna.samplers._tpe.parzen_estimator import _ParzenEstimator, _ParzenEstimatorParameters
 from optuna.samplers._tpe.sampler import default_weights
@@ -59,9 +59,7 @@ class BatchTpeSampler(BaseSampler):
         """Nothing is sampled jointly."""
         return {}
 
-    def sample_relative(
-        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
-    ) -> dict[str, Any]:
+    def sample_relative(self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]) -> dict[str, Any]:
         """Nothing is sampled jointly."""
         return {}
 
@@ -108,6 +106,3 @@ def _density(trials: list[FrozenTrial], name: str, kind: BaseDistribution) -> _P
 def _spread(n: int, most: int) -> NDArray[np.int64]:
     """At most ``most`` of the indices 0 … n−1, evenly spread."""
     return np.unique(np.linspace(0, n - 1, min(n, most)).round().astype(np.int64)) if n else np.zeros(0, dtype=np.int64)
-
-
-__all__ = ["BatchTpeSampler", "CategoricalDistribution"]

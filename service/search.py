@@ -36,7 +36,7 @@ def distributions(spec: StudySpec, params: Params) -> dict[str, BaseDistribution
     A searched off is a parameter of its own, ``use_<setting>``; a rate per layer is ``<setting>_1``, ``_2`` ….
     """
     found: dict[str, BaseDistribution] = {}
-    for name, domain in spec.domains().items():
+    for name, domain in spec.domains.items():
         if not _condition_holds(spec, name, params):
             continue
         if isinstance(domain, Range) and domain.off:
@@ -52,7 +52,7 @@ def recipe(spec: StudySpec, params: Params) -> Recipe:
     values: dict[str, Value] = {}
     if spec.model.widths is not None:
         values["widths"] = tuple(float(width) for width in spec.model.widths)
-    for name, domain in spec.domains().items():
+    for name, domain in spec.domains.items():
         if _condition_holds(spec, name, params):
             values[name] = _value(spec, name, domain, params)
     return Recipe(values)
@@ -100,14 +100,14 @@ def _condition_holds(spec: StudySpec, name: str, params: Params) -> bool:
     when = SETTINGS[name].when
     if when is None:
         return True
-    parent = spec.domains()[when.parent]
+    parent = spec.domains[when.parent]
     return _value(spec, when.parent, parent, params) in when.values
 
 
 def _depth(spec: StudySpec, params: Params) -> int:
     if spec.model.widths is not None:
         return len(spec.model.widths)
-    depth = spec.domains()["depth"]
+    depth = spec.domains["depth"]
     value = _value(spec, "depth", depth, params)
     assert isinstance(value, int | float)
     return int(value)
@@ -123,6 +123,7 @@ class Search:
             warnings.simplefilter("ignore")
             self._study = optuna.create_study(direction=spec.direction, sampler=self._sampler)
         self._trials: dict[int, int] = {}
+        self._pending: list[int] = []
 
     def propose(self, n: int) -> list[Drawn]:
         """Draw ``n`` trials from what is known now; each must be adopted under its number, or discarded."""
@@ -139,18 +140,14 @@ class Search:
             if not new:
                 break
             for name, kind in new.items():
-                params[name] = trial._suggest(name, kind)
+                params[name] = _suggest(trial, name, kind)
                 kinds[name] = kind
         self._pending.append(trial.number)
         return params, kinds
 
-    @property
-    def _pending(self) -> list[int]:
-        return self.__dict__.setdefault("_pending_numbers", [])
-
     def adopt(self, numbers: Sequence[int]) -> None:
         """Say under which study-wide numbers the last proposals became trials; proposals beyond them are discarded."""
-        drawn, self._pending[:] = list(self._pending), []
+        drawn, self._pending = self._pending, []
         for mirror, number in zip(drawn, numbers, strict=False):
             self._trials[number] = mirror
         for mirror in drawn[len(numbers) :]:
@@ -176,6 +173,18 @@ class Search:
         for step, best in steps.items():
             storage.set_trial_intermediate_value(trial_id, step, best)
         storage.set_trial_state_values(trial_id, final, values)
+
+
+def _suggest(trial: optuna.Trial, name: str, kind: BaseDistribution) -> Any:
+    match kind:
+        case CategoricalDistribution(choices=choices):
+            return trial.suggest_categorical(name, choices)
+        case IntDistribution():
+            return trial.suggest_int(name, kind.low, kind.high, log=kind.log)
+        case FloatDistribution():
+            return trial.suggest_float(name, kind.low, kind.high, log=kind.log)
+        case _:
+            raise AssertionError(f"no setting has a {type(kind).__name__}")
 
 
 def _sampler(spec: StudySpec, seed: int) -> BaseSampler:

@@ -21,6 +21,7 @@ class Settings(BaseSettings):
     port: int = Field(8000, ge=0, le=65535, description="Port the API listens on.")
     data_roots: tuple[Path, ...] = Field((), description="JSON list of directories whose files a study may name by path.")
     max_upload_mb: float = Field(512.0, gt=0, description="Largest accepted data set, in MiB.")
+    cache: Path = Field(Path.home() / ".cache" / "regsearch", description="Directory for what was measured of devices.")
     lease_seconds: float = Field(30.0, gt=0, description="A worker silent for this long loses its trials.")
     dashboard: Literal["readonly", "writable", "off"] = Field("readonly", description="How optuna-dashboard is served.")
     log_level: Literal["debug", "info", "warning", "error"] = "info"

@@ -1,6 +1,6 @@
 """Validation metrics of all lanes at once, on the device.
 
-Shapes: `k` lanes, `m` rows, `c` classes; rows with mask 0 do not count. Equal to scikit-learn's metrics of the same names
+Shapes: `k` lanes, `m` rows, `c` classes; rows count as often as their mask says. Equal to scikit-learn's metrics of the same names
 (tests/unit/test_metrics.py).
 """
 
@@ -23,7 +23,7 @@ def evaluate(task: str, out: Tensor, target: Tensor, mask: Tensor, scale: Tensor
         task: `classification` or `regression`.
         out: (k, m, outputs) logits, or standardized predictions.
         target: (k, m) class indices, or standardized targets.
-        mask: (k, m) 1.0 for rows that count.
+        mask: (k, m) weight of each row: 0 for padding, a count in a bootstrap.
         scale: (k,) standard deviation of the regression target.
 
     Returns:
@@ -36,11 +36,11 @@ def evaluate(task: str, out: Tensor, target: Tensor, mask: Tensor, scale: Tensor
 
 def _regression(out: Tensor, target: Tensor, mask: Tensor, scale: Tensor) -> Tensor:
     rows = mask.sum(1)
-    error = (out - target) * mask
-    mse = error.square().sum(1) / rows
+    error = out - target
+    mse = (error.square() * mask).sum(1) / rows
     mean = (target * mask).sum(1) / rows
-    variance = ((target - mean[:, None]) * mask).square().sum(1) / rows
-    mae = error.abs().sum(1) / rows
+    variance = ((target - mean[:, None]).square() * mask).sum(1) / rows
+    mae = (error.abs() * mask).sum(1) / rows
     return torch.stack([mse, mse.sqrt() * scale, mae * scale, 1.0 - mse / variance], dim=1)
 
 

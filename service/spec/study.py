@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from functools import cached_property
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
@@ -52,7 +53,7 @@ class StudySpec(Frozen):
 
     @model_validator(mode="after")
     def _layers_agree(self) -> StudySpec:
-        for name, domain in self.domains().items():
+        for name, domain in self.domains.items():
             if isinstance(domain, PerLayer) and len(domain.per_layer) != self.model.depths()[1]:
                 _refuse(
                     f"space.{name}",
@@ -71,6 +72,7 @@ class StudySpec(Frozen):
             _refuse("metric", f"does not fit a {self.task} task", self.metric, ", ".join(allowed))
         return self
 
+    @cached_property
     def domains(self) -> dict[str, Domain]:
         """Every searchable setting's domain, parents before their children; ``widths`` hides width and depth.
 
@@ -94,7 +96,7 @@ class StudySpec(Frozen):
         return StudySpec.model_validate(self.model_dump(mode="json") | {"task": task, "metric": metric})
 
     @property
-    def direction(self) -> str:
+    def direction(self) -> Literal["minimize", "maximize"]:
         """Optuna's direction of the objective."""
         return "minimize" if self.metric in LOWER_IS_BETTER else "maximize"
 

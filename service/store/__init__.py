@@ -76,7 +76,9 @@ def open_store(url: str, *, create: bool = False) -> Store:
         if create:
             create_schema(database)
         check_schema(database)
-    except DBAPIError as error:
+    except BaseException as error:
         database.close()
-        raise DatabaseUnavailable(f"the database does not answer: {error.orig}") from error
+        if isinstance(error, DBAPIError):
+            raise DatabaseUnavailable(f"the database does not answer: {error.orig}") from error
+        raise
     return Store(database)

@@ -15,8 +15,8 @@ from sqlalchemy import Connection, and_, bindparam, delete, func, insert, or_, s
 from service.errors import LeaseLost
 from service.store import tables as t
 from service.store.engine import Database
-from service.store.records import Lease, StudyState
-from service.store.rows import LIVE, count, finish_trials, inserted_key, lock_study, settle
+from service.store.records import SEARCHED, Lease, StudyState
+from service.store.rows import count, finish_trials, inserted_key, lock_study, settle
 
 
 class Leases:
@@ -46,7 +46,9 @@ class Leases:
                 first = {"started_at": func.coalesce(t.studies.c.started_at, self._database.now)}
                 query = update(t.studies).where(t.studies.c.study_id == row["study_id"])
                 connection.execute(query.values(started | first))
-            return Lease(token, row["study_id"], worker_id, phase)  # type: ignore[arg-type]
+            counted = update(t.studies).where(t.studies.c.study_id == row["study_id"])
+            connection.execute(counted.values(leases=t.studies.c.leases + 1))
+            return Lease(token, row["study_id"], worker_id, phase, row["leases"])  # type: ignore[arg-type]
 
         return self._database.write(work)
 
@@ -69,9 +71,9 @@ class Leases:
         )
         has_work = or_(s.c.waiting > 0, and_(s.c.asked < s.c.budget_trials, in_time))
         has_room = or_(s.c.max_parallel.is_(None), s.c.running < s.c.max_parallel)
-        searchable = and_(s.c.state.in_(LIVE), has_work, has_room)
+        searchable = and_(s.c.state.in_(SEARCHED), has_work, has_room)
         finalizable = and_(s.c.state == StudyState.FINALIZING.value, held == 0)
-        query = select(s.c.study_id, s.c.state).where(or_(searchable, finalizable))
+        query = select(s.c.study_id, s.c.state, s.c.leases).where(or_(searchable, finalizable))
         query = query.order_by(s.c.priority.desc(), of_owner, held, s.c.study_id).limit(1)
         return query.with_for_update(skip_locked=True, of=s)
 

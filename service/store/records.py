@@ -25,6 +25,9 @@ class StudyState(StrEnum):
     FAILED = "failed"
 
 
+SEARCHED = (StudyState.QUEUED, StudyState.RUNNING)
+"""States in which trials are asked and told."""
+
 TrialState = Literal["waiting", "running", "complete", "pruned", "fail"]
 
 
@@ -88,6 +91,8 @@ class Lease:
     study_id: int
     worker_id: str
     phase: Literal["search", "finalize"]
+    ordinal: int
+    """How many leases the study had before: what tells its workers' samplers apart."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +112,8 @@ class AskedTrial:
     params: Params
     distributions: Mapping[str, BaseDistribution]
     attempt: int = 0
+    fresh: bool = False
+    """Made from a proposal of this very ask, not put back by an earlier lease."""
 
 
 @dataclass(frozen=True)

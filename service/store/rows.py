@@ -16,7 +16,7 @@ from sqlalchemy import Connection, CursorResult, RowMapping, bindparam, delete, 
 from service.errors import NotFound
 from service.store import tables as t
 from service.store.engine import Database
-from service.store.records import StudyState
+from service.store.records import SEARCHED, StudyState
 
 OPTUNA_STATE = {
     "waiting": OptunaState.WAITING,
@@ -26,8 +26,6 @@ OPTUNA_STATE = {
     "fail": OptunaState.FAIL,
 }
 STATE_OF = {value: key for key, value in OPTUNA_STATE.items()}
-LIVE = (StudyState.QUEUED, StudyState.RUNNING)
-"""States in which a study is searched."""
 
 
 def lock_study(connection: Connection, study_id: int) -> RowMapping:
@@ -75,7 +73,7 @@ def settle(connection: Connection, database: Database, study_id: int) -> StudySt
     """
     row = lock_study(connection, study_id)
     state = StudyState(row["state"])
-    if state not in LIVE:
+    if state not in SEARCHED:
         return state
     if row["max_failed"] is not None and row["fail"] > row["max_failed"]:
         reason = f"{row['fail']} trials failed, {row['max_failed']} are allowed"

@@ -12,9 +12,8 @@ from service.errors import Conflict, LeaseLost, NotFound
 from service.spec import StudySpec
 from service.store import tables as t
 from service.store.engine import Database
-from service.store.records import BestTrial, Lease, StudyRecord, StudyState, TrialCounts
+from service.store.records import SEARCHED, BestTrial, Lease, StudyRecord, StudyState, TrialCounts
 from service.store.rows import (
-    LIVE,
     Distributions,
     dumps,
     fail_open_trials,
@@ -136,7 +135,7 @@ class Studies:
             values = {"budget_trials": row["budget_trials"] + trials, "spec": dumps(spec)}
             connection.execute(update(t.studies).where(t.studies.c.study_id == study_id).values(values))
 
-        self._move(study_id, (*LIVE, StudyState.FINISHED), StudyState.QUEUED, then=work)
+        self._move(study_id, (*SEARCHED, StudyState.FINISHED), StudyState.QUEUED, then=work)
 
     def delete(self, study_id: int) -> None:
         """Remove a study and all its trials, here and in Optuna's tables.

@@ -62,6 +62,7 @@ studies = Table(
     Column("complete", Integer, nullable=False, default=0),
     Column("pruned", Integer, nullable=False, default=0),
     Column("fail", Integer, nullable=False, default=0),
+    Column("leases", Integer, nullable=False, default=0),
     Column("asked", Integer, nullable=False, default=0),
     Column("told", Integer, nullable=False, default=0),
     Column("epochs", Integer, nullable=False, default=0),

@@ -18,9 +18,8 @@ from sqlalchemy.dialects import postgresql, sqlite
 from service.errors import LeaseLost
 from service.store import tables as t
 from service.store.engine import Database
-from service.store.records import AskedTrial, Lease, Proposal, Report, StudyState, TrialResult
+from service.store.records import SEARCHED, AskedTrial, Lease, Proposal, Report, StudyState, TrialResult
 from service.store.rows import (
-    LIVE,
     OPTUNA_STATE,
     Distributions,
     count,
@@ -42,10 +41,9 @@ class Trials:
         self._database = database
 
     def ask(self, lease: Lease, proposals: Sequence[Proposal]) -> list[AskedTrial]:
-        """Turn the first proposals that the budget still allows into RUNNING trials of this lease.
+        """Trials for this lease to run, at most one per proposal: first those that wait to be run again, then new ones.
 
-        Returns:
-            One trial per proposal taken, in order; fewer than asked for, or none, once the budget is spent.
+        New trials (``fresh``) take the first proposals, as far as the budget allows; the others are not used.
 
         Raises:
             LeaseLost: The lease is gone.
@@ -54,22 +52,21 @@ class Trials:
 
         def work(connection: Connection) -> list[AskedTrial]:
             row = _fenced(connection, lease)
-            done = connection.execute(_asked_under(key)).all()
+            done = list(connection.execute(_asked_under(key)).scalars())
             if done:  # the first attempt was committed before the connection broke
-                return [_asked(trial_id, number, p) for (trial_id, number), p in zip(done, proposals, strict=False)]
-            granted = proposals[: self._grant(connection, row)]
-            if not granted:
-                return []
-            return self._create(connection, lease, row, granted, key)
+                return _load(connection, done)
+            again = self._claim_waiting(connection, lease, row, len(proposals), key)
+            room = min(len(proposals), self._grant(connection, row)) - len(again)
+            return again + self._create(connection, lease, row, proposals[: max(0, room)], key)
 
         return self._database.write(work) if proposals else []
 
     def _grant(self, connection: Connection, row: RowMapping) -> int:
-        """How many more trials may start now."""
+        """How many trials may start now, waiting ones included."""
         now = connection.execute(select(self._database.now)).scalar_one()
-        if row["state"] not in LIVE or deadline_passed(row, now):
+        if row["state"] not in SEARCHED or deadline_passed(row, now):
             return 0
-        left: int = row["budget_trials"] - row["asked"]
+        left: int = row["budget_trials"] - row["asked"] + row["waiting"]
         if row["max_parallel"] is not None:
             left = min(left, row["max_parallel"] - row["running"])
         return max(0, left)
@@ -77,6 +74,8 @@ class Trials:
     def _create(
         self, connection: Connection, lease: Lease, row: RowMapping, proposals: Sequence[Proposal], key: str
     ) -> list[AskedTrial]:
+        if not proposals:
+            return []
         started = utc_now()
         numbers = range(row["asked"], row["asked"] + len(proposals))
         common = {"study_id": lease.study_id, "state": OptunaState.RUNNING, "datetime_start": started}
@@ -101,33 +100,27 @@ class Trials:
         if params:
             connection.execute(insert(t.o_params), params)
         count(connection, lease.study_id, asked=len(ids), running=len(ids))
-        return [_asked(trial_id, number, p) for (trial_id, number), p in zip(pairs, proposals, strict=True)]
+        return [
+            AskedTrial(trial_id, number, p.params, p.distributions, fresh=True)
+            for (trial_id, number), p in zip(pairs, proposals, strict=True)
+        ]
 
-    def claim_waiting(self, lease: Lease, n: int) -> list[AskedTrial]:
-        """Take up to ``n`` WAITING trials (put back by a lost worker or a pause), lowest numbers first.
-
-        Raises:
-            LeaseLost: The lease is gone.
-        """
-
-        def work(connection: Connection) -> list[AskedTrial]:
-            row = _fenced(connection, lease)
-            room = row["max_parallel"] - row["running"] if row["max_parallel"] is not None else n
-            wanted = max(0, min(n, room, row["waiting"]))
-            if wanted == 0 or row["state"] not in LIVE:
-                return []
-            waiting = select(t.o_trials.c.trial_id).where(
-                t.o_trials.c.study_id == lease.study_id, t.o_trials.c.state == OptunaState.WAITING
-            )
-            ids = list(connection.execute(waiting.order_by(t.o_trials.c.trial_id).limit(wanted)).scalars())
-            values = {"state": OptunaState.RUNNING, "datetime_start": utc_now()}
-            connection.execute(update(t.o_trials).where(t.o_trials.c.trial_id.in_(ids)).values(values))
-            mine = update(t.trials).where(t.trials.c.trial_id.in_(ids)).values(lease_token=lease.token)
-            connection.execute(mine)
-            count(connection, lease.study_id, waiting=-len(ids), running=len(ids))
-            return _load(connection, ids)
-
-        return self._database.write(work)
+    def _claim_waiting(self, connection: Connection, lease: Lease, row: RowMapping, n: int, key: str) -> list[AskedTrial]:
+        """Take up to ``n`` WAITING trials (put back by a lost worker or a pause), lowest numbers first."""
+        room = row["max_parallel"] - row["running"] if row["max_parallel"] is not None else n
+        wanted = max(0, min(n, room, row["waiting"]))
+        if wanted == 0 or row["state"] not in SEARCHED:
+            return []
+        waiting = select(t.o_trials.c.trial_id).where(
+            t.o_trials.c.study_id == lease.study_id, t.o_trials.c.state == OptunaState.WAITING
+        )
+        ids = list(connection.execute(waiting.order_by(t.o_trials.c.trial_id).limit(wanted)).scalars())
+        values = {"state": OptunaState.RUNNING, "datetime_start": utc_now()}
+        connection.execute(update(t.o_trials).where(t.o_trials.c.trial_id.in_(ids)).values(values))
+        mine = update(t.trials).where(t.trials.c.trial_id.in_(ids))
+        connection.execute(mine.values(lease_token=lease.token, ask_key=key))
+        count(connection, lease.study_id, waiting=-len(ids), running=len(ids))
+        return _load(connection, ids)
 
     def record(self, lease: Lease, reports: Sequence[Report], results: Sequence[TrialResult]) -> StudyState:
         """Write evaluations and ends of this lease's trials; returns the study's state after it.
@@ -177,12 +170,7 @@ def _running_under(lease: Lease) -> Any:
 
 
 def _asked_under(key: str) -> Any:
-    query = select(t.trials.c.trial_id, t.trials.c.number).where(t.trials.c.ask_key == key)
-    return query.order_by(t.trials.c.number)
-
-
-def _asked(trial_id: int, number: int, proposal: Proposal) -> AskedTrial:
-    return AskedTrial(trial_id, number, proposal.params, proposal.distributions)
+    return select(t.trials.c.trial_id).where(t.trials.c.ask_key == key).order_by(t.trials.c.trial_id)
 
 
 def _tell(connection: Connection, row: RowMapping, results: Sequence[TrialResult]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 
 import optuna
 import pytest
@@ -105,7 +106,7 @@ def test_pause_puts_trials_back_and_resume_hands_them_out_again(store: Store) ->
     store.studies.resume(lease.study_id)
     again = store.leases.claim("other", 60)
     assert again is not None
-    assert [trial.number for trial in store.trials.claim_waiting(again, 5)] == [1]
+    assert [trial.number for trial in store.trials.ask(again, proposals(1))] == [1]
 
 
 def test_cancel_keeps_finished_trials_and_voids_leases(store: Store) -> None:
@@ -149,7 +150,13 @@ def finalized_after(store: Store, study_id: int) -> int:
 
 
 def test_what_does_not_exist_is_not_found(store: Store) -> None:
-    for call in (store.studies.get, store.studies.cancel, store.studies.delete, store.history.page):
+    calls: list[Callable[[int], object]] = [
+        store.studies.get,
+        store.studies.cancel,
+        store.studies.delete,
+        store.history.page,
+    ]
+    for call in calls:
         with pytest.raises(NotFound, match="study 99 does not exist"):
             call(99)
     study_id = store.studies.submit(a_spec())

@@ -115,7 +115,6 @@ def test_a_lost_lease_can_write_nothing(store: Store) -> None:
     for call in (
         lambda: store.trials.record(lease, [Report(trial.id, 0, 1.0)], [complete(trial)]),
         lambda: store.trials.ask(lease, proposals(1)),
-        lambda: store.trials.claim_waiting(lease, 1),
         lambda: store.leases.renew(lease, 60),
         lambda: store.studies.finish(lease, {}),
     ):
@@ -132,7 +131,7 @@ def test_a_reaped_trial_is_retried_with_its_number_and_parameters(store: Store) 
     again = store.leases.claim("other", 60)
     assert again is not None
     assert again.token > lease.token
-    retried = store.trials.claim_waiting(again, 10)
+    retried = [trial for trial in store.trials.ask(again, proposals(10)) if not trial.fresh]
     assert [(t.number, dict(t.params), t.attempt) for t in retried] == [
         (t.number, dict(t.params), 1) for t in (trials[0], trials[2])
     ]
@@ -145,7 +144,7 @@ def test_a_trial_that_loses_too_many_workers_fails(store: Store) -> None:
     expire(store, lease)
     again = store.leases.claim("other", 60)
     assert again is not None
-    assert len(store.trials.claim_waiting(again, 1)) == 1
+    assert len(store.trials.ask(again, proposals(1))) == 1
     expire(store, again)
     store.leases.reap()
     record = store.history.trial(lease.study_id, 0)
@@ -159,7 +158,11 @@ def test_a_released_trial_waits_without_counting_an_attempt(store: Store) -> Non
     store.leases.release(lease)
     again = store.leases.claim("other", 60)
     assert again is not None
-    assert [trial.attempt for trial in store.trials.claim_waiting(again, 5)] == [0, 0]
+    assert [(trial.attempt, trial.fresh) for trial in store.trials.ask(again, proposals(3))] == [
+        (0, False),
+        (0, False),
+        (0, True),
+    ]
 
 
 def test_parallelism_is_capped(store: Store) -> None:

@@ -71,7 +71,11 @@ def initialize(model: nn.Module, recipe: Recipe, seed: int) -> None:
             _draw(module.weight, recipe, generator)
             module.bias.zero_()
         elif isinstance(module, nn.BatchNorm1d | nn.LayerNorm | nn.GroupNorm):
-            module.reset_parameters()
+            nn.init.ones_(module.weight)
+            nn.init.zeros_(module.bias)
+            if isinstance(module, nn.BatchNorm1d) and module.running_mean is not None and module.running_var is not None:
+                module.running_mean.zero_()
+                module.running_var.fill_(1.0)
 
 
 def _draw(weight: Tensor, recipe: Recipe, generator: torch.Generator) -> None:

@@ -74,9 +74,7 @@ def activation_norm(width: int, normalization: str, groups: int) -> nn.Module:
     """The normalization behind a linear layer of ``width`` units; identity for none and for weight normalization."""
     match normalization:
         case "batch":
-            norm = nn.BatchNorm1d(width)
-            norm.num_batches_tracked = None  # only momentum=None needs it, and it is the one integer buffer
-            return norm
+            return nn.BatchNorm1d(width)
         case "layer":
             return nn.LayerNorm(width)
         case "group":

@@ -26,6 +26,9 @@ class FlatModel:
     def __init__(self, shape: ModelShape, device: torch.device) -> None:
         self.shape = shape
         self.module = build_model(shape).to(device)
+        for module in self.module.modules():
+            if isinstance(module, nn.BatchNorm1d):
+                module.num_batches_tracked = None  # only momentum=None needs this count, the one integer of a lane
         parameters = dict(self.module.named_parameters())
         self.names = tuple(parameters)
         self._shapes = [parameter.shape for parameter in parameters.values()]

@@ -105,14 +105,18 @@ class Stack:
 
         Every lane sees all of its rows in its own order; the last batch is filled with the order's first rows.
         """
+        return self.train_updates(rates, self.updates)
+
+    def train_updates(self, rates: NDArray[np.float32], updates: int) -> Tensor:
+        """The first so many updates of an epoch; see `train_epoch`."""
         self.model.module.train()
         lr = torch.from_numpy(np.ascontiguousarray(rates.T)).to(self.data.device)
         batches = self._batches()
         total = torch.zeros(self.lanes, device=self.data.device)
-        for u in range(self.updates):
+        for u in range(min(updates, self.updates)):
             rows = batches[:, u * self.batch : (u + 1) * self.batch]
             total += self.update(self.state, self.hyper, lr[u], self.data.x[rows], self.data.y[rows])
-        return total / self.updates
+        return total / updates
 
     @torch.no_grad()
     def evaluate(self) -> Tensor:

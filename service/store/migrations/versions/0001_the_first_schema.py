@@ -46,6 +46,7 @@ def upgrade() -> None:
         sa.Column("complete", sa.Integer(), nullable=False),
         sa.Column("pruned", sa.Integer(), nullable=False),
         sa.Column("fail", sa.Integer(), nullable=False),
+        sa.Column("leases", sa.Integer(), nullable=False),
         sa.Column("asked", sa.Integer(), nullable=False),
         sa.Column("told", sa.Integer(), nullable=False),
         sa.Column("epochs", sa.Integer(), nullable=False),

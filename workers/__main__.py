@@ -1,0 +1,40 @@
+"""`python -m workers`: one worker on one device, in the foreground."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+
+from service.errors import RegsearchError
+from service.logs import set_up_logging
+from service.settings import load_settings
+from service.store import open_store
+from workers.worker import Stop, Worker, devices
+
+
+def main() -> int:
+    """Parse the arguments and work until a signal comes."""
+    parser = argparse.ArgumentParser(prog="python -m workers", description=__doc__)
+    parser.add_argument("--device", default=None, help="cpu, cuda:0 …; default: the first that --list-devices names")
+    parser.add_argument("--list-devices", action="store_true", help="print the devices as a JSON list and exit")
+    arguments = parser.parse_args()
+    if arguments.list_devices:
+        print(json.dumps(devices()))  # noqa: T201  # it is the answer
+        return 0
+    settings = load_settings()
+    set_up_logging(settings)
+    stop = Stop()
+    stop.on_signals()
+    try:
+        store = open_store(settings.database_url)
+    except RegsearchError as error:
+        print(f"regsearch worker: {error}", file=sys.stderr)  # noqa: T201
+        return 1
+    Worker(store, settings, arguments.device or devices()[0], stop).run()
+    store.close()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

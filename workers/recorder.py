@@ -1,0 +1,100 @@
+"""Write-behind: what the training loop finds out is written by a thread of its own, so the loop never waits for it.
+
+The thread also renews the lease. Everything put in is written in order, and once; a lost connection is ridden out inside
+the store. The loop learns of a lost lease, or of a study that was paused, at its next `check`.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+
+from service.store import Store, StudyState
+from service.store.records import Lease, Report, TrialResult
+
+FLUSH_SECONDS = 0.2
+
+
+class Recorder:
+    """The writer of one lease. `put`, `check`, `flush` and `close` belong to the training thread."""
+
+    def __init__(self, store: Store, lease: Lease, *, lease_seconds: float) -> None:
+        self._store = store
+        self._lease = lease
+        self._lease_seconds = lease_seconds
+        self._renewed = time.monotonic()
+        self._condition = threading.Condition()
+        self._reports: list[Report] = []
+        self._results: list[TrialResult] = []
+        self._writing = False
+        self._closing = False
+        self._state = StudyState.RUNNING
+        self._error: Exception | None = None
+        self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
+        self._thread.start()
+
+    def put(self, reports: Sequence[Report], results: Sequence[TrialResult]) -> None:
+        """Hand over reports and results; returns at once."""
+        with self._condition:
+            self._reports += reports
+            self._results += results
+            if results:
+                self._condition.notify_all()
+
+    def check(self) -> StudyState:
+        """The study's state as last seen.
+
+        Raises:
+            LeaseLost: The lease was taken away: stop, drop everything.
+            DatabaseUnavailable: The database did not come back.
+        """
+        with self._condition:
+            if self._error is not None:
+                raise self._error
+            return self._state
+
+    def flush(self) -> StudyState:
+        """Wait until everything put in so far is written, then `check`."""
+        with self._condition:
+            self._condition.notify_all()
+            self._condition.wait_for(lambda: self._error is not None or not (self._pending() or self._writing))
+        return self.check()
+
+    def close(self) -> None:
+        """Write what is left and stop the thread; errors stay with `check`."""
+        with self._condition:
+            self._closing = True
+            self._condition.notify_all()
+        self._thread.join()
+
+    def _pending(self) -> bool:
+        return bool(self._reports or self._results)
+
+    def _run(self) -> None:
+        while True:
+            with self._condition:
+                self._condition.wait_for(lambda: self._closing or bool(self._results), timeout=FLUSH_SECONDS)
+                if self._closing and not self._pending():
+                    return
+                reports, self._reports = self._reports, []
+                results, self._results = self._results, []
+                self._writing = True
+            try:
+                state = self._write(reports, results)
+            except Exception as error:  # handed to the training thread by `check`
+                with self._condition:
+                    self._error, self._writing = error, False
+                    self._condition.notify_all()
+                return
+            with self._condition:
+                self._state, self._writing = state or self._state, False
+                self._condition.notify_all()
+
+    def _write(self, reports: Sequence[Report], results: Sequence[TrialResult]) -> StudyState | None:
+        state = self._store.trials.record(self._lease, reports, results) if reports or results else None
+        if time.monotonic() - self._renewed > self._lease_seconds / 3:
+            renewed = self._store.leases.renew(self._lease, self._lease_seconds)
+            self._renewed = time.monotonic()
+            state = state or renewed
+        return state

@@ -1,0 +1,36 @@
+"""Where a worker's time goes: seconds by kind of work, for the share that is training."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class Timer:
+    """Adds up seconds by section. Sections do not nest; not thread-safe."""
+
+    def __init__(self) -> None:
+        self._seconds: dict[str, float] = defaultdict(float)
+        self._start = time.perf_counter()
+
+    @contextmanager
+    def section(self, name: str) -> Iterator[None]:
+        """Charge the time of the block to ``name``."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._seconds[name] += time.perf_counter() - start
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the timer was made."""
+        return time.perf_counter() - self._start
+
+    def shares(self) -> dict[str, float]:
+        """Each section's share of all time since the start; `other` is the rest."""
+        elapsed = max(self.elapsed, 1e-9)
+        shares = {name: round(seconds / elapsed, 4) for name, seconds in self._seconds.items()}
+        return {**shares, "other": round(max(0.0, 1.0 - sum(shares.values())), 4)}

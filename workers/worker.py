@@ -1,0 +1,231 @@
+"""A worker process: lease a study, search or finalize it, give it back, take the next.
+
+It stops on SIGTERM or SIGINT after the running epoch and puts its trials back. What a study's own data or model gets
+wrong fails that study with its reason; what the database or the machine gets wrong is waited out.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import signal
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from service.datasets import BUILTIN, resolve_path, stored_path
+from service.datasets.uploads import file_format
+from service.errors import DatabaseUnavailable, InvalidInput, LeaseLost, TrialError
+from service.settings import Settings
+from service.spec import StudySpec
+from service.store import Store
+from service.store.records import Lease, StudyRecord
+from workers.data import DataSource, load_table, make_split, prepare
+from workers.finalize import FINALISTS, Finalizer, Prepared
+from workers.session import Environment, Session
+from workers.stack.device import DeviceData
+from workers.timing import Timer
+
+log = logging.getLogger(__name__)
+
+POLL_SECONDS = 0.5
+BEAT_SECONDS = 5.0
+
+
+def devices() -> list[str]:
+    """The devices that each get a worker: every CUDA device, or else the CPU."""
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    return [f"cuda:{index}" for index in range(count)] or ["cpu"]
+
+
+@dataclass
+class Stop:
+    """Set by a signal; asked between epochs."""
+
+    asked: threading.Event = field(default_factory=threading.Event)
+
+    def on_signals(self) -> None:
+        """Catch SIGTERM and SIGINT."""
+        for name in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(name, lambda *_: self.asked.set())
+
+    def __call__(self) -> bool:
+        """Whether to stop."""
+        return self.asked.is_set()
+
+
+class Worker:
+    """One process on one device."""
+
+    def __init__(self, store: Store, settings: Settings, device: str, stop: Stop) -> None:
+        self._store = store
+        self._settings = settings
+        self._device = torch.device(device)
+        self._stop = stop
+        self._prepared: tuple[str, Prepared] | None = None
+        self._beat_at = 0.0
+        self._last_shares: dict[str, float] = {}
+        self.id = store.workers.register(
+            name=f"{platform.node()}:{os.getpid()}", host=platform.node(), pid=os.getpid(), device=device
+        )
+
+    def run(self) -> None:
+        """Work until told to stop."""
+        while not self._stop():
+            try:
+                lease = self._store.leases.claim(self.id, self._settings.lease_seconds)
+                if lease is None:
+                    self._beat({"state": "idle"})
+                    self._stop.asked.wait(POLL_SECONDS)
+                else:
+                    self._work(lease)
+            except DatabaseUnavailable as error:
+                log.warning("database unavailable, waiting: %s", error)
+                self._stop.asked.wait(POLL_SECONDS)
+        self._store.workers.leave(self.id)
+
+    def _work(self, lease: Lease) -> None:
+        study = self._store.studies.get(lease.study_id)
+        log.info("lease %d: study %d, %s", lease.token, lease.study_id, lease.phase)
+        try:
+            spec = StudySpec.model_validate(study.spec)
+            data = self._data(study, spec)
+            if lease.phase == "finalize":
+                self._finalize(lease, study, spec, data)
+            else:
+                self._search(lease, spec, data)
+        except LeaseLost as error:
+            log.warning("%s; its trials are dropped", error)
+        except (InvalidInput, TrialError) as error:
+            self._fail(lease, str(error))
+        except DatabaseUnavailable:
+            raise
+        except Exception as error:  # a bug must cost one study, not the worker, and be told
+            log.exception("study %d failed", lease.study_id)
+            self._fail(lease, f"internal error: {type(error).__name__}: {error}")
+
+    def _fail(self, lease: Lease, reason: str) -> None:
+        try:
+            self._store.studies.fail(lease, reason)
+        except LeaseLost as error:
+            log.warning("%s; %s is not recorded", error, reason)
+
+    def _search(self, lease: Lease, spec: StudySpec, data: Prepared) -> None:
+        environment = Environment(self._settings.cache, self._settings.lease_seconds, self._stop)
+        session = Session(self._store, lease, spec, data.device, environment)
+
+        def stats() -> dict[str, Any]:
+            shares = {"shares": session.timer.shares(), "occupancy": round(session.occupancy, 4)}
+            return {"state": "searching", "study": lease.study_id, "lanes": session.lanes, **shares}
+
+        with self._beating(stats):
+            session.run()
+        self._last_shares = session.timer.shares()
+        self._beat(stats(), force=True)
+        log.info("study %d: %s", lease.study_id, session.timer.shares())
+
+    def _finalize(self, lease: Lease, study: StudyRecord, spec: StudySpec, data: Prepared) -> None:
+        timer = Timer()
+        renew = _Renewal(self._store, lease, self._settings.lease_seconds)
+        page, _ = self._store.history.page(study.id, state="complete", limit=1_000_000)
+        sign = 1.0 if study.direction == "minimize" else -1.0
+        best = sorted(page, key=lambda trial: (sign * (trial.value or 0.0), trial.number))[:FINALISTS]
+        who = f"worker {self.id}"
+
+        def alive() -> None:
+            if self._stop():
+                raise LeaseLost("the worker is stopping")
+            renew()
+
+        def open_test() -> None:
+            self._store.studies.open_test(study.id, who, "final score")
+
+        with self._beating(lambda: {"state": "finalizing", "study": study.id}):
+            try:
+                result = Finalizer(study, spec, data, alive).run(best, open_test)
+            except LeaseLost:
+                self._store.leases.release(lease)
+                raise
+        now = self._store.studies.get(study.id)
+        started = now.started_at or now.created_at
+        result["wall_seconds"] = round((now.now - started).total_seconds(), 3)
+        result["finalizing_seconds"] = round(timer.elapsed, 3)
+        result["trials"] = {**vars(now.counts), "epochs": now.epochs}
+        result["utilization"] = self._last_shares
+        result["test_accesses"] = len(self._store.studies.test_accesses(study.id))
+        self._store.studies.finish(lease, result)
+
+    def _beating(self, stats: Callable[[], dict[str, Any]]) -> _Heart:
+        return _Heart(self, stats)
+
+    def _beat(self, stats: dict[str, Any], *, force: bool = False) -> None:
+        if force or time.monotonic() - self._beat_at > BEAT_SECONDS:
+            self._beat_at = time.monotonic()
+            self._store.workers.beat(self.id, stats)
+
+    def _data(self, study: StudyRecord, spec: StudySpec) -> Prepared:
+        """A study's data on the device; that of the last study is kept, for finalizing comes right behind it."""
+        key = f"{study.id}"
+        if self._prepared is None or self._prepared[0] != key:
+            table = load_table(self._source(study, spec))
+            split = make_split(table, spec.validation, spec.seed)
+            folds = [prepare(table, split, index) for index in range(len(split.folds))]
+            on_device = DeviceData.of(folds, task=table.task, outputs=table.outputs, device=self._device)
+            self._prepared = (key, Prepared(table, split, folds, on_device))
+        return self._prepared[1]
+
+    def _source(self, study: StudyRecord, spec: StudySpec) -> DataSource:
+        data = spec.data
+        common: dict[str, Any] = {"task": str(spec.task), "categorical": data.categorical, "drop": data.drop}
+        if data.dataset in BUILTIN:
+            return DataSource(name=data.dataset, **common)
+        if study.dataset_id is not None:
+            record = self._store.datasets.get(study.dataset_id)
+            path = stored_path(self._settings.datasets_dir, record.id, record.format)
+            return DataSource(path=path, format=record.format, target=data.target, **common)
+        path = resolve_path(str(data.path), self._settings.data_roots)
+        return DataSource(path=path, format=file_format(str(path), "data.path"), target=data.target, **common)
+
+
+class _Renewal:
+    """Renews a lease when a third of its time has passed."""
+
+    def __init__(self, store: Store, lease: Lease, seconds: float) -> None:
+        self._store = store
+        self._lease = lease
+        self._seconds = seconds
+        self._at = time.monotonic()
+
+    def __call__(self) -> None:
+        if time.monotonic() - self._at > self._seconds / 3:
+            self._store.leases.renew(self._lease, self._seconds)
+            self._at = time.monotonic()
+
+
+class _Heart:
+    """Beats in a thread while a block runs."""
+
+    def __init__(self, worker: Worker, stats: Callable[[], dict[str, Any]]) -> None:
+        self._worker = worker
+        self._stats = stats
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="heart", daemon=True)
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._done.wait(BEAT_SECONDS):
+            try:
+                self._worker._beat(self._stats(), force=True)
+            except DatabaseUnavailable as error:
+                log.warning("heartbeat: %s", error)
