@@ -233,16 +233,17 @@ class Finalizer:
 
     def _verdict(self, winner: Candidate, baseline: Candidate, scores: Mapping[str, Interval]) -> str:
         ours, theirs = scores[winner.name], scores.get(baseline.name)
+        defaults = scores.get("framework defaults")
         name = self._metric.replace("_", " ")
-        if theirs is None:
-            return f"The winning recipe has a test {name} of {ours.mean:.4g}; the unregularized network did not converge."
-        gain = self._sign * (theirs.mean - ours.mean)
         which = ", ".join(winner.recipe.regularizers()) or "early stopping alone"
-        verb = "falls" if (gain > 0) == (self._sign > 0) else "rises"
-        sentence = f"Test {name} {verb} from {theirs.mean:.4g} without regularization to {ours.mean:.4g} with {which}"
+        sentence = f"Test {name} {ours.mean:.4g} with {which}"
+        if theirs is None:
+            return f"{sentence}; without regularization the network does not converge."
+        gain = self._sign * (theirs.mean - ours.mean)
         clear = ours.high < theirs.low or ours.low > theirs.high
-        if gain <= 0:
-            return (
-                f"No recipe beats the unregularized network: its test {name} is {theirs.mean:.4g}, the best {ours.mean:.4g}."
-            )
-        return sentence + ("." if clear else ", but their 95 % intervals overlap.")
+        certainty = "" if clear else " (the 95 % intervals overlap)"
+        effect = "better than" if gain > 0 else "no better than"
+        sentence += f", {effect} {theirs.mean:.4g} for the same network without regularization{certainty}"
+        if defaults is not None:
+            sentence += f", and {defaults.mean:.4g} with the framework's default training"
+        return f"{sentence}."

@@ -1,7 +1,7 @@
 """Validation metrics of all lanes at once, on the device.
 
-Shapes: `k` lanes, `m` rows, `c` classes; rows count as often as their mask says. Equal to scikit-learn's metrics of the same names
-(tests/unit/test_metrics.py).
+Shapes: `k` lanes, `m` rows, `c` classes; rows count as often as their mask says. Equal to
+scikit-learn's metrics of the same names (tests/unit/test_metrics.py).
 """
 
 from __future__ import annotations

@@ -132,13 +132,10 @@ def test_a_finished_study_can_be_extended(store: Store) -> None:
 def test_illegal_transitions_are_conflicts(store: Store) -> None:
     study_id = store.studies.submit(a_spec())
     done = finalized_after(store, study_id)
-    for call in (
-        lambda: store.studies.pause(done),
-        lambda: store.studies.resume(done),
-        lambda: store.studies.cancel(done),
-    ):
+    calls: list[Callable[[int], object]] = [store.studies.pause, store.studies.resume, store.studies.cancel]
+    for call in calls:
         with pytest.raises(Conflict, match=f"study {done} is finished"):
-            call()
+            call(done)
     running = started(store).study_id
     with pytest.raises(Conflict, match="cancel it before"):
         store.studies.delete(running)

@@ -1,0 +1,64 @@
+"""The application: `create_app(store, settings)`. Nothing happens at import."""
+
+from __future__ import annotations
+
+import logging
+import time
+import uuid
+from importlib.metadata import version
+from typing import Any
+
+from fastapi import FastAPI
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.api import dashboard, datasets, operations, problems, studies
+from service.settings import Settings
+from service.store import Store
+
+log = logging.getLogger("regsearch.access")
+
+ABOUT = """Finds the regularization that makes a neural network generalize.
+
+Submit a study with `POST /v1/studies`, poll it with `GET /v1/studies/{id}`, read the answer from
+`GET /v1/studies/{id}/result`. Errors are RFC 9457 problem documents, all of one shape."""
+
+
+def create_app(store: Store, settings: Settings) -> FastAPI:
+    """The API and, unless switched off, the dashboard, on one database."""
+    app = FastAPI(title="regsearch", version=version("regsearch"), description=ABOUT)
+    problems.install(app)
+    app.add_middleware(Requests)
+    app.include_router(studies.router(store, settings))
+    app.include_router(datasets.router(store, settings))
+    app.include_router(operations.router(store))
+    if settings.dashboard != "off":
+        dashboard.mount(app, store, writable=settings.dashboard == "writable")
+    return app
+
+
+class Requests:
+    """ASGI middleware: an id for every request, and one line in the log when it is answered."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Number, time and log an HTTP request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request_id = uuid.uuid4().hex[:12]
+        scope.setdefault("state", {})["request_id"] = request_id
+        start = time.perf_counter()
+        fields: dict[str, Any] = {"request_id": request_id, "method": scope["method"], "path": scope["path"], "status": 500}
+
+        async def sending(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                fields["status"] = message["status"]
+                message["headers"] = [*message.get("headers", []), (b"x-request-id", request_id.encode())]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, sending)
+        finally:
+            log.info("request", extra={**fields, "ms": round(1000 * (time.perf_counter() - start), 1)})

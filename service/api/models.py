@@ -1,0 +1,198 @@
+"""The shapes of answers, as the OpenAPI document shows them."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from pydantic import BaseModel, Field
+
+from service.store.records import DatasetRecord, StudyRecord, TrialRecord, WorkerRecord
+
+
+class Counts(BaseModel):
+    """Trials by state."""
+
+    waiting: int
+    running: int
+    complete: int
+    pruned: int
+    fail: int
+    finished: int
+    budget: int
+
+
+class Best(BaseModel):
+    """The best complete trial so far, on validation data and one seed."""
+
+    number: int
+    value: float
+    step: int
+    params: dict[str, Any]
+
+
+class StudyOut(BaseModel):
+    """A study, as it stands."""
+
+    id: int
+    name: str
+    state: str
+    reason: str | None
+    owner: str
+    priority: int
+    metric: str
+    direction: str
+    trials: Counts
+    epochs: int = Field(description="Epochs trained by finished trials.")
+    best: Best | None
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    elapsed_seconds: float | None
+    remaining_seconds: float | None = Field(description="Estimate for the trials that are left, from those that are done.")
+    links: dict[str, str]
+    spec: dict[str, Any]
+
+    @classmethod
+    def of(cls, record: StudyRecord) -> StudyOut:
+        """The answer for a record."""
+        best = record.best
+        end = record.finished_at or record.now
+        elapsed = (end - record.started_at).total_seconds() if record.started_at else None
+        here = f"/v1/studies/{record.id}"
+        return cls(
+            id=record.id,
+            name=record.name,
+            state=record.state,
+            reason=record.reason,
+            owner=record.owner,
+            priority=record.priority,
+            metric=record.metric,
+            direction=record.direction,
+            trials=Counts(**vars(record.counts), finished=record.counts.finished, budget=record.budget_trials),
+            epochs=record.epochs,
+            best=Best(number=best.number, value=best.value, step=best.step, params=dict(best.params)) if best else None,
+            created_at=record.created_at,
+            started_at=record.started_at,
+            finished_at=record.finished_at,
+            elapsed_seconds=elapsed,
+            remaining_seconds=_remaining(record, elapsed),
+            links={
+                "self": here,
+                "trials": f"{here}/trials",
+                "result": f"{here}/result",
+                "dashboard": f"/dashboard/studies/{record.id}",
+            },
+            spec=record.spec,
+        )
+
+
+def _remaining(record: StudyRecord, elapsed: float | None) -> float | None:
+    """Seconds for the rest of the budget at the pace so far; None before the first trial, 0 when none is left."""
+    left = record.budget_trials - record.counts.finished
+    if record.finished_at is not None or left <= 0:
+        return 0.0
+    if not elapsed or not record.counts.finished:
+        return None
+    return elapsed / record.counts.finished * left
+
+
+class StudyPage(BaseModel):
+    """A page of studies, newest first."""
+
+    studies: list[StudyOut]
+    total: int
+    offset: int
+    limit: int
+
+
+class Submitted(StudyOut):
+    """A queued study, with what its spec will make of it."""
+
+    warnings: list[str]
+    plan: dict[str, Any]
+
+
+class TrialOut(BaseModel):
+    """A trial; ``curve`` only where one trial was asked for."""
+
+    number: int
+    state: str
+    value: float | None = Field(description="Its best validation value, at `best_step`.")
+    best_step: int | None
+    stop_reason: str | None
+    epochs: int
+    attempt: int = Field(description="Workers that were lost on it.")
+    params: dict[str, Any]
+    attrs: dict[str, Any]
+    started_at: datetime | None
+    finished_at: datetime | None
+    curve: dict[str, list[float]] | None = None
+
+    @classmethod
+    def of(cls, record: TrialRecord) -> TrialOut:
+        """The answer for a record."""
+        return cls.model_validate(record, from_attributes=True)
+
+
+class TrialPage(BaseModel):
+    """A page of trials by number."""
+
+    trials: list[TrialOut]
+    total: int
+    offset: int
+    limit: int
+
+
+class WorkerOut(BaseModel):
+    """A worker process."""
+
+    id: str
+    name: str
+    host: str
+    pid: int
+    device: str
+    state: str
+    started_at: datetime
+    seen_at: datetime
+    stats: dict[str, Any]
+
+    @classmethod
+    def of(cls, record: WorkerRecord) -> WorkerOut:
+        """The answer for a record."""
+        return cls.model_validate(record, from_attributes=True)
+
+
+class ColumnOut(BaseModel):
+    """A column of a data set."""
+
+    name: str
+    kind: str
+    missing: int
+    distinct: int
+
+
+class DatasetOut(BaseModel):
+    """A data set: name it in a spec by its id."""
+
+    id: str
+    name: str
+    format: str
+    size: int
+    rows: int
+    columns: list[ColumnOut]
+    built_in: bool = False
+    created_at: datetime | None = None
+
+    @classmethod
+    def of(cls, record: DatasetRecord) -> DatasetOut:
+        """The answer for a record."""
+        return cls.model_validate(record, from_attributes=True)
+
+
+class ExtendIn(BaseModel):
+    """How many trials to add."""
+
+    model_config = {"extra": "forbid"}
+
+    trials: int = Field(ge=1, le=1_000_000)

@@ -1,0 +1,72 @@
+"""Routes for operators: liveness, readiness, workers, Prometheus metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from fastapi import APIRouter, Response
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from service.api.models import WorkerOut
+from service.store import Store, StudyState
+
+
+def router(store: Store) -> APIRouter:
+    """/healthz, /readyz, /metrics and /v1/workers."""
+    routes = APIRouter(tags=["operations"])
+    registry = CollectorRegistry()
+    registry.register(StoreCollector(store))
+
+    @routes.get("/healthz")
+    def healthz() -> dict[str, str]:
+        """Whether the process lives."""
+        return {"status": "alive"}
+
+    @routes.get("/readyz")
+    def readyz() -> dict[str, str]:
+        """Whether the database answers and has the right schema; 503 otherwise."""
+        store.ping()
+        return {"status": "ready"}
+
+    @routes.get("/metrics", response_class=Response)
+    def metrics() -> Response:
+        """Gauges for Prometheus."""
+        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+
+    @routes.get("/v1/workers")
+    def workers() -> list[WorkerOut]:
+        """Worker processes, the latest first, with where their time goes."""
+        return [WorkerOut.of(record) for record in store.workers.list()]
+
+    return routes
+
+
+class StoreCollector(Collector):
+    """Reads the gauges from the database at every scrape; nothing is counted twice when several APIs run."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def describe(self) -> list[Metric]:
+        """Nothing is read when the collector is registered."""
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        """Studies and trials by state, and what each living worker does."""
+        studies = GaugeMetricFamily("regsearch_studies", "Studies by state.", labels=["state"])
+        for state in StudyState:
+            studies.add_metric([state.value], self._store.studies.list(state=state, limit=1)[1])
+        yield studies
+        trials = GaugeMetricFamily("regsearch_trials", "Trials by state.", labels=["state"])
+        for name, number in self._store.history.trials_of_all().items():
+            trials.add_metric([name], number)
+        yield trials
+        alive = [worker for worker in self._store.workers.list() if worker.state == "alive"]
+        yield GaugeMetricFamily("regsearch_workers", "Living workers.", value=len(alive))
+        for name, about in (("lanes", "Lanes in training."), ("occupancy", "Live lane-epochs per lane-epoch computed.")):
+            family = GaugeMetricFamily(f"regsearch_worker_{name}", about, labels=["worker", "device"])
+            for worker in alive:
+                family.add_metric([worker.name, worker.device], float(worker.stats.get(name, 0)))
+            yield family

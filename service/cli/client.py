@@ -1,0 +1,90 @@
+"""The service over HTTP, for the command line; its problem documents become one exception that knows how to be shown."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from service.errors import RegsearchError
+
+
+class Refused(RegsearchError):
+    """The service answered with a problem document."""
+
+    def __init__(self, document: Mapping[str, Any]) -> None:
+        super().__init__(str(document.get("detail") or document.get("title") or document))
+        self.status = int(document.get("status", 0))
+        self.errors: list[Mapping[str, Any]] = list(document.get("errors", []))
+
+
+class Unreachable(RegsearchError):
+    """Nobody answers at the address."""
+
+
+class Client:
+    """Calls to one service.
+
+    Raises (every method):
+        Refused: The service says no, and why.
+        Unreachable: There is no service at the address.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = url.rstrip("/")
+        self._http = httpx.Client(base_url=self.url, timeout=60.0, trust_env=False)
+
+    def get(self, path: str, **query: Any) -> Any:
+        """GET; the decoded answer."""
+        return self._call("GET", path, params=query)
+
+    def post(self, path: str, body: Any = None) -> Any:
+        """POST JSON; the decoded answer."""
+        return self._call("POST", path, json=body)
+
+    def delete(self, path: str) -> None:
+        """DELETE."""
+        self._call("DELETE", path)
+
+    def upload(self, path: Path, name: str | None) -> Any:
+        """Send a file as a data set."""
+        with path.open("rb") as stream:
+            return self._call(
+                "POST",
+                "/v1/datasets",
+                files={"file": (path.name, stream)},
+                data={"name": name} if name else {},
+                timeout=None,
+            )
+
+    def wait_until_ready(self, seconds: float) -> None:
+        """Return once the service answers /readyz."""
+        give_up = time.monotonic() + seconds
+        while True:
+            try:
+                self.get("/readyz")
+            except (Unreachable, Refused):
+                if time.monotonic() > give_up:
+                    raise
+                time.sleep(0.1)
+            else:
+                return
+
+    def _call(self, method: str, path: str, **options: Any) -> Any:
+        try:
+            answer = self._http.request(method, path, **options)
+        except httpx.HTTPError as error:
+            raise Unreachable(f"no service answers at {self.url} ({error}); start one with: regsearch up") from None
+        if answer.status_code == httpx.codes.NO_CONTENT:
+            return None
+        try:
+            document = answer.json()
+        except json.JSONDecodeError:
+            raise Unreachable(f"what answers at {self.url} is not regsearch (status {answer.status_code})") from None
+        if answer.is_error:
+            raise Refused(document)
+        return document

@@ -1,0 +1,212 @@
+"""The commands and their options; what they do is in the modules beside this one."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from pydantic import ValidationError
+from rich.console import Console
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from service.cli import doctor, local, render
+from service.cli.client import Client, Refused
+from service.cli.watch import watch as follow
+from service.errors import RegsearchError
+from service.settings import Settings, load_settings
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Find the regularization that makes a neural network generalize.",
+)
+out = Console()
+err = Console(stderr=True)
+
+Url = Annotated[str | None, typer.Option("--url", help="Address of the service; default: host and port of the settings.")]
+StudyId = Annotated[int, typer.Argument(metavar="ID", help="A study's number.")]
+Json = Annotated[bool, typer.Option("--json", help="The API's own answer, for programs.")]
+Port = Annotated[int | None, typer.Option(help="Port of the API and the dashboard.")]
+Home = Annotated[Path | None, typer.Option(help="Directory of the database, data sets and logs.")]
+
+
+def main() -> None:
+    """Run the command line; every expected failure is one clear message and an exit code."""
+    try:
+        app()
+    except Refused as error:
+        err.print(render.refusal(error))
+        sys.exit(2)
+    except ValidationError as error:
+        for issue in error.errors():
+            name = "REGSEARCH_" + ".".join(map(str, issue["loc"])).upper()
+            err.print(f"{name}: {issue['msg']}, not {issue['input']!r}", style="red")
+        sys.exit(1)
+    except RegsearchError as error:
+        err.print(str(error), style="red", highlight=False)
+        sys.exit(1)
+
+
+def _settings(home: Path | None = None, port: int | None = None) -> Settings:
+    given = {"home": home, "port": port}
+    return load_settings().model_copy(update={name: value for name, value in given.items() if value is not None})
+
+
+def _client(url: str | None) -> Client:
+    settings = load_settings()
+    return Client(url or f"http://{settings.host}:{settings.port}")
+
+
+@app.command()
+def up(
+    workers: Annotated[int | None, typer.Option(min=0, help="Number of workers; default: one per device.")] = None,
+    port: Port = None,
+    home: Home = None,
+) -> None:
+    """Start the API, the dashboard and a worker per device; Ctrl-C stops all of it."""
+    local.up(_settings(home, port), out, workers)
+
+
+@app.command()
+def serve(port: Port = None, home: Home = None) -> None:
+    """Start the API and the dashboard only."""
+    local.serve(_settings(home, port))
+
+
+@app.command()
+def worker(device: Annotated[str | None, typer.Option(help="cpu, cuda:0 …")] = None) -> None:
+    """Start one worker in the foreground."""
+    local.work(device)
+
+
+@app.command()
+def demo(
+    keep: Annotated[bool, typer.Option("--keep", help="Leave everything running afterwards.")] = False,
+    trials: Annotated[int, typer.Option(min=10, max=10_000, help="Trials of the study.")] = 100,
+) -> None:
+    """Search a real data set, from nothing to the answer, in about a minute."""
+    local.demo(_settings(), out, keep=keep, trials=trials)
+
+
+@app.command()
+def submit(
+    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="A study in YAML or JSON; see the README.")],
+    watch: Annotated[bool, typer.Option("--watch", help="Follow it with a progress bar, and print its result.")] = False,
+    url: Url = None,
+) -> None:
+    """Queue a study."""
+    client = _client(url)
+    study = client.post("/v1/studies", _read(file))
+    for warning in study["warnings"]:
+        err.print(f"Warning: {warning}", style="yellow", highlight=False)
+    render.say(out, f"study {study['id']} is {study['state']}: {client.url}{study['links']['dashboard']}")
+    if watch:
+        _watch(client, study["id"])
+
+
+@app.command("watch")
+def watch_study(study_id: StudyId, url: Url = None) -> None:
+    """Follow a study, and print its result."""
+    _watch(_client(url), study_id)
+
+
+@app.command("list")
+def list_studies(
+    state: Annotated[str | None, typer.Option(help="Only studies in this state.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=500)] = 20,
+    url: Url = None,
+) -> None:
+    """The latest studies."""
+    query = {"limit": limit} | ({"state": state} if state else {})
+    out.print(render.studies(_client(url).get("/v1/studies", **query)))
+
+
+@app.command()
+def show(study_id: StudyId, json_: Json = False, url: Url = None) -> None:
+    """Where a study is."""
+    _print(_client(url).get(f"/v1/studies/{study_id}"), render.study, json_)
+
+
+@app.command()
+def result(study_id: StudyId, json_: Json = False, url: Url = None) -> None:
+    """The answer of a finished study."""
+    _print(_client(url).get(f"/v1/studies/{study_id}/result"), render.result, json_)
+
+
+@app.command()
+def cancel(study_id: StudyId, url: Url = None) -> None:
+    """End a study; its finished trials stay."""
+    _transition(url, study_id, "cancel")
+
+
+@app.command()
+def pause(study_id: StudyId, url: Url = None) -> None:
+    """Stop handing out a study's work."""
+    _transition(url, study_id, "pause")
+
+
+@app.command()
+def resume(study_id: StudyId, url: Url = None) -> None:
+    """Go on with a paused study."""
+    _transition(url, study_id, "resume")
+
+
+@app.command()
+def extend(study_id: StudyId, trials: Annotated[int, typer.Option(min=1, help="Trials to add.")], url: Url = None) -> None:
+    """Add trials to a study's budget."""
+    _transition(url, study_id, "extend", {"trials": trials})
+
+
+@app.command()
+def upload(
+    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="CSV, Parquet or NPZ.")],
+    name: Annotated[str | None, typer.Option(help="A name for people.")] = None,
+    url: Url = None,
+) -> None:
+    """Upload a data set."""
+    dataset = _client(url).upload(file, name)
+    render.say(out, f"data set {dataset['id']}: {dataset['rows']} rows, {len(dataset['columns'])} columns")
+
+
+@app.command("doctor")
+def examine(home: Home = None) -> None:
+    """Check database, schema, devices and disk."""
+    if not doctor.examine(_settings(home), out):
+        raise typer.Exit(1)
+
+
+def _watch(client: Client, study_id: int) -> None:
+    try:
+        study = follow(client, study_id, out)
+    except KeyboardInterrupt:
+        render.say(out, f"Not watching any more; the study goes on. Again with: regsearch watch {study_id}")
+        return
+    if study["state"] == "finished":
+        out.print(render.result(client.get(f"/v1/studies/{study_id}/result")))
+    else:
+        out.print(render.study(study))
+        raise typer.Exit(0 if study["state"] == "paused" else 1)
+
+
+def _transition(url: str | None, study_id: int, name: str, body: Any = None) -> None:
+    out.print(render.study(_client(url).post(f"/v1/studies/{study_id}/{name}", body)))
+
+
+def _print(found: Any, as_table: Any, as_json: bool) -> None:
+    if as_json:
+        sys.stdout.write(json.dumps(found, indent=2) + "\n")
+    else:
+        out.print(as_table(found))
+
+
+def _read(file: Path) -> Any:
+    """A study from YAML 1.2, where `off` is a word and 1e-4 a number; JSON is YAML too."""
+    try:
+        return YAML(typ="safe", pure=True).load(file.read_text())
+    except (YAMLError, UnicodeDecodeError) as error:
+        raise RegsearchError(f"{file} is not YAML: {error}") from None

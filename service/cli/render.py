@@ -1,0 +1,154 @@
+"""Answers of the service as tables for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from service.cli.client import Refused
+
+_STATE_STYLE = {"finished": "green", "running": "cyan", "finalizing": "cyan", "failed": "red", "cancelled": "yellow"}
+
+
+def seconds(value: float | None) -> str:
+    """A duration for people."""
+    if value is None:
+        return "–"
+    if value < 60:
+        return f"{value:.0f} s"
+    minutes, rest = divmod(round(value), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def number(value: float | None) -> str:
+    """Four significant digits."""
+    return "–" if value is None else f"{value:.4g}"
+
+
+def refusal(error: Refused) -> RenderableType:
+    """What the service did not like, field by field."""
+    if not error.errors:
+        return Text(str(error), style="red")
+    table = Table(title="The service refused this", title_style="red", title_justify="left")
+    for heading in ("field", "what is wrong", "value", "allowed"):
+        table.add_column(heading, overflow="fold")
+    for issue in error.errors:
+        table.add_row(str(issue["field"]), str(issue["message"]), _short(issue.get("value")), _short(issue.get("allowed")))
+    return table
+
+
+def studies(page: Mapping[str, Any]) -> RenderableType:
+    """A page of studies."""
+    table = Table("id", "name", "state", "trials", "best", "metric", "elapsed")
+    for study in page["studies"]:
+        trials, best = study["trials"], study["best"]
+        table.add_row(
+            str(study["id"]),
+            study["name"],
+            Text(study["state"], style=_STATE_STYLE.get(study["state"], "")),
+            f"{trials['finished']}/{trials['budget']}",
+            number(best["value"] if best else None),
+            study["metric"],
+            seconds(study["elapsed_seconds"]),
+        )
+    return table
+
+
+def study(found: Mapping[str, Any]) -> RenderableType:
+    """One study."""
+    trials, best = found["trials"], found["best"]
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    table.add_row("study", f"{found['id']}  {found['name']}")
+    reason = f" – {found['reason']}" if found["reason"] else ""
+    table.add_row("state", Text(found["state"] + reason, style=_STATE_STYLE.get(found["state"], "")))
+    counts = ", ".join(f"{trials[name]} {name}" for name in ("complete", "pruned", "fail", "running", "waiting"))
+    table.add_row("trials", f"{trials['finished']} of {trials['budget']} finished ({counts})")
+    if best:
+        table.add_row("best", f"{found['metric']} {number(best['value'])} in trial {best['number']}")
+        table.add_row("", recipe(best["params"]))
+    table.add_row("elapsed", seconds(found["elapsed_seconds"]))
+    table.add_row("left", seconds(found["remaining_seconds"]))
+    return table
+
+
+def result(found: Mapping[str, Any]) -> RenderableType:
+    """The answer of a study: verdict, scores, recipe, ablation."""
+    metric = found["metric"].replace("_", " ")
+    scores = Table(title=f"{metric}: mean over {found['seeds']} seeds", title_justify="left")
+    scores.add_column("setting")
+    scores.add_column("validation", justify="right")
+    scores.add_column("test", justify="right")
+    scores.add_column("95 % interval", justify="right")
+    ties = set(found.get("ties", ()))
+    for place, setting in enumerate((found["winner"], found["baseline"], *found["others"])):
+        scores.add_row(*_score_row(setting, winner=place == 0, tie=setting["name"] in ties), end_section=place == 1)
+    parts: list[RenderableType] = [
+        Text(found["verdict"], style="bold"),
+        "",
+        scores,
+        Text.assemble(("Winning recipe  ", "bold"), recipe(found["winner"]["recipe"])),
+    ]
+    if found.get("ablation"):
+        parts += [ablation(found["ablation"], metric)]
+    rows = found["rows"]
+    parts.append(
+        Text(
+            f"Rows: {rows['train']} train, {rows['valid']} validation, {rows['test']} test (locked; {rows['duplicates']} "
+            f"duplicates kept on one side). Wall time {seconds(found['wall_seconds'])}, of which finalists "
+            f"{seconds(found['finalizing_seconds'])}; training was {found['utilization'].get('training', 0):.0%} of the search.",
+            style="dim",
+        )
+    )
+    return Group(*parts)
+
+
+def ablation(rows: Sequence[Mapping[str, Any]], metric: str) -> RenderableType:
+    """Which regularizer earned it."""
+    table = Table(title="Without one of its regularizers", title_justify="left")
+    table.add_column("switched off")
+    table.add_column(f"validation {metric}", justify="right")
+    table.add_column("worse by", justify="right")
+    for row in sorted(rows, key=lambda row: -row["change"]):
+        table.add_row(row["without"], _spread(row["valid"]), number(row["change"]))
+    return table
+
+
+def recipe(settings: Mapping[str, Any]) -> str:
+    """Settings on one line."""
+    return ", ".join(f"{name} {_short(value)}" for name, value in settings.items())
+
+
+def say(console: Console, text: str) -> None:
+    """A plain line."""
+    console.print(text, highlight=False)
+
+
+def _score_row(setting: Mapping[str, Any], *, winner: bool, tie: bool) -> tuple[RenderableType, ...]:
+    test = setting["test"]
+    name = f"{setting['name']}{' (winner)' if winner else ' (tie)' if tie else ''}"
+    interval = f"{number(test['low'])} – {number(test['high'])}" if test else "–"
+    style = "bold green" if winner else ""
+    cells = (name, _spread(setting["valid"]), number(test["mean"] if test else None), interval)
+    return tuple(Text(cell, style=style) for cell in cells)
+
+
+def _spread(valid: Mapping[str, Any] | None) -> str:
+    return "did not train" if valid is None else f"{number(valid['mean'])} ± {number(valid['std'])}"
+
+
+def _short(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return number(value)
+    if isinstance(value, list):
+        return ", ".join(map(_short, value))
+    return str(value)

@@ -1,0 +1,73 @@
+"""The live progress bar of a study; a line every few seconds where there is no terminal."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn
+from rich.text import Text
+
+from service.cli.client import Client
+from service.cli.render import number, seconds
+
+ENDED = ("finished", "cancelled", "failed")
+_LINE_SECONDS = 5.0
+
+
+def watch(client: Client, study_id: int, console: Console, alive: Callable[[], None] = lambda: None) -> dict[str, Any]:
+    """Follow a study until it has ended or is paused; returns it. ``alive`` is called at every look."""
+    with Progress(
+        TextColumn("[bold]{task.description}"),
+        BarColumn(bar_width=None),
+        Counts(),
+        TimeElapsedColumn(),
+        console=console,
+        disable=not console.is_terminal,
+        expand=True,
+    ) as progress:
+        task = progress.add_task(f"study {study_id}", total=None, study=None)
+        said = 0.0
+        while True:
+            alive()
+            study: dict[str, Any] = client.get(f"/v1/studies/{study_id}")
+            trials = study["trials"]
+            label = "finalists" if study["state"] == "finalizing" else f"study {study_id}"
+            progress.update(task, completed=trials["finished"], total=trials["budget"], study=study, description=label)
+            ended = study["state"] in (*ENDED, "paused")
+            if not console.is_terminal and (ended or time.monotonic() - said > _LINE_SECONDS):
+                console.print(line(study), highlight=False)
+                said = time.monotonic()
+            if ended:
+                return study
+            time.sleep(0.25)
+
+
+def line(study: Mapping[str, Any]) -> str:
+    """Where a study is, in a line."""
+    trials, best = study["trials"], study["best"]
+    parts = [
+        f"{trials['finished']}/{trials['budget']} finished",
+        f"{trials['running']} running",
+        f"{trials['pruned']} pruned",
+    ]
+    if trials["fail"]:
+        parts.append(f"{trials['fail']} failed")
+    if best:
+        parts.append(f"best {study['metric']} {number(best['value'])}")
+    if study["state"] == "running":
+        parts.append(f"{seconds(study['remaining_seconds'])} left")
+    elif study["state"] != "finished":
+        parts.append(study["state"])
+    return " · ".join(parts)
+
+
+class Counts(ProgressColumn):
+    """Finished, running and pruned trials, the best value, the time left."""
+
+    def render(self, task: Task) -> Text:
+        """The column for a study; empty before the first look."""
+        study = task.fields.get("study")
+        return Text(line(study) if study else "waiting")

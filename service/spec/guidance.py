@@ -1,0 +1,55 @@
+"""What the literature advises against, as warnings in the answer to a submit; nothing is refused for it."""
+
+from __future__ import annotations
+
+from service.spec.domain import OFF, Choices, Domain, Fixed, PerLayer, Range, Scalar
+from service.spec.study import StudySpec
+
+_SMALL_BATCH = 16
+
+
+def warnings_for(spec: StudySpec) -> list[str]:
+    """One sentence with its source for each doubtful combination that the space allows."""
+    domains = spec.domains
+    found = []
+    batch_norm = "batch" in _values(domains["normalization"])
+    if batch_norm and _smallest(domains["batch_size"]) <= _SMALL_BATCH:
+        found.append(
+            f"Batch normalization with batches of {_SMALL_BATCH} or fewer has noisy statistics; group or layer "
+            "normalization does not (Wu and He, Group Normalization, ECCV 2018)."
+        )
+    if batch_norm and _can_be_on(domains["dropout"]):
+        found.append(
+            "Batch normalization with dropout shifts variances between training and test, and is often worse than either "
+            "alone (Li et al., Understanding the Disharmony between Dropout and Batch Normalization, CVPR 2019)."
+        )
+    if _can_be_on(domains["l2"]) and "adamw" in _values(domains["optimizer"]):
+        found.append(
+            "An L2 penalty inside an adaptive optimizer is scaled away where gradients are large; weight_decay is decoupled "
+            "from them (Loshchilov and Hutter, Decoupled Weight Decay Regularization, ICLR 2019)."
+        )
+    return found
+
+
+def _values(domain: Domain) -> tuple[Scalar, ...]:
+    match domain:
+        case Fixed(value=value):
+            return (value,)
+        case Choices(choices=choices):
+            return choices
+        case _:
+            return ()
+
+
+def _smallest(domain: Domain) -> float:
+    match domain:
+        case Range(low=low):
+            return low
+        case _:
+            return min(float(value) for value in _values(domain))
+
+
+def _can_be_on(domain: Domain) -> bool:
+    if isinstance(domain, Range | PerLayer):
+        return True
+    return any(value not in (OFF, 0, 0.0) for value in _values(domain))
