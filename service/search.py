@@ -37,7 +37,7 @@ def distributions(spec: StudySpec, params: Params) -> dict[str, BaseDistribution
     """
     found: dict[str, BaseDistribution] = {}
     for name, domain in spec.domains.items():
-        if not _condition_holds(spec, name, params):
+        if not _ready(spec, name, domain, params):
             continue
         if isinstance(domain, Range) and domain.off:
             found[f"use_{name}"] = CategoricalDistribution((True, False))
@@ -102,6 +102,24 @@ def _condition_holds(spec: StudySpec, name: str, params: Params) -> bool:
         return True
     parent = spec.domains[when.parent]
     return _value(spec, when.parent, parent, params) in when.values
+
+
+def _ready(spec: StudySpec, name: str, domain: Domain, params: Params) -> bool:
+    """Whether all that a setting hangs on is drawn, and asks for it."""
+    if isinstance(domain, Range) and domain.per_layer and not _decided(spec, "depth", params):
+        return False
+    when = SETTINGS[name].when
+    return when is None or (_decided(spec, when.parent, params) and _condition_holds(spec, name, params))
+
+
+def _decided(spec: StudySpec, name: str, params: Params) -> bool:
+    match spec.domains.get(name):
+        case Range():
+            return name in params
+        case Choices(choices=choices):
+            return len(choices) == 1 or name in params
+        case _:
+            return True
 
 
 def _depth(spec: StudySpec, params: Params) -> int:

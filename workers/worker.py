@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import psutil
 import torch
 
 from service.datasets import BUILTIN, resolve_path, stored_path
@@ -76,6 +77,7 @@ class Worker:
 
     def run(self) -> None:
         """Work until told to stop."""
+        self._bury_the_dead()
         while not self._stop():
             try:
                 lease = self._store.leases.claim(self.id, self._settings.lease_seconds)
@@ -88,6 +90,14 @@ class Worker:
                 log.warning("database unavailable, waiting: %s", error)
                 self._stop.asked.wait(POLL_SECONDS)
         self._store.workers.leave(self.id)
+
+    def _bury_the_dead(self) -> None:
+        """Free the trials of workers that died on this host, without waiting for their leases to run out."""
+        for worker in self._store.workers.list():
+            here = worker.host == platform.node() and worker.id != self.id
+            if here and worker.state != "left" and not psutil.pid_exists(worker.pid):
+                self._store.leases.expire(worker.id)
+                self._store.workers.leave(worker.id)
 
     def _work(self, lease: Lease) -> None:
         study = self._store.studies.get(lease.study_id)

@@ -110,7 +110,9 @@ def _columns(spec: StudySpec, table: TableInfo, target: str) -> None:
             if name not in names:
                 raise _no_column(f"data.{field}.{index}", name, names)
     if set(names) <= set(spec.data.drop):
-        raise InvalidInput.one("data.drop", "leaves no column to predict from", value=list(spec.data.drop))
+        raise InvalidInput.one(
+            "data.drop", "leaves no column to predict from", value=list(spec.data.drop), allowed="fewer columns"
+        )
 
 
 def _task(spec: StudySpec, target: Column, rows: int) -> Task:

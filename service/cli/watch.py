@@ -21,12 +21,11 @@ def watch(client: Client, study_id: int, console: Console, alive: Callable[[], N
     """Follow a study until it has ended or is paused; returns it. ``alive`` is called at every look."""
     with Progress(
         TextColumn("[bold]{task.description}"),
-        BarColumn(bar_width=None),
+        BarColumn(bar_width=30),
         Counts(),
         TimeElapsedColumn(),
         console=console,
         disable=not console.is_terminal,
-        expand=True,
     ) as progress:
         task = progress.add_task(f"study {study_id}", total=None, study=None)
         said = 0.0

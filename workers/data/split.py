@@ -85,7 +85,7 @@ def _cut(rows: Rows, strata: NDArray[Any], share: float, rng: np.random.Generato
 
 
 def _frequent(strata: NDArray[np.int64], folds: int) -> NDArray[np.int64]:
-    """Strata with those of fewer rows than folds merged into one, which stratified folds can't hold apart."""
+    """Strata with those of fewer rows than folds, which can't be in every fold, counted to the most frequent one."""
     values, counts = np.unique(strata, return_counts=True)
     rare = values[counts < folds]
-    return np.where(np.isin(strata, rare), values.max() + 1, strata)
+    return np.where(np.isin(strata, rare), values[counts.argmax()], strata)

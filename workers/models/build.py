@@ -69,7 +69,8 @@ def initialize(model: nn.Module, recipe: Recipe, seed: int) -> None:
             module.bias.zero_()
         elif isinstance(module, nn.Linear):
             _draw(module.weight, recipe, generator)
-            module.bias.zero_()
+            if module.bias is not None:
+                module.bias.zero_()
         elif isinstance(module, nn.BatchNorm1d | nn.LayerNorm | nn.GroupNorm):
             nn.init.ones_(module.weight)
             nn.init.zeros_(module.bias)

@@ -67,7 +67,8 @@ def linear(in_features: int, out_features: int, normalization: str) -> nn.Module
     """A linear layer, reparametrized under weight normalization."""
     if normalization == "weight":
         return WeightNormLinear(in_features, out_features)
-    return nn.Linear(in_features, out_features)
+    # Batch normalization takes any bias away again; left in, its gradient is rounding noise, which Adam scales up.
+    return nn.Linear(in_features, out_features, bias=normalization != "batch")
 
 
 def activation_norm(width: int, normalization: str, groups: int) -> nn.Module:

@@ -1,0 +1,166 @@
+"""The README's reference of the spec, generated from the models: `python -m service.spec.reference README.md`.
+
+A test checks that what stands in the README is current.
+"""
+
+from __future__ import annotations
+
+import sys
+import types
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from service.spec.domain import Choices, Domain, Fixed, PerLayer, Range
+from service.spec.model import MODEL_SETTINGS
+from service.spec.parts import (
+    BudgetSpec,
+    DataSpec,
+    EarlyStopping,
+    MedianPruner,
+    NoPruner,
+    RandomSampler,
+    SuccessiveHalvingPruner,
+    TpeSampler,
+    ValidationSpec,
+)
+from service.spec.setting import Setting
+from service.spec.space import SPACE_SETTINGS
+from service.spec.study import StudySpec
+
+BEGIN, END = "<!-- spec reference: generated -->", "<!-- end of spec reference -->"
+
+_PARTS: dict[str, type[BaseModel]] = {
+    "data": DataSpec,
+    "validation": ValidationSpec,
+    "early_stopping": EarlyStopping,
+    "budget": BudgetSpec,
+    "sampler: tpe": TpeSampler,
+    "sampler: random": RandomSampler,
+    "pruner: median": MedianPruner,
+    "pruner: successive_halving": SuccessiveHalvingPruner,
+    "pruner: none": NoPruner,
+}
+
+
+def render() -> str:
+    """The reference in Markdown."""
+    return "\n".join([*_study(), *_settings(), *_parts()]).rstrip() + "\n"
+
+
+def updated(text: str) -> str:
+    """A README with its reference made current."""
+    before, rest = text.split(BEGIN)
+    _, after = rest.split(END)
+    return f"{before}{BEGIN}\n\n{render()}\n{END}{after}"
+
+
+def _study() -> Iterator[str]:
+    yield "#### The study"
+    yield ""
+    yield from _fields(StudySpec)
+
+
+def _settings() -> Iterator[str]:
+    for title, settings in (("model", MODEL_SETTINGS), ("space", SPACE_SETTINGS)):
+        yield f"#### `{title}`"
+        yield ""
+        if title == "model":
+            yield "`family: mlp` with `width` and `depth`, or with `widths` written out layer by layer."
+            yield ""
+        yield "| setting | what it is | allowed | default | one per |"
+        yield "|---|---|---|---|---|"
+        yield from (_setting(name, setting) for name, setting in settings.items())
+        yield ""
+
+
+def _setting(name: str, setting: Setting) -> str:
+    when = f" Only under `{setting.when.parent}` = {_or(setting.when.values)}." if setting.when else ""
+    per_layer = "; one per layer" if setting.per_layer else ""
+    cells = (f"`{name}`", setting.doc + when, setting.allowed() + per_layer, _domain(setting.search), setting.scope)
+    return f"| {' | '.join(cells)} |"
+
+
+def _parts() -> Iterator[str]:
+    for title, model in _PARTS.items():
+        yield f"#### `{title}`"
+        yield ""
+        yield (model.__doc__ or "").strip().replace("``", "`")
+        yield ""
+        yield from _fields(model)
+
+
+def _fields(model: type[BaseModel]) -> Iterator[str]:
+    fields = {name: field for name, field in model.model_fields.items() if name != "name" or field.description}
+    if not fields:
+        return
+    yield "| key | what it is | type | default |"
+    yield "|---|---|---|---|"
+    for name, field in fields.items():
+        yield f"| `{name}` | {_about(name, field)} | {_type(field.annotation)} | {_default(field)} |"
+    yield ""
+
+
+def _about(name: str, field: FieldInfo) -> str:
+    if field.description:
+        return field.description.replace("|", "\\|")
+    return f"See `{name}` below."
+
+
+def _type(annotation: Any) -> str:
+    """A type in words."""
+    origin = get_origin(annotation)
+    if origin is Literal:
+        return ", ".join(f"`{value}`" for value in get_args(annotation))
+    if origin in (Union, types.UnionType):
+        return " or ".join(dict.fromkeys(_type(part) for part in get_args(annotation) if part is not types.NoneType))
+    if origin is tuple:
+        return f"list of {_type(get_args(annotation)[0])}"
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return "part"
+    words = {"str": "text", "int": "integer", "float": "number", "bool": "true, false"}
+    return words.get(getattr(annotation, "__name__", ""), str(annotation))
+
+
+def _default(field: FieldInfo) -> str:
+    default = field.get_default(call_default_factory=True, validated_data={})
+    if default is PydanticUndefined:
+        return "required"
+    if default is None:
+        return "–"
+    if isinstance(default, BaseModel):
+        name = getattr(default, "name", None)
+        return f"`{name}`" if isinstance(name, str) else "see below"
+    return "none" if default == () else f"`{default}`"
+
+
+def _domain(domain: Domain) -> str:
+    match domain:
+        case Fixed(value=value):
+            return f"{value}"
+        case Choices(choices=choices):
+            return f"one of {', '.join(map(str, choices))}"
+        case PerLayer(per_layer=values):
+            return ", ".join(map(str, values))
+        case Range():
+            log = ", log" if domain.log else ""
+            off = ", or off" if domain.off else ""
+            return f"{domain.low:g} to {domain.high:g}{log}{off}"
+
+
+def _or(values: tuple[Any, ...]) -> str:
+    return " or ".join(str(value) for value in values)
+
+
+def main() -> None:
+    """Rewrite the reference in the named file."""
+    path = Path(sys.argv[1])
+    path.write_text(updated(path.read_text()))
+
+
+if __name__ == "__main__":
+    main()

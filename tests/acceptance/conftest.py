@@ -1,0 +1,97 @@
+"""The service as a user starts it: `regsearch up`, in processes of its own, and a browser to look at it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from playwright.sync_api import Page, sync_playwright
+
+from service.cli.client import Client
+from service.cli.supervisor import free_port
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
+FLAGS += ["--disable-component-update", "--disable-sync"]
+
+
+class Service:
+    """A running `regsearch up`."""
+
+    def __init__(self, home: Path, *, workers: int = 1, **settings: str) -> None:
+        self.home = home
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.environment = {
+            **os.environ,
+            "COLUMNS": "200",
+            "REGSEARCH_HOME": str(home),
+            "REGSEARCH_PORT": str(self.port),
+            "REGSEARCH_CACHE": str(home / "cache"),
+            **{f"REGSEARCH_{name.upper()}": value for name, value in settings.items()},
+        }
+        self.output = home.parent / f"{home.name}.up.log"
+        with self.output.open("wb") as out:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "service.cli", "up", "--workers", str(workers)],
+                env=self.environment,
+                stdout=out,
+                stderr=out,
+            )
+        self.client = Client(self.url)
+        self.client.wait_until_ready(60)
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """A `regsearch` command against this service."""
+        command = [sys.executable, "-m", "service.cli", *arguments]
+        return subprocess.run(command, env=self.environment, capture_output=True, text=True, check=False, timeout=300)
+
+    def children(self) -> list[psutil.Process]:
+        """All processes of the service, the API first."""
+        return psutil.Process(self.process.pid).children(recursive=True)
+
+    def worker_pids(self) -> list[int]:
+        """Processes that are workers."""
+        return [child.pid for child in self.children() if "workers" in child.cmdline()]
+
+    def stop(self) -> int:
+        """Ctrl-C, and the exit code."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGINT)
+        return self.process.wait(timeout=60)
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 120.0) -> None:
+    """Look until a condition holds; fail after a time no correct run comes near."""
+    give_up = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < give_up, "it did not happen in time"
+        time.sleep(0.05)
+
+
+@pytest.fixture(scope="session")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """One service for all tests that only use it."""
+    running = Service(tmp_path_factory.mktemp("service") / "home")
+    yield running
+    running.stop()
+
+
+@pytest.fixture
+def page() -> Iterator[Page]:
+    """A page of a real Chromium."""
+    if CHROMIUM is None:
+        pytest.skip("no Chromium on this machine")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, headless=True, args=FLAGS)
+        opened = browser.new_page(viewport={"width": 1400, "height": 900})
+        yield opened
+        browser.close()

@@ -1,0 +1,232 @@
+"""Every route, with a real store behind it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+
+from service.store import Store
+from service.store.records import Proposal, Report, TrialResult
+from tests.contract.test_trials import proposals
+
+SMALL = {"data": {"dataset": "diabetes"}, "budget": {"trials": 3, "epochs": 4}}
+CSV = "age,job,class\n" + "".join(f"{20 + i},{'ab'[i % 2]},{'yes' if i % 3 else 'no'}\n" for i in range(60))
+
+
+def submit(client: TestClient, **parts: Any) -> dict[str, Any]:
+    answer = client.post("/v1/studies", json=SMALL | parts)
+    assert answer.status_code == 201, answer.text
+    found: dict[str, Any] = answer.json()
+    return found
+
+
+def finish(store: Store) -> None:
+    """Three trials and a result, as a worker would write them."""
+    lease = store.leases.claim("worker", 60)
+    assert lease is not None
+    trials = store.trials.ask(lease, [Proposal(p.params, p.distributions) for p in proposals(3)])
+    reports = [Report(trial.id, step, 3.0 - step) for trial in trials for step in range(2)]
+    results = [
+        TrialResult(trials[0].id, "complete", 1.0, 2, "converged", 3, {"rmse": [3.0, 2.0, 1.0], "loss": [1.0, 1.0, 1.0]}),
+        TrialResult(trials[1].id, "pruned", 2.0, 1, "pruned", 2, {"rmse": [3.0, 2.0]}),
+        TrialResult(trials[2].id, "fail", None, None, "loss is not finite", 1),
+    ]
+    store.trials.record(lease, reports, results)
+    final = store.leases.claim("worker", 60)
+    assert final is not None
+    store.studies.finish(final, {"verdict": "good"})
+
+
+def test_a_submit_is_created_with_its_location_plan_and_warnings(client: TestClient) -> None:
+    answer = client.post("/v1/studies", json=SMALL)
+    assert (answer.status_code, answer.headers["location"]) == (201, "/v1/studies/1")
+    found = answer.json()
+    assert (found["state"], found["metric"], found["trials"]["budget"]) == ("queued", "rmse", 3)
+    assert found["spec"]["task"] == "regression"
+    assert found["plan"]["stacks"] == 3
+    assert any("Li et al." in warning for warning in found["warnings"])
+    assert client.get(answer.headers["location"]).json()["name"] == "study"
+
+
+def test_a_study_reports_where_it_is(client: TestClient, store: Store) -> None:
+    submit(client, name="mine")
+    assert client.get("/v1/studies/1/result").json()["detail"] == "study 1 is queued: it has no result"
+    finish(store)
+    found = client.get("/v1/studies/1").json()
+    assert found["state"] == "finished"
+    assert found["trials"] == {
+        "waiting": 0,
+        "running": 0,
+        "complete": 1,
+        "pruned": 1,
+        "fail": 1,
+        "finished": 3,
+        "budget": 3,
+    }
+    assert (found["best"]["number"], found["best"]["value"], found["best"]["step"]) == (0, 1.0, 2)
+    assert found["remaining_seconds"] == 0
+    assert found["elapsed_seconds"] >= 0
+    result = client.get(found["links"]["result"]).json()
+    assert (result["verdict"], result["name"]) == ("good", "mine")
+
+
+def test_trials_page_by_page_and_one_with_its_curves(client: TestClient, store: Store) -> None:
+    submit(client)
+    finish(store)
+    page = client.get("/v1/studies/1/trials", params={"offset": 1, "limit": 1}).json()
+    assert (page["total"], [trial["number"] for trial in page["trials"]]) == (3, [1])
+    (pruned,) = client.get("/v1/studies/1/trials", params={"state": "pruned"}).json()["trials"]
+    assert (pruned["stop_reason"], pruned["value"], pruned["best_step"], pruned["curve"]) == ("pruned", 2.0, 1, None)
+    assert pruned["params"] == {"lr": 0.002, "norm": "batch", "step": 2}
+    one = client.get("/v1/studies/1/trials/0").json()
+    assert one["curve"] == {"rmse": [3.0, 2.0, 1.0], "loss": [1.0, 1.0, 1.0]}
+
+
+def test_lists_page_and_filter(client: TestClient) -> None:
+    for number in range(4):
+        submit(client, name=f"s{number}")
+    client.post("/v1/studies/2/cancel")
+    page = client.get("/v1/studies", params={"limit": 2}).json()
+    assert (page["total"], [study["name"] for study in page["studies"]]) == (4, ["s3", "s2"])
+    page = client.get("/v1/studies", params={"state": "cancelled"}).json()
+    assert [study["id"] for study in page["studies"]] == [2]
+
+
+def test_transitions(client: TestClient, store: Store) -> None:
+    submit(client)
+    assert client.post("/v1/studies/1/pause").json()["state"] == "paused"
+    assert client.post("/v1/studies/1/resume").json()["state"] == "queued"
+    assert client.post("/v1/studies/1/extend", json={"trials": 2}).json()["trials"]["budget"] == 5
+    assert client.delete("/v1/studies/1").status_code == 409
+    assert client.post("/v1/studies/1/cancel").json()["state"] == "cancelled"
+    assert client.delete("/v1/studies/1").status_code == 204
+    assert client.get("/v1/studies/1").status_code == 404
+
+
+def test_a_data_set_is_uploaded_described_and_searched(client: TestClient) -> None:
+    answer = client.post("/v1/datasets", files={"file": ("people.csv", CSV)}, data={"name": "people"})
+    assert answer.status_code == 201
+    dataset = answer.json()
+    assert (dataset["name"], dataset["rows"]) == ("people", 60)
+    assert {column["name"]: column["kind"] for column in dataset["columns"]} == {
+        "age": "numeric",
+        "job": "categorical",
+        "class": "categorical",
+    }
+    assert client.get(answer.headers["location"]).json() == dataset
+    assert [each["id"] for each in client.get("/v1/datasets").json()][:2] == [dataset["id"], "diabetes"]
+    study = submit(client, data={"dataset": dataset["id"], "target": "class"})
+    assert (study["metric"], study["spec"]["task"]) == ("accuracy", "classification")
+
+
+def test_a_file_under_an_allowed_directory_is_searched(client: TestClient, tmp_path: Path) -> None:
+    path = tmp_path / "allowed" / "people.csv"
+    path.write_text(CSV)
+    assert submit(client, data={"path": str(path), "target": "age"})["metric"] == "rmse"
+
+
+def test_operations(client: TestClient, store: Store) -> None:
+    submit(client)
+    store.workers.register(name="w", host="h", pid=1, device="cpu")
+    assert client.get("/healthz").json() == {"status": "alive"}
+    assert client.get("/readyz").json() == {"status": "ready"}
+    assert [worker["device"] for worker in client.get("/v1/workers").json()] == ["cpu"]
+    text = client.get("/metrics").text
+    assert 'regsearch_studies{state="queued"} 1.0' in text
+    assert "regsearch_workers 1.0" in text
+    assert "/v1/studies" in client.get("/openapi.json").json()["paths"]
+    assert client.get("/docs").status_code == 200
+
+
+BAD_SUBMITS: list[tuple[dict[str, Any], str, Any]] = [
+    ({"data": {"dataset": "diabetez"}}, "data.dataset", "diabetez"),
+    ({"data": {"dataset": "diabetes", "target": "tarjet"}}, "data.target", "tarjet"),
+    ({"data": {"dataset": "diabetes", "drop": ["x99"]}}, "data.drop.0", "x99"),
+    ({"data": {"dataset": "diabetes", "categorical": ["nope"]}}, "data.categorical.0", "nope"),
+    ({"data": {"dataset": "diabetes", "drop": [f"x{i}" for i in range(10)]}}, "data.drop", [f"x{i}" for i in range(10)]),
+    ({"data": {"path": "/etc/passwd"}}, "data.path", "/etc/passwd"),
+    ({"task": "classification"}, "task", "classification"),
+    ({"metric": "accuracy"}, "metric", "accuracy"),
+    ({"space": {"normalization": "bach"}}, "space.normalization", "bach"),
+    ({"space": {"l1": {"low": 1, "high": 0.5}}}, "space.l1", {"low": 1.0, "high": 0.5}),
+    ({"spcae": {}}, "spcae", {}),
+]
+
+
+@pytest.mark.parametrize(("parts", "field", "value"), BAD_SUBMITS)
+def test_a_bad_submit_is_a_problem_and_queues_nothing(
+    client: TestClient, parts: dict[str, Any], field: str, value: Any
+) -> None:
+    answer = client.post("/v1/studies", json=SMALL | parts)
+    document = check_problem(answer, 422)
+    (issue,) = document["errors"]
+    assert (issue["field"], issue["value"]) == (field, value)
+    assert issue["allowed"]
+    assert client.get("/v1/studies").json()["total"] == 0
+
+
+def test_the_target_of_an_upload_must_be_named_and_exist(client: TestClient) -> None:
+    dataset = client.post("/v1/datasets", files={"file": ("people.csv", CSV)}).json()["id"]
+    missing = client.post("/v1/studies", json=SMALL | {"data": {"dataset": dataset}})
+    assert check_problem(missing, 422)["errors"][0]["allowed"] == ["age", "job", "class"]
+    wrong = client.post("/v1/studies", json=SMALL | {"data": {"dataset": dataset, "target": "clas"}})
+    assert "did you mean 'class'?" in check_problem(wrong, 422)["detail"]
+    words = client.post("/v1/studies", json=SMALL | {"task": "regression", "data": {"dataset": dataset, "target": "job"}})
+    assert check_problem(words, 422)["errors"][0]["field"] == "task"
+
+
+def test_every_failure_has_one_shape(client: TestClient, store: Store) -> None:
+    submit(client)
+    json = {"content-type": "application/json"}
+    big = "a,b\n" + "1,2\n" * 5000
+    for status, answer in (
+        (404, client.get("/v1/studies/99")),
+        (404, client.get("/v1/studies/1/trials/5")),
+        (404, client.get("/v1/studies/99/trials")),
+        (404, client.get("/v1/datasets/none")),
+        (404, client.get("/nowhere")),
+        (405, client.put("/v1/studies")),
+        (409, client.post("/v1/studies/1/resume")),
+        (409, client.get("/v1/studies/1/result")),
+        (409, client.delete("/v1/studies/1")),
+        (413, client.post("/v1/datasets", files={"file": ("big.csv", big)})),
+        (422, client.get("/v1/studies/abc")),
+        (422, client.get("/v1/studies/99999999999999999999")),
+        (422, client.get("/v1/studies", params={"limit": 0})),
+        (422, client.get("/v1/studies", params={"state": "sleeping"})),
+        (422, client.post("/v1/studies", content="{", headers=json)),
+        (422, client.post("/v1/studies", content="[1]", headers=json)),
+        (422, client.post("/v1/studies", content='{"data": NaN}', headers=json)),
+        (422, client.post("/v1/studies", content="hello")),
+        (422, client.post("/v1/studies/1/extend", json={"trials": 0})),
+        (422, client.post("/v1/datasets", files={"file": ("data.pkl", b"x")})),
+        (422, client.post("/v1/datasets", files={"file": ("data.csv", b"")})),
+        (422, client.post("/v1/datasets")),
+        (403, client.delete("/api/studies/1")),
+    ):
+        check_problem(answer, status)
+    store.close()
+    store.studies.get = _broken  # type: ignore[method-assign]
+    unexpected = check_problem(client.get("/v1/studies/1"), 500)
+    assert "secret" not in unexpected["detail"]
+    assert unexpected["request_id"] in unexpected["detail"]
+
+
+def _broken(study_id: int) -> Any:
+    raise RuntimeError("secret")
+
+
+def check_problem(answer: Any, status: int) -> dict[str, Any]:
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    document: dict[str, Any] = answer.json()
+    assert set(document) == {"type", "title", "status", "detail", "instance", "request_id", "errors"}
+    assert document["status"] == status
+    assert document["detail"]
+    assert "Traceback" not in answer.text
+    for issue in document["errors"]:
+        assert set(issue) == {"field", "message", "value", "allowed"}
+    return document

@@ -1,0 +1,167 @@
+"""What a study may say, and what it is told when it says something else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from service.api.problems import validation_issues
+from service.spec import SETTINGS, Choices, Fixed, Range, Recipe, Space, StudySpec
+from service.spec.guidance import warnings_for
+
+DATA = {"data": {"dataset": "diabetes"}}
+
+
+def spec(**parts: Any) -> StudySpec:
+    return StudySpec.model_validate(DATA | parts)
+
+
+def test_only_the_data_is_needed() -> None:
+    domains = spec().domains
+    assert isinstance(domains["dropout"], Range)
+    assert isinstance(domains["normalization"], Choices)
+    assert domains["optimizer"] == Fixed(value="adamw")
+
+
+def test_every_regularizer_of_the_default_space_can_be_off() -> None:
+    for name, setting in SETTINGS.items():
+        domain = spec().domains[name]
+        if setting.regularizer and isinstance(domain, Range):
+            assert domain.off, name
+        if setting.regularizer and isinstance(domain, Choices):
+            assert setting.neutral in domain.choices, name
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_every_declaration_obeys_its_own_bounds(name: str) -> None:
+    setting = SETTINGS[name]
+    setting.parse(setting.search)
+    assert setting.neutral == 0.0 or setting.parse(setting.neutral) == Fixed(value=setting.neutral)
+    assert not setting.regularizer or setting.off or setting.neutral in setting.words
+    assert setting.when is None or setting.when.parent in SETTINGS
+
+
+def test_a_spec_survives_json() -> None:
+    space = {
+        "preset": "minimal",
+        "l1": 0.1,
+        "l2": "off",
+        "dropout": {"low": 0.1, "high": 0.5, "off": True, "per_layer": True},
+        "weight_decay": ["off", 0.1, 1],
+        "lr_schedule": ["step", "constant"],
+        "step_gamma": {"low": 0.1, "high": 0.5},
+    }
+    made = spec(space=space, sampler="random", pruner="successive_halving", early_stopping="off").resolved("regression")
+    assert StudySpec.model_validate_json(made.model_dump_json()) == made
+    assert made.metric == "rmse"
+    assert made.early_stopping is None
+
+
+def test_presets_decide_what_is_not_named() -> None:
+    minimal = Space.model_validate({"preset": "minimal", "l1": {"low": 0.1, "high": 0.2}})
+    assert isinstance(minimal.dropout, Range)
+    assert minimal.normalization == Fixed(value="none")
+    assert isinstance(minimal.l1, Range)
+    off = Space.model_validate({"preset": "off"})
+    assert all(isinstance(value, Fixed) for _, value in off if value is not None and not isinstance(value, str))
+
+
+def test_a_condition_without_its_own_domain_is_searched_by_default() -> None:
+    domains = spec(space={"lr_schedule": "step"}).domains
+    assert isinstance(domains["step_gamma"], Range)
+
+
+BAD: list[tuple[dict[str, Any], str, object]] = [
+    ({"space": {"dropuot": 0.1}}, "space.dropuot", 0.1),
+    ({"space": {"l1": {"low": 2, "high": 1}}}, "space.l1", {"low": 2.0, "high": 1.0}),
+    ({"space": {"l1": {"low": 0, "high": 1, "log": True}}}, "space.l1.low", 0.0),
+    ({"space": {"l1": {"low": 0.1, "high": 11}}}, "space.l1.high", 11.0),
+    ({"space": {"l1": {"low": 0.1}}}, "space.l1.high", {"low": 0.1}),
+    ({"space": {"l1": "of"}}, "space.l1", "of"),
+    ({"space": {"l1": []}}, "space.l1.choices", []),
+    ({"space": {"l1": [0.1, 0.1]}}, "space.l1", [0.1, 0.1]),
+    ({"space": {"l1": True}}, "space.l1", True),
+    ({"space": {"l1": [[1]]}}, "space.l1.choices.0.bool", [[1]]),
+    ({"space": {"normalization": ["none", "bacth"]}}, "space.normalization.choices.1", "bacth"),
+    ({"space": {"normalization": {"low": 0, "high": 1}}}, "space.normalization", {"low": 0.0, "high": 1.0}),
+    ({"space": {"lr": "off"}}, "space.lr", "off"),
+    ({"space": {"lr": {"low": 0.1, "high": 1, "off": True}}}, "space.lr.off", True),
+    ({"space": {"lr": {"low": 0.1, "high": 1, "per_layer": True}}}, "space.lr.per_layer", True),
+    ({"space": {"lr": {"per_layer": [0.1]}}}, "space.lr", [0.1]),
+    ({"space": {"batch_size": 1.5}}, "space.batch_size", 1.5),
+    ({"space": {"dropout": {"per_layer": [0.1, 0.2, 0.3]}}}, "space.dropout", [0.1, 0.2, 0.3]),
+    ({"space": {"step_gamma": 0.5}}, "space.step_gamma", 0.5),
+    ({"space": {"preset": "cocktails"}}, "space.preset", "cocktails"),
+    ({"space": 3}, "space", 3),
+    ({"model": {"family": "cnn"}}, "model.family", "cnn"),
+    ({"model": {"widths": [8], "depth": 2}}, "model.depth", 2),
+    ({"model": {"activation": "sine"}}, "model.activation", "sine"),
+    ({"sampler": "annealing"}, "sampler", {"name": "annealing"}),
+    ({"sampler": {"name": "tpe", "startup_trials": -1}}, "sampler.startup_trials", -1),
+    ({"sampler": {"name": "random", "seeds": 1}}, "sampler.seeds", 1),
+    ({"pruner": {"name": "median", "min_epochs": 3}}, "pruner.min_epochs", 3),
+    ({"budget": {"trials": 0}}, "budget.trials", 0),
+    ({"budget": {"trials": "many"}}, "budget.trials", "many"),
+    ({"budget": {"seconds": -1}}, "budget.seconds", -1),
+    ({"validation": {"test_fraction": 0.6, "valid_fraction": 0.4}}, "validation.valid_fraction", 0.4),
+    ({"early_stopping": {"patience": 0}}, "early_stopping.patience", 0),
+    ({"task": "ranking"}, "task", "ranking"),
+    ({"task": "regression", "metric": "accuracy"}, "metric", "accuracy"),
+    ({"name": " "}, "name", " "),
+    ({"seed": -1}, "seed", -1),
+    ({"data": {}}, "data", {}),
+    ({"data": {"dataset": "wine", "path": "x.csv"}}, "data", {"dataset": "wine", "path": "x.csv"}),
+    ({"nonsense": 1}, "nonsense", 1),
+]
+
+
+@pytest.mark.parametrize(("parts", "field", "value"), BAD, ids=lambda case: case if isinstance(case, str) else "")
+def test_what_is_wrong_is_named(parts: dict[str, Any], field: str, value: object) -> None:
+    with pytest.raises(ValidationError) as caught:
+        spec(**parts)
+    (issue,) = validation_issues(caught.value)
+    assert (issue.field, issue.value) == (field, value)
+    assert issue.allowed
+    assert issue.message
+
+
+def test_everything_wrong_is_told_at_once() -> None:
+    with pytest.raises(ValidationError) as caught:
+        spec(seed=-1, budget={"trials": 0}, space={"l1": -1})
+    assert {issue.field for issue in validation_issues(caught.value)} == {"seed", "budget.trials", "space.l1"}
+
+
+def test_unknown_keys_get_a_suggestion() -> None:
+    with pytest.raises(ValidationError) as caught:
+        spec(space={"weight_deacy": 1})
+    assert "did you mean weight_decay?" in validation_issues(caught.value)[0].message
+
+
+def test_a_recipe_says_only_what_matters() -> None:
+    made = Recipe({"dropout": (0.1, 0.2), "lr_schedule": "step", "l1": 0.0})
+    assert "l1" not in made.said()
+    assert "cosine_floor" not in made.said()
+    assert made.said()["step_gamma"] == SETTINGS["step_gamma"].neutral
+    assert made.regularizers() == ("dropout",)
+    assert made.unregularized().regularizers() == ()
+    assert made.without("dropout").word("lr_schedule") == "step"
+    assert Recipe.from_json(made.to_json()) == made
+    assert made.layers("dropout", 2) == (0.1, 0.2)
+    assert Recipe({"dropout": 0.3}).layers("dropout", 2) == (0.3, 0.3)
+    with pytest.raises(KeyError, match="not settings"):
+        Recipe({"dropuot": 0.1})
+
+
+def test_widths_say_the_shape() -> None:
+    assert Recipe({"widths": (8.0, 4.0)}).widths == (8, 4)
+    assert Recipe({"width": 16, "depth": 3}).widths == (16, 16, 16)
+
+
+def test_doubtful_combinations_are_warned_of_with_their_source() -> None:
+    space = {"normalization": ["none", "batch"], "batch_size": 8, "l2": 0.1, "dropout": 0.5}
+    texts = " ".join(warnings_for(spec(space=space)))
+    for source in ("Wu and He", "Li et al.", "Loshchilov and Hutter"):
+        assert source in texts
+    assert warnings_for(spec(space={"preset": "off"})) == []

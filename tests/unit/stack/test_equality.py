@@ -1,0 +1,252 @@
+"""A lane of a stack is the trial alone: against a stack of one, and against plain PyTorch with torch.optim."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from service.spec import Recipe
+from service.spec.space import SCHEDULES
+from tests.unit.stack.runs import ROWS, data, protocol, recipe, runner, train
+from workers.hashing import combine, permutations
+from workers.models import build_model, initialize
+from workers.models.layers import LaneDropout, WeightNormLinear
+from workers.models.mlp import Mlp
+from workers.stack.schedules import LaneSchedule
+from workers.stack.stack import _ORDER, StackKey
+from workers.training import Run
+
+
+def eight(**common: Any) -> list[Recipe]:
+    """Eight settings, different in everything that a lane may have of its own."""
+    schedules = [*SCHEDULES, "cosine", "step"]
+    return [
+        recipe(
+            l1=1e-3 * lane,
+            l2=2e-3 * (lane % 3),
+            weight_decay=0.5 * (lane % 4),
+            dropout=(0.1 * lane, 0.05 * lane) if lane % 2 else 0.08 * lane,
+            input_dropout=0.03 * lane,
+            lr=0.002 * (lane + 1),
+            momentum=0.1 * lane,
+            clip_norm=0.5 * (lane % 3),
+            lr_schedule=schedules[lane],
+            warmup_epochs=lane % 3,
+            step_every=2,
+            restart_period=2,
+            plateau_patience=1,
+            init="he" if lane % 2 else "xavier",
+            init_distribution="normal" if lane % 3 else "uniform",
+            **common,
+        )
+        for lane in range(8)
+    ]
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize("normalization", ["none", "batch", "layer", "group", "weight"])
+def test_a_lane_has_the_curve_of_its_trial_alone(normalization: str, optimizer: str) -> None:
+    settings = eight(normalization=normalization, optimizer=optimizer, normalization_groups=4)
+    seeds = [100 + lane for lane in range(8)]
+    together = train(settings, seeds, data(), protocol())
+    for lane, setting in enumerate(settings):
+        (alone,) = train([setting], [seeds[lane]], data(), protocol())
+        for name, curve in alone.curve.items():
+            np.testing.assert_allclose(together[lane].curve[name], curve, rtol=2e-4, atol=2e-5, err_msg=f"{lane} {name}")
+
+
+def alone_in_torch(setting: Recipe, seed: int, task: str, epochs: int) -> tuple[nn.Module, list[float]]:
+    """The same training written as anybody would: a module, torch.optim, penalties in the loss, one batch at a time."""
+    on = data(task=task)
+    key = StackKey.of(setting, on.inputs, on.outputs)
+    module = build_model(key.shape)
+    initialize(module, setting, seed)
+    dropouts = [layer for layer in module.modules() if isinstance(layer, LaneDropout)]
+    rates = [setting.number("input_dropout"), *setting.layers("dropout", len(key.shape.widths))]
+    for layer, rate in zip(dropouts, rates, strict=True):
+        layer.rate.fill_(rate)
+    weights = [p for name, p in module.named_parameters() if p.ndim == 2]
+    others = [p for name, p in module.named_parameters() if p.ndim != 2]
+    groups = [{"params": weights, "weight_decay": setting.number("weight_decay")}, {"params": others, "weight_decay": 0.0}]
+    if setting.word("optimizer") == "sgd":
+        optimizer: torch.optim.Optimizer = torch.optim.SGD(module.parameters(), momentum=setting.number("momentum"))
+    else:
+        optimizer = torch.optim.AdamW(groups)
+    schedule = LaneSchedule(setting, epochs)
+    updates = -(-ROWS // setting.integer("batch_size"))
+    batch = -(-ROWS // updates)
+    losses, update = [], 0
+    for epoch in range(epochs):
+        order_key = combine(
+            combine(torch.tensor([seed], dtype=torch.int32), _ORDER), torch.tensor([epoch], dtype=torch.int32)
+        )
+        order = permutations(order_key, ROWS)[0]
+        order = torch.cat([order, order[: updates * batch - ROWS]])
+        total = 0.0
+        for u, rate in enumerate(schedule.rates(epoch, updates)):
+            module.train()
+            base = combine(torch.tensor(seed, dtype=torch.int32), torch.tensor(update, dtype=torch.int32))
+            for index, layer in enumerate(dropouts):
+                layer.key.copy_(combine(base, index + 1))
+            rows = order[u * batch : (u + 1) * batch]
+            out = module(on.x[rows])
+            loss = F.cross_entropy(out, on.y[rows]) if task == "classification" else F.mse_loss(out[:, 0], on.y[rows])
+            l1 = sum((w.abs().sum() for w in weights), torch.zeros(()))
+            l2 = sum((w.square().sum() for w in weights), torch.zeros(()))
+            optimizer.zero_grad()
+            (loss + setting.number("l1") * l1 + setting.number("l2") / 2 * l2).backward()  # type: ignore[no-untyped-call]
+            if limit := setting.number("clip_norm"):
+                nn.utils.clip_grad_norm_(module.parameters(), limit)
+            for group in optimizer.param_groups:
+                group["lr"] = float(rate)
+            if setting.word("optimizer") == "sgd":
+                with torch.no_grad():  # decoupled decay, which torch.optim.SGD has not
+                    for w in weights:
+                        w.mul_(1 - float(rate) * setting.number("weight_decay"))
+            optimizer.step()
+            total += loss.item()
+            update += 1
+        losses.append(total / updates)
+    return module, losses
+
+
+@pytest.mark.parametrize("task", ["classification", "regression"])
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize("normalization", ["none", "batch", "layer", "group", "weight"])
+def test_a_lane_is_plain_pytorch(normalization: str, optimizer: str, task: str) -> None:
+    setting = recipe(
+        normalization=normalization,
+        optimizer=optimizer,
+        normalization_groups=4,
+        l1=1e-3,
+        l2=1e-2,
+        weight_decay=1.0,
+        dropout=(0.3, 0.2),
+        input_dropout=0.1,
+        clip_norm=1.0,
+        lr_schedule="step",
+        step_every=2,
+    )
+    how = protocol(task, epochs=5)
+    stack = runner(setting, data(task=task))
+    run = Run(0, setting, ((0, 7),), how)
+    stack.add([Run(1, recipe(**{**setting, "l1": 0.1}), ((0, 1),), how), run])
+    for _ in range(5):
+        stack.epoch()
+    module, losses = alone_in_torch(setting, 7, task, epochs=5)
+    np.testing.assert_allclose(run.curve["train_loss"], losses, rtol=1e-4, atol=1e-5)
+    (ours,) = stack.best_weights(run)
+    for name, value in module.state_dict().items():
+        if "num_batches_tracked" not in name:
+            torch.testing.assert_close(
+                ours[name], value, rtol=1e-3, atol=1e-4, msg=lambda text, name=name: f"{name}: {text}"
+            )
+
+
+def test_lanes_come_and_go_without_touching_others() -> None:
+    settings = eight()
+    how = protocol(epochs=8)
+    on = data()
+    stack = runner(settings[0], on)
+    kept = Run(0, settings[3], ((0, 3),), how)
+    stack.add([Run(1, settings[1], ((0, 1),), how), kept, Run(2, settings[2], ((0, 2),), how)])
+    for epoch in range(8):
+        if epoch in (2, 5):
+            stack.remove(next(run for run in stack.runs if run is not kept))
+            stack.add([Run(10 + epoch, settings[epoch], ((0, epoch),), how)])
+        stack.epoch()
+    (alone,) = train([settings[3]], [3], on, how)
+    np.testing.assert_allclose(kept.curve["loss"], alone.curve["loss"], rtol=2e-4, atol=2e-5)
+
+
+def test_folds_are_lanes_and_their_mean_is_the_value() -> None:
+    on = data(folds=3)
+    how = protocol(epochs=4)
+    setting = recipe(dropout=0.2)
+    stack = runner(setting, on)
+    run = Run(0, setting, ((0, 5), (1, 6), (2, 7)), how)
+    stack.add([run])
+    for _ in range(4):
+        stack.epoch()
+    curves = []
+    for fold, seed in ((0, 5), (1, 6), (2, 7)):
+        single = runner(setting, on)
+        part = Run(0, setting, ((fold, seed),), how)
+        single.add([part])
+        for _ in range(4):
+            single.epoch()
+        curves.append(part.curve["log_loss"])
+    np.testing.assert_allclose(run.curve["log_loss"], np.mean(curves, axis=0), rtol=1e-4)
+
+
+def test_a_lane_that_is_not_finite_ends_and_leaves_others_alone() -> None:
+    wild, calm = recipe(lr=10.0, optimizer="sgd", momentum=0.999, init="he"), recipe(optimizer="sgd")
+    how = protocol("regression", epochs=30)
+    on = data(task="regression")
+    runs = train([wild, calm], [1, 2], on, how)
+    assert runs[0].ending == "not_finite"
+    assert runs[1].ending == "epochs"
+    (alone,) = train([calm], [2], on, how)
+    np.testing.assert_allclose(runs[1].curve["loss"], alone.curve["loss"], rtol=1e-4)
+
+
+def test_patience_converges_and_keeps_the_best_weights() -> None:
+    setting = recipe(lr=0.05)
+    on = data()
+    stack = runner(setting, on)
+    run = Run(0, setting, ((0, 1),), protocol(epochs=200, patience=5))
+    stack.add([run])
+    while not run.ending:
+        stack.epoch()
+    assert run.ending == "converged"
+    assert run.best_value == min(run.curve["log_loss"])
+    assert run.epoch == run.best_epoch + 1 + 5
+    (weights,) = stack.best_weights(run)
+    module = build_model(stack.stack.key.shape)
+    module.load_state_dict(weights)
+    module.eval()
+    loss = F.cross_entropy(module(on.x[on.valid[0]]), on.y[on.valid[0]])
+    assert loss.item() == pytest.approx(run.best_value, rel=1e-5)
+
+
+def test_weight_normalization_is_torchs() -> None:
+    ours = WeightNormLinear(5, 4)
+    weight = torch.randn(4, 5)
+    ours.adopt(weight)
+    theirs = nn.utils.parametrizations.weight_norm(nn.Linear(5, 4))
+    theirs.weight = weight
+    with torch.no_grad():
+        theirs.bias.zero_()
+    x = torch.randn(3, 5)
+    torch.testing.assert_close(ours(x), theirs(x))
+    ours(x).sum().backward()
+    theirs(x).sum().backward()
+    original = theirs.parametrizations.weight
+    torch.testing.assert_close(ours.weight_g.grad, original.original0.grad)
+    torch.testing.assert_close(ours.weight_v.grad, original.original1.grad)
+
+
+def test_dropout_has_its_rate_and_rescales() -> None:
+    layer = LaneDropout()
+    layer.rate.fill_(0.3)
+    x = torch.ones(400, 500)
+    out = layer(x)
+    assert (out == 0).float().mean().item() == pytest.approx(0.3, abs=0.005)
+    assert out.max().item() == pytest.approx(1 / 0.7)
+    assert torch.equal(layer(x), out)
+    layer.key.fill_(1)
+    assert not torch.equal(layer(x), out)
+    layer.eval()
+    assert torch.equal(layer(x), x)
+
+
+def test_the_linear_model_has_no_hidden_layer() -> None:
+    module = Mlp(4, 2, (), activation="relu", normalization="none", groups=1)
+    assert [p.shape for p in module.parameters()] == [torch.Size([2, 4]), torch.Size([2])]
+    runs = train([recipe(depth=0)], [1], data(), protocol())
+    assert runs[0].curve["log_loss"][-1] < runs[0].curve["log_loss"][0]
