@@ -96,12 +96,12 @@ def result(found: Mapping[str, Any]) -> RenderableType:
     ]
     if found.get("ablation"):
         parts += [ablation(found["ablation"], metric)]
-    rows = found["rows"]
+    rows, training = found["rows"], found["utilization"].get("training", 0)
     parts.append(
         Text(
             f"Rows: {rows['train']} train, {rows['valid']} validation, {rows['test']} test (locked; {rows['duplicates']} "
             f"duplicates kept on one side). Wall time {seconds(found['wall_seconds'])}, of which finalists "
-            f"{seconds(found['finalizing_seconds'])}; training was {found['utilization'].get('training', 0):.0%} of the search.",
+            f"{seconds(found['finalizing_seconds'])}; the search spent {training:.0%} of its time in training.",
             style="dim",
         )
     )

@@ -30,11 +30,11 @@ class Space(Frozen):
     l1: Annotated[Domain | None, Setting(
         group="penalties", kind="float", low=0.0, high=10.0, neutral=0.0, off=True, regularizer=True,
         search=Range(low=1e-6, high=1e-2, log=True, off=True),
-        doc="λ of the L1 penalty λ·Σ|w| in the loss; weights only. With l2: elastic net.")] = None
+        doc="λ of the L1 penalty λ·‖w‖₁ in the loss; weights only. With l2: elastic net.")] = None
     l2: Annotated[Domain | None, Setting(
         group="penalties", kind="float", low=0.0, high=10.0, neutral=0.0, off=True, regularizer=True,
         search=Fixed(value=OFF),
-        doc="λ of the L2 penalty λ/2·Σw² in the loss (gradient λ·w, as torch.optim's coupled weight_decay); weights only.",
+        doc="λ of the L2 penalty λ/2·‖w‖² in the loss (gradient λ·w, as torch.optim's coupled weight_decay); weights only.",
     )] = None
     weight_decay: Annotated[Domain | None, Setting(
         group="penalties", kind="float", low=0.0, high=1000.0, neutral=0.0, off=True, regularizer=True,

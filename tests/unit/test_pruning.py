@@ -18,17 +18,17 @@ def spec(pruner: Any, metric: str) -> StudySpec:
     return StudySpec.model_validate(raw).resolved("regression")
 
 
-def by_optuna(pruner: BasePruner, finished: list[list[float]], running: np.ndarray, epoch: int, direction: str) -> set[int]:
+def by_optuna(pruner: BasePruner, finished: list[list[float]], running: np.ndarray, epoch: int, sign: float) -> set[int]:
     """Which of ``running`` (trials, epochs) Optuna prunes at ``epoch``, each judged after all others had reported.
 
     Optuna's judgement is asked for every trial in a study of its own, in which that trial reports last.
     """
     pruned = set()
     for last in range(len(running)):
-        study = optuna.create_study(direction=direction, pruner=pruner)
+        study = optuna.create_study(direction="minimize" if sign > 0 else "maximize", pruner=pruner)
         for curve in finished:
-            trial = optuna.trial.create_trial(value=curve[-1], intermediate_values=dict(enumerate(curve, start=1)))
-            study.add_trial(trial)
+            values = dict(enumerate(curve, start=1))
+            study.add_trial(optuna.trial.create_trial(value=curve[-1], intermediate_values=values))
         order = [number for number in range(len(running)) if number != last] + [last]
         for number in order:
             trial = study.ask()
@@ -59,9 +59,8 @@ def test_median_is_optunas(metric: str, sign: float, seed: int) -> None:
     for curve in finished:
         judge.remember(curve, complete=True, judged_here=False)
     theirs = optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=3)
-    direction = "minimize" if sign > 0 else "maximize"
     for epoch in (1, 3, 6):
-        assert judge.judge(standings(running, epoch, sign)) == by_optuna(theirs, finished, running, epoch, direction)
+        assert judge.judge(standings(running, epoch, sign)) == by_optuna(theirs, finished, running, epoch, sign)
 
 
 def test_median_waits_for_enough_completed_trials() -> None:
@@ -82,8 +81,7 @@ def test_the_first_rung_is_optunas(metric: str, sign: float, seed: int) -> None:
     judge = make_judge(spec({"name": "successive_halving", "min_epochs": 2, "reduction_factor": 3}, metric))
     assert judge.judge(standings(running, 1, sign)) == set()
     theirs = optuna.pruners.SuccessiveHalvingPruner(min_resource=2, reduction_factor=3)
-    direction = "minimize" if sign > 0 else "maximize"
-    assert judge.judge(standings(running, 2, sign)) == by_optuna(theirs, [], running, 2, direction)
+    assert judge.judge(standings(running, 2, sign)) == by_optuna(theirs, [], running, 2, sign)
 
 
 def test_halving_in_lock_step_keeps_a_third_at_every_rung() -> None:

@@ -8,6 +8,7 @@ import optuna
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
+from service.sampling import _rank
 from service.search import Search, distributions, recipe
 from service.spec import StudySpec
 
@@ -127,8 +128,6 @@ def test_proposals_that_were_not_used_leave_no_running_trial() -> None:
 
 @pytest.mark.parametrize("direction", ["rmse", "r2"])
 def test_good_trials_are_those_of_the_right_end(direction: str) -> None:
-    from service.sampling import _rank  # the order is the one thing a wrong sign would hide in
-
     study = optuna.study.StudyDirection.MINIMIZE if direction == "rmse" else optuna.study.StudyDirection.MAXIMIZE
     trials = [optuna.trial.create_trial(value=value) for value in (1.0, 2.0)]
     first = min(trials, key=lambda trial: _rank(trial, study))

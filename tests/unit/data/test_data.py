@@ -244,7 +244,7 @@ def test_nothing_of_test_or_validation_rows_reaches_training(tmp_path: Path) -> 
     made = table(tmp_path)
     parts = split(made)
     before = prepare(made, parts, 0)
-    train, valid = parts.folds[0]
+    _, valid = parts.folds[0]
     spoiled = made.features.copy()
     others = np.concatenate([valid, parts.test])
     spoiled.loc[others, "income"] = 1e6

@@ -75,7 +75,7 @@ def test_classification_metrics_are_scikit_learns() -> None:
     out = rng.normal(size=(k, m, c)).astype(np.float32)
     target = rng.integers(0, 3, size=(k, m))
     mask = (rng.random((k, m)) < 0.8).astype(np.float32)
-    ours = evaluate("classification", *map(torch.from_numpy, (out, target, mask)), torch.ones(k))
+    ours = evaluate("classification", torch.from_numpy(out), torch.from_numpy(target), torch.from_numpy(mask), torch.ones(k))
     for lane in range(k):
         rows = mask[lane] > 0
         truth, guess = target[lane][rows], out[lane][rows].argmax(1)
