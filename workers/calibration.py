@@ -10,6 +10,7 @@ import hashlib
 import json
 import logging
 import time
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -27,19 +28,28 @@ _ENOUGH_GAIN = 1.05
 log = logging.getLogger(__name__)
 
 
-def lanes_for(key: StackKey, recipe: Recipe, data: DeviceData, most: int, cache: Path) -> int:
+@dataclass(frozen=True)
+class Calibration:
+    """A good number of lanes for a stack, and its lane-updates per second when run eagerly."""
+
+    lanes: int
+    rate: float
+
+
+def calibrate(key: StackKey, recipe: Recipe, data: DeviceData, most: int, cache: Path) -> Calibration:
     """The number of lanes, at most ``most``, with the highest throughput on this device, as measured now or before."""
     path = cache / f"lanes-{_fingerprint(key, data, most)}.json"
     if path.exists():
-        return int(json.loads(path.read_text())["lanes"])
+        return Calibration(**json.loads(path.read_text()))
     measured = measure(key, recipe, data, most)
     lanes = choose(measured)
+    found = Calibration(lanes, measured[lanes])
     cache.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(f".{time.monotonic_ns()}")
-    temporary.write_text(json.dumps({"lanes": lanes, "updates_per_second": measured}))
+    temporary.write_text(json.dumps(asdict(found)))
     temporary.replace(path)
     log.info("calibrated", extra={"lanes": lanes, "lane_updates_per_second": round(measured[lanes])})
-    return lanes
+    return found
 
 
 def measure(key: StackKey, recipe: Recipe, data: DeviceData, most: int) -> dict[int, float]:

@@ -141,7 +141,7 @@ class Finalizer:
     def _train_stack(self, runner: StackRunner, pairs: Sequence[tuple[Candidate, Run]]) -> None:
         owner = {id(run): candidate for candidate, run in pairs}
         runner.add([run for _, run in pairs])
-        while runner.runs:
+        while runner.wanted_lanes:
             self._alive()
             for run in runner.epoch():
                 if run.ending:

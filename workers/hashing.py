@@ -31,6 +31,15 @@ def combine(key: Tensor, value: Tensor | int) -> Tensor:
     return mix(key * 31 + value * _GOLDEN)
 
 
+def draw(key: Tensor, counter: Tensor) -> Tensor:
+    """Scrambled int32 bits for every ``counter`` under a ``key`` that `combine` has made.
+
+    Nothing is computed from the key alone: in a compiled loop that would be scalar C++, where an overflow is undefined,
+    while vector instructions wrap.
+    """
+    return mix(key ^ (counter * _GOLDEN))
+
+
 def uniform(bits: Tensor) -> Tensor:
     """Turn scrambled int32 bits into float32 in [0, 1), in steps of 2⁻²⁴."""
     return (bits & 0xFFFFFF).to(torch.float32) * (1.0 / (1 << 24))
@@ -46,8 +55,8 @@ def permutations(keys: Tensor, n: int) -> Tensor:
     Returns:
         (k, n) int64; each row is a permutation of 0 … n−1.
     """
-    draws = combine(keys[:, None], torch.arange(n, dtype=torch.int32, device=keys.device)[None])
-    return torch.argsort(draws, dim=1, stable=True)
+    bits = draw(keys[:, None], torch.arange(n, dtype=torch.int32, device=keys.device)[None])
+    return torch.argsort(bits, dim=1, stable=True)
 
 
 def _shift_right(x: Tensor, bits: int) -> Tensor:

@@ -22,8 +22,9 @@ from service.search import Search, recipe
 from service.spec import SETTINGS, StudySpec
 from service.store import Store
 from service.store.records import SEARCHED, AskedTrial, Lease, Proposal, Report, TrialResult
-from workers.calibration import lanes_for
+from workers.calibration import calibrate
 from workers.recorder import Recorder
+from workers.stack import compiling
 from workers.stack.device import DeviceData
 from workers.stack.stack import StackKey
 from workers.timing import Timer
@@ -34,6 +35,8 @@ log = logging.getLogger(__name__)
 MIN_IN_FLIGHT = 8
 GENERATIONS = 5
 """A study is searched in at least so many generations, however many lanes the device could train at once."""
+EXPECTED_SHARE = 0.5
+"""Share of the largest possible number of epochs that a study is expected to train, the rest being pruned or converged."""
 _ASK_AGAIN_SECONDS = 0.5
 
 
@@ -69,6 +72,7 @@ class Session:
         self._seen = 0
         self._own: set[int] = set()
         self._capacity: int | None = None
+        self._fixed_lanes: int | None = None
         self._dry_since: float | None = None
         self.timer = Timer()
         self.recorder = Recorder(store, lease, lease_seconds=environment.lease_seconds)
@@ -96,7 +100,7 @@ class Session:
                 if not self._trials and not self._wait_for_work():
                     break
                 for runner in list(self._runners.values()):
-                    if runner.runs:
+                    if runner.wanted_lanes:
                         self._advance(runner)
             self.recorder.flush()
         finally:
@@ -128,11 +132,14 @@ class Session:
 
     def _refill(self) -> None:
         """Fill idle lanes: first with trials that wait to be run again, then with new ones."""
-        wanted = (self._lanes_to_fill() - self.lanes) // self._data.folds
+        in_flight = sum(runner.wanted_lanes for runner in self._runners.values())
+        wanted = (self._lanes_to_fill() - in_flight) // self._data.folds
         if wanted <= 0 or (self._dry_since is not None and time.monotonic() - self._dry_since < _ASK_AGAIN_SECONDS):
             return
         trials = self._next_trials(wanted)
         self._dry_since = time.monotonic() if len(trials) < wanted else None
+        for runner in self._runners.values():
+            runner.last_call = self._dry_since is not None
         by_key: dict[StackKey, list[Run]] = {}
         for trial in trials:
             self._trials[trial.id] = trial
@@ -140,7 +147,7 @@ class Session:
             by_key.setdefault(self._key(run), []).append(run)
         for key, runs in by_key.items():
             if key not in self._runners:
-                self._runners[key] = StackRunner(key, self._data)
+                self._runners[key] = StackRunner(key, self._data, fixed_lanes=self._fixed_lanes)
             self._runners[key].add(runs)
 
     def _next_trials(self, wanted: int) -> list[AskedTrial]:
@@ -173,9 +180,23 @@ class Session:
             key = StackKey.of(typical, self._data.inputs, self._data.outputs)
             most = max(MIN_IN_FLIGHT, self._spec.budget.trials // GENERATIONS) * self._data.folds
             with self.timer.section("calibration"):
-                lanes = lanes_for(key, typical, self._data, most, self._environment.cache)
-            self._capacity = max(self._data.folds, min(lanes * self._stack_keys(), most))
+                found = calibrate(key, typical, self._data, most, self._environment.cache)
+            self._capacity = max(self._data.folds, min(found.lanes * self._stack_keys(), most))
+            self._fixed_lanes = self._compiled_lanes(found.rate, self._capacity)
         return self._capacity
+
+    def _compiled_lanes(self, rate: float, capacity: int) -> int | None:
+        """Lanes of a compiled stack, a power of two; None where compiling does not pay for the work of one key."""
+        budget, keys = self._spec.budget, self._stack_keys()
+        updates = -(-self._data.train_rows // min(self._smallest_batch(), self._data.train_rows))
+        work = (budget.trials - self._seen) * self._data.folds * budget.epochs * updates * EXPECTED_SHARE / keys
+        if not (compiling.pays(work, rate) and compiling.available(self._data.device.type)):
+            return None
+        return 1 << max(0, math.ceil(math.log2(max(1, capacity // keys))))
+
+    def _smallest_batch(self) -> int:
+        domain = self._spec.domains["batch_size"]
+        return int(min(map(float, getattr(domain, "choices", None) or [getattr(domain, "value", 128)])))
 
     def _stack_keys(self) -> int:
         """How many stacks a study has at once at most: the choices of normalization, optimizer, batch size and shape."""

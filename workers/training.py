@@ -8,6 +8,7 @@ spent, or when its loss is not finite; whoever calls `StackRunner.epoch` may als
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -21,6 +22,9 @@ from workers.metrics import NAMES
 from workers.stack.device import DeviceData
 from workers.stack.schedules import LaneSchedule
 from workers.stack.stack import Stack, StackKey
+
+TAIL = 4
+"""A compiled stack with less than a TAIL-th of its lanes in use is slower than an eager one of just these lanes."""
 
 Ending = Literal["converged", "epochs", "not_finite"]
 
@@ -108,15 +112,21 @@ class Run:
 
 
 class StackRunner:
-    """Runs of one stack key: lanes are filled, trained together, dropped as soon as their run is over.
+    """Runs of one stack key: lanes are filled, trained together, freed as soon as their run is over.
 
-    ``sizes`` maps the number of lanes needed to the stack's k: the identity when eager, a few fixed sizes when compiled.
+    An eager stack always has as many lanes as its runs need. A compiled one has ``fixed_lanes``, for which its program was
+    made: runs beyond them wait for a free lane, and lanes without a run are computed in vain. When only a few runs are
+    left, they go on in an eager stack of their own size.
     """
 
-    def __init__(self, key: StackKey, data: DeviceData) -> None:
-        self.stack = Stack(key, data)
+    def __init__(self, key: StackKey, data: DeviceData, *, fixed_lanes: int | None = None) -> None:
+        self.stack = Stack(key, data, compile_update=fixed_lanes is not None)
+        self._fixed = fixed_lanes
         self.runs: list[Run] = []
+        self.waiting: deque[Run] = deque()
         self._owner: list[Run | None] = []
+        self.last_call = False
+        """Set by the caller when no further runs will come."""
         self.lane_epochs = 0
         self.computed_lane_epochs = 0
 
@@ -125,13 +135,32 @@ class StackRunner:
         """Lanes in use."""
         return sum(run.lanes for run in self.runs)
 
+    @property
+    def wanted_lanes(self) -> int:
+        """Lanes in use, and those that waiting runs will need."""
+        return self.lanes + sum(run.lanes for run in self.waiting)
+
     def add(self, runs: Sequence[Run]) -> None:
-        """Start new runs on idle lanes, making room where needed."""
-        if not runs:
-            return
-        self._make_room(sum(run.lanes for run in runs))
+        """Hand over new runs; they start with the next epoch, or when lanes are free."""
+        self.waiting.extend(runs)
+
+    def _admit(self) -> None:
+        """Give lanes to waiting runs, first come first served."""
+        admitted: list[Run] = []
+        if self._fixed and self.last_call and self.wanted_lanes <= self._fixed // TAIL:
+            self.stack.run_eagerly()
+            self._fixed = None
+        room = math.inf if self._fixed is None else self._fixed - self.lanes
+        while self.waiting and self.waiting[0].lanes <= room:
+            admitted.append(self.waiting.popleft())
+            room -= admitted[-1].lanes
+        needed = self.lanes + sum(run.lanes for run in admitted)
+        if self._fixed is None:
+            self._resize(needed)
+        elif len(self._owner) != self._fixed:
+            self._resize(self._fixed)
         idle = iter([lane for lane, owner in enumerate(self._owner) if owner is None])
-        for run in runs:
+        for run in admitted:
             for fold, seed in run.fold_seeds:
                 lane = next(idle)
                 self.stack.load(lane, run.recipe, seed=seed, fold=fold)
@@ -149,7 +178,7 @@ class StackRunner:
         Returns:
             The runs in order of arrival, each with one more point on its curve, and ``ending`` set where it is over.
         """
-        self._shrink()
+        self._admit()
         rates = np.zeros((self.stack.lanes, self.stack.updates), dtype=np.float32)
         for lane, owner in enumerate(self._owner):
             if owner is not None:
@@ -177,15 +206,9 @@ class StackRunner:
         """The kept weights of each of a run's lanes; valid until the run is removed."""
         return [self.stack.best(lane) for lane in self.lanes_of(run)]
 
-    def _make_room(self, wanted: int) -> None:
-        if self.lanes + wanted > len(self._owner):
-            self._resize(self.lanes + wanted)
-
-    def _shrink(self) -> None:
-        if self.lanes < len(self._owner):
-            self._resize(self.lanes)
-
     def _resize(self, k: int) -> None:
+        if k == len(self._owner):
+            return
         keep = [lane for lane, owner in enumerate(self._owner) if owner is not None]
         self.stack.resize(keep, k)
         kept = [self._owner[lane] for lane in keep]

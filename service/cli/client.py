@@ -61,6 +61,10 @@ class Client:
                 timeout=None,
             )
 
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
     def wait_until_ready(self, seconds: float) -> None:
         """Return once the service answers /readyz."""
         give_up = time.monotonic() + seconds

@@ -69,7 +69,10 @@ def running(settings: Settings, console: Console, workers: int | None) -> Iterat
         count = len(devices) if workers is None else workers
         for index in range(count):
             supervisor.add(f"worker-{index}", "workers", "--device", devices[index % len(devices)])
-        yield supervisor, client
+        try:
+            yield supervisor, client
+        finally:
+            client.close()
 
 
 def _wait(log: Path, supervisor: Supervisor, client: Client) -> None:

@@ -64,6 +64,7 @@ class Service:
 
     def stop(self) -> int:
         """Ctrl-C, and the exit code."""
+        self.client.close()
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGINT)
         return self.process.wait(timeout=60)

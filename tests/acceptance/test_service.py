@@ -122,11 +122,11 @@ def test_the_dashboard_shows_the_study(service: Service, study: dict[str, Any], 
     expect(page.get_by_role("link", name="acceptance").first).to_be_visible()
     page.goto(service.url + study["links"]["dashboard"])
     expect(page.get_by_text("acceptance").first).to_be_visible()
+    expect(page.get_by_text("rmse").first).to_be_visible()
     page.goto(f"{service.url}{study['links']['dashboard']}/note")
     expect(page.get_by_text("Objective: validation").first).to_be_visible()
-    page.goto(f"{service.url}{study['links']['dashboard']}/trialList?numbers={study['best']['number']}")
+    page.goto(f"{service.url}{study['links']['dashboard']}/trials?numbers={study['best']['number']}")
     expect(page.get_by_text("stop_reason").first).to_be_visible()
-    expect(page.get_by_text("rmse").first).to_be_visible()
 
 
 @pytest.mark.browser

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from workers.hashing import combine, uniform
+from workers.hashing import draw, uniform
 
 
 class LaneDropout(nn.Module):
@@ -35,7 +35,7 @@ class LaneDropout(nn.Module):
         if not self.training:
             return x
         element = torch.arange(x.numel(), dtype=torch.int32, device=x.device).view(x.shape)
-        keep = uniform(combine(self.key, element)) >= self.rate
+        keep = uniform(draw(self.key, element)) >= self.rate
         return x * keep / (1.0 - self.rate)
 
 

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
-from workers.hashing import combine
 from workers.models import ModelShape, build_model
 from workers.models.layers import LaneDropout
 
@@ -78,7 +77,7 @@ class FlatModel:
             weights: (k, P).
             stats: (k, Q).
             rates: (k, L) dropout rates.
-            keys: (k,) int32, each lane's key of this update.
+            keys: (k, L) int32, each lane's key of this update for every dropout layer.
             x: (k, b, ...), or (b, ...) if ``shared`` by all lanes.
 
         Returns:
@@ -86,12 +85,12 @@ class FlatModel:
         """
         return vmap(self._one, in_dims=(0, 0, 0, 0, None if shared else 0))(weights, stats, rates, keys, x)
 
-    def _one(self, row: Tensor, stats: Tensor, rates: Tensor, key: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    def _one(self, row: Tensor, stats: Tensor, rates: Tensor, keys: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
         buffers = {name: value.clone() for name, value in self._buffers(stats).items()}
         hyper: dict[str, Tensor] = {}
         for index, name in enumerate(self._dropouts):
             hyper[f"{name}.rate"] = rates[index]
-            hyper[f"{name}.key"] = combine(key, index + 1)
+            hyper[f"{name}.key"] = keys[index]
         out = functional_call(self.module, {**self._parameters(row), **buffers, **hyper}, (x,))
         # Batch normalization has updated its clones in place: they are this pass's result.
         updated = torch.cat([value.flatten() for value in buffers.values()]) if buffers else stats

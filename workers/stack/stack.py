@@ -7,7 +7,8 @@ Not thread-safe.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,11 +20,15 @@ from service.spec import Recipe
 from workers.hashing import combine, permutations
 from workers.metrics import evaluate
 from workers.models import ModelShape, initialize
+from workers.stack.compiling import compiled
 from workers.stack.device import DeviceData
 from workers.stack.flat import FlatModel
 from workers.stack.optimizers import MOMENTS
-from workers.stack.update import LaneHyper, LaneState, Update
+from workers.stack.update import LaneHyper, LaneState, Update, dropout_keys
 
+log = logging.getLogger(__name__)
+
+CHECKED_UPDATES = 2
 _ORDER = 0x5EED
 _EVALUATION_ELEMENTS = 1 << 24
 """Activations of one layer that an evaluation may hold at once (64 MiB)."""
@@ -47,17 +52,28 @@ class StackKey:
 class Stack:
     """k lanes of one `StackKey` on one device's data."""
 
-    def __init__(self, key: StackKey, data: DeviceData) -> None:
+    def __init__(self, key: StackKey, data: DeviceData, *, compile_update: bool = False) -> None:
         self.key = key
         self.data = data
         self.model = FlatModel(key.shape, data.device)
-        self.update = Update(self.model, key.optimizer, data.task)
+        self.update: Callable[..., Tensor] = Update(self.model, key.optimizer, data.task)
+        self._forward = self.model.forward
+        if compile_update:
+            self.update = compiled(self.update, data.device)
+            self._forward = compiled(self._forward, data.device)
+        self._unchecked = CHECKED_UPDATES if compile_update else 0
         self.updates = -(-data.train_rows // key.batch_size)
         self.batch = -(-data.train_rows // self.updates)
         self.state = self._idle_state(0)
         self.hyper = LaneHyper.zeros(0, key.shape.dropouts, data.device)
         self.folds = torch.zeros(0, dtype=torch.int64, device=data.device)
         self.best_weights, self.best_stats = self.state.weights.clone(), self.state.stats.clone()
+
+    def run_eagerly(self) -> None:
+        """Use the update and the evaluation as they are written, for any number of lanes."""
+        self.update = Update(self.model, self.key.optimizer, self.data.task)
+        self._forward = self.model.forward
+        self._unchecked = 0
 
     @property
     def lanes(self) -> int:
@@ -113,10 +129,27 @@ class Stack:
         lr = torch.from_numpy(np.ascontiguousarray(rates.T)).to(self.data.device)
         batches = self._batches()
         total = torch.zeros(self.lanes, device=self.data.device)
-        for u in range(min(updates, self.updates)):
+        updates = min(updates, self.updates)
+        steps = torch.arange(updates, dtype=torch.int32, device=self.data.device)[:, None] + self.state.updates
+        keys = dropout_keys(self.hyper.seed, steps, self.key.shape.dropouts)
+        for u in range(updates):
             rows = batches[:, u * self.batch : (u + 1) * self.batch]
-            total += self.update(self.state, self.hyper, lr[u], self.data.x[rows], self.data.y[rows])
+            total += self._step(lr[u], keys[u], self.data.x[rows], self.data.y[rows])
         return total / updates
+
+    def _step(self, lr: Tensor, keys: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        """One update; the first ones of a compiled stack are checked against the eager ones."""
+        if self._unchecked == 0:
+            return self.update(self.state, self.hyper, lr, keys, x, y)
+        self._unchecked -= 1
+        before = self.state.copy()
+        losses = self.update(self.state, self.hyper, lr, keys, x, y)
+        expected = Update(self.model, self.key.optimizer, self.data.task)(before, self.hyper, lr, keys, x, y)
+        if not torch.allclose(losses, expected, rtol=1e-3, atol=1e-4, equal_nan=True):
+            log.warning("the compiled update is wrong on this machine; the stack is trained without torch.compile")
+            self.state, losses = before, expected
+            self.run_eagerly()
+        return losses
 
     @torch.no_grad()
     def evaluate(self) -> Tensor:
@@ -132,13 +165,13 @@ class Stack:
         k = weights.shape[0]
         widest = max((self.key.shape.inputs, *self.key.shape.widths))
         chunk = max(1, _EVALUATION_ELEMENTS // max(1, k * widest))
-        keys = torch.zeros(k, dtype=torch.int32, device=self.data.device)
+        keys = torch.zeros(k, self.key.shape.dropouts, dtype=torch.int32, device=self.data.device)
         shared = self.data.folds == 1
         parts = []
         for start in range(0, rows.shape[1], chunk):
             part = rows[:, start : start + chunk]
             x = self.data.x[part[0] if shared else part]
-            parts.append(self.model.forward(weights, stats, self.hyper.dropout[:k], keys, x, shared=shared)[0])
+            parts.append(self._forward(weights, stats, self.hyper.dropout[:k], keys, x, shared=shared)[0])
         return torch.cat(parts, dim=1)
 
     def keep_best(self, improved: Sequence[bool]) -> None:

@@ -54,6 +54,10 @@ class LaneState:
     stats: Tensor
     updates: Tensor
 
+    def copy(self) -> LaneState:
+        """The same state in memory of its own."""
+        return LaneState(*(value.clone() for value in vars(self).values()))
+
     def select(self, lanes: Tensor) -> LaneState:
         """The rows of the named lanes, in that order."""
         return LaneState(self.weights[lanes], self.moments[:, lanes], self.stats[lanes], self.updates[lanes])
@@ -72,6 +76,21 @@ def _squared_error(out: Tensor, target: Tensor) -> Tensor:
     return (out.squeeze(-1) - target).square()
 
 
+def dropout_keys(seeds: Tensor, updates: Tensor, layers: int) -> Tensor:
+    """The key of every lane's dropout masks, for each update and layer.
+
+    Args:
+        seeds: (k,) int32, the lanes' own.
+        updates: (u, k) int32, how many updates each lane has behind it.
+        layers: L, the number of dropout layers.
+
+    Returns:
+        (u, k, L) int32.
+    """
+    layer = torch.arange(1, layers + 1, dtype=torch.int32, device=seeds.device)
+    return combine(combine(seeds, updates)[:, :, None], layer)
+
+
 class Update:
     """One optimizer update of every lane, in place. Holds no lane state of its own."""
 
@@ -81,9 +100,19 @@ class Update:
         self.penalized = model.penalty_mask()
         self.loss = example_loss(task)
 
-    def __call__(self, state: LaneState, hyper: LaneHyper, lr: Tensor, x: Tensor, y: Tensor) -> Tensor:
-        """Train every lane on its own batch ``x (k, b, ...)``, ``y (k, b)`` at ``lr (k,)``; returns the losses (k,)."""
-        gradient, (losses, stats) = self._gradient(state, hyper, x, y)
+    def __call__(self, state: LaneState, hyper: LaneHyper, lr: Tensor, keys: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        """Train every lane on its own batch ``x (k, b, ...)``, ``y (k, b)``.
+
+        Args:
+            state, hyper: Of k lanes; the state is changed in place.
+            lr: (k,) learning rates of this update.
+            keys: (k, L) int32 keys of the dropout masks (see `dropout_keys`).
+            x, y: The batches.
+
+        Returns:
+            (k,) losses in front of the update.
+        """
+        gradient, (losses, stats) = self._gradient(state, hyper, keys, x, y)
         with torch.no_grad():
             state.stats.copy_(stats)
             state.updates.add_(1)
@@ -93,9 +122,9 @@ class Update:
             self._step(state, gradient, hyper, lr[:, None])
         return losses
 
-    def _gradient(self, state: LaneState, hyper: LaneHyper, x: Tensor, y: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        keys = combine(hyper.seed, state.updates)
-
+    def _gradient(
+        self, state: LaneState, hyper: LaneHyper, keys: Tensor, x: Tensor, y: Tensor
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         def total(weights: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
             out, stats = self.model.forward(weights, state.stats, hyper.dropout, keys, x)
             losses = self.loss(out, y).mean(1)

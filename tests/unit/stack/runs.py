@@ -52,7 +52,7 @@ def train(settings: list[Recipe], seeds: list[int], on: DeviceData, how: Protoco
     stack = runner(settings[0], on)
     runs = [Run(i, setting, ((0, seed),), how) for i, (setting, seed) in enumerate(zip(settings, seeds, strict=True))]
     stack.add(runs)
-    while stack.runs:
+    while stack.wanted_lanes:
         for run in stack.epoch():
             if run.ending:
                 stack.remove(run)

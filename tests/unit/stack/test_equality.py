@@ -143,7 +143,7 @@ def test_a_lane_is_plain_pytorch(normalization: str, optimizer: str, task: str) 
     (ours,) = stack.best_weights(run)
     for name, value in module.state_dict().items():
         if "num_batches_tracked" not in name:
-            np.testing.assert_allclose(ours[name], value, rtol=1e-3, atol=1e-4, err_msg=name)
+            np.testing.assert_allclose(ours[name], value, rtol=5e-3, atol=5e-4, err_msg=name)
 
 
 def test_lanes_come_and_go_without_touching_others() -> None:

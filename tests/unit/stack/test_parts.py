@@ -12,7 +12,7 @@ from sklearn import metrics as reference
 
 from service.spec import Recipe
 from workers.calibration import choose
-from workers.hashing import combine, mix, permutations, uniform
+from workers.hashing import combine, draw, mix, permutations, uniform
 from workers.metrics import NAMES, evaluate
 from workers.stack.schedules import LaneSchedule
 
@@ -117,7 +117,8 @@ def test_regression_metrics_are_scikit_learns_in_the_targets_unit() -> None:
 
 def test_the_hash_is_uniform_and_its_inputs_are_independent() -> None:
     keys = torch.arange(200, dtype=torch.int32)
-    draws = uniform(combine(keys[:, None], torch.arange(500, dtype=torch.int32)[None])).numpy()
+    mixed = combine(keys, 7)
+    draws = uniform(draw(mixed[:, None], torch.arange(500, dtype=torch.int32)[None])).numpy()
     assert stats.kstest(draws.ravel(), "uniform").pvalue > 0.001
     assert abs(np.corrcoef(draws[:-1].ravel(), draws[1:].ravel())[0, 1]) < 0.02
     assert abs(np.corrcoef(draws[:, :-1].ravel(), draws[:, 1:].ravel())[0, 1]) < 0.02
@@ -132,11 +133,12 @@ def test_the_hash_is_a_bijection_with_avalanche() -> None:
 
 
 def test_permutations_are_permutations_and_uniform() -> None:
-    orders = permutations(torch.arange(2000, dtype=torch.int32), 5)
+    keys = combine(torch.arange(2000, dtype=torch.int32), 1)
+    orders = permutations(keys, 5)
     assert torch.equal(orders.sort(1).values, torch.arange(5).expand(2000, 5))
     counts = np.bincount(orders[:, 0].numpy(), minlength=5)
     assert stats.chisquare(counts).pvalue > 0.001
-    assert torch.equal(orders, permutations(torch.arange(2000, dtype=torch.int32), 5))
+    assert torch.equal(orders, permutations(keys, 5))
 
 
 def test_the_smallest_stack_that_is_nearly_the_fastest_is_chosen() -> None:

@@ -1,0 +1,67 @@
+"""The compiled update is the eager one; when it is used, and what becomes of its last runs."""
+
+from __future__ import annotations
+
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+from tests.unit.stack.runs import data, protocol, recipe
+from tests.unit.stack.test_equality import eight
+from workers.stack import compiling
+from workers.stack.stack import StackKey
+from workers.training import Run, StackRunner
+
+
+def test_compiled_runs_have_the_curves_of_eager_ones() -> None:
+    """Eleven runs on eight compiled lanes: three wait, and the last ones end in an eager stack."""
+    settings = [*eight(normalization="batch"), *eight(normalization="batch")[:3]]
+    on, how = data(), protocol(epochs=4)
+    key = StackKey.of(settings[0], on.inputs, on.outputs)
+
+    def curves(fixed_lanes: int | None) -> tuple[list[list[float]], list[int]]:
+        torch._dynamo.reset()
+        runner = StackRunner(key, on, fixed_lanes=fixed_lanes)
+        runs = [Run(i, setting, ((0, 100 + i),), how) for i, setting in enumerate(settings)]
+        runner.add(runs)
+        lanes = []
+        while runner.wanted_lanes:
+            runner.last_call = not runner.waiting
+            for run in runner.epoch():
+                # One run stays a while longer alone, for the tail.
+                if run.ending and not (run is runs[-1] and len(runner.runs) > 1):
+                    runner.remove(run)
+            lanes.append(runner.stack.lanes)
+        return [run.curve["loss"][:4] for run in runs], lanes
+
+    eager, eager_lanes = curves(None)
+    compiled, compiled_lanes = curves(8)
+    assert eager_lanes[0] == 11
+    assert set(compiled_lanes) <= {8, 3, 2, 1}
+    assert compiled_lanes[0] == 8
+    np.testing.assert_allclose(compiled, eager, rtol=5e-4, atol=5e-5)
+
+
+def test_compiling_pays_for_long_work_only() -> None:
+    assert compiling.pays(lane_updates=1e6, lane_updates_per_second=1000)
+    assert not compiling.pays(lane_updates=1e4, lane_updates_per_second=1000)
+
+
+def test_without_a_compiler_stacks_stay_eager(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    compiling.available.cache_clear()
+    assert not compiling.available("cpu")
+    assert not compiling.available("cpu")
+    compiling.available.cache_clear()
+    assert [record.message for record in caplog.records if "no C++ compiler" in record.message] != []
+    assert len(caplog.records) == 1
+
+
+def test_occupancy_counts_idle_lanes() -> None:
+    on, how = data(), protocol(epochs=2)
+    runner = StackRunner(StackKey.of(recipe(), on.inputs, on.outputs), on)
+    runner.add([Run(i, recipe(), ((0, i),), how) for i in range(3)])
+    runner.epoch()
+    assert (runner.lane_epochs, runner.computed_lane_epochs) == (3, 3)

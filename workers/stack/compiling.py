@@ -1,0 +1,48 @@
+"""The update and the evaluation through `torch.compile`, where the work to come pays for the compilation.
+
+Compiled, the whole update is one program, several times faster than the same code run eagerly. It has to be compiled for
+every stack key and every number of lanes, so compiled stacks keep one number of lanes. The compiler's own disk cache makes
+the second time cheaper.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import shutil
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+import torch
+
+log = logging.getLogger(__name__)
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+ASSUMED_GAIN = 2.5
+ASSUMED_SECONDS = 25.0
+"""What a compilation brings and costs, when deciding. Fixed, so that a repeated search decides the same."""
+
+
+def pays(lane_updates: float, lane_updates_per_second: float) -> bool:
+    """Whether so much work for one stack key, at so much a second when eager, is worth a compilation."""
+    eager = lane_updates / lane_updates_per_second
+    return eager - eager / ASSUMED_GAIN > ASSUMED_SECONDS
+
+
+@functools.cache
+def available(device_type: str) -> bool:
+    """Whether a compiler is there for the device; says so once, if not."""
+    if device_type == "cuda" or any(shutil.which(name) for name in ("c++", "g++", "clang++")):
+        return True
+    log.warning("no C++ compiler on this machine: stacks are trained without torch.compile, several times slower")
+    return False
+
+
+def compiled(function: F, device: torch.device) -> F:
+    """The same function as one compiled program, for the shapes it is first called with.
+
+    On CUDA the program is captured as a CUDA graph, which takes the launches away that small networks are bound by.
+    """
+    mode = "reduce-overhead" if device.type == "cuda" else None
+    return cast(F, torch.compile(function, dynamic=False, mode=mode))
