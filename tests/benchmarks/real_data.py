@@ -59,7 +59,7 @@ def main() -> None:
         with running(settings, console, None) as (_, client):
             budget = {"trials": arguments.trials, "epochs": arguments.epochs}
             figures = {name: search(client, arguments.directory / name, budget, console) for name in arguments.names}
-    console.print(f"{save('real_data', figures)}")
+    console.print(f"{save('real_data_' + '_'.join(arguments.names), {'budget': budget, **figures})}")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,98 @@
+"""docker-compose.yml as far as it goes without Docker: the schema, and every container's own command as a process."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from service.cli.client import Client
+from service.cli.supervisor import free_port
+from tests.acceptance.conftest import wait_for
+from tests.acceptance.crash import Postgres
+
+ROOT = Path(__file__).parents[2]
+COMPOSE = ROOT / "docker-compose.yml"
+OURS = ("api", "dashboard", "worker")
+
+
+@pytest.fixture(scope="module")
+def services() -> dict[str, Any]:
+    found: dict[str, Any] = YAML(typ="safe", pure=True).load(COMPOSE.read_text())["services"]
+    return found
+
+
+def test_the_file_is_valid_compose() -> None:
+    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", str(COMPOSE)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_images_are_built_from_what_is_there(services: dict[str, Any]) -> None:
+    for service in services.values():
+        if "build" not in service:
+            continue
+        dockerfile = ROOT / service["build"]["dockerfile"]
+        for line in re.findall(r"^COPY (.+)$", dockerfile.read_text(), re.MULTILINE):
+            for source in line.split()[:-1]:
+                assert (ROOT / source).exists(), f"{dockerfile}: {source}"
+    assert "torch" not in re.sub("#.*", "", (ROOT / "service/Dockerfile").read_text())
+
+
+def test_secrets_come_from_the_environment(services: dict[str, Any]) -> None:
+    assert "${POSTGRES_PASSWORD:?" in services["postgres"]["environment"]["POSTGRES_PASSWORD"]
+    assert "${POSTGRES_PASSWORD:?" in services["worker"]["environment"]["REGSEARCH_DB_URL"]
+
+
+@pytest.fixture
+def running(services: dict[str, Any], tmp_path: Path) -> Iterator[tuple[dict[str, int], dict[str, Any]]]:
+    """The commands of all containers as processes, with their environment; only addresses and paths differ."""
+    postgres = Postgres(tmp_path / "pg")
+    ports = {"8000": free_port(), "8080": free_port()}
+    replaced = {"/data": str(tmp_path), "0.0.0.0": "127.0.0.1", **{port: str(free) for port, free in ports.items()}}
+    processes = []
+    for name in OURS:
+        given = {key: str(value) for key, value in services[name]["environment"].items()}
+        given["REGSEARCH_DB_URL"] = postgres.url
+        for key in ("REGSEARCH_HOME", "REGSEARCH_CACHE", "REGSEARCH_HOST", "REGSEARCH_PORT"):
+            for old, new in replaced.items():
+                given[key] = given.get(key, "").replace(old, new)
+        environment = {**os.environ, **{key: value for key, value in given.items() if value}}
+        program, *arguments = services[name]["command"]
+        found = shutil.which(program, path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+        assert found, program
+        with (tmp_path / f"{name}.log").open("wb") as log:
+            processes.append(subprocess.Popen([found, *arguments], env=environment, stdout=log, stderr=log))
+        if name == "api":  # the others depend on it being healthy
+            client = Client(f"http://127.0.0.1:{ports['8000']}")
+            client.wait_until_ready(60)
+            client.close()
+    yield ports, services
+    for process in processes:
+        process.terminate()
+    for process in processes:
+        assert process.wait(timeout=60) in (0, -signal.SIGTERM)  # uvicorn hands the signal on when it is done
+    postgres.server.cleanup()
+
+
+def test_every_container_does_its_part(running: tuple[dict[str, int], dict[str, Any]]) -> None:
+    ports, services = running
+    client = Client(f"http://127.0.0.1:{ports['8000']}")
+    spec = {"data": {"dataset": "wine"}, "model": {"widths": [8]}, "budget": {"trials": 8, "epochs": 3}}
+    study = client.post("/v1/studies", spec)
+    wait_for(lambda: client.get(f"/v1/studies/{study['id']}")["state"] == "finished")
+    for name, port in (("api", "8000"), ("dashboard", "8080")):
+        _, program, *arguments = services[name]["healthcheck"]["test"]
+        code = [each.replace(port, str(ports[port])) for each in arguments]
+        command = [sys.executable if program == "python" else program, *code]
+        assert subprocess.run(command, check=False).returncode == 0
+    client.close()
