@@ -23,6 +23,7 @@ class Settings(BaseSettings):
     max_upload_mb: float = Field(512.0, gt=0, description="Largest accepted data set, in MiB.")
     cache: Path = Field(Path.home() / ".cache" / "regsearch", description="Directory for what was measured of devices.")
     lease_seconds: float = Field(30.0, gt=0, description="A worker silent for this long loses its trials.")
+    turn_seconds: float = Field(30.0, gt=0, description="How long a study keeps a worker while another has none.")
     dashboard: Literal["readonly", "writable", "off"] = Field("readonly", description="How optuna-dashboard is served.")
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["text", "json"] = "text"

@@ -6,6 +6,8 @@ import argparse
 import json
 import sys
 
+import torch
+
 from service.errors import RegsearchError
 from service.logs import set_up_logging
 from service.settings import load_settings
@@ -17,11 +19,14 @@ def main() -> int:
     """Parse the arguments and work until a signal comes."""
     parser = argparse.ArgumentParser(prog="python -m workers", description=__doc__)
     parser.add_argument("--device", default=None, help="cpu, cuda:0 …; default: the first that --list-devices names")
+    parser.add_argument("--threads", type=int, default=None, help="CPU threads; default: all, so one worker per machine")
     parser.add_argument("--list-devices", action="store_true", help="print the devices as a JSON list and exit")
     arguments = parser.parse_args()
     if arguments.list_devices:
         print(json.dumps(devices()))  # noqa: T201  # it is the answer
         return 0
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
     settings = load_settings()
     set_up_logging(settings)
     stop = Stop()

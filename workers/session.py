@@ -10,7 +10,8 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -18,15 +19,17 @@ from typing import Literal
 import numpy as np
 
 from service.pruning import Standing, make_judge
-from service.search import Search, recipe
+from service.search import recipe
 from service.spec import SETTINGS, StudySpec
 from service.store import Store
-from service.store.records import SEARCHED, AskedTrial, Lease, Proposal, Report, TrialResult
+from service.store.records import SEARCHED, AskedTrial, Lease, Report, TrialResult
 from workers.calibration import calibrate
+from workers.checkpoints import Checkpoints
 from workers.recorder import Recorder
 from workers.stack import compiling
 from workers.stack.device import DeviceData
 from workers.stack.stack import StackKey
+from workers.supply import Supply
 from workers.timing import Timer
 from workers.training import Protocol, Run, StackRunner
 
@@ -35,6 +38,8 @@ log = logging.getLogger(__name__)
 MIN_IN_FLIGHT = 8
 GENERATIONS = 5
 """A study is searched in at least so many generations, however many lanes the device could train at once."""
+AHEAD = 4
+"""One AHEAD-th of the lanes in flight is asked for in advance, so that a lane which ends is filled at once."""
 EXPECTED_SHARE = 0.5
 """Share of the largest possible number of epochs that a study is expected to train, the rest being pruned or converged."""
 _ASK_AGAIN_SECONDS = 0.5
@@ -47,6 +52,9 @@ class Environment:
     cache: Path
     lease_seconds: float
     stopping: Callable[[], bool]
+    checkpoints: Checkpoints
+    turn_seconds: float = 30.0
+    """After so long, a study without a worker has the next turn."""
 
 
 def seed_of(study_seed: int, *path: int) -> int:
@@ -64,17 +72,18 @@ class Session:
         self._spec = spec
         self._data = data
         self._environment = environment
-        self._search = Search(spec, seed=seed_of(spec.seed, 0, lease.ordinal))
         self._judge = make_judge(spec)
+        self._supply = Supply(store, lease, spec, self._judge, seed=seed_of(spec.seed, 0, lease.ordinal))
         self._protocol = Protocol(spec.metric, spec.budget.epochs, spec.early_stopping)
         self._runners: dict[StackKey, StackRunner] = {}
         self._trials: dict[int, AskedTrial] = {}
-        self._seen = 0
-        self._own: set[int] = set()
-        self._capacity: int | None = None
-        self._fixed_lanes: int | None = None
-        self._dry_since: float | None = None
+        self._ready: deque[AskedTrial] = deque()
+        self._started: dict[int, float] = {}
+        self._dry_at = 0.0
+        self._asked_for_others = 0.0
+        self._turn: float | None = None
         self.timer = Timer()
+        self._capacity, self._fixed_lanes = self._plan()
         self.recorder = Recorder(store, lease, lease_seconds=environment.lease_seconds)
 
     @property
@@ -83,10 +92,15 @@ class Session:
         return sum(runner.lanes for runner in self._runners.values())
 
     @property
+    def lane_epochs(self) -> int:
+        """Epochs trained so far, of all lanes together."""
+        return sum(runner.lane_epochs for runner in self._runners.values())
+
+    @property
     def occupancy(self) -> float:
         """Live lane-epochs per lane-epoch computed."""
         computed = sum(runner.computed_lane_epochs for runner in self._runners.values())
-        return sum(runner.lane_epochs for runner in self._runners.values()) / computed if computed else 1.0
+        return self.lane_epochs / computed if computed else 1.0
 
     def run(self) -> None:
         """Work until the study needs this worker no more, then give the lease back.
@@ -95,21 +109,40 @@ class Session:
             LeaseLost: The lease was taken away; all trials are dropped.
         """
         try:
+            self._ask_ahead()
             while self._goes_on():
-                self._refill()
+                with self.timer.section("waiting for trials"):
+                    self._ready.extend(self._supply.collect())
+                self._fill_lanes()
+                self._ask_ahead()
                 if not self._trials and not self._wait_for_work():
                     break
                 for runner in list(self._runners.values()):
                     if runner.wanted_lanes:
                         self._advance(runner)
+            self._supply.close()
             self.recorder.flush()
+            self._save_lanes()
         finally:
+            self._supply.close()
             self.recorder.close()
-        # Trials still on lanes (a pause, a stopping worker) go back to the queue with it.
+        # Trials still on lanes (a pause, a stopping worker, another study's turn) go back to the queue with it.
         self._store.leases.release(self._lease)
 
     def _goes_on(self) -> bool:
-        return self.recorder.check() in SEARCHED and not self._environment.stopping()
+        if self.recorder.check() not in SEARCHED or self._environment.stopping():
+            return False
+        # A turn begins with the first epoch, so that every turn gets something done.
+        turn_is_over = self._turn is not None and time.monotonic() - self._turn > self._environment.turn_seconds
+        return not (turn_is_over and self._others_wait())
+
+    def _others_wait(self) -> bool:
+        """Whether another study has no worker while this one has had its turn; asked about once a second."""
+        now = time.monotonic()
+        if now - self._asked_for_others < 1.0:
+            return False
+        self._asked_for_others = now
+        return self._store.leases.others_wait(self._lease)
 
     def _wait_for_work(self) -> bool:
         """With idle lanes only: whether more trials may come, from a lost worker or under a cap on parallel trials."""
@@ -130,18 +163,24 @@ class Session:
 
     # --- filling lanes ---------------------------------------------------------------------------------------------
 
-    def _refill(self) -> None:
-        """Fill idle lanes: first with trials that wait to be run again, then with new ones."""
-        in_flight = sum(runner.wanted_lanes for runner in self._runners.values())
-        wanted = (self._lanes_to_fill() - in_flight) // self._data.folds
-        if wanted <= 0 or (self._dry_since is not None and time.monotonic() - self._dry_since < _ASK_AGAIN_SECONDS):
+    def _ask_ahead(self) -> None:
+        """Have trials ready for the lanes that are free by the next epoch, and some more."""
+        if self._supply.dry and time.monotonic() - self._dry_at < _ASK_AGAIN_SECONDS:
             return
-        trials = self._next_trials(wanted)
-        self._dry_since = time.monotonic() if len(trials) < wanted else None
-        for runner in self._runners.values():
-            runner.last_call = self._dry_since is not None
+        self._dry_at = time.monotonic()
+        most = self._capacity + max(1, self._capacity // AHEAD)
+        self._supply.start((most - self._lanes_in_flight()) // self._data.folds - len(self._ready))
+
+    def _lanes_in_flight(self) -> int:
+        return sum(runner.wanted_lanes for runner in self._runners.values())
+
+    def _fill_lanes(self) -> None:
+        """Put trials that are ready on free lanes."""
         by_key: dict[StackKey, list[Run]] = {}
-        for trial in trials:
+        free = (self._capacity - self._lanes_in_flight()) // self._data.folds
+        while self._ready and free > 0:
+            trial = self._ready.popleft()
+            free -= 1
             self._trials[trial.id] = trial
             run = self._run_of(trial)
             by_key.setdefault(self._key(run), []).append(run)
@@ -149,47 +188,27 @@ class Session:
             if key not in self._runners:
                 self._runners[key] = StackRunner(key, self._data, fixed_lanes=self._fixed_lanes)
             self._runners[key].add(runs)
+        for runner in self._runners.values():
+            runner.last_call = self._supply.dry and not self._ready
 
-    def _next_trials(self, wanted: int) -> list[AskedTrial]:
-        with self.timer.section("database"):
-            self._learn_from_others()
-        with self.timer.section("sampling"):
-            drawn = self._search.propose(wanted)
-        with self.timer.section("database"):
-            trials = self._store.trials.ask(self._lease, [Proposal(*each) for each in drawn])
-        self._search.adopt([trial.number for trial in trials if trial.fresh])
-        self._own.update(trial.number for trial in trials)
-        return trials
+    def _plan(self) -> tuple[int, int | None]:
+        """Lanes in flight, and those of a compiled stack (None: eager).
 
-    def _learn_from_others(self) -> None:
-        """Take in the trials told since the last look that were not run here."""
-        for trial in self._store.history.since(self._lease.study_id, self._seen):
-            self._seen = trial.seq
-            if trial.number in self._own:
-                continue
-            self._search.tell(trial.number, trial.state, trial.value, trial.epochs, (trial.params, trial.distributions))
-            curve = trial.curve.get(self._protocol.metric, [])
-            self._judge.remember(curve, complete=trial.state == "complete", judged_here=False)
-
-    def _lanes_to_fill(self) -> int:
-        """Lanes in flight: as the device likes it, but few enough that the search can learn from its own trials."""
-        if self._capacity is None:
-            params, _ = self._search.propose(1)[0]
-            self._search.adopt([])
-            typical = recipe(self._spec, params)
-            key = StackKey.of(typical, self._data.inputs, self._data.outputs)
-            most = max(MIN_IN_FLIGHT, self._spec.budget.trials // GENERATIONS) * self._data.folds
-            with self.timer.section("calibration"):
-                found = calibrate(key, typical, self._data, most, self._environment.cache)
-            self._capacity = max(self._data.folds, min(found.lanes * self._stack_keys(), most))
-            self._fixed_lanes = self._compiled_lanes(found.rate, self._capacity)
-        return self._capacity
+        As many as the device likes, but few enough that the search can learn from its own trials.
+        """
+        typical = recipe(self._spec, self._supply.example())
+        key = StackKey.of(typical, self._data.inputs, self._data.outputs)
+        most = max(MIN_IN_FLIGHT, self._spec.budget.trials // GENERATIONS) * self._data.folds
+        with self.timer.section("calibration"):
+            found = calibrate(key, typical, self._data, most, self._environment.cache)
+        capacity = max(self._data.folds, min(found.lanes * self._stack_keys(), most))
+        return capacity, self._compiled_lanes(found.rate, capacity)
 
     def _compiled_lanes(self, rate: float, capacity: int) -> int | None:
         """Lanes of a compiled stack, a power of two; None where compiling does not pay for the work of one key."""
         budget, keys = self._spec.budget, self._stack_keys()
         updates = -(-self._data.train_rows // min(self._smallest_batch(), self._data.train_rows))
-        work = (budget.trials - self._seen) * self._data.folds * budget.epochs * updates * EXPECTED_SHARE / keys
+        work = budget.trials * self._data.folds * budget.epochs * updates * EXPECTED_SHARE / keys
         if not (compiling.pays(work, rate) and compiling.available(self._data.device.type)):
             return None
         return 1 << max(0, math.ceil(math.log2(max(1, capacity // keys))))
@@ -208,7 +227,20 @@ class Session:
 
     def _run_of(self, trial: AskedTrial) -> Run:
         lanes = tuple((fold, seed_of(self._spec.seed, 1, trial.number, fold)) for fold in range(self._data.folds))
-        return Run(trial.id, recipe(self._spec, trial.params), lanes, self._protocol)
+        run = Run(trial.id, recipe(self._spec, trial.params), lanes, self._protocol)
+        saved = None if trial.fresh else self._environment.checkpoints.load(trial.id)
+        if saved is not None:
+            run.resume(saved)
+            metric = run.curve[self._protocol.metric]
+            self.recorder.put([Report(trial.id, step, value) for step, value in enumerate(metric)], [])
+        return run
+
+    def _save_lanes(self) -> None:
+        """Keep what trials on lanes have reached, for whoever runs them next."""
+        for runner in self._runners.values():
+            for run in runner.runs:
+                if run.epoch:
+                    self._environment.checkpoints.save(run.key, runner.checkpoint(run))
 
     def _key(self, run: Run) -> StackKey:
         return StackKey.of(run.recipe, self._data.inputs, self._data.outputs)
@@ -219,21 +251,31 @@ class Session:
         """Train a stack for one epoch; report, judge and tell its trials."""
         with self.timer.section("training"):
             runs = runner.epoch()
+        self._turn = self._turn or time.monotonic()
         reports = [Report(run.key, run.epoch - 1, run.value) for run in runs]
         standings = [
             Standing(self._trials[run.key].number, run.epoch, run.value, run.best_value) for run in runs if not run.ending
         ]
-        pruned = self._judge.judge(standings)
+        pruned = self._judge.judge(standings) | self._overdue(runs)
         ended = [run for run in runs if run.ending or self._trials[run.key].number in pruned]
         results = [self._result(run, runner) for run in ended]
         for run, result in zip(ended, results, strict=True):
             trial = self._trials.pop(run.key)
-            drawn = (trial.params, trial.distributions)
-            self._search.tell(trial.number, result.state, result.value, result.epochs, drawn)
+            self._supply.tell(trial, result)
+            self._started.pop(run.key, None)
+            self._environment.checkpoints.forget(trial.id)
             metric = run.curve[self._protocol.metric]
             self._judge.remember(metric, complete=result.state == "complete", judged_here=True)
             runner.remove(run)
         self.recorder.put(reports, results)
+
+    def _overdue(self, runs: Sequence[Run]) -> set[int]:
+        """Trials that have been on their lanes longer than the study allows."""
+        limit = self._spec.budget.trial_seconds
+        if limit is None:
+            return set()
+        now = time.monotonic()
+        return {self._trials[run.key].number for run in runs if now - self._started.setdefault(run.key, now) > limit}
 
     def _result(self, run: Run, runner: StackRunner) -> TrialResult:
         attrs = {

@@ -11,7 +11,7 @@ import math
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,6 +43,9 @@ class Protocol:
         return 1.0 if self.metric in LOWER_IS_BETTER else -1.0
 
 
+_SAVED = ("epoch", "curve", "best_value", "best_epoch", "_stale", "_monitored")
+
+
 @dataclass(eq=False)
 class Run:
     """One recipe in training. ``key`` is the caller's own name for it; ``fold_seeds`` has one (fold, seed) per lane."""
@@ -56,12 +59,28 @@ class Run:
     best_value: float = math.nan
     best_epoch: int = -1
     ending: Ending | None = None
+    restore: list[dict[str, Tensor]] | None = None
+    """State of its lanes from a checkpoint, until it gets some."""
     _stale: int = 0
     _monitored: float = math.inf
     _schedule: LaneSchedule = field(init=False)
 
     def __post_init__(self) -> None:
         self._schedule = LaneSchedule(self.recipe, self.protocol.epochs)
+
+    def resume(self, saved: dict[str, Any]) -> None:
+        """Go on where a checkpoint of `StackRunner.checkpoint` was made; its lanes are restored when it gets some."""
+        for name, value in saved["run"].items():
+            setattr(self, name, value)
+        self._schedule.restore(saved["schedule"])
+        self.restore = saved["lanes"]
+
+    def saved(self) -> dict[str, Any]:
+        """The host's part of a checkpoint."""
+        return {
+            "run": {name: getattr(self, name) for name in _SAVED},
+            "schedule": self._schedule.saved(),
+        }
 
     @property
     def lanes(self) -> int:
@@ -165,6 +184,10 @@ class StackRunner:
                 lane = next(idle)
                 self.stack.load(lane, run.recipe, seed=seed, fold=fold)
                 self._owner[lane] = run
+            if run.restore is not None:
+                for lane, saved in zip(self.lanes_of(run), run.restore, strict=True):
+                    self.stack.restore(lane, saved)
+                run.restore = None
             self.runs.append(run)
 
     def remove(self, run: Run) -> None:
@@ -201,6 +224,10 @@ class StackRunner:
     def lanes_of(self, run: Run) -> list[int]:
         """The lanes a run is on, in order of its folds."""
         return [lane for lane, owner in enumerate(self._owner) if owner is run]
+
+    def checkpoint(self, run: Run) -> dict[str, Any]:
+        """All that is needed to go on with a run elsewhere."""
+        return {**run.saved(), "lanes": [self.stack.saved(lane) for lane in self.lanes_of(run)]}
 
     def best_weights(self, run: Run) -> list[dict[str, Tensor]]:
         """The kept weights of each of a run's lanes; valid until the run is removed."""

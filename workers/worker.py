@@ -26,6 +26,7 @@ from service.settings import Settings
 from service.spec import StudySpec
 from service.store import Store
 from service.store.records import Lease, StudyRecord
+from workers.checkpoints import Checkpoints
 from workers.data import DataSource, load_table, make_split, prepare
 from workers.finalize import FINALISTS, Finalizer, Prepared
 from workers.session import Environment, Session
@@ -126,12 +127,21 @@ class Worker:
             log.warning("%s; %s is not recorded", error, reason)
 
     def _search(self, lease: Lease, spec: StudySpec, data: Prepared) -> None:
-        environment = Environment(self._settings.cache, self._settings.lease_seconds, self._stop)
+        checkpoints = Checkpoints(self._settings.home / "checkpoints")
+        environment = Environment(
+            self._settings.cache, self._settings.lease_seconds, self._stop, checkpoints, self._settings.turn_seconds
+        )
         session = Session(self._store, lease, spec, data.device, environment)
 
         def stats() -> dict[str, Any]:
-            shares = {"shares": session.timer.shares(), "occupancy": round(session.occupancy, 4)}
-            return {"state": "searching", "study": lease.study_id, "lanes": session.lanes, **shares}
+            return {
+                "state": "searching",
+                "study": lease.study_id,
+                "lanes": session.lanes,
+                "occupancy": round(session.occupancy, 4),
+                "epochs_per_second": round(session.lane_epochs / session.timer.elapsed, 1),
+                "shares": session.timer.shares(),
+            }
 
         with self._beating(stats):
             session.run()

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from service.api.models import WorkerOut
@@ -43,6 +44,13 @@ def router(store: Store) -> APIRouter:
     return routes
 
 
+WORKER_GAUGES = {
+    "lanes": "Lanes in training.",
+    "occupancy": "Live lane-epochs per lane-epoch computed.",
+    "epochs_per_second": "Trial-epochs per second since the session began.",
+}
+
+
 class StoreCollector(Collector):
     """Reads the gauges from the database at every scrape; nothing is counted twice when several APIs run."""
 
@@ -63,10 +71,24 @@ class StoreCollector(Collector):
         for name, number in self._store.history.trials_of_all().items():
             trials.add_metric([name], number)
         yield trials
+        yield GaugeMetricFamily(
+            "regsearch_queue_depth", "Trials that are left to finish in open studies.", value=self._depth()
+        )
+        leases = CounterMetricFamily("regsearch_leases_lost", "Leases that expired, their trials being put back.")
+        leases.add_metric([], self._store.leases.lost())
+        yield leases
+        start = time.perf_counter()
+        self._store.ping()
+        latency = time.perf_counter() - start
+        yield GaugeMetricFamily("regsearch_database_latency_seconds", "Of a read just now.", value=latency)
         alive = [worker for worker in self._store.workers.list() if worker.state == "alive"]
         yield GaugeMetricFamily("regsearch_workers", "Living workers.", value=len(alive))
-        for name, about in (("lanes", "Lanes in training."), ("occupancy", "Live lane-epochs per lane-epoch computed.")):
+        for name, about in WORKER_GAUGES.items():
             family = GaugeMetricFamily(f"regsearch_worker_{name}", about, labels=["worker", "device"])
             for worker in alive:
                 family.add_metric([worker.name, worker.device], float(worker.stats.get(name, 0)))
             yield family
+
+    def _depth(self) -> int:
+        """Trials of the budgets of open studies that are not finished."""
+        return sum(self._store.studies.open_trials().values())

@@ -68,11 +68,17 @@ def running(settings: Settings, console: Console, workers: int | None) -> Iterat
         _wait(api.log, supervisor, client)
         count = len(devices) if workers is None else workers
         for index in range(count):
-            supervisor.add(f"worker-{index}", "workers", "--device", devices[index % len(devices)])
+            supervisor.add(f"worker-{index}", "workers", *_worker_arguments(devices[index % len(devices)], count))
         try:
             yield supervisor, client
         finally:
             client.close()
+
+
+def _worker_arguments(device: str, count: int) -> list[str]:
+    """Options of one of ``count`` workers: those on the CPU share its cores, for two that each take all slow each other."""
+    threads = ["--threads", str(max(1, (os.cpu_count() or 1) // count))] if device == "cpu" and count > 1 else []
+    return ["--device", device, *threads]
 
 
 def _wait(log: Path, supervisor: Supervisor, client: Client) -> None:

@@ -61,6 +61,7 @@ class BudgetSpec(Frozen):
     trials: int = Field(100, ge=1, le=1_000_000, description="Trials to finish (complete, pruned or failed).")
     epochs: int = Field(100, ge=1, le=100_000, description="Largest number of epochs of one trial.")
     seconds: float | None = Field(None, gt=0, description="After this long no further trial starts.")
+    trial_seconds: float | None = Field(None, gt=0, description="A trial that trains for longer is pruned.")
     max_retries: int = Field(3, ge=0, le=100, description="How often a trial is repeated after its worker was lost.")
     max_failed_trials: int | None = Field(None, ge=0, description="More failed trials than this stop the study.")
 

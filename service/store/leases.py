@@ -11,6 +11,7 @@ from typing import Any
 
 from optuna.trial import TrialState as OptunaState
 from sqlalchemy import Connection, and_, bindparam, delete, func, insert, or_, select, update
+from sqlalchemy.sql.elements import ColumnElement
 
 from service.errors import LeaseLost
 from service.store import tables as t
@@ -28,8 +29,8 @@ class Leases:
     def claim(self, worker_id: str, seconds: float) -> Lease | None:
         """The next study that needs a worker, leased for so long; None while there is nothing to do.
 
-        Order: priority, then the owner with the fewest leases, then the study with the fewest, then age. A study being
-        finalized is leased to one worker only.
+        Order: priority, then the owner with the fewest leases, then the study with the fewest, then the one that was
+        served the longest ago. A study being finalized is leased to one worker only.
         """
         self.reap()
 
@@ -47,12 +48,12 @@ class Leases:
                 query = update(t.studies).where(t.studies.c.study_id == row["study_id"])
                 connection.execute(query.values(started | first))
             counted = update(t.studies).where(t.studies.c.study_id == row["study_id"])
-            connection.execute(counted.values(leases=t.studies.c.leases + 1))
+            connection.execute(counted.values(leases=t.studies.c.leases + 1, served_at=self._database.now))
             return Lease(token, row["study_id"], worker_id, phase, row["leases"])  # type: ignore[arg-type]
 
         return self._database.write(work)
 
-    def _next(self) -> Any:
+    def _next(self, *conditions: ColumnElement[bool]) -> Any:
         """The query for the next study, its row locked and rows locked by others passed over."""
         s = t.studies
         held = select(func.count()).where(t.leases.c.study_id == s.c.study_id).correlate(s).scalar_subquery()
@@ -73,8 +74,9 @@ class Leases:
         has_room = or_(s.c.max_parallel.is_(None), s.c.running < s.c.max_parallel)
         searchable = and_(s.c.state.in_(SEARCHED), has_work, has_room)
         finalizable = and_(s.c.state == StudyState.FINALIZING.value, held == 0)
-        query = select(s.c.study_id, s.c.state, s.c.leases).where(or_(searchable, finalizable))
-        query = query.order_by(s.c.priority.desc(), of_owner, held, s.c.study_id).limit(1)
+        query = select(s.c.study_id, s.c.state, s.c.leases).where(or_(searchable, finalizable), *conditions)
+        served = func.coalesce(s.c.served_at, 0.0)
+        query = query.order_by(s.c.priority.desc(), of_owner, held, served, s.c.study_id).limit(1)
         return query.with_for_update(skip_locked=True, of=s)
 
     def renew(self, lease: Lease, seconds: float) -> StudyState:
@@ -119,15 +121,29 @@ class Leases:
                 still = and_(t.leases.c.token == token, t.leases.c.expires_at < self._database.now)
                 if connection.execute(delete(t.leases).where(still)).rowcount:
                     self._put_back(connection, token, study_id, lost=True)
+                    count(connection, study_id, lost_leases=1)
                     reaped += 1
             return reaped
 
         return self._database.write(work) if self._any_expired() else 0
 
+    def others_wait(self, lease: Lease) -> bool:
+        """Whether another study of at least this one's priority has work and no worker."""
+        s = t.studies
+        priority = select(s.c.priority).where(s.c.study_id == lease.study_id).scalar_subquery()
+        leased = select(t.leases.c.token).where(t.leases.c.study_id == s.c.study_id).correlate(s).exists()
+        query = self._next(s.c.study_id != lease.study_id, s.c.priority >= priority, ~leased)
+        return self._database.write(lambda connection: connection.execute(query).first() is not None)
+
     def expire(self, worker_id: str) -> None:
         """Let the leases of a worker that is known to be dead run out now, instead of when their time is over."""
         mine = update(t.leases).where(t.leases.c.worker_id == worker_id)
         self._database.write(lambda connection: connection.execute(mine.values(expires_at=0.0)))
+
+    def lost(self) -> int:
+        """Leases that were ever reaped."""
+        query = select(func.coalesce(func.sum(t.studies.c.lost_leases), 0))
+        return int(self._database.read(lambda connection: connection.execute(query).scalar_one()))
 
     def _any_expired(self) -> bool:
         """Whether there is anything to reap, asked without a write lock."""

@@ -108,6 +108,13 @@ class Studies:
 
         return self._database.read(work)
 
+    def open_trials(self) -> Mapping[int, int]:
+        """Trials left to finish, by open study."""
+        s = t.studies
+        left = s.c.budget_trials - s.c.complete - s.c.pruned - s.c.fail
+        query = select(s.c.study_id, left).where(s.c.state.in_((*SEARCHED, StudyState.PAUSED)))
+        return self._database.read(lambda connection: {row[0]: int(row[1]) for row in connection.execute(query)})
+
     def pause(self, study_id: int) -> None:
         """Stop handing out work; workers put their trials back within an epoch."""
         self._move(study_id, (StudyState.QUEUED, StudyState.RUNNING), StudyState.PAUSED)

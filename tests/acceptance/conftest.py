@@ -54,6 +54,11 @@ class Service:
         command = [sys.executable, "-m", "service.cli", *arguments]
         return subprocess.run(command, env=self.environment, capture_output=True, text=True, check=False, timeout=300)
 
+    def start_worker(self) -> subprocess.Popen[bytes]:
+        """One more worker, not looked after by the service."""
+        with self.output.open("ab") as out:
+            return subprocess.Popen([sys.executable, "-m", "workers"], env=self.environment, stdout=out, stderr=out)
+
     def children(self) -> list[psutil.Process]:
         """All processes of the service, the API first."""
         return psutil.Process(self.process.pid).children(recursive=True)

@@ -137,6 +137,9 @@ def test_operations(client: TestClient, store: Store) -> None:
     text = client.get("/metrics").text
     assert 'regsearch_studies{state="queued"} 1.0' in text
     assert "regsearch_workers 1.0" in text
+    assert "regsearch_queue_depth 3.0" in text
+    assert "regsearch_leases_lost_total 0.0" in text
+    assert "regsearch_database_latency_seconds" in text
     assert "/v1/studies" in client.get("/openapi.json").json()["paths"]
     assert client.get("/docs").status_code == 200
 

@@ -68,6 +68,9 @@ class Plateau:
             self.bad_epochs = 0
 
 
+_REMEMBERED = ("scale", "best", "bad_epochs")
+
+
 class LaneSchedule:
     """The learning rate of one lane, update by update."""
 
@@ -87,6 +90,16 @@ class LaneSchedule:
             return (peak * done / (self._warmup * updates)).astype(np.float32)
         scale = self._plateau.scale if self._plateau else factor(self._recipe, epoch - self._warmup, self._epochs)
         return np.full(updates, peak * scale, dtype=np.float32)
+
+    def saved(self) -> dict[str, float]:
+        """What the schedule remembers; empty for all but plateau."""
+        return {name: float(getattr(self._plateau, name)) for name in _REMEMBERED} if self._plateau else {}
+
+    def restore(self, saved: dict[str, float]) -> None:
+        """Remember it again."""
+        if self._plateau:
+            self._plateau.scale, self._plateau.best = saved["scale"], saved["best"]
+            self._plateau.bad_epochs = int(saved["bad_epochs"])
 
     def observe(self, epoch: int, loss: float) -> None:
         """Tell the schedule the validation loss behind ``epoch``."""

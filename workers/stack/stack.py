@@ -185,6 +185,27 @@ class Stack:
         named = self.model.state_dict(self.best_weights[lane], self.best_stats[lane])
         return {name: value.detach().cpu().clone() for name, value in named.items()}
 
+    def saved(self, lane: int) -> dict[str, Tensor]:
+        """A lane's whole state, on the CPU."""
+        state = {
+            "weights": self.state.weights[lane],
+            "moments": self.state.moments[:, lane],
+            "stats": self.state.stats[lane],
+            "updates": self.state.updates[lane],
+            "best_weights": self.best_weights[lane],
+            "best_stats": self.best_stats[lane],
+        }
+        return {name: value.detach().cpu().clone() for name, value in state.items()}
+
+    def restore(self, lane: int, saved: dict[str, Tensor]) -> None:
+        """Bring a lane to a state that `saved` gave."""
+        self.state.weights[lane] = saved["weights"].to(self.data.device)
+        self.state.moments[:, lane] = saved["moments"].to(self.data.device)
+        self.state.stats[lane] = saved["stats"].to(self.data.device)
+        self.state.updates[lane] = saved["updates"].to(self.data.device)
+        self.best_weights[lane] = saved["best_weights"].to(self.data.device)
+        self.best_stats[lane] = saved["best_stats"].to(self.data.device)
+
     def _batches(self) -> Tensor:
         """(k, u·b) data rows in each lane's order of this epoch."""
         epochs = self.state.updates // self.updates

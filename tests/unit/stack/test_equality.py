@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from torch import nn
 from service.spec import Recipe
 from service.spec.space import SCHEDULES
 from tests.unit.stack.runs import ROWS, data, protocol, recipe, runner, train
+from workers.checkpoints import Checkpoints
 from workers.hashing import combine, permutations
 from workers.models import build_model, initialize
 from workers.models.layers import LaneDropout, WeightNormLinear
@@ -248,3 +250,42 @@ def test_the_linear_model_has_no_hidden_layer() -> None:
     assert [p.shape for p in module.parameters()] == [torch.Size([2, 4]), torch.Size([2])]
     runs = train([recipe(depth=0)], [1], data(), protocol())
     assert runs[0].curve["log_loss"][-1] < runs[0].curve["log_loss"][0]
+
+
+def test_a_run_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
+    setting = recipe(
+        dropout=0.2, normalization="batch", lr_schedule="plateau", plateau_patience=0, plateau_factor=0.5, lr=0.05
+    )
+    on, how = data(folds=2), protocol(epochs=9)
+    seeds = ((0, 5), (1, 6))
+    whole = Run(0, setting, seeds, how)
+    straight = runner(setting, on)
+    straight.add([whole])
+    while not whole.ending:
+        straight.epoch()
+    broken = Run(0, setting, seeds, how)
+    first = runner(setting, on)
+    first.add([Run(9, setting, ((0, 1),), how), broken])
+    for _ in range(4):
+        first.epoch()
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(0, first.checkpoint(broken))
+    saved = checkpoints.load(0)
+    assert saved is not None
+    again = Run(0, setting, seeds, how)
+    again.resume(saved)
+    assert again.epoch == 4
+    second = runner(setting, on)
+    second.add([again])
+    while not again.ending:
+        second.epoch()
+    for name, curve in whole.curve.items():
+        np.testing.assert_allclose(again.curve[name], curve, rtol=1e-4, atol=1e-6, err_msg=name)
+    assert again.best_epoch == whole.best_epoch
+    checkpoints.forget(0)
+    assert checkpoints.load(0) is None
+
+
+def test_a_broken_checkpoint_is_no_checkpoint(tmp_path: Path) -> None:
+    (tmp_path / "trial-3.pt").write_bytes(b"garbage")
+    assert Checkpoints(tmp_path).load(3) is None

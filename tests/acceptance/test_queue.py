@@ -1,0 +1,66 @@
+"""One worker, several studies: turns, pauses, and trials that go on where they were."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from tests.acceptance.conftest import Service, wait_for
+from tests.acceptance.crash import broken_invariants
+
+LONG: dict[str, Any] = {
+    "data": {"dataset": "digits"},
+    "model": {"widths": [32]},
+    "space": {"normalization": "none"},
+    "early_stopping": "off",
+    "pruner": "none",
+    "budget": {"trials": 24, "epochs": 40},
+}
+
+
+def test_studies_take_turns_and_a_pause_loses_no_epoch(tmp_path: Path) -> None:
+    service = Service(tmp_path / "home", turn_seconds="1")
+    try:
+        first, second = (service.client.post("/v1/studies", LONG | {"seed": seed})["id"] for seed in (1, 2))
+
+        def of(study: int) -> dict[str, Any]:
+            found: dict[str, Any] = service.client.get(f"/v1/studies/{study}")
+            return found
+
+        wait_for(lambda: all(of(study)["started_at"] for study in (first, second)))
+        assert of(first)["state"] != "finished"
+        service.client.post(f"/v1/studies/{first}/pause")
+        wait_for(lambda: of(first)["trials"]["running"] == 0)
+        waiting = of(first)["trials"]["waiting"]
+        checkpoints = list((service.home / "checkpoints").glob("trial-*.pt"))
+        assert of(first)["state"] == "paused"
+        assert waiting > 0
+        assert checkpoints
+        wait_for(lambda: of(second)["state"] == "finished")
+        assert of(first)["trials"]["waiting"] == waiting
+        service.client.post(f"/v1/studies/{first}/resume")
+        wait_for(lambda: of(first)["state"] == "finished")
+        assert list((service.home / "checkpoints").glob("trial-*.pt")) == []
+        trials = service.client.get(f"/v1/studies/{first}/trials", limit=100)["trials"]
+        assert {(trial["epochs"], trial["attempt"]) for trial in trials} == {(40, 0)}
+    finally:
+        service.stop()
+    assert broken_invariants(f"sqlite:///{service.home / 'regsearch.db'}") == []
+
+
+def test_priority_goes_first_and_cancel_takes_effect_at_once(tmp_path: Path) -> None:
+    service = Service(tmp_path / "home", workers=0)
+    try:
+        slow = service.client.post("/v1/studies", LONG | {"budget": {"trials": 1000, "epochs": 1000}})["id"]
+        urgent = service.client.post("/v1/studies", LONG | {"priority": 5, "budget": {"trials": 8, "epochs": 3}})["id"]
+        worker = service.start_worker()
+        wait_for(lambda: service.client.get(f"/v1/studies/{urgent}")["state"] == "finished")
+        wait_for(lambda: service.client.get(f"/v1/studies/{slow}")["trials"]["running"] > 0)
+        service.client.post(f"/v1/studies/{slow}/cancel")
+        cancelled = service.client.get(f"/v1/studies/{slow}")
+        assert (cancelled["state"], cancelled["trials"]["running"]) == ("cancelled", 0)
+        wait_for(lambda: service.client.get("/v1/workers")[0]["stats"].get("state") == "idle")
+        worker.terminate()
+        assert worker.wait(timeout=30) == 0
+    finally:
+        service.stop()

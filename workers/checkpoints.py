@@ -1,0 +1,50 @@
+"""What interrupted trials have reached, on disk: a paused study, or one whose turn was over, goes on where it was.
+
+A checkpoint is a convenience: without it (another host, a killed worker) a trial simply begins again. Tensors and plain
+values only; nothing in here is ever unpickled into code.
+"""
+
+from __future__ import annotations
+
+import logging
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+
+log = logging.getLogger(__name__)
+
+
+class Checkpoints:
+    """One file per interrupted trial."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    def save(self, trial_id: int, state: dict[str, Any]) -> None:
+        """Keep a trial's state, whole or not at all."""
+        self._directory.mkdir(parents=True, exist_ok=True)
+        path = self._path(trial_id)
+        temporary = path.with_suffix(".part")
+        torch.save(state, temporary)
+        temporary.replace(path)
+
+    def load(self, trial_id: int) -> dict[str, Any] | None:
+        """A trial's state, if there is one that can be read."""
+        path = self._path(trial_id)
+        if not path.exists():
+            return None
+        try:
+            state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        except (OSError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
+            log.warning("checkpoint of trial %d can't be read, it begins again: %s", trial_id, error)
+            return None
+        return state
+
+    def forget(self, trial_id: int) -> None:
+        """Drop a trial's state, if there is one."""
+        self._path(trial_id).unlink(missing_ok=True)
+
+    def _path(self, trial_id: int) -> Path:
+        return self._directory / f"trial-{trial_id}.pt"
