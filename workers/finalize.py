@@ -62,7 +62,7 @@ class Candidate:
     @property
     def values(self) -> list[float]:
         """The validation value of every seed that trained to an end."""
-        return [run.best_value for run in self.runs if run.ending != "not_finite"]
+        return [run.best_value for run in self.runs if run.ending in ("converged", "epochs")]
 
     @property
     def valid(self) -> Spread:
@@ -145,7 +145,7 @@ class Finalizer:
             self._alive()
             for run in runner.epoch():
                 if run.ending:
-                    if run.ending != "not_finite":
+                    if run.ending in ("converged", "epochs"):
                         owner[id(run)].weights.append(runner.best_weights(run))
                     runner.remove(run)
 
@@ -211,7 +211,7 @@ class Finalizer:
         }
 
     def _said(self, candidate: Candidate, scores: Mapping[str, Interval]) -> dict[str, Any]:
-        losses = [run.curve["train_loss"][run.best_epoch] for run in candidate.runs if run.ending != "not_finite"]
+        losses = [run.curve["train_loss"][run.best_epoch] for run in candidate.runs if run.ending in ("converged", "epochs")]
         score = scores.get(candidate.name)
         return {
             "name": candidate.name,

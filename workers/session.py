@@ -42,6 +42,7 @@ AHEAD = 4
 """One AHEAD-th of the lanes in flight is asked for in advance, so that a lane which ends is filled at once."""
 EXPECTED_SHARE = 0.5
 """Share of the largest possible number of epochs that a study is expected to train, the rest being pruned or converged."""
+FAILURES = {"not_finite": "loss is not finite", "out_of_memory": "out of memory, alone on the device"}
 _ASK_AGAIN_SECONDS = 0.5
 
 
@@ -252,7 +253,7 @@ class Session:
         with self.timer.section("training"):
             runs = runner.epoch()
         self._turn = self._turn or time.monotonic()
-        reports = [Report(run.key, run.epoch - 1, run.value) for run in runs]
+        reports = [Report(run.key, run.epoch - 1, run.value) for run in runs if run.ending != "out_of_memory"]
         standings = [
             Standing(self._trials[run.key].number, run.epoch, run.value, run.best_value) for run in runs if not run.ending
         ]
@@ -282,8 +283,9 @@ class Session:
             "stack": f"{run.recipe.word('normalization')}, {runner.stack.lanes} lanes",
             "attempt": self._trials[run.key].attempt,
         }
-        if run.ending == "not_finite":
-            return TrialResult(run.key, "fail", None, None, "loss is not finite", run.epoch, _finite(run.curve), attrs)
+        if run.ending in FAILURES:
+            reason = FAILURES[run.ending]
+            return TrialResult(run.key, "fail", None, None, reason, run.epoch, _finite(run.curve), attrs)
         state: Literal["complete", "pruned"] = "complete" if run.ending else "pruned"
         reason = run.ending or "pruned"
         return TrialResult(run.key, state, run.best_value, run.best_epoch, reason, run.epoch, _finite(run.curve), attrs)
@@ -293,6 +295,6 @@ def _finite(curve: dict[str, list[float]]) -> dict[str, list[float]]:
     """The curve as JSON can hold it: up to the first epoch that has a value which is not finite."""
     columns = list(curve.values())
     good = 0
-    while good < len(columns[0]) and all(math.isfinite(column[good]) for column in columns):
+    while columns and good < len(columns[0]) and all(math.isfinite(column[good]) for column in columns):
         good += 1
     return {name: column[:good] for name, column in curve.items()}

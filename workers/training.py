@@ -7,6 +7,7 @@ spent, or when its loss is not finite; whoever calls `StackRunner.epoch` may als
 
 from __future__ import annotations
 
+import logging
 import math
 from collections import deque
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -23,10 +25,12 @@ from workers.stack.device import DeviceData
 from workers.stack.schedules import LaneSchedule
 from workers.stack.stack import Stack, StackKey
 
+log = logging.getLogger(__name__)
+
 TAIL = 4
 """A compiled stack with less than a TAIL-th of its lanes in use is slower than an eager one of just these lanes."""
 
-Ending = Literal["converged", "epochs", "not_finite"]
+Ending = Literal["converged", "epochs", "not_finite", "out_of_memory"]
 
 
 @dataclass(frozen=True)
@@ -130,6 +134,14 @@ class Run:
         return keep
 
 
+_ALLOCATOR_SAYS = ("not enough memory", "can't allocate memory")
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """CUDA has a class for it; the CPU's allocator only a message."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(said in str(error) for said in _ALLOCATOR_SAYS)
+
+
 class StackRunner:
     """Runs of one stack key: lanes are filled, trained together, freed as soon as their run is over.
 
@@ -141,6 +153,7 @@ class StackRunner:
     def __init__(self, key: StackKey, data: DeviceData, *, fixed_lanes: int | None = None) -> None:
         self.stack = Stack(key, data, compile_update=fixed_lanes is not None)
         self._fixed = fixed_lanes
+        self._most = math.inf
         self.runs: list[Run] = []
         self.waiting: deque[Run] = deque()
         self._owner: list[Run | None] = []
@@ -169,13 +182,13 @@ class StackRunner:
         if self._fixed and self.last_call and self.wanted_lanes <= self._fixed // TAIL:
             self.stack.run_eagerly()
             self._fixed = None
-        room = math.inf if self._fixed is None else self._fixed - self.lanes
+        room = min(math.inf if self._fixed is None else self._fixed, self._most) - self.lanes
         while self.waiting and self.waiting[0].lanes <= room:
             admitted.append(self.waiting.popleft())
             room -= admitted[-1].lanes
-        needed = self.lanes + sum(run.lanes for run in admitted)
+            self.runs.append(admitted[-1])
         if self._fixed is None:
-            self._resize(needed)
+            self._resize(self.lanes)
         elif len(self._owner) != self._fixed:
             self._resize(self._fixed)
         idle = iter([lane for lane, owner in enumerate(self._owner) if owner is None])
@@ -188,7 +201,6 @@ class StackRunner:
                 for lane, saved in zip(self.lanes_of(run), run.restore, strict=True):
                     self.stack.restore(lane, saved)
                 run.restore = None
-            self.runs.append(run)
 
     def remove(self, run: Run) -> None:
         """Free a run's lanes, keeping its curve."""
@@ -198,9 +210,33 @@ class StackRunner:
     def epoch(self) -> list[Run]:
         """Train every run for one epoch and evaluate it. Ended runs stay on their lanes until removed.
 
+        Where memory runs out, half of the lanes must do: all runs begin again, as many at a time as fit.
+
         Returns:
             The runs in order of arrival, each with one more point on its curve, and ``ending`` set where it is over.
         """
+        while True:
+            try:
+                return self._epoch()
+            except (RuntimeError, MemoryError) as error:
+                if not _is_out_of_memory(error):
+                    raise
+                if len(self.runs) == 1:
+                    self.runs[0].ending = "out_of_memory"
+                    return list(self.runs)
+            self._retreat()
+
+    def _retreat(self) -> None:
+        """Begin again with half of the lanes."""
+        self._most = max(self.lanes // 2, *(run.lanes for run in self.runs))
+        log.warning("out of memory with %d lanes; going on with %d", self.lanes, self._most)
+        again = [Run(run.key, run.recipe, run.fold_seeds, run.protocol) for run in self.runs]
+        self.waiting.extendleft(reversed(again))
+        self.runs, self._owner, self._fixed = [], [], None
+        self.stack.run_eagerly()
+        self.stack.resize([], 0)
+
+    def _epoch(self) -> list[Run]:
         self._admit()
         rates = np.zeros((self.stack.lanes, self.stack.updates), dtype=np.float32)
         for lane, owner in enumerate(self._owner):

@@ -26,7 +26,7 @@ from service.settings import Settings
 from tests.benchmarks.report import save
 
 
-def search(client: Client, folder: Path, budget: dict[str, int], console: Console) -> dict[str, Any]:
+def search(client: Client, folder: Path, how: dict[str, Any], console: Console) -> dict[str, Any]:
     """Upload one data set, search it, and return what is worth keeping of the answer."""
     meta = json.loads((folder / "meta.json").read_text())
     with tempfile.TemporaryDirectory() as scratch:
@@ -34,7 +34,7 @@ def search(client: Client, folder: Path, budget: dict[str, int], console: Consol
         path.write_bytes(gzip.decompress((folder / "data.csv.gz").read_bytes()))
         dataset = client.upload(path, folder.name)
     data = {"dataset": dataset["id"], "target": meta["target"], "categorical": meta.get("categorical", [])}
-    study = client.post("/v1/studies", {"name": folder.name, "data": data, "budget": budget})
+    study = client.post("/v1/studies", {"name": folder.name, "data": data, **how})
     ended = watch(client, study["id"], console)
     if ended["state"] != "finished":
         sys.exit(f"{folder.name}: {ended['state']}: {ended['reason']}")
@@ -52,14 +52,18 @@ def main() -> None:
     parser.add_argument("names", nargs="+")
     parser.add_argument("--trials", type=int, default=100)
     parser.add_argument("--epochs", type=int, default=50)
+    parser.add_argument("--width", type=int, default=128)
     arguments = parser.parse_args()
     console = Console(stderr=True)
     with tempfile.TemporaryDirectory() as home:
         settings = Settings(home=Path(home), port=free_port())
         with running(settings, console, None) as (_, client):
-            budget = {"trials": arguments.trials, "epochs": arguments.epochs}
-            figures = {name: search(client, arguments.directory / name, budget, console) for name in arguments.names}
-    console.print(f"{save('real_data_' + '_'.join(arguments.names), {'budget': budget, **figures})}")
+            how = {
+                "model": {"widths": [arguments.width] * 2},
+                "budget": {"trials": arguments.trials, "epochs": arguments.epochs},
+            }
+            figures = {name: search(client, arguments.directory / name, how, console) for name in arguments.names}
+    console.print(f"{save('real_data_' + '_'.join(arguments.names), {**how, **figures})}")
 
 
 if __name__ == "__main__":
