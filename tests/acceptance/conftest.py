@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page, expect, sync_playwright
 
 from service.cli.client import Client
 from service.cli.supervisor import free_port
@@ -47,7 +47,7 @@ class Service:
                 stderr=out,
             )
         self.client = Client(self.url)
-        self.client.wait_until_ready(60)
+        self.client.wait_until_ready(120)
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """A `regsearch` command against this service."""
@@ -75,7 +75,7 @@ class Service:
         return self.process.wait(timeout=60)
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 120.0) -> None:
+def wait_for(condition: Callable[[], bool], seconds: float = 400.0) -> None:
     """Look until a condition holds; fail after a time no correct run comes near."""
     give_up = time.monotonic() + seconds
     while not condition():
@@ -96,6 +96,7 @@ def page() -> Iterator[Page]:
     """A page of a real Chromium."""
     if CHROMIUM is None:
         pytest.skip("no Chromium on this machine")
+    expect.set_options(timeout=30_000)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, headless=True, args=FLAGS)
         opened = browser.new_page(viewport={"width": 1400, "height": 900})

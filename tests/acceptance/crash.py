@@ -77,7 +77,7 @@ class Cluster:
             "OMP_NUM_THREADS": "1",
         }
         self._api = self._start("service.cli", "serve")
-        self.client.wait_until_ready(60)
+        self.client.wait_until_ready(120)
         self._workers = [self._start("workers", "--device", "cpu") for _ in range(workers)]
 
     def _start(self, *module: str) -> subprocess.Popen[bytes]:

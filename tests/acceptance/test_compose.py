@@ -74,7 +74,7 @@ def running(services: dict[str, Any], tmp_path: Path) -> Iterator[tuple[dict[str
             processes.append(subprocess.Popen([found, *arguments], env=environment, stdout=log, stderr=log))
         if name == "api":  # the others depend on it being healthy
             client = Client(f"http://127.0.0.1:{ports['8000']}")
-            client.wait_until_ready(60)
+            client.wait_until_ready(120)
             client.close()
     yield ports, services
     for process in processes:
