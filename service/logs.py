@@ -9,7 +9,8 @@ from datetime import UTC, datetime
 
 from service.settings import Settings
 
-_STANDARD = set(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+# `color_message` is the same message once more, with escape codes, from uvicorn.
+_STANDARD = set(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
 
 
 def set_up_logging(settings: Settings) -> None:
@@ -48,8 +49,14 @@ class TextFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """The record as a line."""
-        extra = " ".join(f"{name}={value}" for name, value in _extra(record).items())
+        extra = " ".join(f"{name}={_word(value)}" for name, value in _extra(record).items())
         return f"{super().format(record)} {extra}".rstrip()
+
+
+def _word(value: object) -> str:
+    """A value that can't be taken for another field or another line, whatever a client has put into it."""
+    text = str(value)
+    return text if text.isprintable() and " " not in text else repr(text)
 
 
 def _extra(record: logging.LogRecord) -> dict[str, object]:

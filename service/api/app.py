@@ -12,6 +12,8 @@ from fastapi import FastAPI
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api import dashboard, datasets, operations, problems, studies
+from service.api.bodies import BodyLimit
+from service.api.openapi import describe
 from service.settings import Settings
 from service.store import Store
 
@@ -27,12 +29,14 @@ def create_app(store: Store, settings: Settings) -> FastAPI:
     """The API and, unless switched off, the dashboard, on one database."""
     app = FastAPI(title="regsearch", version=version("regsearch"), description=ABOUT)
     problems.install(app)
+    app.add_middleware(BodyLimit, upload_path=datasets.PATH, max_upload_bytes=int(settings.max_upload_mb * 2**20))
     app.add_middleware(Requests)
     app.include_router(studies.router(store, settings))
     app.include_router(datasets.router(store, settings))
     app.include_router(operations.router(store))
     if settings.dashboard != "off":
         dashboard.mount(app, store, writable=settings.dashboard == "writable")
+    describe(app)
     return app
 
 

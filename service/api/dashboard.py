@@ -21,7 +21,7 @@ from service.api.problems import problem
 from service.store import Store
 
 _PATHS = ("/dashboard", "/static/", "/api/", "/artifacts/", "/csv/", "/favicon.ico")
-_READING = frozenset({"GET", "HEAD", "OPTIONS"})
+_READING = frozenset({"GET", "HEAD"})
 
 
 def mount(app: FastAPI, store: Store, *, writable: bool) -> None:

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Annotated
 
 from fastapi import APIRouter, File, Form, Response, UploadFile, status
 
+from service.api.bodies import FormRoute, storable
+from service.api.inspection import inspect_apart
 from service.api.models import ColumnOut, DatasetOut
-from service.api.studies import PROBLEMS
-from service.datasets import BUILTIN, TableInfo, inspect, save_upload
+from service.api.problems import answers
+from service.datasets import BUILTIN, StoredFile, TableInfo, save_upload
+from service.errors import InvalidInput, NotFound
 from service.settings import Settings
 from service.store import Store
 from service.store.records import DatasetRecord
 
+PATH = "/v1/datasets"
+
 
 def router(store: Store, settings: Settings) -> APIRouter:
     """All routes under /v1/datasets."""
-    routes = APIRouter(prefix="/v1/datasets", tags=["data sets"], responses=PROBLEMS)
+    routes = APIRouter(prefix=PATH, tags=["data sets"], route_class=FormRoute)
 
-    @routes.post("", status_code=status.HTTP_201_CREATED)
+    @routes.post("", status_code=status.HTTP_201_CREATED, responses=answers(413, 415, 422))
     def upload(
         response: Response,
         file: Annotated[UploadFile, File(description="CSV, Parquet, or NPZ with arrays x and y. Never pickles.")],
@@ -27,16 +33,15 @@ def router(store: Store, settings: Settings) -> APIRouter:
     ) -> DatasetOut:
         """Store a data set; its id follows from its content, so the same file again is the same data set."""
         filename = file.filename or "data"
+        for field, text in (("file", filename), ("name", name or "")):
+            if not storable(text):
+                raise InvalidInput.one(field, "holds a character that is no text", value=text, allowed="text without NUL")
         stored = save_upload(file.file, filename, settings.datasets_dir, int(settings.max_upload_mb * 2**20))
-        try:
-            table = inspect(stored.path, stored.format)
-        except Exception:
-            stored.path.unlink(missing_ok=True)
-            raise
+        table = _described(stored, filename)
         columns = tuple(asdict(column) for column in table.columns)
         record = DatasetRecord(
             id=stored.id,
-            name=name or filename,
+            name=name or Path(filename).name,
             filename=filename,
             format=stored.format,
             size=stored.size,
@@ -53,14 +58,39 @@ def router(store: Store, settings: Settings) -> APIRouter:
         uploaded = [DatasetOut.of(record) for record in store.datasets.list()]
         return uploaded + [_built_in(name, table) for name, table in BUILTIN.items()]
 
-    @routes.get("/{dataset_id}")
+    @routes.get("/{dataset_id}", responses=answers(404, 422))
     def get_dataset(dataset_id: str) -> DatasetOut:
         """One data set with its columns and their types."""
         if dataset_id in BUILTIN:
             return _built_in(dataset_id, BUILTIN[dataset_id])
+        if not storable(dataset_id):
+            raise NotFound("data set", dataset_id)
         return DatasetOut.of(store.datasets.get(dataset_id))
 
     return routes
+
+
+def _described(stored: StoredFile, filename: str) -> TableInfo:
+    """What an upload holds; it is removed again if that is no usable table."""
+    try:
+        table = inspect_apart(stored.path, stored.format)
+        if not all(storable(column.name) for column in table.columns):
+            raise InvalidInput.one("file", "has a column whose name is no text", allowed="names without NUL")
+    except InvalidInput as error:
+        stored.path.unlink(missing_ok=True)
+        # The path is the server's own business; the client knows the file by its name.
+        raise InvalidInput(
+            [
+                replace(
+                    issue,
+                    message=issue.message.replace(str(stored.path), filename),
+                    value=filename if issue.value is None else issue.value,
+                    allowed=issue.allowed or f"a {stored.format} file with a target and at least one input column",
+                )
+                for issue in error.issues
+            ]
+        ) from None
+    return table
 
 
 def _built_in(name: str, table: TableInfo) -> DatasetOut:

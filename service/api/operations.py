@@ -4,14 +4,25 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from typing import Any
 
+import anyio
+from anyio import to_thread
 from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from service.api.models import WorkerOut
+from service.api.problems import answers
+from service.errors import DatabaseUnavailable
 from service.store import Store, StudyState
+
+READY_SECONDS = 3.0
+METRICS: dict[int | str, dict[str, Any]] = {
+    200: {"description": "Prometheus text format", "content": {"text/plain": {"example": "regsearch_workers 1.0"}}},
+    **answers(),
+}
 
 
 def router(store: Store) -> APIRouter:
@@ -20,18 +31,22 @@ def router(store: Store) -> APIRouter:
     registry = CollectorRegistry()
     registry.register(StoreCollector(store))
 
+    one_ping = anyio.CapacityLimiter(1)
+
     @routes.get("/healthz")
-    def healthz() -> dict[str, str]:
-        """Whether the process lives."""
+    async def healthz() -> dict[str, str]:
+        """Whether the process lives. Needs no thread, so it answers while all of them wait for a lost database."""
         return {"status": "alive"}
 
-    @routes.get("/readyz")
-    def readyz() -> dict[str, str]:
-        """Whether the database answers and has the right schema; 503 otherwise."""
-        store.ping()
-        return {"status": "ready"}
+    @routes.get("/readyz", responses=answers())
+    async def readyz() -> dict[str, str]:
+        """Whether the database answers, at once and with the right schema; 503 otherwise."""
+        with anyio.move_on_after(READY_SECONDS):
+            await to_thread.run_sync(store.ping, abandon_on_cancel=True, limiter=one_ping)
+            return {"status": "ready"}
+        raise DatabaseUnavailable(f"the database did not answer within {READY_SECONDS:.0f} s")
 
-    @routes.get("/metrics", response_class=Response)
+    @routes.get("/metrics", response_class=Response, responses=METRICS)
     def metrics() -> Response:
         """Gauges for Prometheus."""
         return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
@@ -88,6 +103,12 @@ class StoreCollector(Collector):
             for worker in alive:
                 family.add_metric([worker.name, worker.device], float(worker.stats.get(name, 0)))
             yield family
+        training = GaugeMetricFamily(
+            "regsearch_worker_training", "Share of the time spent in training.", labels=["worker", "device"]
+        )
+        for worker in alive:
+            training.add_metric([worker.name, worker.device], float(worker.stats.get("shares", {}).get("training", 0)))
+        yield training
 
     def _depth(self) -> int:
         """Trials of the budgets of open studies that are not finished."""

@@ -6,7 +6,6 @@ request's id, and the id is what the client gets.
 
 from __future__ import annotations
 
-import difflib
 import logging
 import math
 from collections.abc import Mapping, Sequence
@@ -16,15 +15,23 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
 from service import errors
+from service.api.issues import request_issues
+from service.api.models import ExtendIn
 from service.spec import StudySpec
 
 log = logging.getLogger(__name__)
 
+
+class WrongMediaType(errors.InvalidInput):
+    """A body of another kind than the route reads."""
+
+
 STATUS: Mapping[type[errors.RegsearchError], HTTPStatus] = {
+    WrongMediaType: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     errors.TooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     errors.InvalidInput: HTTPStatus.UNPROCESSABLE_ENTITY,
     errors.NotFound: HTTPStatus.NOT_FOUND,
@@ -34,7 +41,28 @@ STATUS: Mapping[type[errors.RegsearchError], HTTPStatus] = {
 }
 
 MEDIA_TYPE = "application/problem+json"
+RETRY_SECONDS = 5
+_LONGEST_TEXT = 2000
 _LONGEST_VALUE = 200
+_MOST_ITEMS = 1000
+_DEEPEST = 8
+
+EXAMPLE = {
+    "type": "about:blank",
+    "title": "Unprocessable Entity",
+    "status": 422,
+    "detail": "space.dropuot: is not a known key; did you mean dropout?",
+    "instance": "/v1/studies",
+    "request_id": "a17d18a25e6c",
+    "errors": [
+        {
+            "field": "space.dropuot",
+            "message": "is not a known key; did you mean dropout?",
+            "value": 0.5,
+            "allowed": ["activation", "batch_size", "dropout"],
+        }
+    ],
+}
 
 
 class ProblemIssue(BaseModel):
@@ -58,6 +86,14 @@ class Problem(BaseModel):
     errors: list[ProblemIssue] = Field(default_factory=list)
 
 
+class BodyTooLarge(HTTPException):
+    """A body longer than its route reads; raised while it arrives, so that the rest is never stored."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+        self.issue = errors.Issue("body", f"is larger than {limit} bytes", None, f"at most {limit} bytes")
+
+
 def install(app: FastAPI) -> None:
     """Answer every failure of ``app`` with a problem document."""
 
@@ -65,16 +101,21 @@ def install(app: FastAPI) -> None:
         assert isinstance(error, errors.RegsearchError)
         status = next((code for kind, code in STATUS.items() if isinstance(error, kind)), HTTPStatus.BAD_REQUEST)
         found = error.issues if isinstance(error, errors.InvalidInput) else ()
-        return problem(request, status, str(error), found)
+        answer = problem(request, status, str(error), found)
+        if status == HTTPStatus.SERVICE_UNAVAILABLE:
+            answer.headers["retry-after"] = str(RETRY_SECONDS)
+        return answer
 
     def invalid(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, RequestValidationError)
-        found = issues_of(error.errors())
+        found = request_issues(error.errors(), ExtendIn if request.url.path.endswith("/extend") else StudySpec)
         return problem(request, HTTPStatus.UNPROCESSABLE_ENTITY, "; ".join(map(str, found)), found)
 
     def http(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, HTTPException)
         status = HTTPStatus(error.status_code)
+        if isinstance(error, BodyTooLarge):
+            return problem(request, status, str(error.issue), (error.issue,))
         answer = problem(request, status, f"{request.method} {request.url.path}: {error.detail}")
         answer.headers.update(error.headers or {})
         return answer
@@ -82,7 +123,10 @@ def install(app: FastAPI) -> None:
     def unexpected(request: Request, error: Exception) -> JSONResponse:
         log.error("unexpected error", exc_info=error, extra={"request_id": _request_id(request)})
         status = HTTPStatus.INTERNAL_SERVER_ERROR
-        return problem(request, status, f"an unexpected error; the log has it under request {_request_id(request)}")
+        answer = problem(request, status, f"an unexpected error; the log has it under request {_request_id(request)}")
+        # This answer is made outside of every middleware, so the one that adds the header to others does not see it.
+        answer.headers["x-request-id"] = _request_id(request)
+        return answer
 
     app.add_exception_handler(errors.RegsearchError, expected)
     app.add_exception_handler(RequestValidationError, invalid)
@@ -90,118 +134,55 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(Exception, unexpected)
 
 
+def answers(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The problem documents that a route may answer with, for the OpenAPI document."""
+    schema = {"$ref": f"#/components/schemas/{Problem.__name__}"}
+    return {
+        status: {"description": HTTPStatus(status).phrase, "content": {MEDIA_TYPE: {"schema": schema}}}
+        for status in (*statuses, 500, 503)
+    }
+
+
 def problem(request: Request, status: HTTPStatus, detail: str, found: Sequence[errors.Issue] = ()) -> JSONResponse:
     """A problem document as a response."""
     document = Problem(
         title=status.phrase,
         status=status.value,
-        detail=detail,
+        detail=_text(detail, _LONGEST_TEXT),
         instance=request.url.path,
         request_id=_request_id(request),
         errors=[
-            ProblemIssue(field=issue.field, message=issue.message, value=_plain(issue.value), allowed=_plain(issue.allowed))
+            ProblemIssue(
+                field=_text(issue.field, _LONGEST_VALUE),
+                message=_text(issue.message, _LONGEST_TEXT),
+                value=_plain(issue.value, _LONGEST_VALUE),
+                allowed=_plain(issue.allowed, _LONGEST_TEXT),
+            )
             for issue in found
         ],
     )
     return JSONResponse(document.model_dump(), status.value, media_type=MEDIA_TYPE)
 
 
-def validation_issues(error: ValidationError) -> list[errors.Issue]:
-    """What a failed validation outside of a request body has found."""
-    return issues_of(error.errors(include_url=False))
-
-
-def issues_of(found: Sequence[Any]) -> list[errors.Issue]:
-    """Pydantic's errors as issues: dotted field, value, and what is allowed."""
-    return [_issue(error) for error in found]
-
-
-def _issue(error: Mapping[str, Any]) -> errors.Issue:
-    context = error.get("ctx") or {}
-    parts = [part for part in error["loc"] if part not in ("body", "query", "path")]
-    key = context.get("key")
-    model, names = _walk(parts)
-    field = ".".join([*names, key] if key else names) or "body"
-    value = context.get("value", error.get("input"))
-    if error["type"] == "extra_forbidden" and model is not None:
-        known = sorted(model.model_fields)
-        close = difflib.get_close_matches(str(parts[-1]), known, n=1)
-        hint = f"; did you mean {close[0]}?" if close else ""
-        return errors.Issue(field, f"is not a known key{hint}", value, known)
-    if error["type"] == "json_invalid":
-        return errors.Issue("body", f"is not valid JSON: {context.get('error', '')}", None, "a JSON object")
-    if error["type"] == "missing":
-        return errors.Issue(field, "is required", None, error["msg"])
-    return errors.Issue(field, error["msg"], value, _allowed(error["type"], context))
-
-
-def _allowed(kind: str, context: Mapping[str, Any]) -> object:
-    """What would have been right, from the constraint that failed."""
-    signs = {"greater_than_equal": "≥", "greater_than": ">", "less_than_equal": "≤", "less_than": "<"}
-    if kind in signs:
-        return f"{signs[kind]} {next(iter(context.values()))}"
-    for name in ("allowed", "expected", "expected_tags", "pattern", "class_name"):
-        if name in context:
-            return context[name]
-    return kind.replace("_", " ")
-
-
-def _walk(parts: Sequence[int | str]) -> tuple[type[BaseModel] | None, list[str]]:
-    """Follow an error's location through the spec; tags of unions, which are no keys, are left out of the path.
-
-    Returns:
-        The model that holds the last key (None outside of a spec), and the path as a user would write it.
-    """
-    model: type[BaseModel] | None = StudySpec
-    names: list[str] = []
-    for index, part in enumerate(parts):
-        last = index == len(parts) - 1
-        if model is None or isinstance(part, int):
-            names.append(str(part))
-            continue
-        if part not in model.model_fields:
-            inner = _member(model, part)
-            if inner is not None and not last:
-                model = inner
-                continue
-            names.append(str(part))
-            continue
-        names.append(str(part))
-        if not last:
-            model = _model_of(model.model_fields[part].annotation, parts[index + 1]) or model
-    return model, names
-
-
-def _member(model: type[BaseModel], tag: str) -> type[BaseModel] | None:
-    """The model itself, if ``tag`` is its name in a tagged union."""
-    name = model.model_fields.get("name")
-    return model if name is not None and name.default == tag else None
-
-
-def _model_of(annotation: Any, following: int | str) -> type[BaseModel] | None:
-    """The model behind a field's annotation; in a union the one whose tag comes next, or the first."""
-    models = [kind for kind in _flatten(annotation) if isinstance(kind, type) and issubclass(kind, BaseModel)]
-    tagged = [kind for kind in models if isinstance(following, str) and _member(kind, following)]
-    return next(iter(tagged or models), None)
-
-
-def _flatten(annotation: Any) -> list[Any]:
-    inner = getattr(annotation, "__args__", None)
-    return [annotation] if inner is None else [kind for part in inner for kind in _flatten(part)]
-
-
-def _plain(value: Any) -> Any:
+def _plain(value: Any, longest: int, depth: int = 0) -> Any:
     """A value as JSON can show it, shortened."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    if value is None or isinstance(value, bool | int | float):
+    if value is None or isinstance(value, bool) or (isinstance(value, float) and math.isfinite(value)):
         return value
+    if isinstance(value, int) and abs(value) < 2**63:
+        return value
+    if isinstance(value, list | tuple | Mapping) and depth == _DEEPEST:
+        return "…"
     if isinstance(value, list | tuple):
-        return [_plain(each) for each in value]
+        return [_plain(each, longest, depth + 1) for each in value[:_MOST_ITEMS]]
     if isinstance(value, Mapping):
-        return {str(name): _plain(each) for name, each in value.items()}
-    text = value if isinstance(value, str) else repr(value)
-    return text if len(text) <= _LONGEST_VALUE else text[: _LONGEST_VALUE - 1] + "…"
+        return {_text(str(name), longest): _plain(each, longest, depth + 1) for name, each in value.items()}
+    return _text(value if isinstance(value, str) else str(value), longest)
+
+
+def _text(text: str, longest: int) -> str:
+    """Text that UTF-8 can carry, shortened."""
+    carried = text.encode("utf-8", "replace").decode("utf-8")
+    return carried if len(carried) <= longest else carried[: longest - 1] + "…"
 
 
 def _request_id(request: Request) -> str:

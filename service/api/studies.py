@@ -6,8 +6,10 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Path, Query, Response, status
 
+from service.api.bodies import JsonRoute
+from service.api.inspection import Inspections
 from service.api.models import ExtendIn, StudyOut, StudyPage, Submitted, TrialOut, TrialPage
-from service.api.problems import Problem
+from service.api.problems import answers
 from service.api.submission import check, note_of, plan_of
 from service.errors import Conflict
 from service.settings import Settings
@@ -15,9 +17,6 @@ from service.spec import StudySpec
 from service.store import Store, StudyState
 from service.store.records import TrialState
 
-PROBLEMS: dict[int | str, dict[str, Any]] = {
-    code: {"model": Problem, "content": {"application/problem+json": {}}} for code in (404, 409, 422)
-}
 StudyId = Annotated[int, Path(ge=1, lt=2**31, description="A study's id.")]
 Offset = Annotated[int, Query(ge=0, lt=2**31)]
 Limit = Annotated[int, Query(ge=1, le=500)]
@@ -46,40 +45,41 @@ EXAMPLES: Any = {
 
 def router(store: Store, settings: Settings) -> APIRouter:
     """All routes under /v1/studies."""
-    routes = APIRouter(prefix="/v1/studies", tags=["studies"], responses=PROBLEMS)
+    routes = APIRouter(prefix="/v1/studies", tags=["studies"], route_class=JsonRoute)
+    inspections = Inspections()
 
-    @routes.post("", status_code=status.HTTP_201_CREATED)
+    @routes.post("", status_code=status.HTTP_201_CREATED, responses=answers(413, 415, 422))
     def submit(spec: Annotated[StudySpec, Body(openapi_examples=EXAMPLES)], response: Response) -> Submitted:
         """Queue a study. Only `data` is required; everything else has defaults (see the spec reference)."""
-        submission = check(spec, store, settings)
+        submission = check(spec, store, settings, inspections)
         study_id = store.studies.submit(submission.spec, note=note_of(submission.spec), dataset_id=submission.dataset_id)
         response.headers["Location"] = f"/v1/studies/{study_id}"
         study = StudyOut.of(store.studies.get(study_id))
         return Submitted(**study.model_dump(), warnings=list(submission.warnings), plan=plan_of(submission.spec))
 
-    @routes.get("")
+    @routes.get("", responses=answers(422))
     def list_studies(state: StudyState | None = None, offset: Offset = 0, limit: Limit = 50) -> StudyPage:
         """Studies, newest first."""
         records, total = store.studies.list(state=state, offset=offset, limit=limit)
         return StudyPage(studies=[StudyOut.of(record) for record in records], total=total, offset=offset, limit=limit)
 
-    @routes.get("/{study_id}")
+    @routes.get("/{study_id}", responses=answers(404, 422))
     def get_study(study_id: StudyId) -> StudyOut:
         """One study: state, counts, best so far, time left."""
         return StudyOut.of(store.studies.get(study_id))
 
-    @routes.get("/{study_id}/trials")
+    @routes.get("/{study_id}/trials", responses=answers(404, 422))
     def list_trials(study_id: StudyId, state: TrialState | None = None, offset: Offset = 0, limit: Limit = 50) -> TrialPage:
         """A study's trials by number."""
         records, total = store.history.page(study_id, state=state, offset=offset, limit=limit)
         return TrialPage(trials=[TrialOut.of(record) for record in records], total=total, offset=offset, limit=limit)
 
-    @routes.get("/{study_id}/trials/{number}")
+    @routes.get("/{study_id}/trials/{number}", responses=answers(404, 422))
     def get_trial(study_id: StudyId, number: Annotated[int, Path(ge=0, lt=2**31)]) -> TrialOut:
         """One trial with its learning curves."""
         return TrialOut.of(store.history.trial(study_id, number))
 
-    @routes.get("/{study_id}/result")
+    @routes.get("/{study_id}/result", responses=answers(404, 409, 422))
     def get_result(study_id: StudyId) -> dict[str, Any]:
         """The answer: winner, baseline, test scores with intervals, ablation. 409 until the study is finished."""
         record = store.studies.get(study_id)
@@ -93,31 +93,31 @@ def router(store: Store, settings: Settings) -> APIRouter:
 
 
 def _transitions(routes: APIRouter, store: Store) -> None:
-    @routes.post("/{study_id}/cancel")
+    @routes.post("/{study_id}/cancel", responses=answers(404, 409, 422))
     def cancel(study_id: StudyId) -> StudyOut:
         """End a study; finished trials stay."""
         store.studies.cancel(study_id)
         return StudyOut.of(store.studies.get(study_id))
 
-    @routes.post("/{study_id}/pause")
+    @routes.post("/{study_id}/pause", responses=answers(404, 409, 422))
     def pause(study_id: StudyId) -> StudyOut:
         """Stop handing out work."""
         store.studies.pause(study_id)
         return StudyOut.of(store.studies.get(study_id))
 
-    @routes.post("/{study_id}/resume")
+    @routes.post("/{study_id}/resume", responses=answers(404, 409, 422))
     def resume(study_id: StudyId) -> StudyOut:
         """Go on with a paused study."""
         store.studies.resume(study_id)
         return StudyOut.of(store.studies.get(study_id))
 
-    @routes.post("/{study_id}/extend")
+    @routes.post("/{study_id}/extend", responses=answers(404, 409, 413, 415, 422))
     def extend(study_id: StudyId, more: ExtendIn) -> StudyOut:
         """Add trials to the budget, also of a finished study."""
         store.studies.extend(study_id, trials=more.trials)
         return StudyOut.of(store.studies.get(study_id))
 
-    @routes.delete("/{study_id}", status_code=status.HTTP_204_NO_CONTENT)
+    @routes.delete("/{study_id}", status_code=status.HTTP_204_NO_CONTENT, responses=answers(404, 409, 422))
     def delete(study_id: StudyId) -> None:
         """Remove an ended study with its trials."""
         store.studies.delete(study_id)

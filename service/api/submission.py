@@ -1,6 +1,6 @@
 """What a submit is checked for beyond its own shape: that the data is there and fits, and what the study will do.
 
-Nothing here reads rows: files are described once, when they are uploaded (a path is described at every submit).
+Nothing here reads rows: files are described once, when they are uploaded, and a path again only when its file has changed.
 """
 
 from __future__ import annotations
@@ -8,21 +8,24 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from service.api.problems import validation_issues
-from service.datasets import BUILTIN, Column, TableInfo, infer_task, inspect, resolve_path
+from service.api.inspection import Inspections
+from service.api.issues import validation_issues
+from service.datasets import BUILTIN, Column, TableInfo, infer_task, resolve_path
 from service.datasets.uploads import file_format
-from service.errors import InvalidInput, NotFound
+from service.errors import InvalidInput, Issue, NotFound
 from service.settings import Settings
 from service.spec import SETTINGS, Choices, Range, StudySpec, Task
 from service.spec.guidance import warnings_for
 from service.store import Store
 
 _FEWEST_ROWS = 20
+_FEWEST_IN_PART = 2
 
 
 @dataclass(frozen=True)
@@ -34,18 +37,17 @@ class Submission:
     warnings: Sequence[str]
 
 
-def check(spec: StudySpec, store: Store, settings: Settings) -> Submission:
+def check(spec: StudySpec, store: Store, settings: Settings, inspections: Inspections) -> Submission:
     """Resolve a spec against its data.
 
     Raises:
         InvalidInput: The data set, a column or the task does not fit, with the field, the value and what is allowed.
     """
-    table, dataset_id, own = _table(spec, store, settings)
+    table, dataset_id, own = _table(spec, store, settings, inspections)
     target = _target(spec, table, own)
     _columns(spec, table, target.name)
-    if table.rows < _FEWEST_ROWS:
-        raise InvalidInput.one("data", f"has {table.rows} rows", value=table.rows, allowed=f"at least {_FEWEST_ROWS}")
-    task = _task(spec, target, table.rows)
+    _rows(spec, table.rows - target.missing)
+    task = _task(spec, target, table.rows - target.missing)
     try:
         resolved = spec.resolved(task)
     except ValidationError as error:
@@ -74,13 +76,14 @@ def plan_of(spec: StudySpec) -> dict[str, Any]:
     return {"searched": searched, "stacks": stacks, "most_trial_epochs": most}
 
 
-def _table(spec: StudySpec, store: Store, settings: Settings) -> tuple[TableInfo, str | None, str | None]:
+def _table(
+    spec: StudySpec, store: Store, settings: Settings, inspections: Inspections
+) -> tuple[TableInfo, str | None, str | None]:
     """The table, the id of an uploaded data set, and the target that the source itself knows."""
     name = spec.data.dataset
     if name is None:
-        path = resolve_path(str(spec.data.path), settings.data_roots)
-        ending = file_format(str(path), "data.path")
-        return inspect(path, ending), None, "y" if ending == "npz" else None
+        table, ending = _file(str(spec.data.path), settings.data_roots, inspections)
+        return table, None, "y" if ending == "npz" else None
     if name in BUILTIN:
         return BUILTIN[name], None, "target"
     try:
@@ -90,6 +93,47 @@ def _table(spec: StudySpec, store: Store, settings: Settings) -> tuple[TableInfo
         raise InvalidInput.one("data.dataset", "does not exist", value=name, allowed=known) from None
     columns = tuple(Column(**column) for column in record.columns)
     return TableInfo(record.rows, columns, record.shape), record.id, "y" if record.format == "npz" else None
+
+
+def _file(given: str, roots: Sequence[Path], inspections: Inspections) -> tuple[TableInfo, str]:
+    """A file named by its path, and its format; whatever is wrong with it is told of ``data.path``."""
+    try:
+        path = resolve_path(given, roots)
+        ending = file_format(str(path), "data.path")
+        return inspections.of(path, ending), ending
+    except InvalidInput as error:
+        raise InvalidInput([_of_path(issue, given) for issue in error.issues]) from None
+    except (OSError, RuntimeError, ValueError):
+        # A name longer than the file system takes, links in a circle: told like any other file that is not there.
+        allowed = ", ".join(map(str, roots))
+        raise InvalidInput.one(
+            "data.path", "is not a file under an allowed directory", value=given, allowed=allowed
+        ) from None
+
+
+def _of_path(issue: Issue, given: str) -> Issue:
+    allowed = issue.allowed or "a CSV, Parquet or NPZ file with a table"
+    return replace(issue, field="data.path", value=issue.value or given, allowed=allowed)
+
+
+def _rows(spec: StudySpec, rows: int) -> None:
+    """Every part of the split must get rows, which only a very small table or a very small share can prevent."""
+    if rows < _FEWEST_ROWS:
+        message = f"has {rows} rows with a target"
+        raise InvalidInput.one("data", message, value=rows, allowed=f"at least {_FEWEST_ROWS}")
+    division = spec.validation
+    shares = {"test_fraction": division.test_fraction}
+    if division.method == "holdout":
+        shares["valid_fraction"] = division.valid_fraction
+    for name, share in shares.items():
+        if share * rows < _FEWEST_IN_PART:
+            message = f"leaves fewer than {_FEWEST_IN_PART} of {rows} rows"
+            allowed = f"≥ {_FEWEST_IN_PART / rows:.3g}"
+            raise InvalidInput.one(f"validation.{name}", message, value=share, allowed=allowed)
+    rest = int(rows * (1 - division.test_fraction))
+    if division.method == "kfold" and division.folds * _FEWEST_IN_PART > rest:
+        message = f"are too many for the {rest} rows outside of the test part"
+        raise InvalidInput.one("validation.folds", message, value=division.folds, allowed=f"≤ {rest // _FEWEST_IN_PART}")
 
 
 def _target(spec: StudySpec, table: TableInfo, own: str | None) -> Column:
@@ -107,6 +151,9 @@ def _columns(spec: StudySpec, table: TableInfo, target: str) -> None:
     names = [column.name for column in table.columns if column.name != target]
     for field, wanted in (("categorical", spec.data.categorical), ("drop", spec.data.drop)):
         for index, name in enumerate(wanted):
+            if name == target:
+                message = f"{name!r} is the target, which is never an input"
+                raise InvalidInput.one(f"data.{field}.{index}", message, value=name, allowed=names)
             if name not in names:
                 raise _no_column(f"data.{field}.{index}", name, names)
     if set(names) <= set(spec.data.drop):
@@ -121,9 +168,9 @@ def _task(spec: StudySpec, target: Column, rows: int) -> Task:
         message = f"cannot be regression: the target {target.name!r} holds words"
         raise InvalidInput.one("task", message, value=spec.task, allowed="classification")
     task = spec.task or inferred
-    if task == "classification" and target.distinct < 2:
+    if target.distinct < 2:
         message = f"the target {target.name!r} has one value only"
-        raise InvalidInput.one("data.target", message, value=target.name, allowed="a column with at least two classes")
+        raise InvalidInput.one("data.target", message, value=target.name, allowed="a column with at least two values")
     if task == "classification" and target.distinct > max(2, rows // 4):
         message = f"cannot be classification: the target {target.name!r} has {target.distinct} values in {rows} rows"
         raise InvalidInput.one("task", message, value=spec.task, allowed="regression, or another target")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -34,9 +33,12 @@ class Client:
         Unreachable: There is no service at the address.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, timeout: float = 60.0) -> None:
         self.url = url.rstrip("/")
-        self._http = httpx.Client(base_url=self.url, timeout=60.0, trust_env=False)
+        try:
+            self._http = httpx.Client(base_url=self.url, timeout=timeout, trust_env=False)
+        except httpx.InvalidURL as error:
+            raise Unreachable(f"{url!r} is not an address: {error}") from None
 
     def get(self, path: str, **query: Any) -> Any:
         """GET; the decoded answer."""
@@ -81,14 +83,18 @@ class Client:
     def _call(self, method: str, path: str, **options: Any) -> Any:
         try:
             answer = self._http.request(method, path, **options)
+        except httpx.UnsupportedProtocol:
+            raise Unreachable(f"{self.url!r} is not an address: it must begin with http:// or https://") from None
         except httpx.HTTPError as error:
             raise Unreachable(f"no service answers at {self.url} ({error}); start one with: regsearch up") from None
         if answer.status_code == httpx.codes.NO_CONTENT:
             return None
         try:
             document = answer.json()
-        except json.JSONDecodeError:
-            raise Unreachable(f"what answers at {self.url} is not regsearch (status {answer.status_code})") from None
+        except ValueError:
+            document = None
+        if document is None or answer.is_redirect or (answer.is_error and "title" not in document):
+            raise Unreachable(f"what answers at {self.url} is not regsearch (status {answer.status_code})")
         if answer.is_error:
             raise Refused(document)
         return document

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
+from contextlib import ExitStack, closing
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from pydantic import ValidationError
-from rich.console import Console
+from rich.console import Console, RenderableType
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
@@ -25,20 +28,30 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Find the regularization that makes a neural network generalize.",
 )
-out = Console()
-err = Console(stderr=True)
+# What is printed comes from users and may hold brackets: no part of it is markup.
+out = Console(markup=False, emoji=False)
+err = Console(stderr=True, markup=False, emoji=False)
 
 Url = Annotated[str | None, typer.Option("--url", help="Address of the service; default: host and port of the settings.")]
 StudyId = Annotated[int, typer.Argument(metavar="ID", help="A study's number.")]
 Json = Annotated[bool, typer.Option("--json", help="The API's own answer, for programs.")]
-Port = Annotated[int | None, typer.Option(help="Port of the API and the dashboard.")]
+Port = Annotated[int | None, typer.Option(min=0, max=65535, help="Port of the API and the dashboard; 0: any free one.")]
 Home = Annotated[Path | None, typer.Option(help="Directory of the database, data sets and logs.")]
+DataFile = Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="CSV, Parquet or NPZ.")]
+Name = Annotated[str | None, typer.Option(help="A name for people.")]
+
+_open = ExitStack()
+"""What a command has opened, closed when it ends."""
+
+datasets = typer.Typer(invoke_without_command=True)
+app.add_typer(datasets, name="datasets")
 
 
 def main() -> None:
     """Run the command line; every expected failure is one clear message and an exit code."""
     try:
-        app()
+        with _open:
+            app()
     except Refused as error:
         err.print(render.refusal(error))
         sys.exit(2)
@@ -47,8 +60,8 @@ def main() -> None:
             name = "REGSEARCH_" + ".".join(map(str, issue["loc"])).upper()
             err.print(f"{name}: {issue['msg']}, not {issue['input']!r}", style="red")
         sys.exit(1)
-    except RegsearchError as error:
-        err.print(str(error), style="red", highlight=False)
+    except (RegsearchError, OSError) as error:
+        err.print(str(error), style="red", highlight=False, soft_wrap=True)
         sys.exit(1)
 
 
@@ -58,8 +71,7 @@ def _settings(home: Path | None = None, port: int | None = None) -> Settings:
 
 
 def _client(url: str | None) -> Client:
-    settings = load_settings()
-    return Client(url or f"http://{settings.host}:{settings.port}")
+    return _open.enter_context(closing(Client(url or local.address(load_settings()))))
 
 
 @app.command()
@@ -135,7 +147,10 @@ def show(study_id: StudyId, json_: Json = False, url: Url = None) -> None:
 @app.command()
 def result(study_id: StudyId, json_: Json = False, url: Url = None) -> None:
     """The answer of a finished study."""
-    _print(_client(url).get(f"/v1/studies/{study_id}/result"), render.result, json_)
+    client = _client(url)
+    _print(client.get(f"/v1/studies/{study_id}/result"), render.result, json_)
+    if not json_:
+        render.say(out, f"Dashboard: {client.url}/dashboard/studies/{study_id}")
 
 
 @app.command()
@@ -163,20 +178,43 @@ def extend(study_id: StudyId, trials: Annotated[int, typer.Option(min=1, help="T
 
 
 @app.command()
-def upload(
-    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="CSV, Parquet or NPZ.")],
-    name: Annotated[str | None, typer.Option(help="A name for people.")] = None,
-    url: Url = None,
-) -> None:
+def delete(study_id: StudyId, url: Url = None) -> None:
+    """Remove an ended study with its trials."""
+    _client(url).delete(f"/v1/studies/{study_id}")
+    render.say(out, f"study {study_id} is deleted")
+
+
+@app.command("workers")
+def list_workers(json_: Json = False, url: Url = None) -> None:
+    """Worker processes, and what they are doing."""
+    _print(_client(url).get("/v1/workers"), render.workers, json_)
+
+
+@datasets.callback()
+def list_datasets(context: typer.Context, json_: Json = False, url: Url = None) -> None:
+    """Data sets with their columns: built-in and uploaded; `datasets add FILE` uploads one."""
+    context.obj = url
+    if context.invoked_subcommand is None:
+        _print(_client(url).get("/v1/datasets"), render.datasets, json_)
+
+
+@datasets.command("add")
+def add_dataset(context: typer.Context, file: DataFile, name: Name = None, url: Url = None) -> None:
+    """Upload a data set."""
+    upload(file, name, url or context.obj)
+
+
+@app.command()
+def upload(file: DataFile, name: Name = None, url: Url = None) -> None:
     """Upload a data set."""
     dataset = _client(url).upload(file, name)
     render.say(out, f"data set {dataset['id']}: {dataset['rows']} rows, {len(dataset['columns'])} columns")
 
 
 @app.command("doctor")
-def examine(home: Home = None) -> None:
-    """Check database, schema, devices and disk."""
-    if not doctor.examine(_settings(home), out):
+def examine(port: Port = None, home: Home = None) -> None:
+    """Check database, schema, devices, disk and port."""
+    if not doctor.examine(_settings(home, port), out):
         raise typer.Exit(1)
 
 
@@ -197,7 +235,7 @@ def _transition(url: str | None, study_id: int, name: str, body: Any = None) -> 
     out.print(render.study(_client(url).post(f"/v1/studies/{study_id}/{name}", body)))
 
 
-def _print(found: Any, as_table: Any, as_json: bool) -> None:
+def _print(found: Any, as_table: Callable[[Any], RenderableType], as_json: bool) -> None:
     if as_json:
         sys.stdout.write(json.dumps(found, indent=2) + "\n")
     else:
@@ -207,6 +245,17 @@ def _print(found: Any, as_table: Any, as_json: bool) -> None:
 def _read(file: Path) -> Any:
     """A study from YAML 1.2, where `off` is a word and 1e-4 a number; JSON is YAML too."""
     try:
-        return YAML(typ="safe", pure=True).load(file.read_text())
-    except (YAMLError, UnicodeDecodeError) as error:
+        found = YAML(typ="safe", pure=True).load(file.read_text())
+    except (YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise RegsearchError(f"{file} is not YAML: {error}") from None
+    try:
+        return json.loads(json.dumps(found, allow_nan=False, default=_day))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise RegsearchError(f"{file} holds what JSON cannot say: {error}") from None
+
+
+def _day(value: Any) -> str:
+    """YAML reads 2026-01-31 as a date; a study means the text."""
+    if isinstance(value, date):
+        return value.isoformat()
+    raise TypeError(f"{value!r}")

@@ -1,4 +1,7 @@
-"""`regsearch doctor`: whether this machine can run the service, and what is missing if not."""
+"""`regsearch doctor`: whether this machine can run the service, and what is missing if not.
+
+Every check runs, whatever the others say; a check that breaks is trouble like any other.
+"""
 
 from __future__ import annotations
 
@@ -7,30 +10,40 @@ from collections.abc import Callable
 from pathlib import Path
 
 from rich.console import Console
+from rich.text import Text
 
-from service.cli.supervisor import worker_devices
+from service.cli.client import Client, Refused, Unreachable
+from service.cli.local import address
+from service.cli.supervisor import CannotStart, check_port, worker_devices
 from service.errors import DatabaseUnavailable, RegsearchError
 from service.settings import Settings
 
 _LEAST_FREE_GB = 1.0
 
 
-def examine(settings: Settings, console: Console) -> bool:
+def examine(
+    settings: Settings,
+    console: Console,
+    *,
+    devices: Callable[[], list[str]] = worker_devices,
+    answer_seconds: float = 5.0,
+) -> bool:
     """Print one line per check; whether all is well."""
     checks: list[tuple[str, Callable[[Settings], str]]] = [
         ("database", _database),
-        ("devices", _devices),
+        ("devices", lambda _: ", ".join(devices())),
         ("disk", _disk),
+        ("port", lambda settings: _port(settings, answer_seconds)),
     ]
     well = True
     for name, check in checks:
         try:
             said, good = check(settings), True
-        except RegsearchError as error:
+        except (RegsearchError, OSError) as error:
             said, good = str(error), False
         well &= good
         mark, style = ("ok", "green") if good else ("trouble", "red")
-        console.print(f"[{style}]{mark:8}[/] {name:9} {said}", highlight=False)
+        console.print(Text.assemble((f"{mark:8}", style), f" {name:9} {said}"))
     return well
 
 
@@ -47,10 +60,6 @@ def _database(settings: Settings) -> str:
     return f"reachable, schema is current, {studies} studies"
 
 
-def _devices(_: Settings) -> str:
-    return ", ".join(worker_devices())
-
-
 def _disk(settings: Settings) -> str:
     path = settings.home.absolute()
     while not path.exists():
@@ -59,3 +68,21 @@ def _disk(settings: Settings) -> str:
     if free < _LEAST_FREE_GB:
         raise DatabaseUnavailable(f"only {free:.1f} GB free at {path}")
     return f"{free:.0f} GB free at {path}"
+
+
+def _port(settings: Settings, answer_seconds: float) -> str:
+    where = address(settings)
+    try:
+        check_port(settings.host, settings.port)
+    except CannotStart as error:
+        client = Client(where, timeout=answer_seconds)
+        try:
+            client.get("/readyz")
+        except Refused as refused:
+            raise CannotStart(f"{where} is taken by a service that is not ready: {refused}") from None
+        except Unreachable:
+            raise error from None
+        finally:
+            client.close()
+        return f"{where} is taken by a service that is ready"
+    return f"{where} is free"

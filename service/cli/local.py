@@ -4,24 +4,34 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
 
 from service.cli import render
 from service.cli.client import Client
-from service.cli.supervisor import CannotStart, Supervisor, check_port, child_environment, free_port, worker_devices
+from service.cli.supervisor import (
+    CannotStart,
+    Signals,
+    Supervisor,
+    check_port,
+    child_environment,
+    free_port,
+    last_line,
+    worker_devices,
+)
 from service.cli.watch import watch
+from service.errors import RegsearchError
 from service.settings import Settings
 
 READY_SECONDS = 60.0
+LINGER_SECONDS = 5
 DEMO_STUDY = {"name": "demo", "data": {"dataset": "diabetes"}, "budget": {"trials": 100, "epochs": 100}}
 
 
@@ -33,12 +43,28 @@ def serve(settings: Settings) -> None:
     from service.logs import set_up_logging
     from service.store import open_store
 
+    check_port(settings.host, settings.port)
     set_up_logging(settings)
     settings.home.mkdir(parents=True, exist_ok=True)
     store = open_store(settings.database_url, create=True)
-    app = create_app(store, settings)
-    uvicorn.run(app, host=settings.host, port=settings.port, log_config=None, access_log=False, server_header=False)
-    store.close()
+    try:
+        uvicorn.run(
+            create_app(store, settings),
+            host=settings.host,
+            port=settings.port,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=LINGER_SECONDS,  # a client that never finishes must not keep the process alive
+        )
+    finally:
+        store.close()
+
+
+def address(settings: Settings) -> str:
+    """Where clients on this machine find the API."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)
+    return f"http://[{host}]:{settings.port}" if ":" in host else f"http://{host}:{settings.port}"
 
 
 def work(device: str | None) -> None:
@@ -48,24 +74,30 @@ def work(device: str | None) -> None:
 
 
 @contextmanager
-def running(settings: Settings, console: Console, workers: int | None) -> Iterator[tuple[Supervisor, Client]]:
+def running(
+    settings: Settings, console: Console, workers: int | None, signals: Signals | None = None
+) -> Iterator[tuple[Supervisor, Client]]:
     """API, dashboard and workers as child processes, ready when the block begins, gone when it ends.
 
     Raises:
         CannotStart: The port is taken, or workers can't run here.
+        KeyboardInterrupt: One of ``signals`` came before everything was ready.
     """
+    signals = signals or Signals()
     check_port(settings.host, settings.port)
+    settings.home.mkdir(parents=True, exist_ok=True)
     environment = child_environment(
         home=str(settings.home.absolute()),
         host=settings.host,
         port=str(settings.port),
         db_url=settings.database_url,
     )
-    with Supervisor(environment, settings.home, lambda text: render.say(console, text)) as supervisor:
+    say = partial(render.say, console)
+    with Supervisor(environment, settings.home, say, lambda: signals.impatient) as supervisor:
         api = supervisor.add("api", "service.cli", "serve")
-        client = Client(f"http://{settings.host}:{settings.port}")
+        client = Client(address(settings))
         devices = worker_devices() if workers != 0 else []  # takes seconds, in which the API starts
-        _wait(api.log, supervisor, client)
+        _wait(api.log, supervisor, client, signals)
         count = len(devices) if workers is None else workers
         for index in range(count):
             supervisor.add(f"worker-{index}", "workers", *_worker_arguments(devices[index % len(devices)], count))
@@ -81,15 +113,15 @@ def _worker_arguments(device: str, count: int) -> list[str]:
     return ["--device", device, *threads]
 
 
-def _wait(log: Path, supervisor: Supervisor, client: Client) -> None:
+def _wait(log: Path, supervisor: Supervisor, client: Client, signals: Signals) -> None:
     give_up = time.monotonic() + READY_SECONDS
     while time.monotonic() < give_up:
+        signals.check()
         if not supervisor.children[0].running:
-            lines = log.read_text(errors="replace").strip().splitlines() or ["no output"]
-            raise CannotStart(f"the API did not start: {lines[-1]} (see {log})")
+            raise CannotStart(f"the API did not start: {last_line(log) or 'no output'} (see {log})")
         try:
             client.wait_until_ready(0.0)
-        except Exception:  # not there yet
+        except RegsearchError:  # not there yet
             time.sleep(0.05)
         else:
             return
@@ -98,16 +130,24 @@ def _wait(log: Path, supervisor: Supervisor, client: Client) -> None:
 
 def up(settings: Settings, console: Console, workers: int | None) -> None:
     """Run the service until Ctrl-C."""
-    stop = threading.Event()
-    for name in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(name, lambda *_: stop.set())
-    with running(settings, console, workers) as (supervisor, client):
+    if settings.port == 0:
+        settings = settings.model_copy(update={"port": free_port()})
+    with Signals() as signals, interruptible(console), running(settings, console, workers, signals) as (supervisor, client):
         render.say(console, f"API and dashboard  {client.url}  (API reference: {client.url}/docs)")
         render.say(console, f"Workers            {', '.join(child.name for child in supervisor.children[1:]) or 'none'}")
         render.say(console, f"Data and logs      {settings.home}   –   Ctrl-C stops everything")
-        while not stop.wait(0.2):
+        while not signals.wait(0.2):
             supervisor.tick()
-        render.say(console, "Stopping; running trials go back to the queue.")
+        render.say(console, "Stopping; running trials go back to the queue. Ctrl-C again kills at once.")
+
+
+@contextmanager
+def interruptible(console: Console) -> Iterator[None]:
+    """End quietly where a signal has ended the block."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        render.say(console, "Stopped.")
 
 
 def demo(settings: Settings, console: Console, *, keep: bool, trials: int) -> None:
@@ -115,24 +155,28 @@ def demo(settings: Settings, console: Console, *, keep: bool, trials: int) -> No
     home = settings.home if keep else Path(tempfile.mkdtemp(prefix="regsearch-demo-"))
     port = settings.port if keep else free_port()
     chosen = settings.model_copy(update={"home": home, "port": port, "db_url": settings.db_url if keep else None})
+    start = time.monotonic()
     try:
-        with running(chosen, console, None) as (supervisor, client):
+        with Signals() as signals, interruptible(console), running(chosen, console, None, signals) as (supervisor, client):
+
+            def look() -> None:
+                signals.check()
+                supervisor.tick()
+
             spec = {**DEMO_STUDY, "budget": {"trials": trials, "epochs": 100}}
             render.say(console, f"Searching {trials} regularization recipes for an MLP on `diabetes` (442 rows).")
             render.say(console, f"Dashboard: {client.url}/dashboard")
             study = client.post("/v1/studies", spec)
-            ended = watch(client, study["id"], console, supervisor.tick)
+            ended = watch(client, study["id"], console, look)
             if ended["state"] != "finished":
                 raise CannotStart(f"the study is {ended['state']}: {ended['reason']}")
             console.print(render.result(client.get(f"/v1/studies/{study['id']}/result")))
+            render.say(console, f"From nothing to the answer in {render.seconds(time.monotonic() - start)}.")
             render.say(console, f"Dashboard: {client.url}{study['links']['dashboard']}")
             if keep:
                 render.say(console, "Everything keeps running; Ctrl-C stops it.")
-                while True:
+                while not signals.wait(0.2):
                     supervisor.tick()
-                    time.sleep(0.2)
-    except KeyboardInterrupt:
-        render.say(console, "Stopped.")
     finally:
         if not keep:
             shutil.rmtree(home, ignore_errors=True)

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from service.cli.client import Refused
 
+_COLUMNS = 8
 _STATE_STYLE = {"finished": "green", "running": "cyan", "finalizing": "cyan", "failed": "red", "cancelled": "yellow"}
 
 
@@ -18,7 +19,7 @@ def seconds(value: float | None) -> str:
     """A duration for people."""
     if value is None:
         return "–"
-    if value < 60:
+    if round(value) < 60:
         return f"{value:.0f} s"
     minutes, rest = divmod(round(value), 60)
     if minutes < 60:
@@ -60,6 +61,35 @@ def studies(page: Mapping[str, Any]) -> RenderableType:
     return table
 
 
+def workers(found: Sequence[Mapping[str, Any]]) -> RenderableType:
+    """Worker processes."""
+    table = Table("worker", "device", "state", "doing", "lanes", "training")
+    for worker in found:
+        stats = worker["stats"]
+        training = stats.get("shares", {}).get("training")
+        doing = f"{stats.get('state', '')}{' study ' + str(stats['study']) if 'study' in stats else ''}"
+        table.add_row(
+            worker["name"],
+            worker["device"],
+            Text(worker["state"], style={"alive": "green", "silent": "red"}.get(worker["state"], "dim")),
+            doing,
+            _short(stats.get("lanes")),
+            "" if training is None else f"{training:.0%}",
+        )
+    return table
+
+
+def datasets(found: Sequence[Mapping[str, Any]]) -> RenderableType:
+    """Data sets, with as many of their columns as anybody reads."""
+    table = Table("id", "name", "rows", "columns")
+    for dataset in found:
+        columns = dataset["columns"]
+        shown = [f"{column['name']} ({column['kind']})" for column in columns[:_COLUMNS]]
+        more = [f"and {len(columns) - _COLUMNS} more"] if len(columns) > _COLUMNS else []
+        table.add_row(dataset["id"], dataset["name"], str(dataset["rows"]), ", ".join([*shown, *more]))
+    return table
+
+
 def study(found: Mapping[str, Any]) -> RenderableType:
     """One study."""
     trials, best = found["trials"], found["best"]
@@ -96,12 +126,12 @@ def result(found: Mapping[str, Any]) -> RenderableType:
     ]
     if found.get("ablation"):
         parts += [ablation(found["ablation"], metric)]
-    rows, training = found["rows"], found["utilization"].get("training", 0)
+    rows, training = found["rows"], found.get("utilization", {}).get("training", 0)
     parts.append(
         Text(
             f"Rows: {rows['train']} train, {rows['valid']} validation, {rows['test']} test (locked; {rows['duplicates']} "
             f"duplicates kept on one side). Wall time {seconds(found['wall_seconds'])}, of which finalists "
-            f"{seconds(found['finalizing_seconds'])}; the search spent {training:.0%} of its time in training.",
+            f"{seconds(found.get('finalizing_seconds'))}; the search spent {training:.0%} of its time in training.",
             style="dim",
         )
     )
@@ -125,8 +155,8 @@ def recipe(settings: Mapping[str, Any]) -> str:
 
 
 def say(console: Console, text: str) -> None:
-    """A plain line."""
-    console.print(text, highlight=False)
+    """A plain line, left whole where it is longer than the terminal is wide: it may be copied."""
+    console.print(text, highlight=False, soft_wrap=True)
 
 
 def _score_row(setting: Mapping[str, Any], *, winner: bool, tie: bool) -> tuple[RenderableType, ...]:

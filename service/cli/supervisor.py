@@ -1,7 +1,8 @@
 """Starting the service's processes on one machine, and keeping them alive.
 
 The API is one process, every worker another. A worker that dies is started again, after a pause that grows while it keeps
-dying. All of them end with the supervisor: on Ctrl-C or SIGTERM in order, on kill -9 through the kernel.
+dying. All of them end with the supervisor: on Ctrl-C or SIGTERM in order, on a second one at once, on kill -9 through the
+kernel.
 """
 
 from __future__ import annotations
@@ -13,10 +14,14 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 from service.errors import RegsearchError
 
@@ -50,13 +55,63 @@ class Child:
         return self.process is not None and self.process.poll() is None
 
 
-class Supervisor:
-    """Runs children until `stop`. Use it as a context manager; `tick` belongs into the caller's loop."""
+class Signals:
+    """Ctrl-C and SIGTERM, counted: the first asks for an orderly end, the second for one at once.
 
-    def __init__(self, environment: Mapping[str, str], home: Path, say: Callable[[str], None]) -> None:
+    A context manager for the main thread; the handlers before it come back behind it.
+    """
+
+    def __init__(self) -> None:
+        self._asked = threading.Event()
+        self._again = threading.Event()
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Signals:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._before[number] = signal.signal(number, self._count)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _count(self, _number: int, _frame: FrameType | None) -> None:
+        if self._asked.is_set():
+            self._again.set()
+        self._asked.set()
+
+    @property
+    def impatient(self) -> bool:
+        """Whether the second one has come."""
+        return self._again.is_set()
+
+    def wait(self, seconds: float) -> bool:
+        """Wait for the first one; whether it has come."""
+        return self._asked.wait(seconds)
+
+    def check(self) -> None:
+        """Raise `KeyboardInterrupt` if the first one has come."""
+        if self._asked.is_set():
+            raise KeyboardInterrupt
+
+
+class Supervisor:
+    """Runs children until `stop`. Use it as a context manager; `tick` belongs into the caller's loop.
+
+    ``impatient`` is asked while children are given time to end: when it says yes, they are killed.
+    """
+
+    def __init__(
+        self,
+        environment: Mapping[str, str],
+        home: Path,
+        say: Callable[[str], None],
+        impatient: Callable[[], bool] = lambda: False,
+    ) -> None:
         self._environment = dict(environment)
         self._logs = home / "logs"
         self._say = say
+        self._impatient = impatient
         self.children: list[Child] = []
 
     def __enter__(self) -> Supervisor:
@@ -88,24 +143,24 @@ class Supervisor:
                 child.pause = min(_LONGEST_PAUSE, child.pause * 2)
                 how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
                 self._say(f"{child.name} {how}; it is started again ({child.log})")
+                if code > 0 and (last := last_line(child.log)):
+                    self._say(f"  {last}")
             elif now >= child.due:
                 child.restarts += 1
                 self._start(child)
 
     def stop(self) -> None:
         """Ask every child to stop, the workers first, and kill what has not after a while."""
-        for child in reversed(self.children):
-            if child.running and child.process:
-                child.process.send_signal(signal.SIGTERM)
+        processes = [child.process for child in reversed(self.children) if child.running and child.process]
+        for process in processes:
+            process.send_signal(signal.SIGTERM)
         give_up = time.monotonic() + STOP_SECONDS
-        for child in self.children:
-            if child.process is None:
-                continue
-            try:
-                child.process.wait(timeout=max(0.1, give_up - time.monotonic()))
-            except (subprocess.TimeoutExpired, KeyboardInterrupt):
-                child.process.kill()
-                child.process.wait()
+        while any(process.poll() is None for process in processes):
+            if self._impatient() or time.monotonic() > give_up:
+                for process in processes:
+                    _kill(process)
+                return
+            time.sleep(0.05)
 
     def _start(self, child: Child) -> None:
         with child.log.open("ab") as log:
@@ -116,7 +171,8 @@ class Supervisor:
                 stderr=log,
                 env=self._environment,
                 start_new_session=True,  # Ctrl-C reaches the supervisor only, which stops children in order
-                preexec_fn=_die_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509  # one C call
+                # One system call between fork and exec; nothing that could wait for another thread.
+                preexec_fn=partial(_die_with_parent, os.getpid()) if sys.platform == "linux" else None,  # noqa: PLW1509
             )
         child.started = time.monotonic()
 
@@ -124,10 +180,27 @@ class Supervisor:
 _libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
 
-def _die_with_parent() -> None:
-    """Have the kernel send SIGTERM to this process when its parent is gone."""
+def _die_with_parent(parent: int) -> None:
+    """Have the kernel send SIGTERM to this process when its parent is gone, which it may be already."""
     if _libc is not None:
         _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != parent:
+            os._exit(1)
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    """End a process that has not ended, and what it has started: it leads a group of its own."""
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def last_line(log: Path) -> str:
+    """The last line of a log, which is what a process that died had to say."""
+    with log.open("rb") as stream:
+        stream.seek(max(0, log.stat().st_size - 4096))
+        lines = stream.read().decode(errors="replace").strip().splitlines()
+    return lines[-1] if lines else ""
 
 
 def worker_devices() -> list[str]:
@@ -137,7 +210,8 @@ def worker_devices() -> list[str]:
         CannotStart: The worker program is not installed or does not run.
     """
     command = [sys.executable, "-m", "workers", "--list-devices"]
-    found = subprocess.run(command, capture_output=True, text=True, check=False)
+    # In a session of its own, a Ctrl-C meant for the supervisor does not make it look broken.
+    found = subprocess.run(command, capture_output=True, text=True, check=False, start_new_session=True)
     if found.returncode != 0:
         last = (found.stderr.strip().splitlines() or ["no output"])[-1]
         raise CannotStart(f"workers can't run here: {last}; install them with: pip install 'regsearch[worker]'")
@@ -155,10 +229,9 @@ def check_port(host: str, port: int) -> None:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
-        except OSError as error:
-            raise CannotStart(
-                f"port {port} on {host} can't be used ({error.strerror}); choose another with --port"
-            ) from None
+        except (OSError, OverflowError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            raise CannotStart(f"port {port} on {host} can't be used ({reason}); choose another with --port") from None
 
 
 def free_port() -> int:

@@ -10,15 +10,24 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from service.cli.client import Client
+from service.cli.client import Client, Refused, Unreachable
 from service.cli.render import number, seconds
 
 ENDED = ("finished", "cancelled", "failed")
 _LINE_SECONDS = 5.0
+_LOOK_SECONDS = 0.25
+OUTAGE_SECONDS = 30.0
+"""How long a service that was there may be away, as it is while it is started again."""
 
 
 def watch(client: Client, study_id: int, console: Console, alive: Callable[[], None] = lambda: None) -> dict[str, Any]:
-    """Follow a study until it has ended or is paused; returns it. ``alive`` is called at every look."""
+    """Follow a study until it has ended or is paused; returns it. ``alive`` is called at every look.
+
+    Raises:
+        Refused: There is no such study, or the service is in trouble for longer than an outage.
+        Unreachable: The service is not there, or is away for longer than an outage.
+    """
+    study: dict[str, Any] = client.get(f"/v1/studies/{study_id}")
     with Progress(
         TextColumn("[bold]{task.description}"),
         BarColumn(bar_width=30),
@@ -30,8 +39,6 @@ def watch(client: Client, study_id: int, console: Console, alive: Callable[[], N
         task = progress.add_task(f"study {study_id}", total=None, study=None)
         said = 0.0
         while True:
-            alive()
-            study: dict[str, Any] = client.get(f"/v1/studies/{study_id}")
             trials = study["trials"]
             label = "finalists" if study["state"] == "finalizing" else f"study {study_id}"
             progress.update(task, completed=trials["finished"], total=trials["budget"], study=study, description=label)
@@ -41,7 +48,24 @@ def watch(client: Client, study_id: int, console: Console, alive: Callable[[], N
                 said = time.monotonic()
             if ended:
                 return study
-            time.sleep(0.25)
+            time.sleep(_LOOK_SECONDS)
+            study = _look(client, study_id, alive)
+
+
+def _look(client: Client, study_id: int, alive: Callable[[], None]) -> dict[str, Any]:
+    """The study as it is now; an outage is waited out."""
+    give_up = time.monotonic() + OUTAGE_SECONDS
+    while True:
+        alive()
+        try:
+            study: dict[str, Any] = client.get(f"/v1/studies/{study_id}")
+        except (Unreachable, Refused) as error:
+            in_trouble = isinstance(error, Unreachable) or error.status >= 500
+            if not in_trouble or time.monotonic() > give_up:
+                raise
+            time.sleep(1.0)
+        else:
+            return study
 
 
 def line(study: Mapping[str, Any]) -> str:

@@ -1,17 +1,35 @@
-"""The application in this process on a fresh SQLite store, for tests that need no socket."""
+"""The application in this process on a fresh SQLite store, and as a process of its own where processes matter."""
 
 from __future__ import annotations
 
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from service.api.app import create_app
+from service.cli.client import Client
+from service.cli.supervisor import free_port
 from service.settings import Settings
 from service.store import Store, open_store
+
+
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A closed database with the schema and nothing in it: a copy of it is there sooner than a new one."""
+    path = tmp_path_factory.mktemp("empty") / "regsearch.db"
+    open_store(f"sqlite:///{path}", create=True).close()
+    return path
 
 
 @pytest.fixture
@@ -22,8 +40,10 @@ def settings(tmp_path: Path) -> Settings:
 
 
 @pytest.fixture
-def store(settings: Settings) -> Iterator[Store]:
-    opened = open_store(settings.database_url, create=True)
+def store(settings: Settings, empty_database: Path) -> Iterator[Store]:
+    settings.home.mkdir()
+    shutil.copy(empty_database, settings.home)
+    opened = open_store(settings.database_url)
     yield opened
     opened.close()
 
@@ -37,3 +57,52 @@ def app(store: Store, settings: Settings) -> FastAPI:
 def client(app: FastAPI) -> Iterator[TestClient]:
     with TestClient(app, raise_server_exceptions=False) as opened:
         yield opened
+
+
+class Serving:
+    """A running `regsearch serve`, without workers."""
+
+    def __init__(self, home: Path, port: int, **settings: str) -> None:
+        self.home = home
+        self.url = f"http://127.0.0.1:{port}"
+        self.environment = {
+            **os.environ,
+            "COLUMNS": "200",
+            "REGSEARCH_HOME": str(home),
+            "REGSEARCH_PORT": str(port),
+            "REGSEARCH_LOG_FORMAT": "json",
+            **{f"REGSEARCH_{name.upper()}": value for name, value in settings.items()},
+        }
+        home.mkdir(parents=True, exist_ok=True)
+        self.log = home / "serve.log"
+        start = time.monotonic()
+        with self.log.open("ab") as log:
+            command = [sys.executable, "-m", "service.cli", "serve"]
+            self.process = subprocess.Popen(command, env=self.environment, stdout=log, stderr=log)
+        self.client = Client(self.url)
+        self.client.wait_until_ready(30)
+        self.ready_seconds = time.monotonic() - start
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """A `regsearch` command against it."""
+        command = [sys.executable, "-m", "service.cli", *arguments]
+        return subprocess.run(command, env=self.environment, capture_output=True, text=True, check=False, timeout=120)
+
+    def lines(self) -> list[dict[str, Any]]:
+        """Its log, line by line."""
+        return [json.loads(line) for line in self.log.read_text().splitlines()]
+
+    def stop(self, with_signal: signal.Signals = signal.SIGTERM) -> float:
+        """Stop it; how long that took."""
+        self.client.close()
+        start = time.monotonic()
+        self.process.send_signal(with_signal)
+        self.process.wait(30)
+        return time.monotonic() - start
+
+
+@pytest.fixture(scope="session")
+def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
+    running = Serving(tmp_path_factory.mktemp("serving") / "home", free_port(), max_upload_mb="2")
+    yield running
+    running.stop()

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from service.api.problems import validation_issues
+from service.api.issues import validation_issues
 from service.spec import SETTINGS, Choices, Fixed, Range, Recipe, Space, StudySpec
 from service.spec.guidance import warnings_for
 
@@ -78,12 +78,15 @@ BAD: list[tuple[dict[str, Any], str, object]] = [
     ({"space": {"l1": {"low": 2, "high": 1}}}, "space.l1", {"low": 2.0, "high": 1.0}),
     ({"space": {"l1": {"low": 0, "high": 1, "log": True}}}, "space.l1.low", 0.0),
     ({"space": {"l1": {"low": 0.1, "high": 11}}}, "space.l1.high", 11.0),
-    ({"space": {"l1": {"low": 0.1}}}, "space.l1.high", {"low": 0.1}),
+    ({"space": {"l1": {"low": 0.1}}}, "space.l1.high", None),
+    ({"space": {"l1": {"low": 0.1, "high": 1, "lgo": True}}}, "space.l1.lgo", True),
+    ({"space": {"l1": {"low": "a", "high": 1}}}, "space.l1.low", "a"),
+    ({"space": {"dropout": {"per_layer": [0.1, "b"]}}}, "space.dropout.per_layer.1", "b"),
     ({"space": {"l1": "of"}}, "space.l1", "of"),
     ({"space": {"l1": []}}, "space.l1.choices", []),
     ({"space": {"l1": [0.1, 0.1]}}, "space.l1", [0.1, 0.1]),
     ({"space": {"l1": True}}, "space.l1", True),
-    ({"space": {"l1": [[1]]}}, "space.l1.choices.0.bool", [[1]]),
+    ({"space": {"l1": [[1]]}}, "space.l1.choices.0", [1]),
     ({"space": {"normalization": ["none", "bacth"]}}, "space.normalization.choices.1", "bacth"),
     ({"space": {"normalization": {"low": 0, "high": 1}}}, "space.normalization", {"low": 0.0, "high": 1.0}),
     ({"space": {"lr": "off"}}, "space.lr", "off"),
@@ -98,7 +101,22 @@ BAD: list[tuple[dict[str, Any], str, object]] = [
     ({"model": {"family": "cnn"}}, "model.family", "cnn"),
     ({"model": {"widths": [8], "depth": 2}}, "model.depth", 2),
     ({"model": {"activation": "sine"}}, "model.activation", "sine"),
-    ({"sampler": "annealing"}, "sampler", {"name": "annealing"}),
+    ({"sampler": "annealing"}, "sampler", "annealing"),
+    ({"sampler": {"name": "annealing"}}, "sampler", "annealing"),
+    ({"sampler": {}}, "sampler", {}),
+    ({"sampler": 5}, "sampler", 5),
+    ({"pruner": None}, "pruner", None),
+    ({"early_stopping": 5}, "early_stopping", 5),
+    ({"data": {"path": 5}}, "data.path", 5),
+    ({"data": {"dataset": "wine", "drop": "x1"}}, "data.drop", "x1"),
+    ({"data": {"dataset": "wine", "tagret": "x1"}}, "data.tagret", "x1"),
+    ({"data": None}, "data", None),
+    ({"model": {"widths": [8, 0]}}, "model.widths.1", 0),
+    ({"model": {"widht": 8}}, "model.widht", 8),
+    ({"budget": {"epochs": 1.5}}, "budget.epochs", 1.5),
+    ({"validation": {"method": "loo"}}, "validation.method", "loo"),
+    ({"name": "x" * 201}, "name", "x" * 201),
+    ({"name": 5}, "name", 5),
     ({"sampler": {"name": "tpe", "startup_trials": -1}}, "sampler.startup_trials", -1),
     ({"sampler": {"name": "random", "seeds": 1}}, "sampler.seeds", 1),
     ({"pruner": {"name": "median", "min_epochs": 3}}, "pruner.min_epochs", 3),

@@ -1,0 +1,161 @@
+"""Request bodies, before anything else reads them: how long they may be, their media type, and JSON without loopholes.
+
+Python's JSON reader takes more than RFC 8259 allows (NaN, Infinity), and some of what that allows can't be stored (halves of
+surrogate pairs, NUL, which PostgreSQL refuses). Here all of it is told by its field, like every other mistake.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Awaitable, Callable, Sequence
+from http import HTTPStatus
+from typing import Any, NoReturn
+
+from fastapi import Request, Response
+from fastapi.routing import APIRoute
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.api.problems import BodyTooLarge, WrongMediaType, problem
+from service.errors import InvalidInput
+
+MAX_JSON_BYTES = 2**20
+MULTIPART_OVERHEAD = 2**16
+_DEEPEST = 16
+_MOST_DIGITS = 40
+
+
+class BodyLimit:
+    """ASGI middleware: refuse a body that is too long, by its declared length or as it arrives; the rest is not read."""
+
+    def __init__(self, app: ASGIApp, *, upload_path: str, max_upload_bytes: int) -> None:
+        self._app = app
+        self._upload_path = upload_path
+        self._max_upload = max_upload_bytes + MULTIPART_OVERHEAD
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on with its body counted; the dashboard's paths have their own guard."""
+        if scope["type"] != "http" or not scope["path"].startswith("/v1/"):
+            await self._app(scope, receive, send)
+            return
+        limit = self._max_upload if scope["path"].rstrip("/") == self._upload_path else MAX_JSON_BYTES
+        declared = Headers(scope=scope).get("content-length", "0")
+        if declared.isdecimal() and int(declared) > limit:
+            issue = BodyTooLarge(limit).issue
+            answer = problem(Request(scope), HTTPStatus.REQUEST_ENTITY_TOO_LARGE, str(issue), (issue,))
+            await answer(scope, receive, send)
+            return
+        length = 0
+
+        async def counted() -> Message:
+            nonlocal length
+            message = await receive()
+            length += len(message.get("body", b""))
+            if length > limit:
+                raise BodyTooLarge(limit)
+            return message
+
+        await self._app(scope, counted, send)
+
+
+class JsonRoute(APIRoute):
+    """A route whose body, where it has one, is JSON in the strict sense."""
+
+    def get_route_handler(self) -> Callable[[Request], Awaitable[Response]]:  # type: ignore[override]
+        """FastAPI's handler, behind the checks of this module."""
+        handle = super().get_route_handler()
+
+        async def strict(request: Request) -> Response:
+            if self.body_field is not None and (body := await request.body()):
+                _require_media_type(request, "application/json", "+json")
+                check_json(body)
+            return await handle(request)
+
+        return strict
+
+
+class FormRoute(APIRoute):
+    """A route whose body, where it has one, is a multipart form."""
+
+    def get_route_handler(self) -> Callable[[Request], Awaitable[Response]]:  # type: ignore[override]
+        """FastAPI's handler, behind the checks of this module."""
+        handle = super().get_route_handler()
+
+        async def strict(request: Request) -> Response:
+            if self.body_field is not None and request.headers.get("content-type"):
+                _require_media_type(request, "multipart/form-data")
+            return await handle(request)
+
+        return strict
+
+
+def _require_media_type(request: Request, *allowed: str) -> None:
+    given = request.headers.get("content-type", "")
+    if not given.split(";")[0].strip().lower().endswith(allowed):
+        raise WrongMediaType.one(
+            "content-type", f"is {given or 'missing'}, not {allowed[0]}", value=given or None, allowed=allowed[0]
+        )
+
+
+def check_json(body: bytes) -> None:
+    """Refuse a body that is no JSON, or that holds what no answer could repeat.
+
+    Raises:
+        InvalidInput: With the dotted path to the first thing wrong.
+    """
+    try:
+        document = json.loads(body, parse_int=_integer, object_pairs_hook=_object)
+    except json.JSONDecodeError as error:
+        _refuse((), f"is not valid JSON: {error.msg} (line {error.lineno}, column {error.colno})", None, "a JSON object")
+    except UnicodeDecodeError:
+        _refuse((), "is not valid UTF-8", None, "a JSON object in UTF-8")
+    except RecursionError:
+        _refuse((), "is nested too deeply", None, f"at most {_DEEPEST} levels")
+    _check(document, ())
+
+
+def _integer(text: str) -> float:
+    """An integer; infinity for one with more digits than any setting has, which `_check` then refuses by its field."""
+    return int(text) if len(text) <= _MOST_DIGITS else math.inf
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object, in which Python would silently keep the last of several equal keys."""
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise InvalidInput.one(key, "is given twice", value=value, allowed="every key once")
+        found[key] = value
+    return found
+
+
+def _check(value: Any, path: tuple[str, ...]) -> None:
+    if len(path) > _DEEPEST:
+        _refuse(path[:3], "is nested too deeply", None, f"at most {_DEEPEST} levels")
+    match value:
+        case float() if not math.isfinite(value):
+            _refuse(path, "is not a finite number", str(value), "a finite number")
+        case str():
+            _check_text(value, path)
+        case list():
+            for index, each in enumerate(value):
+                _check(each, (*path, str(index)))
+        case dict():
+            for key, each in value.items():
+                _check_text(key, path)
+                _check(each, (*path, key))
+
+
+def _check_text(text: str, path: tuple[str, ...]) -> None:
+    if not storable(text):
+        _refuse(path, "holds a character that is no text", text, "text without NUL and lone surrogates")
+
+
+def storable(text: str) -> bool:
+    """Whether both databases can hold a text, and UTF-8 can carry it."""
+    return "\0" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def _refuse(path: Sequence[str], message: str, value: object, allowed: str) -> NoReturn:
+    raise InvalidInput.one(".".join(path) or "body", message, value=value, allowed=allowed)

@@ -1,0 +1,85 @@
+"""Describing a file in a process of its own: `inspect_apart`.
+
+Reading somebody's table takes as much memory as the table, and the libraries that do it take 80 MB and may crash on what
+they are fed. None of that is to happen in the process that answers everybody. The other end is
+`python -m service.api.inspection PATH FORMAT`.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+from collections import OrderedDict
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from service.datasets import Column, TableInfo, inspect
+from service.errors import InvalidInput, Issue
+
+_MOST_SECONDS = 600.0
+_AT_ONCE = threading.BoundedSemaphore(2)
+_REMEMBERED = 64
+
+
+def inspect_apart(path: Path, file_format: str) -> TableInfo:
+    """`service.datasets.inspect`, elsewhere.
+
+    Raises:
+        InvalidInput: The file can't be read as that format, holds no usable table, or broke the process that read it.
+    """
+    command = [sys.executable, "-m", "service.api.inspection", str(path), file_format]
+    try:
+        with _AT_ONCE:
+            done = subprocess.run(command, capture_output=True, check=False, timeout=_MOST_SECONDS)
+    except subprocess.TimeoutExpired:
+        raise InvalidInput.one("file", f"could not be read within {_MOST_SECONDS:.0f} s") from None
+    if done.returncode != 0:
+        raise InvalidInput.one("file", "could not be read: the reader ran out of memory or crashed")
+    return _table(json.loads(done.stdout))
+
+
+class Inspections:
+    """Descriptions of files that lie where operators put them, remembered until a file changes. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._known: OrderedDict[tuple[Path, int, int], TableInfo] = OrderedDict()
+
+    def of(self, path: Path, file_format: str) -> TableInfo:
+        """The description of a file as it is now; raises as `inspect_apart`."""
+        state = path.stat()
+        key = (path, state.st_mtime_ns, state.st_size)
+        with self._lock:
+            if key in self._known:
+                self._known.move_to_end(key)
+                return self._known[key]
+        table = inspect_apart(path, file_format)
+        with self._lock:
+            self._known[key] = table
+            while len(self._known) > _REMEMBERED:
+                self._known.popitem(last=False)
+        return table
+
+
+def _table(found: dict[str, Any]) -> TableInfo:
+    if "issues" in found:
+        raise InvalidInput([Issue(**issue) for issue in found["issues"]])
+    columns = tuple(Column(**column) for column in found["columns"])
+    return TableInfo(found["rows"], columns, tuple(found["shape"]))
+
+
+def main() -> None:
+    """Describe the named file on standard output, as JSON."""
+    path, file_format = sys.argv[1:]
+    try:
+        found = asdict(inspect(Path(path), file_format))
+    except InvalidInput as error:
+        found = {"issues": [asdict(issue) for issue in error.issues]}
+    sys.stdout.write(json.dumps(found, default=str))
+
+
+if __name__ == "__main__":
+    main()

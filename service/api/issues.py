@@ -1,0 +1,189 @@
+"""Pydantic's errors as `Issue`s: the field as a user would write it, the value it had, and what is allowed instead.
+
+Knows the spec's models, so that tags of unions, which are no keys, never show up in a path. Knows nothing of HTTP.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from service.errors import Issue
+from service.spec import Range, StudySpec
+
+_KINDS: Mapping[str, str] = {
+    "bool_parsing": "true or false",
+    "bool_type": "true or false",
+    "finite_number": "a finite number",
+    "float_parsing": "a number",
+    "float_type": "a number",
+    "int_from_float": "an integer",
+    "int_parsing": "an integer",
+    "int_parsing_size": "an integer",
+    "int_type": "an integer",
+    "list_type": "a list",
+    "string_type": "text",
+    "tuple_type": "a list",
+    "value_error": "a file with a name, in a multipart/form-data request",
+}
+"""What an error's type says is allowed. `value_error` has one source: an upload whose part is no file."""
+
+_OBJECTS = frozenset({"model_attributes_type", "model_type", "dict_type"})
+_SIGNS = {"greater_than_equal": "≥", "greater_than": ">", "less_than_equal": "≤", "less_than": "<"}
+_PLACES = ("body", "query", "path", "header")
+
+
+def validation_issues(error: ValidationError) -> list[Issue]:
+    """What a failed validation of a spec has found."""
+    return [_issue(each, list(each["loc"]), StudySpec) for each in error.errors(include_url=False)]
+
+
+def request_issues(found: Sequence[Mapping[str, Any]], body: type[BaseModel]) -> list[Issue]:
+    """What was wrong with a request whose body should have been a ``body``."""
+    issues = []
+    for error in found:
+        place, *parts = error["loc"] or ("body",)
+        assert place in _PLACES, f"not a place in a request: {place!r}"
+        issues.append(_issue(error, parts, body if place == "body" else None))
+    return issues
+
+
+def _issue(error: Mapping[str, Any], parts: Sequence[int | str], root: type[BaseModel] | None) -> Issue:
+    kind, context = error["type"], error.get("ctx") or {}
+    model, names = _walk(parts, root)
+    field = ".".join(names) or "body"
+    value = context.get("value", error.get("input"))
+    match kind:
+        case "extra_forbidden":
+            return _unknown_key(field, str(parts[-1]), value, model)
+        case "missing":
+            return Issue(field, "is required", None, _wanted(model, parts))
+        case "setting":
+            return _setting(field, context, error["msg"])
+        case "union_tag_invalid" | "union_tag_not_found" | "model_attributes_type" if tags := _tags(model, parts):
+            return Issue(field, f"must be one of {', '.join(tags)}", context.get("tag", value), tags)
+        case "literal_error" | "enum":
+            words = _words(context["expected"])
+            return Issue(field, f"must be one of {', '.join(words)}", value, words)
+    if key := context.get("key"):
+        field = f"{field}.{key}" if names else key
+    message, allowed = _wording(kind, context, error["msg"], _inner(model, parts))
+    return Issue(field, message, value, allowed)
+
+
+def _wording(kind: str, context: Mapping[str, Any], said: str, inner: type[BaseModel] | None) -> tuple[str, object]:
+    """Message and what is allowed, for the errors that are not about keys."""
+    if kind in _OBJECTS:
+        allowed: object = f"an object with the keys {', '.join(inner.model_fields)}" if inner else "an object"
+        return f"must be {allowed}", allowed
+    if kind in _KINDS:
+        return f"must be {_KINDS[kind]}", _KINDS[kind]
+    if kind in _SIGNS:
+        allowed = f"{_SIGNS[kind]} {next(iter(context.values()))}"
+        return f"must be {allowed}", allowed
+    for name, words in (("max_length", "at most"), ("min_length", "at least")):
+        if name in context:
+            unit = "characters" if kind.startswith("string") else "values"
+            return f"must have {words} {context[name]} {unit}", f"{words} {context[name]} {unit}"
+    return said, context.get("allowed", context.get("pattern", said))
+
+
+def _setting(field: str, context: Mapping[str, Any], said: str) -> Issue:
+    """An error of `service.spec.setting`, whose key leads from the setting to the wrong part of its domain."""
+    keys = [key for key in context["key"].split(".") if key]
+    value = context["value"]
+    for key in keys:
+        match value:
+            case Mapping() if key in value:
+                value = value[key]
+            case list() | tuple() if key.isdigit() and int(key) < len(value):
+                value = value[int(key)]
+            case _:
+                # `choices` where a bare list was given, or the member of a union that was tried: no keys of the user's.
+                continue
+    tried = keys[:-1] if keys and keys[-1] in ("bool", "int", "float", "str") else keys
+    place = ".".join([field, *tried])
+    said = said.removeprefix(f"{context['key']}: ") if keys else said
+    if "Extra inputs are not permitted" in said:
+        return _unknown_key(place, keys[-1], value, Range)
+    if "Field required" in said:
+        return Issue(place, "is required", None, context["allowed"])
+    if tried != keys:
+        said = f"is not a single value; allowed: {context['allowed']}"
+    return Issue(place, said, value, context["allowed"])
+
+
+def _unknown_key(field: str, key: str, value: object, model: type[BaseModel] | None) -> Issue:
+    known = sorted(model.model_fields) if model else []
+    close = difflib.get_close_matches(key, known, n=1)
+    hint = f"; did you mean {close[0]}?" if close else ""
+    return Issue(field, f"is not a known key{hint}", value, known)
+
+
+def _wanted(model: type[BaseModel] | None, parts: Sequence[int | str]) -> str:
+    """What a missing field should have held."""
+    inner = _inner(model, parts)
+    if inner is not None:
+        return f"an object with the keys {', '.join(inner.model_fields)}"
+    field = model.model_fields.get(str(parts[-1])) if model and parts else None
+    return (field.description if field else None) or "a value"
+
+
+def _walk(parts: Sequence[int | str], root: type[BaseModel] | None) -> tuple[type[BaseModel] | None, list[str]]:
+    """Follow an error's location down from ``root``; tags of unions, which are no keys, are left out of the path.
+
+    Returns:
+        The model that holds the last key (None outside of a model), and the path as a user would write it.
+    """
+    model = root
+    names: list[str] = []
+    for index, part in enumerate(parts):
+        last = index == len(parts) - 1
+        if model is not None and isinstance(part, str) and part not in model.model_fields and not last and _is(model, part):
+            continue
+        names.append(str(part))
+        if model is not None and isinstance(part, str) and part in model.model_fields and not last:
+            model = _model_of(model.model_fields[part].annotation, parts[index + 1]) or model
+    return model, names
+
+
+def _inner(model: type[BaseModel] | None, parts: Sequence[int | str]) -> type[BaseModel] | None:
+    """The model that the last key should hold, if it should hold one."""
+    if model is None or not parts:
+        return model
+    field = model.model_fields.get(str(parts[-1]))
+    return _model_of(field.annotation, "") if field else None
+
+
+def _tags(model: type[BaseModel] | None, parts: Sequence[int | str]) -> list[str]:
+    """The names in the tagged union that a key holds."""
+    field = model.model_fields.get(str(parts[-1])) if model and parts else None
+    members = _flatten(field.annotation) if field else []
+    return [str(kind.model_fields["name"].default) for kind in members if "name" in getattr(kind, "model_fields", {})]
+
+
+def _is(model: type[BaseModel], tag: str) -> bool:
+    """Whether ``tag`` is the model's name in a tagged union."""
+    name = model.model_fields.get("name")
+    return name is not None and name.default == tag
+
+
+def _model_of(annotation: Any, following: int | str) -> type[BaseModel] | None:
+    """The model behind a field's annotation; in a union the one whose tag comes next, or the first."""
+    models = [kind for kind in _flatten(annotation) if isinstance(kind, type) and issubclass(kind, BaseModel)]
+    tagged = [kind for kind in models if isinstance(following, str) and _is(kind, following)]
+    return next(iter(tagged or models), None)
+
+
+def _flatten(annotation: Any) -> list[Any]:
+    inner = getattr(annotation, "__args__", None)
+    return [annotation] if inner is None else [kind for part in inner for kind in _flatten(part)]
+
+
+def _words(expected: str) -> list[str]:
+    """The words in pydantic's list of them: `'a', 'b' or 'c'`."""
+    return re.findall(r"'([^']*)'", expected)

@@ -1,0 +1,94 @@
+"""The OpenAPI document: what pydantic can't know about it, put in.
+
+A setting is written the short way (`0.1`, `[none, batch]`, `{low, high}`) and turned into a domain by its own validator, and
+so are a sampler's name and `off`. The schema says so here, from the same table that validates, so that generated clients
+and editors accept what the service accepts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+
+from service.api.problems import EXAMPLE, Problem
+from service.spec import OFF, SETTINGS
+from service.spec.setting import Setting
+
+Schema = dict[str, Any]
+
+
+def describe(app: FastAPI) -> None:
+    """Give ``app`` its OpenAPI document, made when it is first asked for."""
+
+    def document() -> Schema:
+        if app.openapi_schema is None:
+            made = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+            app.openapi_schema = _completed(made)
+        return app.openapi_schema
+
+    app.openapi = document  # type: ignore[method-assign]  # FastAPI's documented way to extend it
+
+
+def _completed(document: Schema) -> Schema:
+    schemas = document["components"]["schemas"]
+    schemas[Problem.__name__] = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
+    schemas.update(schemas[Problem.__name__].pop("$defs"))
+    schemas[Problem.__name__]["examples"] = [EXAMPLE]
+    for unused in ("HTTPValidationError", "ValidationError"):
+        schemas.pop(unused, None)
+    for part in ("Space", "ModelSpec"):
+        properties = schemas[part]["properties"]
+        for name in properties:
+            if name in SETTINGS:
+                properties[name] = _setting(SETTINGS[name])
+    study = schemas["StudySpec"]["properties"]
+    for name in ("sampler", "pruner"):
+        tags = list(study[name]["discriminator"]["mapping"])
+        study[name] = {"anyOf": [{"enum": tags, "type": "string"}, study[name]]}
+    study["early_stopping"]["anyOf"].append({"const": OFF})
+    return document
+
+
+def _setting(setting: Setting) -> Schema:
+    """The ways to write one setting."""
+    value = _value(setting)
+    ways = [value, {"type": "array", "items": value, "minItems": 1}, *_objects(setting, value), {"type": "null"}]
+    condition = f" Only under {setting.when.parent} = {' or '.join(map(str, setting.when.values))}." if setting.when else ""
+    return {"anyOf": ways, "description": setting.doc + condition, "default": setting.search.model_dump()}
+
+
+def _objects(setting: Setting, value: Mapping[str, Any]) -> Iterator[Schema]:
+    yield {"type": "object", "properties": {"choices": {"type": "array", "items": value}}, "required": ["choices"]}
+    if setting.kind in ("word", "bool"):
+        return
+    flags = ["log", *(["off"] if setting.off else []), *(["per_layer"] if setting.per_layer else [])]
+    number = _number(setting)
+    properties = {"low": number, "high": number, **{flag: {"type": "boolean"} for flag in flags}}
+    yield {"type": "object", "properties": properties, "required": ["low", "high"], "additionalProperties": False}
+    if setting.per_layer:
+        yield {
+            "type": "object",
+            "properties": {"per_layer": {"type": "array", "items": number, "minItems": 1}},
+            "required": ["per_layer"],
+            "additionalProperties": False,
+        }
+
+
+def _value(setting: Setting) -> Schema:
+    match setting.kind:
+        case "word":
+            return {"type": "string", "enum": [*setting.words, *([OFF] if setting.off else [])]}
+        case "bool":
+            return {"type": "boolean"}
+        case _:
+            number = _number(setting)
+            return {"anyOf": [number, {"const": OFF}]} if setting.off else number
+
+
+def _number(setting: Setting) -> Schema:
+    bounds = {"minimum": setting.low, "maximum": setting.high}
+    kind = "integer" if setting.kind == "int" else "number"
+    return {"type": kind, **{name: bound for name, bound in bounds.items() if bound is not None}}

@@ -1,0 +1,133 @@
+"""The commands against a real service, run in this process: what they print, and their exit codes."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from service.cli import commands
+from service.settings import Settings
+from tests.api.conftest import Serving
+
+
+@dataclass(frozen=True)
+class Done:
+    """How a command ended."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+Command = Callable[..., Done]
+
+
+@pytest.fixture
+def command(serving: Serving, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    """`regsearch …` with the settings of the service, on a wide terminal."""
+    settings = Settings(home=serving.home, port=int(serving.url.rsplit(":", 1)[1]))
+    monkeypatch.setattr(commands, "load_settings", lambda: settings)
+    for name in ("out", "err"):
+        console = Console(stderr=name == "err", width=200, markup=False, emoji=False)
+        monkeypatch.setattr(commands, name, console)
+
+    def run(*arguments: str) -> Done:
+        monkeypatch.setattr(sys, "argv", ["regsearch", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            commands.main()
+        said = capsys.readouterr()
+        return Done(int(ended.value.code or 0), said.out, said.err)
+
+    return run
+
+
+def test_a_real_process_does_the_same(serving: Serving) -> None:
+    done = serving.run("show", "999999")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "does not exist" in done.stderr
+    assert serving.run("--help").returncode == 0
+
+
+def test_commands_speak_to_it(serving: Serving, command: Command, tmp_path: Path) -> None:
+    path = tmp_path / "study.yaml"
+    path.write_text(
+        "name: '[/b] [red]:smile:'\ndata: {dataset: diabetes}\nspace: {l1: off, dropout: {low: 1e-1, high: 0.5}}\n"
+    )
+    submitted = command("submit", str(path))
+    assert submitted.returncode == 0, submitted.stderr
+    study = serving.client.get("/v1/studies")["studies"][0]
+    assert study["spec"]["space"]["l1"] == "off"
+    number = str(study["id"])
+    assert "[/b] [red]:smile:" in command("list").stdout
+    assert "[/b] [red]:smile:" in command("show", number).stdout
+    assert json.loads(command("show", number, "--json").stdout)["id"] == study["id"]
+    assert "paused" in command("pause", number).stdout
+    assert "queued" in command("resume", number).stdout
+    assert "of 150" in command("extend", number, "--trials", "50").stdout
+    too_soon = command("result", number)
+    assert (too_soon.returncode, "it has no result" in too_soon.stderr) == (2, True)
+    assert command("delete", number).returncode == 2
+    assert "cancelled" in command("cancel", number).stdout
+    assert command("watch", number).returncode == 1
+    assert "is deleted" in command("delete", number).stdout
+    assert "does not exist" in command("show", number).stderr
+
+
+def test_data_sets_from_the_command_line(serving: Serving, command: Command, tmp_path: Path) -> None:
+    table = tmp_path / "people.csv"
+    table.write_text("age,class\n" + "".join(f"{i},{'ab'[i % 2]}\n" for i in range(40)))
+    added = command("datasets", "add", str(table), "--name", "my [people]")
+    assert "40 rows, 2 columns" in added.stdout, added.stderr
+    assert command("upload", str(table), "--name", "my [people]").stdout == added.stdout
+    shown = command("datasets")
+    assert "my [people]" in shown.stdout
+    assert "age (numeric), class (categorical)" in shown.stdout
+    assert "diabetes" in shown.stdout
+    assert json.loads(command("datasets", "--json").stdout)[0]["name"] == "my [people]"
+    (tmp_path / "people.pkl").write_bytes(b"x")
+    assert command("datasets", "add", str(tmp_path / "people.pkl")).returncode == 2
+    assert command("workers").returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "said"),
+    [
+        (
+            "data: {dataset: diabetes}\nspace: {dropuot: 0.5}\nseed: -1\n",
+            2,
+            ["space.dropuot", "did you mean dropout?", "≥ 0"],
+        ),
+        ("data: {dataset: diabetes}\nspace: {normalization: [none, bacth]}\n", 2, ["choices.1", "bacth", "none, batch"]),
+        ("data: {dataset: diabetes}\nname: 2026-01-31\nseed: x\n", 2, ["seed", "an integer"]),
+        ("data: [", 1, ["is not YAML"]),
+        ("data: {dataset: a}\ndata: {dataset: b}\n", 1, ["is not YAML"]),
+        ("seed: .nan\n", 1, ["JSON cannot say"]),
+        ("a: &a [*a]\n", 1, ["JSON cannot say"]),
+        ("", 2, ["body", "an object with the keys"]),
+    ],
+)
+def test_what_is_wrong_with_a_file_is_a_table(
+    serving: Serving, command: Command, tmp_path: Path, text: str, code: int, said: list[str]
+) -> None:
+    path = tmp_path / "study.yaml"
+    path.write_text(text)
+    done = command("submit", str(path))
+    assert done.returncode == code, done.stderr
+    for words in said:
+        assert words in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:9", "nonsense", "http://[bad", "ftp://127.0.0.1"])
+def test_nobody_there_is_one_clear_line(serving: Serving, command: Command, url: str) -> None:
+    done = command("list", "--url", url)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1

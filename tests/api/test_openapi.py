@@ -1,0 +1,86 @@
+"""The OpenAPI document: it takes what the service takes, and shows what it answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+from jsonschema import Draft202012Validator
+
+from service.api.studies import EXAMPLES
+from service.spec import SETTINGS, StudySpec
+from tests.api.test_problems import BAD_SUBMITS
+from tests.api.test_routes import SMALL, submit
+
+
+@pytest.fixture
+def document(client: TestClient) -> dict[str, Any]:
+    found: dict[str, Any] = client.get("/openapi.json").json()
+    return found
+
+
+def schema_of(document: dict[str, Any], name: str) -> Draft202012Validator:
+    return Draft202012Validator({**document, "$ref": f"#/components/schemas/{name}"})
+
+
+ACCEPTED: list[dict[str, Any]] = [
+    *(example["value"] for example in EXAMPLES.values()),
+    StudySpec.model_validate({"data": {"dataset": "diabetes"}}).resolved("regression").model_dump(mode="json"),
+    SMALL | {"sampler": "random", "pruner": {"name": "none"}, "early_stopping": "off"},
+    SMALL | {"space": {"l1": "off", "l2": 0.1, "weight_decay": ["off", 0.1], "dropout": {"per_layer": [0.1, 0.2]}}},
+    SMALL | {"model": {"width": {"low": 8, "high": 64, "log": True}, "depth": [1, 2]}},
+]
+
+
+@pytest.mark.parametrize("spec", ACCEPTED)
+def test_what_the_service_takes_fits_the_schema(document: dict[str, Any], spec: dict[str, Any]) -> None:
+    StudySpec.model_validate(spec)
+    assert [error.message for error in schema_of(document, "StudySpec").iter_errors(spec)] == []
+
+
+def test_what_is_misspelt_does_not_fit_the_schema(document: dict[str, Any]) -> None:
+    wrong = [parts for parts, field, _ in BAD_SUBMITS if field in ("space.normalization", "spcae")]
+    assert len(wrong) == 2
+    for parts in [*wrong, {"space": {"lr": "off"}}, {"space": {"dropout": 2}}, {"space": {"lr": {"low": 0.1}}}]:
+        assert list(schema_of(document, "StudySpec").iter_errors(SMALL | parts)), parts
+
+
+def test_every_setting_is_described(document: dict[str, Any]) -> None:
+    schemas = document["components"]["schemas"]
+    described = {**schemas["Space"]["properties"], **schemas["ModelSpec"]["properties"]}
+    for name, setting in SETTINGS.items():
+        assert described[name]["description"].startswith(setting.doc)
+
+
+def test_every_answer_fits_its_schema(client: TestClient, document: dict[str, Any]) -> None:
+    submitted = submit(client)
+    for name, found in (
+        ("Submitted", submitted),
+        ("StudyPage", client.get("/v1/studies").json()),
+        ("Problem", client.get("/v1/studies/9").json()),
+        *(("DatasetOut", each) for each in client.get("/v1/datasets").json()),
+    ):
+        assert [error.message for error in schema_of(document, name).iter_errors(found)] == []
+
+
+def test_every_route_tells_its_problems_and_no_reference_dangles(document: dict[str, Any]) -> None:
+    known = {f"#/components/schemas/{name}" for name in document["components"]["schemas"]}
+    assert set(references(document)) <= known
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            for status, answer in operation["responses"].items():
+                if status >= "400":
+                    assert list(answer["content"]) == ["application/problem+json"], (path, method, status)
+
+
+def references(part: Any) -> Iterator[str]:
+    if isinstance(part, dict):
+        if isinstance(part.get("$ref"), str):
+            yield part["$ref"]
+        for each in part.values():
+            yield from references(each)
+    elif isinstance(part, list):
+        for each in part:
+            yield from references(each)

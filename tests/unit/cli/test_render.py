@@ -1,0 +1,164 @@
+"""What the terminal shows: tables that hold whatever users have named things, and every part of an answer."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import pytest
+from rich.console import Console, RenderableType
+
+from service.cli import render
+from service.cli.client import Refused
+from service.cli.watch import line
+
+
+def shown(what: RenderableType, width: int = 160) -> str:
+    """As the commands print it."""
+    console = Console(file=io.StringIO(), width=width, markup=False, emoji=False)
+    console.print(what)
+    file = console.file
+    assert isinstance(file, io.StringIO)
+    return file.getvalue()
+
+
+def setting(name: str, mean: float, **more: Any) -> dict[str, Any]:
+    spread = {"mean": mean, "std": 0.5, "n": 5}
+    test = {"mean": mean + 1, "low": mean, "high": mean + 2, "n": 5}
+    return {"name": name, "trial": 3, "recipe": {"dropout": 0.25, "l1": 1e-4}, "valid": spread, "test": test, **more}
+
+
+RESULT: dict[str, Any] = {
+    "metric": "balanced_accuracy",
+    "direction": "maximize",
+    "verdict": "Trial 3 beats the unregularized network.",
+    "winner": setting("trial 3", 55.0),
+    "baseline": setting("unregularized", 73.0),
+    "others": [setting("early stopping only", 57.0), setting("trial 9", 55.2), setting("broken", 0, valid=None, test=None)],
+    "ties": ["trial 9"],
+    "seeds": 5,
+    "rows": {"train": 266, "valid": 88, "test": 88, "duplicates": 2},
+    "wall_seconds": 83.4,
+    "finalizing_seconds": 12.0,
+    "utilization": {"training": 0.87},
+    "ablation": [
+        {"without": "l1", "valid": {"mean": 56, "std": 1, "n": 5}, "change": 1.0},
+        {"without": "dropout", "valid": {"mean": 60, "std": 1, "n": 5}, "change": 5.0},
+    ],
+}
+
+
+def test_an_answer_shows_all_of_it_the_verdict_first() -> None:
+    text = shown(render.result(RESULT))
+    assert text.startswith("Trial 3 beats")
+    for part in (
+        "trial 3 (winner)",
+        "unregularized",
+        "early stopping only",
+        "trial 9 (tie)",
+        "did not train",
+        "55 ± 0.5",
+        "55 – 57",
+        "dropout 0.25, l1 0.0001",
+        "balanced accuracy",
+        "266 train, 88 validation, 88 test",
+        "1 min 23 s",
+        "87%",
+    ):
+        assert part in text
+    rows = [row for row in text.splitlines() if "±" in row]
+    assert [row.split()[1] for row in rows[-2:]] == ["dropout", "l1"]
+
+
+@pytest.mark.parametrize("missing", ["ablation", "finalizing_seconds", "utilization", "ties"])
+def test_an_answer_without_its_optional_parts(missing: str) -> None:
+    assert "trial 3 (winner)" in shown(render.result({name: part for name, part in RESULT.items() if name != missing}))
+
+
+def test_a_narrow_terminal_loses_no_numbers() -> None:
+    text = shown(render.result(RESULT), width=60)
+    assert "55 ± 0.5" in text
+    assert "(winner)" in text
+
+
+def study(**parts: Any) -> dict[str, Any]:
+    trials = {"waiting": 1, "running": 2, "complete": 3, "pruned": 4, "fail": 0, "finished": 7, "budget": 10}
+    best = {"number": 5, "value": 0.123456, "step": 7, "params": {"lr": 0.001, "per_layer": [0.1, 0.2], "nesterov": True}}
+    return {
+        "id": 1,
+        "name": "mine",
+        "state": "running",
+        "reason": None,
+        "metric": "rmse",
+        "trials": trials,
+        "best": best,
+        "elapsed_seconds": 61.0,
+        "remaining_seconds": 30.0,
+        **parts,
+    }
+
+
+def test_names_with_brackets_are_names() -> None:
+    name = "[/b] [red]x :smile:"
+    assert name in shown(render.studies({"studies": [study(name=name)]}))
+    assert name in shown(render.study(study(name=name)))
+    issue = {
+        "field": "space.normalization",
+        "message": "cannot be '[none]'",
+        "value": ["[bold]"],
+        "allowed": ["none", "batch"],
+    }
+    text = shown(render.refusal(Refused({"detail": "x", "status": 422, "errors": [issue]})))
+    for part in ("space.normalization", "cannot be '[none]'", "[bold]", "none, batch"):
+        assert part in text
+
+
+def test_a_refusal_without_fields_is_its_sentence() -> None:
+    assert (
+        shown(render.refusal(Refused({"detail": "study 9 does not exist", "status": 404}))).strip()
+        == "study 9 does not exist"
+    )
+
+
+def test_a_study_in_full_and_in_a_line() -> None:
+    text = shown(render.study(study(state="failed", reason="its data vanished")))
+    for part in (
+        "failed – its data vanished",
+        "7 of 10 finished",
+        "rmse 0.1235 in trial 5",
+        "per_layer 0.1, 0.2",
+        "1 min 01 s",
+    ):
+        assert part in text
+    assert line(study()) == "7/10 finished · 2 running · 4 pruned · best rmse 0.1235 · 30 s left"
+    assert line(study(state="paused", best=None)) == "7/10 finished · 2 running · 4 pruned · paused"
+    failed = study()
+    failed["trials"]["fail"] = 2
+    assert "2 failed" in line(failed)
+
+
+def test_workers_and_data_sets() -> None:
+    stats = {"state": "searching", "study": 4, "lanes": 32, "shares": {"training": 0.9}}
+    worker = {"name": "host:1", "device": "cuda:0", "state": "alive", "stats": stats}
+    text = shown(render.workers([worker, {**worker, "state": "silent", "stats": {}}]))
+    for part in ("cuda:0", "searching study 4", "32", "90%", "silent"):
+        assert part in text
+    columns = [{"name": f"c{index}", "kind": "numeric"} for index in range(12)]
+    text = shown(render.datasets([{"id": "abc", "name": "wide", "rows": 7, "columns": columns}]))
+    assert "c7 (numeric), and 4 more" in text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, "–"),
+        (0.4, "0 s"),
+        (59.4, "59 s"),
+        (59.9, "1 min 00 s"),
+        (61, "1 min 01 s"),
+        (3600, "1 h 00 min"),
+        (9000, "2 h 30 min"),
+    ],
+)
+def test_durations(value: float | None, text: str) -> None:
+    assert render.seconds(value) == text
