@@ -3,18 +3,24 @@
 The API uses it to validate a study at submit; `workers.data` reads the same files with the same functions.
 """
 
-from service.datasets.builtin import BUILTIN
-from service.datasets.files import FORMATS, Column, TableInfo, infer_task, inspect, read_arrays, read_frame
-from service.datasets.uploads import StoredFile, resolve_path, save_upload, stored_path
+from service.datasets.arrays import Arrays, load_arrays, read_arrays
+from service.datasets.builtin import BUILTIN, BuiltinFacts
+from service.datasets.files import inspect, read_frame
+from service.datasets.tables import FORMATS, Column, TableInfo, infer_task
+from service.datasets.uploads import StoredFile, file_format, resolve_path, save_upload, stored_path
 
 __all__ = [
     "BUILTIN",
     "FORMATS",
+    "Arrays",
+    "BuiltinFacts",
     "Column",
     "StoredFile",
     "TableInfo",
+    "file_format",
     "infer_task",
     "inspect",
+    "load_arrays",
     "read_arrays",
     "read_frame",
     "resolve_path",

@@ -1,21 +1,63 @@
-"""Facts of the built-in data sets, which scikit-learn brings along; a test compares them with the real ones."""
+"""Facts of the built-in data sets, which scikit-learn brings along; a test compares them with the real ones.
+
+Static, so that the API can validate a study on them without importing scikit-learn.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
 
-from service.datasets.files import Column, TableInfo
+from service.datasets.tables import Column, TableInfo
 
-
-def _table(rows: int, features: int, distinct: int, *, whole: bool = True) -> TableInfo:
-    names = [f"x{index}" for index in range(features)]
-    columns = [Column(name, "numeric", 0, 0, False) for name in names]
-    return TableInfo(rows, (*columns, Column("target", "numeric", 0, distinct, whole)), (features,))
+TARGET = "target"
 
 
-BUILTIN: Mapping[str, TableInfo] = {
-    "diabetes": _table(442, 10, 214),
-    "breast_cancer": _table(569, 30, 2),
-    "digits": _table(1797, 64, 10),
-    "wine": _table(178, 13, 3),
+@dataclass(frozen=True)
+class BuiltinFacts(TableInfo):
+    """What is known of a built-in data set: a table, its task, and the names of its classes in order of their index."""
+
+    task: Literal["classification", "regression"]
+    classes: tuple[str, ...]
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """Names of all columns but the target."""
+        return tuple(column.name for column in self.columns if column.name != TARGET)
+
+
+def _facts(
+    rows: int, distinct: Sequence[int], *, whole: Container[int] = (), classes: Sequence[str] = (), targets: int = 0
+) -> BuiltinFacts:
+    """Facts from the distinct values of every feature; ``whole`` features hold whole numbers; no classes: regression."""
+    columns = [Column(f"x{index}", "numeric", 0, count, index in whole) for index, count in enumerate(distinct)]
+    columns.append(Column(TARGET, "numeric", 0, targets or len(classes), True))
+    task: Literal["classification", "regression"] = "classification" if classes else "regression"
+    return BuiltinFacts(rows, tuple(columns), (len(distinct),), task, tuple(classes))
+
+
+_DIABETES = (58, 2, 163, 100, 141, 302, 63, 66, 184, 56)
+_CANCER = (
+    *(456, 479, 522, 539, 474, 537, 537, 542, 432, 499),
+    *(540, 519, 533, 528, 547, 541, 533, 507, 498, 545),
+    *(457, 511, 514, 544, 411, 529, 539, 492, 500, 535),
+)
+_DIGITS = (
+    *(1, 9, 17, 17, 17, 17, 17, 16),
+    *(3, 17, 17, 17, 17, 17, 17, 13),
+    *(3, 17, 17, 17, 17, 17, 17, 8),
+    *(2, 16, 17, 17, 17, 17, 16, 2),
+    *(1, 15, 17, 17, 17, 17, 15, 1),
+    *(5, 17, 17, 17, 17, 17, 17, 7),
+    *(4, 15, 17, 17, 17, 17, 17, 12),
+    *(2, 10, 17, 17, 17, 17, 17, 17),
+)
+_WINE = (126, 133, 79, 63, 53, 97, 132, 39, 101, 132, 78, 122, 121)
+
+BUILTIN: Mapping[str, BuiltinFacts] = {
+    "diabetes": _facts(442, _DIABETES, targets=214),
+    "breast_cancer": _facts(569, _CANCER, classes=("malignant", "benign")),
+    "digits": _facts(1797, _DIGITS, whole=range(64), classes=[str(digit) for digit in range(10)]),
+    "wine": _facts(178, _WINE, whole=(4, 12), classes=("class_0", "class_1", "class_2")),
 }

@@ -1,76 +1,51 @@
-"""Reading and describing tables: CSV and Parquet with named columns, NPZ with arrays `x` and `y`.
+"""Tables in files: CSV (also compressed by gzip) and Parquet with named columns, NPZ with arrays.
 
-Pickles are never loaded. What is wrong with a file is told as `InvalidInput` on the field ``file``.
+`inspect` describes a file in bounded memory, for the API; `read_frame` reads it whole, for a worker. What is wrong with a
+file is told as `InvalidInput` on the field ``file``. Pickles are never loaded.
 """
 
 from __future__ import annotations
 
-import zipfile
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
-import numpy as np
-from numpy.typing import NDArray
-
+from service.datasets import csvfile
+from service.datasets.arrays import inspect_arrays
+from service.datasets.tables import MAX_UNPACKED_BYTES, TableInfo, refuse
 from service.errors import InvalidInput
 
 if TYPE_CHECKING:
     import pandas as pd
 
-FORMATS = ("csv", "parquet", "npz")
-MAX_ARRAY_BYTES = 16 * 2**30
-"""Largest total size of the arrays in an NPZ file, which may be far above its compressed size."""
+_CELLS_PER_CHUNK = 200_000
 
-_MAX_CLASSES_OF_NUMBERS = 20
-
-
-@dataclass(frozen=True)
-class Column:
-    """One column: its kind, and enough to judge whether it is a target, a category or noise."""
-
-    name: str
-    kind: Literal["numeric", "categorical"]
-    missing: int
-    distinct: int
-    whole: bool
-    """All values are whole numbers."""
-
-
-@dataclass(frozen=True)
-class TableInfo:
-    """What a file holds. ``shape`` is that of one example; NPZ files have the columns `x` and `y`."""
-
-    rows: int
-    columns: tuple[Column, ...]
-    shape: tuple[int, ...]
-
-    def column(self, name: str) -> Column | None:
-        """The column of that name."""
-        return next((column for column in self.columns if column.name == name), None)
-
-
-def infer_task(target: Column, rows: int) -> Literal["classification", "regression"]:
-    """Classification for words, and for few distinct whole numbers that come back often; regression otherwise."""
-    if target.kind == "categorical":
-        return "classification"
-    few = target.whole and target.distinct <= min(_MAX_CLASSES_OF_NUMBERS, max(2, rows // 10))
-    return "classification" if few else "regression"
+# pandas and pyarrow are imported where they are needed: they take 0.4 s and 40 MB, for which a service that only serves
+# built-in data sets never pays.
 
 
 def inspect(path: Path, file_format: str) -> TableInfo:
-    """Describe a table.
+    """Describe a table, in memory that does not grow with it.
 
     Raises:
         InvalidInput: The file can't be read as that format, or holds no usable table.
     """
     if file_format == "npz":
-        x, y = read_arrays(path)
-        target = Column("y", "numeric" if y.dtype.kind in "iuf" else "categorical", 0, len(np.unique(y)), _whole(y))
-        return TableInfo(len(y), (Column("x", "numeric", 0, 0, False), target), x.shape[1:])
-    frame = read_frame(path, file_format)
-    columns = tuple(_describe(frame[name]) for name in frame.columns)
-    return TableInfo(len(frame), columns, (len(columns) - 1,))
+        return inspect_arrays(path)
+    from service.datasets.describe import summarize
+
+    names = _names(path, file_format)
+    try:
+        rows, found = summarize(_chunks(path, file_format, len(names), []))
+        mixed = [index for index, summary in enumerate(found.values()) if summary.mixed]
+        if mixed:  # the words among their numbers came late: count all of their values as words
+            found.update(summarize(_chunks(path, file_format, len(names), mixed))[1])
+    except InvalidInput:
+        raise
+    except Exception as error:  # pandas and pyarrow have no common base for what a file can get wrong
+        _refuse_unreadable(file_format, error)
+    columns = tuple(summary.column(name) for name, summary in found.items())
+    return TableInfo(rows, columns, (len(columns) - 1,))
 
 
 def read_frame(path: Path, file_format: str) -> pd.DataFrame:
@@ -79,72 +54,86 @@ def read_frame(path: Path, file_format: str) -> pd.DataFrame:
     Raises:
         InvalidInput: See `inspect`.
     """
-    # The import takes 0.4 s and 40 MB: a service that only serves built-in data sets never pays for it.
     import pandas as pd
 
+    _names(path, file_format)
     try:
-        # Duplicate headers are found before pandas renames the second one.
         if file_format == "csv":
-            header = pd.read_csv(path, header=None, nrows=1, dtype=str, skipinitialspace=True).iloc[0].tolist()
-            frame = pd.read_csv(path, skipinitialspace=True, low_memory=False)
+            frame: pd.DataFrame = pd.read_csv(path, **_csv_options(path), low_memory=False)
         else:
-            frame = pd.read_parquet(path)
-            header = [str(name) for name in frame.columns]
-    except Exception as error:  # pandas and pyarrow have no common base for what a file can get wrong
-        _refuse(f"cannot be read as {file_format}: {str(error).splitlines()[0]}")
-    twice = sorted({str(name) for name in header if header.count(name) > 1})
-    if twice:
-        _refuse("has two columns of one name", value=twice)
-    if frame.empty:
-        _refuse("has no rows")
-    if frame.shape[1] < 2:
-        _refuse("needs at least two columns: a target and something to predict it from", value=list(frame.columns))
+            frame = _plain(pd.read_parquet(path))
+    except Exception as error:  # as above
+        _refuse_unreadable(file_format, error)
     frame.columns = frame.columns.map(str)
+    return frame.reset_index(drop=True)
+
+
+def _names(path: Path, file_format: str) -> list[str]:
+    """Column names of a file of usable form."""
+    return csvfile.header(path) if file_format == "csv" else _parquet_names(path)
+
+
+def _csv_options(path: Path) -> dict[str, Any]:
+    return {"skipinitialspace": True, "index_col": False, "compression": csvfile.compression(path)}
+
+
+def _parquet_names(path: Path) -> list[str]:
+    """Names of the columns, without those that pandas keeps its row labels in."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(path) as file:
+            schema, rows = file.schema_arrow, file.metadata.num_rows
+    except Exception as error:  # as above
+        _refuse_unreadable("parquet", error)
+    names = [str(name) for name in schema.names]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        refuse("has two columns of one name", value=twice)
+    nested = [field.name for field in schema if pa.types.is_nested(field.type)]
+    if nested:
+        refuse("has columns that hold lists or records", value=nested, allowed="one value per cell")
+    labels = (schema.pandas_metadata or {}).get("index_columns", [])
+    names = [name for name in names if name not in labels]
+    if len(names) < 2:
+        refuse("needs at least two columns: a target and something to predict it from", value=names)
+    if rows == 0:
+        refuse("has no rows")
+    if rows * len(names) * 8 > MAX_UNPACKED_BYTES:
+        refuse(f"unpacks to {rows} rows of {len(names)} columns", value=rows, allowed=f"{MAX_UNPACKED_BYTES} bytes")
+    return names
+
+
+def _chunks(path: Path, file_format: str, columns: int, as_words: Sequence[int]) -> Iterator[pd.DataFrame]:
+    """The table in pieces; with ``as_words`` only those columns, read as words."""
+    import pandas as pd
+
+    size = max(1000, _CELLS_PER_CHUNK // columns)
+    if file_format == "csv":
+        words: dict[str, Any] = {"usecols": list(as_words), "dtype": str} if as_words else {}
+        with pd.read_csv(path, **_csv_options(path), **words, chunksize=size, low_memory=False) as reader:
+            yield from reader
+        return
+    import pyarrow.parquet as pq
+
+    names = _parquet_names(path)
+    with pq.ParquetFile(path) as file:
+        for batch in file.iter_batches(batch_size=size, columns=names):
+            yield _plain(batch.to_pandas(ignore_metadata=True))
+
+
+def _plain(frame: pd.DataFrame) -> pd.DataFrame:
+    """Decimal numbers, which pandas holds as objects, as floats."""
+    from decimal import Decimal
+
+    for name in frame.columns:
+        values = frame[name].dropna()
+        if len(values) and isinstance(values.iloc[0], Decimal):
+            frame[name] = frame[name].astype(float)
     return frame
 
 
-def read_arrays(path: Path) -> tuple[NDArray[Any], NDArray[Any]]:
-    """The arrays of an NPZ file: `x` (rows, features …) float32 and `y` (rows,).
-
-    Raises:
-        InvalidInput: See `inspect`.
-    """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            size = sum(entry.file_size for entry in archive.infolist())
-        if size > MAX_ARRAY_BYTES:
-            _refuse(f"unpacks to {size} bytes", value=size, allowed=f"at most {MAX_ARRAY_BYTES}")
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {name.lower(): archive[name] for name in archive.files}
-    except (ValueError, OSError, zipfile.BadZipFile) as error:
-        _refuse(f"cannot be read as npz: {error}")
-    if not {"x", "y"} <= set(arrays):
-        _refuse("needs the arrays x and y", value=sorted(arrays), allowed="x (rows, features) and y (rows,)")
-    x, y = arrays["x"], arrays["y"]
-    if x.ndim < 2 or y.ndim != 1 or len(x) != len(y) or len(y) == 0:
-        _refuse("has arrays that do not fit", value={"x": x.shape, "y": y.shape}, allowed="x (n, …), y (n,), n > 0")
-    if x.dtype.kind not in "iufb":
-        _refuse("holds features that are not numbers", value=str(x.dtype), allowed="integers or floats")
-    return x.astype(np.float32), y
-
-
-def is_categorical(series: pd.Series[Any]) -> bool:
-    """Whether a column holds categories: words, booleans, or pandas' own categories."""
-    import pandas as pd
-
-    return not pd.api.types.is_numeric_dtype(series) or pd.api.types.is_bool_dtype(series)
-
-
-def _describe(series: pd.Series[Any]) -> Column:
-    kind: Literal["numeric", "categorical"] = "categorical" if is_categorical(series) else "numeric"
-    present = series.dropna()
-    whole = kind == "numeric" and _whole(present.to_numpy(dtype=float))
-    return Column(str(series.name), kind, int(series.isna().sum()), int(present.nunique()), whole)
-
-
-def _whole(values: NDArray[Any]) -> bool:
-    return values.dtype.kind in "iu" or (values.dtype.kind == "f" and bool(np.all(values == np.floor(values))))
-
-
-def _refuse(message: str, *, value: object = None, allowed: object = None) -> NoReturn:
-    raise InvalidInput.one("file", message, value=value, allowed=allowed)
+def _refuse_unreadable(file_format: str, error: Exception) -> NoReturn:
+    text = str(error).strip() or type(error).__name__
+    refuse(f"cannot be read as {file_format}: {text.splitlines()[0]}")

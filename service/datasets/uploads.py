@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from service.datasets.files import FORMATS
+from service.datasets.tables import FORMATS
 from service.errors import InvalidInput, TooLarge
 
 _CHUNK = 1 << 20
@@ -27,12 +27,13 @@ class StoredFile:
 
 
 def file_format(filename: str, field: str) -> str:
-    """The format that a file's ending says.
+    """The format that a file's ending says; ``.csv.gz`` is CSV too.
 
     Raises:
         InvalidInput: The ending is none of `FORMATS`.
     """
-    ending = Path(filename).suffix.lower().lstrip(".")
+    name = filename.lower()
+    ending = "csv" if name.endswith(".csv.gz") else Path(name).suffix.lstrip(".")
     if ending not in FORMATS:
         raise InvalidInput.one(field, f"has the ending {ending!r}", value=filename, allowed=", ".join(FORMATS))
     return ending
@@ -68,6 +69,7 @@ def save_upload(stream: BinaryIO, filename: str, directory: Path, max_bytes: int
         identity = digest.hexdigest()[:16]
         path = stored_path(directory, identity, ending)
         Path(temporary).replace(path)
+        _sync(directory)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
@@ -80,9 +82,21 @@ def resolve_path(path: str, roots: Sequence[Path]) -> Path:
     Raises:
         InvalidInput: It lies elsewhere or is no file. Both are told alike, so that nobody can feel around the disk.
     """
-    resolved = Path(path).resolve()
-    inside = any(resolved.is_relative_to(root.resolve()) for root in roots)
-    if not (inside and resolved.is_file()):
+    try:
+        resolved = Path(path).resolve()
+        good = any(resolved.is_relative_to(root.resolve()) for root in roots) and resolved.is_file()
+    except (OSError, ValueError, RuntimeError):  # a name too long, one with a zero byte, links that go round in circles
+        good = False
+    if not good:
         allowed = ", ".join(str(root) for root in roots) or "none: the operator has set no REGSEARCH_DATA_ROOTS"
         raise InvalidInput.one("data.path", "is not a file under an allowed directory", value=path, allowed=allowed)
     return resolved
+
+
+def _sync(directory: Path) -> None:
+    """Make a rename in a directory survive a power cut."""
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -3,8 +3,26 @@
 `locked` is the only module that touches test rows.
 """
 
+from workers.data.balance import class_weights
+from workers.data.fitting import PrepareOptions
 from workers.data.prepare import Fold, TargetScale, prepare
-from workers.data.split import Split, make_split
+from workers.data.preprocessor import ArrayScaler, Preprocessor
+from workers.data.split import Plan, Split, make_split, split_rows
 from workers.data.table import DataSource, RawTable, load_table
 
-__all__ = ["DataSource", "Fold", "RawTable", "Split", "TargetScale", "load_table", "make_split", "prepare"]
+__all__ = [
+    "ArrayScaler",
+    "DataSource",
+    "Fold",
+    "Plan",
+    "PrepareOptions",
+    "Preprocessor",
+    "RawTable",
+    "Split",
+    "TargetScale",
+    "class_weights",
+    "load_table",
+    "make_split",
+    "prepare",
+    "split_rows",
+]

@@ -17,4 +17,4 @@ from workers.data.table import RawTable
 
 def test_part(table: RawTable, split: Split, fold: Fold) -> tuple[NDArray[np.float32], NDArray[Any]]:
     """Features (rows, d) and targets (rows,) of the test rows, preprocessed as ``fold`` was."""
-    return features(table, split.test, fold.transformer), targets(table, split.test, fold.target)
+    return features(table, split.test, fold.preprocessor), targets(table, split.test, fold.target)

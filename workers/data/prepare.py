@@ -1,4 +1,4 @@
-"""Preprocessing: imputation, scaling, encoding, fitted on a fold's training rows and on nothing else."""
+"""From a raw table and a split to what a lane trains on; everything is fitted on a fold's training rows."""
 
 from __future__ import annotations
 
@@ -6,18 +6,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
-from sklearn.compose import ColumnTransformer
-from sklearn.impute import SimpleImputer
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
+from workers.data.fitting import PrepareOptions, fit_array, fit_table
+from workers.data.preprocessor import ArrayScaler, Preprocessor
 from workers.data.split import Split
 from workers.data.table import RawTable
 
-MAX_LEVELS = 50
-"""Levels of a category that get a column of their own; rarer ones share one."""
+_DEFAULTS = PrepareOptions()
 
 
 @dataclass(frozen=True)
@@ -27,12 +23,17 @@ class TargetScale:
     mean: float = 0.0
     scale: float = 1.0
 
+    def restore(self, z: NDArray[Any]) -> NDArray[np.float64]:
+        """Standardized numbers in the target's own unit."""
+        return z.astype(np.float64) * self.scale + self.mean
+
 
 @dataclass(frozen=True)
 class Fold:
-    """What a lane trains and validates on: x float32 (rows, d), y float32 (standardized) or int64 (rows,).
+    """What a lane trains and validates on: x float32 (rows, d) and y float32 (standardized) or int64 (rows,), contiguous.
 
-    ``transformer`` is the fitted preprocessing, for `workers.data.locked` and for new data.
+    Images are (rows, c, h, w), sequences (rows, t, c) with their lengths. ``preprocessor`` is what was fitted, for
+    `workers.data.locked` and for new data.
     """
 
     x_train: NDArray[np.float32]
@@ -40,28 +41,39 @@ class Fold:
     x_valid: NDArray[np.float32]
     y_valid: NDArray[Any]
     target: TargetScale
-    transformer: ColumnTransformer
+    preprocessor: Preprocessor | ArrayScaler
+    train_lengths: NDArray[np.int64] | None = None
+    valid_lengths: NDArray[np.int64] | None = None
 
 
-def prepare(table: RawTable, split: Split, fold: int) -> Fold:
+def prepare(table: RawTable, split: Split, fold: int, options: PrepareOptions = _DEFAULTS) -> Fold:
     """Fit the preprocessing on one fold's training rows and apply it to both of its parts."""
     train, valid = split.folds[fold]
-    transformer = _transformer(table)
-    x_train = transformer.fit_transform(_frame(table, train))
+    fitted: Preprocessor | ArrayScaler
+    if table.arrays is not None:
+        fitted = fit_array(table.arrays, train, table.lengths, table.layout)
+    else:
+        fitted = fit_table(table.features.iloc[train], table.categorical, options)
     scale = _target_scale(table, train)
     return Fold(
-        x_train=np.ascontiguousarray(x_train, dtype=np.float32),
+        x_train=features(table, train, fitted),
         y_train=targets(table, train, scale),
-        x_valid=features(table, valid, transformer),
+        x_valid=features(table, valid, fitted),
         y_valid=targets(table, valid, scale),
         target=scale,
-        transformer=transformer,
+        preprocessor=fitted,
+        train_lengths=None if table.lengths is None else table.lengths[train],
+        valid_lengths=None if table.lengths is None else table.lengths[valid],
     )
 
 
-def features(table: RawTable, rows: NDArray[np.int64], transformer: ColumnTransformer) -> NDArray[np.float32]:
-    """Preprocessed features (rows, d) of the named rows."""
-    return np.ascontiguousarray(transformer.transform(_frame(table, rows)), dtype=np.float32)
+def features(table: RawTable, rows: NDArray[np.int64], preprocessor: Preprocessor | ArrayScaler) -> NDArray[np.float32]:
+    """Preprocessed features (rows, …) of the named rows."""
+    if isinstance(preprocessor, Preprocessor):
+        return preprocessor.apply(table.features.iloc[rows])
+    assert table.arrays is not None, "an array's preprocessing belongs to a table with arrays"
+    lengths = None if table.lengths is None else table.lengths[rows]
+    return preprocessor.apply(table.arrays[rows], lengths)
 
 
 def targets(table: RawTable, rows: NDArray[np.int64], scale: TargetScale) -> NDArray[Any]:
@@ -77,25 +89,3 @@ def _target_scale(table: RawTable, train: NDArray[np.int64]) -> TargetScale:
         return TargetScale()
     deviation = float(table.target[train].std())
     return TargetScale(float(table.target[train].mean()), deviation if deviation > 0 else 1.0)
-
-
-def _transformer(table: RawTable) -> ColumnTransformer:
-    numeric = [name for name in table.features.columns if name not in table.categorical]
-    numbers = make_pipeline(SimpleImputer(strategy="median", keep_empty_features=True), StandardScaler())
-    words = make_pipeline(
-        SimpleImputer(strategy="constant", fill_value="missing"),
-        OneHotEncoder(handle_unknown="infrequent_if_exist", max_categories=MAX_LEVELS, sparse_output=False),
-    )
-    return ColumnTransformer([("numeric", numbers, numeric), ("categorical", words, list(table.categorical))])
-
-
-def _frame(table: RawTable, rows: NDArray[np.int64]) -> pd.DataFrame:
-    """The named rows, categories as plain strings and infinite numbers as missing ones."""
-    frame = table.features.iloc[rows].copy()
-    for name in frame.columns:
-        if name in table.categorical:
-            column = frame[name].astype(object)
-            frame[name] = column.where(column.isna(), column.map(str)).where(column.notna(), "missing")
-    numeric = [name for name in frame.columns if name not in table.categorical]
-    frame[numeric] = frame[numeric].astype(np.float64).replace([np.inf, -np.inf], np.nan)
-    return frame

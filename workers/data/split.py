@@ -2,68 +2,110 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.model_selection import StratifiedKFold
+from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
+from service.errors import TrialError
 from service.spec import ValidationSpec
 from workers.data.table import RawTable
+from workers.data.units import Rows, Units, copies, joined
 
-Rows = NDArray[np.int64]
+_REPEAT_SEEDS = 1_000_003
 
 
 @dataclass(frozen=True)
 class Split:
     """Row numbers. ``folds`` has one (train, valid) pair for a holdout; ``test`` is for `workers.data.locked` alone.
 
-    ``duplicates`` counts rows that repeat an earlier row's features; they are on the side of the first.
+    ``duplicates`` counts rows that repeat an earlier row's features, ``identical`` those that repeat its target too; all
+    are on the side of the first.
     """
 
     folds: tuple[tuple[Rows, Rows], ...]
     test: Rows
     duplicates: int
+    identical: int = 0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How to divide: fractions are of all rows; ``folds`` None is a holdout; ``repeats`` divides anew behind one test part.
+
+    ``given`` takes the test part, and the validation part if there is one, that the data file itself names.
+    """
+
+    seed: int
+    test_fraction: float = 0.2
+    valid_fraction: float = 0.2
+    folds: int | None = None
+    repeats: int = 1
+    given: bool = False
+
+    @property
+    def valid_share(self) -> float:
+        """Validation rows per row that is not locked away."""
+        return self.valid_fraction / (1.0 - self.test_fraction)
 
 
 def make_split(table: RawTable, validation: ValidationSpec, seed: int) -> Split:
+    """Divide as a study's spec says. See `split_rows`."""
+    folds = validation.folds if validation.method == "kfold" else None
+    return split_rows(table, Plan(seed, validation.test_fraction, validation.valid_fraction, folds))
+
+
+def split_rows(table: RawTable, plan: Plan) -> Split:
     """Lock the test part away first, then divide the rest.
 
-    Distinct rows are divided; each copy follows its original, so no part holds a row that another has trained on.
+    Distinct rows are divided, by class; each copy follows its original, so no part holds a row that another has trained
+    on. With groups, no group is divided. With times, later rows validate and test what earlier rows trained, and a unit
+    lies where its last row does.
+
+    Raises:
+        TrialError: A part would be empty, because there are too few distinct rows, groups or times.
     """
-    first, owner = _first_of_each(table.row_hashes)
-    strata = _strata(table, first)
-    rng = np.random.default_rng(seed)
-    test_part, rest = _cut(np.arange(len(first)), strata, validation.test_fraction, rng)
-    if validation.method == "holdout":
-        share = validation.valid_fraction / (1.0 - validation.test_fraction)
-        valid, train = _cut(rest, strata[rest], share, rng)
-        pairs = [(train, valid)]
+    units = copies(table.row_hashes)
+    duplicates = table.rows - len(units.first)
+    whole = units if table.groups is None else joined(units, table.groups)
+    if table.times is not None:
+        folds, test = _ordered(whole, table.times, plan)
     else:
-        cutter = StratifiedKFold(validation.folds, shuffle=True, random_state=seed)
-        pairs = [(rest[a], rest[b]) for a, b in cutter.split(rest, _frequent(strata[rest], validation.folds))]
-
-    def rows_of(units: Rows) -> Rows:
-        chosen = np.zeros(len(first), dtype=bool)
-        chosen[units] = True
-        return np.flatnonzero(chosen[owner]).astype(np.int64)
-
-    folds = tuple((rows_of(train), rows_of(valid)) for train, valid in pairs)
-    return Split(folds, rows_of(test_part), int(table.rows - len(first)))
+        folds, test = _shuffled(table, whole, plan)
+    _refuse_empty(folds, test, whole)
+    pairs = tuple((whole.rows(train), whole.rows(valid)) for train, valid in folds)
+    return Split(pairs, whole.rows(test), duplicates, _identical(table, units))
 
 
-def _first_of_each(hashes: NDArray[np.uint64]) -> tuple[Rows, Rows]:
-    """The first row of every group of copies, and for every row the index of its group."""
-    _, first, owner = np.unique(hashes, return_index=True, return_inverse=True)
-    order = np.argsort(first, kind="stable")
-    rank = np.empty_like(order)
-    rank[order] = np.arange(len(order))
-    return first[order].astype(np.int64), rank[owner].astype(np.int64)
+def _shuffled(table: RawTable, units: Units, plan: Plan) -> tuple[list[tuple[Rows, Rows]], Rows]:
+    strata = _strata(table, units.first)
+    rng = np.random.default_rng(plan.seed)
+    everything = np.arange(len(units.first))
+    part = _given(table, units) if plan.given else None
+    if part is not None:
+        test, rest = everything[part == 2], everything[part < 2]
+    else:
+        test, rest = _cut(everything, strata, units.sizes, plan.test_fraction, rng)
+    if part is not None and plan.folds is None and (part == 1).any():
+        return [(everything[part == 0], everything[part == 1])], test
+    pairs: list[tuple[Rows, Rows]] = []
+    for repeat in range(plan.repeats):
+        if plan.folds is None:
+            valid, train = _cut(rest, strata[rest], units.sizes[rest], plan.valid_share, rng)
+            pairs.append((train, valid))
+        else:
+            seed = (plan.seed + repeat * _REPEAT_SEEDS) % 2**32
+            pairs += _folds(
+                rest, strata[rest], units.sizes[rest], replace(plan, seed=seed), grouped=table.groups is not None
+            )
+    return pairs, test
 
 
 def _strata(table: RawTable, first: Rows) -> NDArray[np.int64]:
-    """The class of every distinct row; quintiles of a regression's target, so that its tails are in every part."""
+    """The class of every unit's first row; quintiles of a regression's target, so that its tails are in every part."""
     target = table.target[first]
     if table.task == "classification":
         return target.astype(np.int64)
@@ -71,21 +113,86 @@ def _strata(table: RawTable, first: Rows) -> NDArray[np.int64]:
     return np.searchsorted(edges, target).astype(np.int64)
 
 
-def _cut(rows: Rows, strata: NDArray[Any], share: float, rng: np.random.Generator) -> tuple[Rows, Rows]:
-    """Divide rows in two, ``share`` of every stratum in the first part; sizes are right to a row over all strata.
+def _given(table: RawTable, units: Units) -> NDArray[np.int64] | None:
+    """The part of every unit that the file names; copies in several parts are in the last, so training has none of them."""
+    if table.part is None or not (table.part == 2).any():
+        return None
+    part = np.zeros(len(units.first), dtype=np.int64)
+    np.maximum.at(part, units.owner, table.part.astype(np.int64))
+    return part
 
-    Rows are shuffled within their stratum and laid out one stratum behind the other; every 1/share-th row is taken.
-    A class too rare for both parts falls where that grid falls, so it needs no special case.
+
+def _cut(units: Rows, strata: NDArray[Any], sizes: Rows, share: float, rng: np.random.Generator) -> tuple[Rows, Rows]:
+    """Divide units in two, ``share`` of every stratum's rows in the first part.
+
+    Units are shuffled within their stratum and laid out one stratum behind the other; going along, a unit is taken when
+    that brings the rows taken closer to their share of the rows seen. A class too rare for both parts falls where it
+    falls, so it needs no special case.
     """
-    shuffled = rng.permutation(len(rows))
+    shuffled = rng.permutation(len(units))
     order = shuffled[np.argsort(strata[shuffled], kind="stable")]
-    offset = rng.random()
-    taken = np.floor((np.arange(len(rows)) + 1) * share + offset) > np.floor(np.arange(len(rows)) * share + offset)
-    return np.sort(rows[order[taken]]), np.sort(rows[order[~taken]])
+    weights = sizes[order].astype(np.float64)
+    wanted = np.cumsum(weights) * share
+    offset = rng.random() - 0.5
+    taken = np.zeros(len(units), dtype=bool)
+    so_far = 0.0
+    for index, (weight, goal) in enumerate(zip(weights.tolist(), wanted.tolist(), strict=True)):
+        if goal + offset - so_far >= weight / 2:
+            taken[index] = True
+            so_far += weight
+    return np.sort(units[order[taken]]), np.sort(units[order[~taken]])
+
+
+def _folds(rest: Rows, strata: Rows, sizes: Rows, plan: Plan, *, grouped: bool) -> Sequence[tuple[Rows, Rows]]:
+    """Folds over the units behind the test part; groups, whose sizes differ, are weighed by their rows."""
+    count = plan.folds or 0
+    if len(rest) < count:
+        raise TrialError(f"{len(rest)} distinct rows or groups are too few for {count} folds")
+    if not grouped:
+        cutter = StratifiedKFold(count, shuffle=True, random_state=plan.seed)
+        return [(rest[a], rest[b]) for a, b in cutter.split(rest, _frequent(strata, count))]
+    owner = np.repeat(np.arange(len(rest)), sizes)
+    by_group = StratifiedGroupKFold(count, shuffle=True, random_state=plan.seed)
+    divided = by_group.split(owner, _frequent(strata[owner], count), owner)
+    return [(rest[np.unique(owner[a])], rest[np.unique(owner[b])]) for a, b in divided]
 
 
 def _frequent(strata: NDArray[np.int64], folds: int) -> NDArray[np.int64]:
     """Strata with those of fewer rows than folds, which can't be in every fold, counted to the most frequent one."""
     values, counts = np.unique(strata, return_counts=True)
+    if counts.max() < folds:
+        return np.zeros_like(strata)
     rare = values[counts < folds]
     return np.where(np.isin(strata, rare), values[counts.argmax()], strata)
+
+
+def _ordered(units: Units, times: NDArray[np.float64], plan: Plan) -> tuple[list[tuple[Rows, Rows]], Rows]:
+    """Parts behind each other in time; folds train on all blocks before the one that they validate on."""
+    last = np.full(len(units.first), -np.inf)
+    np.maximum.at(last, units.owner, times)
+    by_row = np.sort(last[units.owner])
+    develop = 1.0 - plan.test_fraction
+    if plan.folds is None:
+        shares = [develop - plan.valid_fraction]
+    else:
+        shares = [develop * block / (plan.folds + 1) for block in range(1, plan.folds + 1)]
+    # Rows of one time stay together: a part begins with the first row of its time.
+    cuts = [by_row[min(round(share * len(by_row)), len(by_row) - 1)] for share in (*shares, develop)]
+    block = np.searchsorted(np.array(cuts), last, side="right")
+    pairs = [(np.flatnonzero(block < cut), np.flatnonzero(block == cut)) for cut in range(1, len(shares) + 1)]
+    return pairs, np.flatnonzero(block == len(cuts))
+
+
+def _identical(table: RawTable, units: Units) -> int:
+    """Rows that repeat an earlier row with its target."""
+    both = np.stack([units.owner.astype(np.float64), table.target.astype(np.float64)], axis=1)
+    return int(table.rows - len(np.unique(both, axis=0)))
+
+
+def _refuse_empty(folds: Sequence[tuple[Rows, Rows]], test: Rows, units: Units) -> None:
+    if len(test) and all(len(train) and len(valid) for train, valid in folds):
+        return
+    raise TrialError(
+        f"{len(units.owner)} rows with {len(units.first)} distinct ones or groups are too few to be divided into "
+        "training, validation and test rows"
+    )

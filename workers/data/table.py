@@ -11,14 +11,19 @@ import pandas as pd
 from numpy.typing import NDArray
 from sklearn import datasets as bundled
 
-from service.datasets import BUILTIN, read_arrays, read_frame
-from service.datasets.files import is_categorical
+from service.datasets import BUILTIN, Arrays, load_arrays, read_frame
+from service.datasets.describe import is_categorical
 from service.errors import TrialError
+from workers.data.preprocessor import Layout, text_of
 
 
 @dataclass(frozen=True)
 class DataSource:
-    """Where the rows are: a built-in ``name``, or a ``path`` in ``format``; and how to read them."""
+    """Where the rows are: a built-in ``name``, or a ``path`` in ``format``; and how to read them.
+
+    ``categorical`` and ``numeric`` columns are read as such whatever they hold; ``groups`` and ``time`` name columns that
+    divide the rows and are no features. ``layout`` keeps the images or sequences of an NPZ file in shape.
+    """
 
     task: str
     name: str | None = None
@@ -27,13 +32,20 @@ class DataSource:
     target: str | None = None
     categorical: tuple[str, ...] = ()
     drop: tuple[str, ...] = ()
+    numeric: tuple[str, ...] = ()
+    groups: str | None = None
+    time: str | None = None
+    layout: Layout = "flat"
 
 
 @dataclass(frozen=True)
 class RawTable:
     """Features (rows, columns), and the target as class indices (int64) or numbers (float64).
 
-    ``labels`` names the classes in order of their index; ``dropped`` counts rows without a target.
+    ``labels`` names the classes in order of their index; ``dropped`` counts rows without a target. Images and sequences
+    are in ``arrays`` (rows, …), beside a frame without columns; ``lengths`` (rows,) are those of padded sequences.
+    ``groups`` (rows,) are group numbers, −1 for none; ``times`` (rows,) order the rows; ``part`` (rows,) is 0, 1, 2 where
+    the file itself tells training, validation and test rows apart.
     """
 
     features: pd.DataFrame
@@ -43,6 +55,12 @@ class RawTable:
     categorical: tuple[str, ...] = ()
     dropped: int = 0
     row_hashes: NDArray[np.uint64] = field(default_factory=lambda: np.zeros(0, dtype=np.uint64))
+    layout: Layout = "flat"
+    arrays: NDArray[Any] | None = None
+    lengths: NDArray[np.int64] | None = None
+    groups: NDArray[np.int64] | None = None
+    times: NDArray[np.float64] | None = None
+    part: NDArray[np.int8] | None = None
 
     @property
     def rows(self) -> int:
@@ -55,42 +73,122 @@ class RawTable:
         return len(self.labels) if self.task == "classification" else 1
 
 
+@dataclass(frozen=True)
+class _Content:
+    """What a source holds, rows without a target included."""
+
+    frame: pd.DataFrame
+    target: pd.Series[Any]
+    labels: tuple[str, ...] = ()
+    arrays: Arrays | None = None
+
+
 def load_table(source: DataSource) -> RawTable:
     """Read a source.
 
     Raises:
         InvalidInput: The file can't be read (it was readable at submit).
-        TrialError: The target does not fit the task.
+        TrialError: The target does not fit the task, or the arrays do not fit the layout.
     """
-    features, target = _read(source)
-    present = ~pd.isna(target).to_numpy()
-    features, target = features[present].reset_index(drop=True), target[present].reset_index(drop=True)
-    hashes = pd.util.hash_pandas_object(features, index=False).to_numpy().astype(np.uint64)
-    words = tuple(name for name in features.columns if name in source.categorical or is_categorical(features[name]))
+    content = _read(source)
+    kept = _usable(content.target, source.task)
+    frame, target = content.frame[kept].reset_index(drop=True), content.target[kept].reset_index(drop=True)
     values, labels = _encode_target(target, source.task)
-    return RawTable(features, values, source.task, labels, words, int((~present).sum()), hashes)
+    dividing = [name for name in (source.groups, source.time) if name is not None]
+    features = frame.drop(columns=dividing)
+    arrays = content.arrays
+    shaped = arrays.x[kept] if arrays is not None and source.layout != "flat" else None
+    return RawTable(
+        features=features,
+        target=values,
+        task=source.task,
+        labels=content.labels or labels,
+        categorical=tuple(str(name) for name in features.columns if _is_category(source, features[name])),
+        dropped=int((~kept).sum()),
+        row_hashes=_hashes(features) if shaped is None else _hashes_of(shaped),
+        layout=source.layout,
+        arrays=shaped,
+        lengths=arrays.lengths[kept] if shaped is not None and arrays is not None and arrays.lengths is not None else None,
+        groups=pd.factorize(frame[source.groups])[0].astype(np.int64) if source.groups is not None else None,
+        times=_times(frame[source.time]) if source.time is not None else None,
+        part=arrays.part[kept] if arrays is not None and arrays.part is not None else None,
+    )
 
 
-def _read(source: DataSource) -> tuple[pd.DataFrame, pd.Series[Any]]:
+def _read(source: DataSource) -> _Content:
     if source.name is not None:
         x, y = getattr(bundled, f"load_{source.name}")(return_X_y=True)
-        names = [column.name for column in BUILTIN[source.name].columns if column.name != "target"]
-        frame = pd.DataFrame(np.asarray(x, dtype=np.float32), columns=names)
-        return frame.drop(columns=list(source.drop)), pd.Series(y)
+        facts = BUILTIN[source.name]
+        frame = pd.DataFrame(np.asarray(x, dtype=np.float32), columns=list(facts.features))
+        labels = facts.classes if source.task == facts.task else ()
+        return _Content(frame.drop(columns=list(source.drop)), pd.Series(y), labels)
     assert source.path is not None, "a source has a name or a path"
     if source.format == "npz":
-        x, y = read_arrays(source.path)
-        flat = x.reshape(len(x), -1)
-        return pd.DataFrame(flat, columns=[f"x{index}" for index in range(flat.shape[1])]), pd.Series(y)
+        return _read_arrays(source.path, source.layout)
     frame = read_frame(source.path, source.format)
     target = frame[source.target]
-    return frame.drop(columns=[str(source.target), *source.drop]), target
+    return _Content(frame.drop(columns=[str(source.target), *source.drop]), target)
+
+
+def _read_arrays(path: Path, layout: Layout) -> _Content:
+    arrays = load_arrays(path)
+    dimensions: dict[Layout, tuple[int, ...]] = {"flat": (2, 3, 4), "sequence": (3,), "image": (3, 4)}
+    if arrays.x.ndim not in dimensions[layout]:
+        raise TrialError(f"examples of shape {arrays.x.shape[1:]} can't be read as {layout}")
+    if layout != "flat":
+        return _Content(pd.DataFrame(index=range(len(arrays.y))), pd.Series(arrays.y), arrays=arrays)
+    flat = arrays.x.reshape(len(arrays.x), -1).astype(np.float32)
+    frame = pd.DataFrame(flat, columns=[f"x{index}" for index in range(flat.shape[1])])
+    return _Content(frame, pd.Series(arrays.y), arrays=arrays)
+
+
+def _usable(target: pd.Series[Any], task: str) -> NDArray[np.bool_]:
+    """Rows with a target; an infinite number is none."""
+    present = target.notna().to_numpy(dtype=bool)
+    if task == "regression" and getattr(target.dtype, "kind", "O") == "f":
+        present = present & np.isfinite(target.to_numpy(dtype=np.float64, na_value=np.nan))
+    return np.asarray(present)
 
 
 def _encode_target(target: pd.Series[Any], task: str) -> tuple[NDArray[Any], tuple[str, ...]]:
+    if target.empty:
+        raise TrialError("no row has a target")
     if task == "classification":
-        codes, labels = pd.factorize(target, sort=True)
+        try:
+            codes, labels = pd.factorize(target, sort=True)
+        except TypeError:  # values of several types have no order
+            codes, labels = pd.factorize(target.map(text_of), sort=True)
         if len(labels) < 2:
             raise TrialError(f"the target has only one class: {list(labels)}")
-        return codes.astype(np.int64), tuple(str(label) for label in labels)
-    return target.to_numpy(dtype=np.float64), ()
+        return codes.astype(np.int64), tuple(text_of(label) for label in labels)
+    try:
+        return target.to_numpy(dtype=np.float64), ()
+    except (ValueError, TypeError) as error:
+        raise TrialError(f"the target of a regression must be numbers: {error}") from None
+
+
+def _is_category(source: DataSource, column: pd.Series[Any]) -> bool:
+    name = str(column.name)
+    return name in source.categorical or (is_categorical(column) and name not in source.numeric)
+
+
+def _times(column: pd.Series[Any]) -> NDArray[np.float64]:
+    """Numbers that order the rows as their times do; rows without a time come first."""
+    try:
+        if not is_categorical(column):
+            return column.to_numpy(dtype=np.float64, na_value=-np.inf)
+        moments = pd.to_datetime(column, utc=True, format="ISO8601").dt.tz_localize(None).to_numpy("datetime64[us]")
+        return np.where(np.isnat(moments), -np.inf, moments.astype(np.int64).astype(np.float64))
+    except (ValueError, TypeError) as error:
+        raise TrialError(f"the time column {column.name!r} holds neither numbers nor ISO 8601 times: {error}") from None
+
+
+def _hashes(frame: pd.DataFrame) -> NDArray[np.uint64]:
+    return pd.util.hash_pandas_object(frame, index=False).to_numpy().astype(np.uint64)
+
+
+def _hashes_of(arrays: NDArray[Any]) -> NDArray[np.uint64]:
+    """One hash per image or sequence, of its bytes."""
+    rows = np.ascontiguousarray(arrays).reshape(len(arrays), -1).view(np.uint8)
+    texts = np.array([row.tobytes() for row in rows], dtype=object)
+    return pd.util.hash_array(texts, categorize=False)

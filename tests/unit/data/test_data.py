@@ -49,16 +49,21 @@ def split(made: RawTable, seed: int = 0, **validation: Any) -> Split:
 
 @pytest.mark.parametrize("name", BUILTIN)
 def test_facts_of_built_in_sets_are_true(name: str) -> None:
-    x, y = getattr(bundled, f"load_{name}")(return_X_y=True)
+    real = getattr(bundled, f"load_{name}")()
+    x, y = real.data, real.target
     facts = BUILTIN[name]
     assert (facts.rows, facts.shape) == (len(x), x.shape[1:])
+    for column, values in zip(facts.columns, [*x.T, y], strict=True):
+        assert column.kind == "numeric"
+        assert (column.missing, column.distinct) == (0, len(np.unique(values)))
+        assert column.whole == bool(np.all(values == np.floor(values)))
     target = facts.column("target")
     assert target is not None
-    assert target.distinct == len(np.unique(y))
-    task = infer_task(target, facts.rows)
-    assert task == ("regression" if name == "diabetes" else "classification")
-    loaded = load_table(DataSource(task=task, name=name))
-    assert list(loaded.features.columns) == [column.name for column in facts.columns if column.name != "target"]
+    assert infer_task(target, facts.rows) == facts.task == ("regression" if name == "diabetes" else "classification")
+    assert facts.classes == tuple(map(str, getattr(real, "target_names", ())))
+    loaded = load_table(DataSource(task=facts.task, name=name))
+    assert tuple(loaded.features.columns) == facts.features
+    assert loaded.labels == facts.classes
 
 
 @pytest.mark.parametrize("ending", ["csv", "parquet"])
@@ -138,6 +143,7 @@ def test_tasks_are_inferred() -> None:
     assert infer_task(column("numeric", 2, True), 1000) == "classification"
     assert infer_task(column("numeric", 2, False), 1000) == "regression"
     assert infer_task(column("numeric", 300, True), 1000) == "regression"
+    assert infer_task(column("numeric", 15, True), 150) == "regression"
 
 
 def test_uploads_are_named_by_content_and_limited(tmp_path: Path) -> None:

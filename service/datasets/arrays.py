@@ -1,0 +1,223 @@
+"""NPZ files: the arrays `x` and `y`, or `x_train`, `y_train`, `x_test`, `y_test` one below the other. NumPy only.
+
+Pickles are never loaded: an array of Python objects is refused from its header. Names may be in either case. Shapes: x is
+(rows, features), (rows, time, channels), or for images (rows, h, w, c) or (rows, h, w); y is (rows,); sequences of
+unequal length are padded at their end, and `len` (rows,) holds the true lengths.
+"""
+
+from __future__ import annotations
+
+import lzma
+import math
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.datasets.tables import MAX_UNPACKED_BYTES, Column, TableInfo, refuse
+
+_BROKEN = (ValueError, OSError, EOFError, RuntimeError, KeyError, zipfile.BadZipFile, zlib.error, lzma.LZMAError)
+_PARTS = (("train",), ("val", "valid", "validation"), ("test",))
+_BLOCK = 1 << 22
+
+
+@dataclass(frozen=True)
+class Arrays:
+    """The content of an NPZ file. ``part`` is 0, 1, 2 for training, validation and test rows where the file tells them
+    apart; ``lengths`` the true lengths of padded sequences.
+    """
+
+    x: NDArray[Any]
+    y: NDArray[Any]
+    lengths: NDArray[np.int64] | None = None
+    part: NDArray[np.int8] | None = None
+
+
+@dataclass(frozen=True)
+class _Header:
+    member: str
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    offset: int
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Names of the arrays that hold one part of the rows."""
+
+    number: int
+    x: str
+    y: str
+    lengths: str | None
+
+
+def inspect_arrays(path: Path) -> TableInfo:
+    """Describe an NPZ file; `x` is read in blocks, so a large one takes no memory.
+
+    Raises:
+        InvalidInput: See `load_arrays`.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            headers, parts, shape = _layout(archive)
+            y = _targets(archive, headers, parts)
+            missing = sum(_missing(archive, headers[part.x]) for part in parts)
+    except _BROKEN as error:
+        refuse(f"cannot be read as npz: {error}")
+    present = y[~np.isnan(y)] if y.dtype.kind == "f" else y
+    numeric = y.dtype.kind in "iuf"
+    whole = numeric and (y.dtype.kind != "f" or bool(np.all(present == np.floor(present))))
+    target = Column("y", "numeric" if numeric else "categorical", len(y) - len(present), len(np.unique(present)), whole)
+    return TableInfo(len(y), (Column("x", "numeric", missing, 0, False), target), shape)
+
+
+def load_arrays(path: Path) -> Arrays:
+    """Read an NPZ file, every array in its own type.
+
+    Raises:
+        InvalidInput: It is no NPZ file, holds Python objects, unpacks to too much, or its arrays do not fit each other.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            headers, parts, _ = _layout(archive)
+            y = _targets(archive, headers, parts)
+            x = _joined([_read(archive, headers[part.x]) for part in parts])
+            padded = [part.lengths for part in parts if part.lengths is not None]
+            lengths = _joined([_read(archive, headers[name]) for name in padded]) if len(padded) == len(parts) else None
+    except _BROKEN as error:
+        refuse(f"cannot be read as npz: {error}")
+    part = None
+    if len(parts) > 1:
+        part = np.concatenate([np.full(headers[each.x].shape[0], each.number, dtype=np.int8) for each in parts])
+    return Arrays(x, y, lengths.astype(np.int64) if lengths is not None else None, part)
+
+
+def read_arrays(path: Path) -> tuple[NDArray[Any], NDArray[Any]]:
+    """`x` (rows, features …) as float32 and `y` (rows,).
+
+    Raises:
+        InvalidInput: See `load_arrays`.
+    """
+    arrays = load_arrays(path)
+    return arrays.x.astype(np.float32), arrays.y
+
+
+def _layout(archive: zipfile.ZipFile) -> tuple[dict[str, _Header], list[_Part], tuple[int, ...]]:
+    """The headers of all arrays by lower-case name, which of them hold the rows, and the shape of one example."""
+    headers = _headers(archive)
+    parts = _parts(headers)
+    if not parts:
+        refuse(
+            "needs the arrays x and y",
+            value=sorted(headers),
+            allowed="x (rows, features …) and y (rows,), or x_train, y_train, x_test, y_test",
+        )
+    shapes = {headers[part.x].shape[1:] for part in parts}
+    for part in parts:
+        _refuse_unfit(headers, part)
+    if len(shapes) > 1:
+        refuse("has parts of different shapes", value=sorted(shapes), allowed="one shape of examples")
+    return headers, parts, shapes.pop()
+
+
+def _headers(archive: zipfile.ZipFile) -> dict[str, _Header]:
+    headers: dict[str, _Header] = {}
+    size = sum(entry.file_size for entry in archive.infolist())
+    if size > MAX_UNPACKED_BYTES:
+        refuse(f"unpacks to {size} bytes", value=size, allowed=f"at most {MAX_UNPACKED_BYTES}")
+    for entry in archive.infolist():
+        name = entry.filename.removesuffix(".npy").lower()
+        header = _header(archive, entry.filename)
+        if header.dtype.hasobject:
+            refuse(f"cannot be read as npz: {name} holds Python objects, and pickles are never loaded", value=name)
+        if name in headers:
+            refuse("has two arrays of one name", value=name)
+        # The array is allocated by what its header says, which must not be more than what is there.
+        if math.prod(header.shape) * header.dtype.itemsize != entry.file_size - header.offset:
+            refuse(f"cannot be read as npz: {name} has not the size that its header says", value=name)
+        headers[name] = header
+    return headers
+
+
+def _header(archive: zipfile.ZipFile, member: str) -> _Header:
+    with archive.open(member) as file:
+        version = np.lib.format.read_magic(file)
+        if version == (1, 0):
+            shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+        elif version == (2, 0):
+            shape, _, dtype = np.lib.format.read_array_header_2_0(file)
+        else:
+            raise ValueError(f"{member} has the format version {version}")
+        return _Header(member, shape, dtype, file.tell())
+
+
+def _parts(headers: Mapping[str, _Header]) -> list[_Part]:
+    found = [_part(headers, 0, "")]
+    if found[0] is None:
+        found = [
+            next((part for word in words if (part := _part(headers, number, f"_{word}"))), None)
+            for number, words in enumerate(_PARTS)
+        ]
+    return [part for part in found if part is not None]
+
+
+def _part(headers: Mapping[str, _Header], number: int, ending: str) -> _Part | None:
+    x, y = f"x{ending}", f"y{ending}"
+    if x not in headers or y not in headers:
+        return None
+    lengths = next((name for name in (f"len{ending}", f"lengths{ending}") if name in headers), None)
+    return _Part(number, x, y, lengths)
+
+
+def _refuse_unfit(headers: Mapping[str, _Header], part: _Part) -> None:
+    x, y = headers[part.x], headers[part.y]
+    flat = len(y.shape) == 1 or y.shape[1:] == (1,)
+    if not 2 <= len(x.shape) <= 4 or not flat or x.shape[0] != y.shape[0] or math.prod(x.shape) == 0:
+        refuse(
+            "has arrays that do not fit",
+            value={part.x: x.shape, part.y: y.shape},
+            allowed="x (rows, features), (rows, time, channels) or (rows, h, w, c), and y (rows,)",
+        )
+    if x.dtype.kind not in "iufb":
+        refuse("holds features that are not numbers", value=str(x.dtype), allowed="integers or floats")
+    if y.dtype.kind not in "iufbUS":
+        refuse("holds targets that are neither numbers nor words", value=str(y.dtype), allowed="numbers or words")
+    if part.lengths is not None:
+        lengths = headers[part.lengths]
+        if lengths.shape != x.shape[:1] or lengths.dtype.kind not in "iu":
+            refuse("has lengths that do not fit", value=lengths.shape, allowed=f"whole numbers ({x.shape[0]},)")
+
+
+def _targets(archive: zipfile.ZipFile, headers: Mapping[str, _Header], parts: list[_Part]) -> NDArray[Any]:
+    y = _joined([_read(archive, headers[part.y]).reshape(-1) for part in parts])
+    return y.astype(np.str_) if y.dtype.kind == "S" else y
+
+
+def _read(archive: zipfile.ZipFile, header: _Header) -> NDArray[Any]:
+    with archive.open(header.member) as file:
+        array: NDArray[Any] = np.lib.format.read_array(file, allow_pickle=False)
+    return array
+
+
+def _joined(arrays: list[NDArray[Any]]) -> NDArray[Any]:
+    return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
+
+
+def _missing(archive: zipfile.ZipFile, header: _Header) -> int:
+    """How many values of an array are not a number; reading it also proves that it is whole."""
+    return sum(
+        int(np.isnan(np.frombuffer(block, dtype=header.dtype)).sum()) if header.dtype.kind == "f" else 0
+        for block in _blocks(archive, header)
+    )
+
+
+def _blocks(archive: zipfile.ZipFile, header: _Header) -> Iterator[bytes]:
+    with archive.open(header.member) as file:
+        file.read(header.offset)
+        while block := file.read(_BLOCK - _BLOCK % header.dtype.itemsize):
+            yield block

@@ -1,0 +1,88 @@
+"""The form of a CSV file, checked line by line before pandas reads it: pandas guesses where it should refuse.
+
+(A short line becomes missing values there, and lines one field too long silently move every column by one.)
+Files compressed by gzip are read as they are. Needs the standard library only.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal, TextIO, cast
+
+from service.datasets.tables import MAX_UNPACKED_BYTES, refuse
+
+_GZIP = b"\x1f\x8b"
+_ENCODING = "utf-8-sig"  # a byte order mark, which some spreadsheets write, is no part of the first name
+_OTHER_SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
+
+
+def compression(path: Path) -> Literal["gzip"] | None:
+    """How a file is compressed, by its first bytes; its name may say anything."""
+    with path.open("rb") as file:
+        return "gzip" if file.read(2) == _GZIP else None
+
+
+def header(path: Path) -> list[str]:
+    """The column names, in order, of a file in which every line has as many fields as there are names.
+
+    Raises:
+        InvalidInput: The file is no text, is empty, has no rows, or has lines of different lengths.
+    """
+    try:
+        return _checked(path)
+    except UnicodeDecodeError:
+        refuse("cannot be read as csv: it is not UTF-8 text", allowed="UTF-8")
+    except (csv.Error, OSError, EOFError, zlib.error) as error:
+        refuse(f"cannot be read as csv: {error}")
+
+
+def _checked(path: Path) -> list[str]:
+    with _opened(path) as file:
+        lines = csv.reader(_limited(file), skipinitialspace=True)
+        names = next((line for line in lines if line), None)
+        if names is None:
+            refuse("cannot be read as csv: it is empty")
+        rows = 0
+        for line in lines:
+            if len(line) == len(names):
+                rows += 1
+            elif len(line) > 1 or (line and line[0].strip()):  # pandas skips empty lines as well
+                refuse(
+                    f"cannot be read as csv: line {lines.line_num} has {len(line)} fields, the header has {len(names)}",
+                    value=line[:20],
+                    allowed=f"{len(names)} fields in every line",
+                )
+    _refuse_unusable(names, rows)
+    return names
+
+
+def _refuse_unusable(names: list[str], rows: int) -> None:
+    twice = sorted({name for name in names if name and names.count(name) > 1})
+    if twice:
+        refuse("has two columns of one name", value=twice)
+    if len(names) < 2:
+        other = next((word for sign, word in _OTHER_SEPARATORS.items() if sign in names[0]), None)
+        hint = f" (its fields seem to be separated by {other}; they must be by commas)" if other else ""
+        refuse(f"needs at least two columns: a target and something to predict it from{hint}", value=names)
+    if rows == 0:
+        refuse("has no rows")
+
+
+def _opened(path: Path) -> TextIO:
+    if compression(path):
+        return cast(TextIO, gzip.open(path, "rt", encoding=_ENCODING, newline=""))
+    return path.open(encoding=_ENCODING, newline="")
+
+
+def _limited(lines: Iterator[str]) -> Iterator[str]:
+    """The lines, up to a total size that is far above any honest file."""
+    size = 0
+    for line in lines:
+        size += len(line)
+        if size > MAX_UNPACKED_BYTES:
+            refuse("unpacks to too many bytes", allowed=f"at most {MAX_UNPACKED_BYTES}")
+        yield line

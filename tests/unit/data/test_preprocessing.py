@@ -1,0 +1,287 @@
+"""Preprocessing held against scikit-learn's own transform, through JSON, and on awkward columns."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import norm
+from sklearn.compose import ColumnTransformer
+from sklearn.impute import MissingIndicator, SimpleImputer
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import (
+    FunctionTransformer,
+    MinMaxScaler,
+    OneHotEncoder,
+    OrdinalEncoder,
+    QuantileTransformer,
+    StandardScaler,
+)
+
+from service.errors import TrialError
+from workers.data import (
+    DataSource,
+    Plan,
+    PrepareOptions,
+    Preprocessor,
+    RawTable,
+    TargetScale,
+    load_table,
+    prepare,
+    split_rows,
+)
+from workers.data.fitting import fit_table
+from workers.data.scaling import _normal_quantile
+
+NUMERIC = ("age", "income", "ties", "constant")
+WORDS = ("job", "city", "flag")
+
+
+def frame(rows: int = 400, seed: int = 0) -> pd.DataFrame:
+    rng = np.random.default_rng(seed)
+    made = pd.DataFrame(
+        {
+            "age": rng.integers(18, 90, rows).astype(float),
+            "job": rng.choice(["a", "b", "c", "Ä"], rows),
+            "income": rng.lognormal(3, 2, rows) * rng.choice([-1, 1], rows),
+            "ties": rng.choice([0.0, 0.0, 0.0, 1.0, 5.0], rows),
+            "city": [f"c{int(value)}" for value in rng.exponential(8, rows)],
+            "constant": 4.0,
+            "flag": rng.random(rows) < 0.5,
+        }
+    )
+    made.loc[rng.random(rows) < 0.2, "age"] = np.nan
+    made.loc[rng.random(rows) < 0.2, "job"] = None
+    return made
+
+
+def scaling(kind: str, rows: int) -> list[Any]:
+    quantiles = QuantileTransformer(
+        n_quantiles=max(10, rows // 30), output_distribution="normal", subsample=10**9, random_state=0
+    )
+    log = FunctionTransformer(lambda x: np.sign(x) * np.log1p(np.abs(x)))
+    steps: dict[str, list[Any]] = {
+        "standard": [StandardScaler()],
+        "minmax": [MinMaxScaler()],
+        "log": [log, StandardScaler()],
+        "quantile": [quantiles, StandardScaler()],
+        "none": [],
+    }
+    return steps[kind]
+
+
+def reference(options: PrepareOptions, rows: int) -> ColumnTransformer:
+    """What the options say, put together from scikit-learn's own parts."""
+    numbers = make_pipeline(SimpleImputer(strategy=options.impute), *scaling(options.scaling, rows))
+    flags = [("f", MissingIndicator(features="missing-only", error_on_new=False), list(NUMERIC))]
+    strategy = "constant" if options.impute_categories == "missing" else "most_frequent"
+    fill = SimpleImputer(strategy=strategy, fill_value="missing")
+    if options.categories == "onehot":
+        encode = OneHotEncoder(handle_unknown="infrequent_if_exist", max_categories=options.max_levels, sparse_output=False)
+    else:
+        ordinal = OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-1, max_categories=options.max_levels)
+        encode = make_pipeline(ordinal, FunctionTransformer(lambda codes: codes + 1))
+    return ColumnTransformer(
+        [
+            ("n", numbers, list(NUMERIC)),
+            *(flags if options.flag_missing else []),
+            ("w", make_pipeline(fill, encode), list(WORDS)),
+        ]
+    )
+
+
+def as_text(made: pd.DataFrame) -> pd.DataFrame:
+    texts = {name: made[name].map(str).where(made[name].notna(), np.nan).astype(object) for name in WORDS}
+    return made.assign(**texts)
+
+
+OPTIONS = [
+    *(PrepareOptions(scaling=kind) for kind in ("standard", "minmax", "log", "quantile", "none")),
+    *(PrepareOptions(impute=kind, flag_missing=True) for kind in ("mean", "median", "most_frequent")),
+    *(PrepareOptions(categories=kind, max_levels=6) for kind in ("onehot", "ordinal")),
+    *(PrepareOptions(categories=kind, impute_categories="most_frequent") for kind in ("onehot", "ordinal")),
+    PrepareOptions(categories="ordinal", max_levels=1000, flag_missing=True),
+]
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_it_is_scikit_learns_transform_also_after_json(options: PrepareOptions) -> None:
+    train, other = frame(600, seed=1), frame(300, seed=2)
+    other.loc[:3, "job"] = "never seen"
+    other.loc[4:5, "city"] = None
+    other.loc[6, "income"] = 1e9
+    expected = reference(options, 600).fit(as_text(train))
+    fitted = fit_table(train, WORDS, options)
+    again = Preprocessor.from_json(json.loads(json.dumps(fitted.to_json())))
+    for rows in (train, other):
+        wanted = expected.transform(as_text(rows))
+        np.testing.assert_allclose(fitted.apply(rows), wanted, rtol=1e-6, atol=1e-6)
+        np.testing.assert_array_equal(again.apply(rows), fitted.apply(rows))
+    assert len(fitted.names) == len(set(fitted.names)) == fitted.width == wanted.shape[1]
+    assert fitted.apply(other).flags.c_contiguous
+
+
+def test_one_hot_columns_are_named_by_what_they_mean() -> None:
+    made = pd.DataFrame({"n": [1.0, np.nan, 3.0], "w": ["a", "b", None]})
+    fitted = fit_table(made, ("w",), PrepareOptions(flag_missing=True, max_levels=50))
+    assert fitted.names == ("n", "n is missing", "w = a", "w = b", "w = missing")
+    assert fitted.apply(made)[:, 1:].tolist() == [[0, 1, 0, 0], [1, 0, 1, 0], [0, 0, 0, 1]]
+
+
+def test_cardinalities_bound_the_codes_and_unknown_is_zero() -> None:
+    train = pd.DataFrame({"x": [0.0, 1.0, 2.0, 3.0], "w": ["a", "a", "b", "c"]})
+    fitted = fit_table(train, ("w",), PrepareOptions(categories="ordinal"))
+    assert fitted.cardinalities == (4,)
+    codes = fitted.apply(pd.DataFrame({"x": [0.0] * 4, "w": ["a", "c", "z", None]}))[:, -1]
+    assert codes.tolist() == [1, 3, 0, 0]
+
+
+def test_whole_numbers_are_one_category_however_they_were_read() -> None:
+    fitted = fit_table(pd.DataFrame({"x": [1.0, 2.0, 3.0], "k": [1.0, 2.0, np.nan]}), ("k",), PrepareOptions())
+    np.testing.assert_array_equal(
+        fitted.apply(pd.DataFrame({"x": [1.0, 1.0], "k": [1, 2]})),
+        fitted.apply(pd.DataFrame({"x": [1.0, 1.0], "k": ["1", "2"]})),
+    )
+
+
+def test_awkward_columns_stay_finite() -> None:
+    made = pd.DataFrame(
+        {
+            "huge": [1e300, 1.0, 2.0, 3.0],
+            "infinite": [np.inf, -np.inf, 1.0, 2.0],
+            "empty": [np.nan] * 4,
+            "void": [None] * 4,
+            "constant": [7.0] * 4,
+            "word": ["a"] * 4,
+        }
+    )
+    for scaler in ("standard", "minmax", "log", "quantile", "none"):
+        for categories in ("onehot", "ordinal"):
+            options = PrepareOptions(scaling=scaler, categories=categories, impute_categories="most_frequent")
+            fitted = fit_table(made, ("void", "word"), options)
+            far = made.assign(constant=3e38, huge=-3e38)
+            assert np.isfinite(fitted.apply(made)).all()
+            assert np.isfinite(fitted.apply(far)).all()
+
+
+def test_frames_without_numbers_or_without_words() -> None:
+    made = frame(50)
+    assert fit_table(made[list(WORDS)], WORDS, PrepareOptions()).apply(made).shape[0] == 50
+    assert fit_table(made[list(NUMERIC)], (), PrepareOptions(flag_missing=True)).apply(made).shape == (50, 5)
+
+
+def test_new_data_may_lack_no_column_and_hold_others() -> None:
+    made = frame(50)
+    fitted = fit_table(made, WORDS, PrepareOptions())
+    assert fitted.apply(made.assign(more=1)[["more", *reversed(made.columns)]]).tolist() == fitted.apply(made).tolist()
+    with pytest.raises(ValueError, match="no column 'age', 'city'"):
+        fitted.apply(made.drop(columns=["age", "city"]))
+    with pytest.raises(ValueError, match="not of 'table'"):
+        Preprocessor.from_json({**fitted.to_json(), "version": 99})
+
+
+def test_normal_quantiles_are_scipys() -> None:
+    p = np.concatenate([np.linspace(1e-7, 1 - 1e-7, 20_001), np.geomspace(1e-7, 0.5, 1000)])
+    np.testing.assert_allclose(_normal_quantile(p), norm.ppf(p), rtol=1e-9, atol=1e-12)
+
+
+def test_saved_preprocessing_needs_neither_scikit_learn_nor_scipy(tmp_path: Path) -> None:
+    made = frame(200)
+    fitted = fit_table(made, WORDS, PrepareOptions(scaling="quantile"))
+    made.to_parquet(tmp_path / "new.parquet")
+    (tmp_path / "fitted.json").write_text(json.dumps(fitted.to_json()))
+    folder = tmp_path / "workers" / "data"
+    folder.mkdir(parents=True)
+    for name in ("preprocessor", "scaling"):
+        source = importlib.import_module(f"workers.data.{name}").__file__
+        (folder / f"{name}.py").write_text(Path(str(source)).read_text())
+    code = (
+        "import json, sys, numpy as np, pandas as pd\n"
+        "from workers.data.preprocessor import Preprocessor\n"
+        "fitted = Preprocessor.from_json(json.load(open('fitted.json')))\n"
+        "np.save('out.npy', fitted.apply(pd.read_parquet('new.parquet')))\n"
+        "assert not {'sklearn', 'scipy', 'torch', 'service'} & set(sys.modules), sys.modules\n"
+    )
+    environment = {"PYTHONPATH": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path, env=environment)
+    np.testing.assert_array_equal(np.load(tmp_path / "out.npy"), fitted.apply(made))
+
+
+@pytest.mark.parametrize("options", [PrepareOptions(flag_missing=True), PrepareOptions(scaling="quantile", max_levels=5)])
+def test_other_rows_never_move_the_training_rows(options: PrepareOptions) -> None:
+    made, rows = frame(300), 300
+    target = np.random.default_rng(0).normal(size=rows)
+    table = RawTable(made, target, "regression", (), WORDS, row_hashes=np.arange(rows, dtype=np.uint64))
+    split = split_rows(table, Plan(0))
+    before = prepare(table, split, 0, options)
+    others = np.concatenate([split.folds[0][1], split.test])
+    spoiled, spoiled_target = made.copy(), target.copy()
+    spoiled.loc[others, "income"] = -1e12
+    spoiled.loc[others, ["age", "job"]] = None
+    spoiled.loc[others, "city"] = "elsewhere"
+    spoiled_target[others] = 1e6
+    after = prepare(replace(table, features=spoiled, target=spoiled_target), split, 0, options)
+    np.testing.assert_array_equal(after.x_train, before.x_train)
+    np.testing.assert_array_equal(after.y_train, before.y_train)
+    assert (after.target, after.preprocessor.to_json()) == (before.target, before.preprocessor.to_json())
+
+
+def test_targets_go_back_to_their_own_unit() -> None:
+    values = np.random.default_rng(0).normal(50, 9, 100)
+    scale = TargetScale(float(values.mean()), float(values.std()))
+    np.testing.assert_allclose(scale.restore((values - scale.mean) / scale.scale), values)
+
+
+def test_columns_can_be_declared_numbers_groups_and_times(tmp_path: Path) -> None:
+    made = pd.DataFrame(
+        {
+            "x": ["1.5", "x", "2", "3"] * 10,
+            "who": ["a", "b", None, "c"] * 10,
+            "when": pd.date_range("2020-01-01", periods=40).strftime("%Y-%m-%d"),
+            "y": np.linspace(0, 1, 40),
+        }
+    )
+    made.loc[3, "when"] = None
+    made.loc[5, "y"] = np.inf
+    path = tmp_path / "data.csv"
+    made.to_csv(path, index=False)
+    source = DataSource("regression", path=path, target="y", numeric=("x",), groups="who", time="when")
+    table = load_table(source)
+    assert list(table.features.columns) == ["x"]
+    assert (table.categorical, table.dropped) == ((), 1)
+    assert table.groups is not None
+    assert table.times is not None
+    assert table.groups[:5].tolist() == [0, 1, -1, 2, 0]
+    assert table.times[3] == -np.inf
+    assert (np.diff(np.delete(table.times, 3)) > 0).all()
+    fitted = fit_table(table.features, table.categorical, PrepareOptions())
+    assert np.isfinite(fitted.apply(table.features)).all()
+    made.assign(when="soon").to_csv(path, index=False)
+    with pytest.raises(TrialError, match="ISO 8601"):
+        load_table(source)
+    made.assign(y="much").to_csv(path, index=False)
+    with pytest.raises(TrialError, match="must be numbers"):
+        load_table(source)
+
+
+def test_a_large_table_is_prepared_quickly() -> None:
+    rng = np.random.default_rng(0)
+    rows = 50_000
+    made = pd.DataFrame(rng.normal(size=(rows, 80)).astype(np.float32)).rename(columns=str)
+    for index in range(20):
+        made[f"w{index}"] = rng.choice([f"level {level}" for level in range(30)], rows)
+    words = tuple(f"w{index}" for index in range(20))
+    table = RawTable(made, rng.normal(size=rows), "regression", (), words, row_hashes=np.arange(rows, dtype=np.uint64))
+    start = time.process_time()
+    fold = prepare(table, split_rows(table, Plan(0)), 0)
+    assert fold.x_train.shape == (30_000, 80 + 600)
+    assert time.process_time() - start < 10.0
