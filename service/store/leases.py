@@ -7,6 +7,7 @@ their trials go back to WAITING with the same number and parameters, and the tok
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from optuna.trial import TrialState as OptunaState
@@ -33,12 +34,15 @@ class Leases:
         served the longest ago. A study being finalized is leased to one worker only.
         """
         self.reap()
+        self._settle_overdue()
 
         def work(connection: Connection) -> Lease | None:
             row = connection.execute(self._next()).mappings().first()
             if row is None:
                 return None
             phase = "finalize" if row["state"] == StudyState.FINALIZING else "search"
+            if phase == "finalize" and self._is_held(connection, row["study_id"]):
+                return None  # another worker was faster, between this statement's snapshot and its lock
             expires = self._database.now + seconds
             values = {"study_id": row["study_id"], "worker_id": worker_id, "phase": phase, "expires_at": expires}
             token = inserted_key(connection.execute(insert(t.leases).values(values)))
@@ -78,6 +82,21 @@ class Leases:
         served = func.coalesce(s.c.served_at, 0.0)
         query = query.order_by(s.c.priority.desc(), of_owner, held, served, s.c.study_id).limit(1)
         return query.with_for_update(skip_locked=True, of=s)
+
+    def _is_held(self, connection: Connection, study_id: int) -> bool:
+        query = select(t.leases.c.token).where(t.leases.c.study_id == study_id).limit(1)
+        return connection.execute(query).first() is not None
+
+    def _settle_overdue(self) -> None:
+        """Move on studies whose time ran out while no worker was at them."""
+        s = t.studies
+        idle = and_(s.c.state.in_(SEARCHED), s.c.running == 0, s.c.waiting == 0)
+        overdue = select(s.c.study_id).where(idle, self._database.now > s.c.started_at + s.c.budget_seconds)
+        for study_id in self._database.read(lambda connection: connection.execute(overdue).scalars().all()):
+            self._database.write(partial(self._settle, study_id))
+
+    def _settle(self, study_id: int, connection: Connection) -> None:
+        settle(connection, self._database, study_id)
 
     def renew(self, lease: Lease, seconds: float) -> StudyState:
         """Keep a lease for so long from now; returns the study's state, which may ask the worker to stop.

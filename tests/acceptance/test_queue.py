@@ -14,7 +14,7 @@ LONG: dict[str, Any] = {
     "space": {"normalization": "none"},
     "early_stopping": "off",
     "pruner": "none",
-    "budget": {"trials": 24, "epochs": 40},
+    "budget": {"trials": 16, "epochs": 25},
 }
 
 
@@ -42,7 +42,7 @@ def test_studies_take_turns_and_a_pause_loses_no_epoch(tmp_path: Path) -> None:
         wait_for(lambda: of(first)["state"] == "finished")
         assert list((service.home / "checkpoints").glob("trial-*.pt")) == []
         trials = service.client.get(f"/v1/studies/{first}/trials", limit=100)["trials"]
-        assert {(trial["epochs"], trial["attempt"]) for trial in trials} == {(40, 0)}
+        assert {(trial["epochs"], trial["attempt"]) for trial in trials} == {(25, 0)}
     finally:
         service.stop()
     assert broken_invariants(f"sqlite:///{service.home / 'regsearch.db'}") == []

@@ -182,6 +182,18 @@ def test_no_trial_starts_after_the_deadline(store: Store) -> None:
     assert finish(store, lease, [trial]) is StudyState.FINALIZING
 
 
+def test_a_study_whose_time_ran_out_without_a_worker_is_finalized(store: Store) -> None:
+    lease = started(store, budget={"trials": 5, "seconds": 100})
+    (trial,) = store.trials.ask(lease, proposals(1))
+    finish(store, lease, [trial])
+    store.leases.release(lease)
+    sql = "UPDATE rs_studies SET started_at = started_at - 1000"
+    store.database.write(lambda connection: connection.execute(text(sql)))
+    final = store.leases.claim("other", 60)
+    assert final is not None
+    assert final.phase == "finalize"
+
+
 def test_history_comes_in_increments_in_order_of_telling(store: Store) -> None:
     lease = started(store)
     trials = store.trials.ask(lease, proposals(4))
