@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from service.spec import Recipe
-from service.spec.space import SCHEDULES
+from service.spec.groups.lr_schedule import SCHEDULES
 from tests.unit.stack.runs import ROWS, data, protocol, recipe, runner, train
 from workers.checkpoints import Checkpoints
 from workers.hashing import combine, permutations

@@ -1,0 +1,1 @@
+"""The settings of the regularization space, a module per group; `service.spec.space` puts them together."""
