@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from service.store import Store, StudyState
 from service.store.records import Lease, Report, TrialResult
+from workers.timing import Timer
 
 FLUSH_SECONDS = 0.2
 
@@ -24,6 +25,7 @@ class Recorder:
         self._lease = lease
         self._lease_seconds = lease_seconds
         self._renewed = time.monotonic()
+        self.timer = Timer()
         self._condition = threading.Condition()
         self._reports: list[Report] = []
         self._results: list[TrialResult] = []
@@ -81,7 +83,8 @@ class Recorder:
                 results, self._results = self._results, []
                 self._writing = True
             try:
-                state = self._write(reports, results)
+                with self.timer.section("database"):
+                    state = self._write(reports, results)
             except Exception as error:  # handed to the training thread by `check`
                 with self._condition:
                     self._error, self._writing = error, False

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,13 +20,12 @@ import numpy as np
 
 from service.pruning import Standing, make_judge
 from service.search import recipe
-from service.spec import SETTINGS, StudySpec
+from service.spec import StudySpec
 from service.store import Store
 from service.store.records import SEARCHED, AskedTrial, Lease, Report, TrialResult
-from workers.calibration import calibrate
 from workers.checkpoints import Checkpoints
+from workers.planning import make_plan
 from workers.recorder import Recorder
-from workers.stack import compiling
 from workers.stack.device import DeviceData
 from workers.stack.stack import StackKey
 from workers.supply import Supply
@@ -35,13 +34,8 @@ from workers.training import Protocol, Run, StackRunner
 
 log = logging.getLogger(__name__)
 
-MIN_IN_FLIGHT = 8
-GENERATIONS = 5
-"""A study is searched in at least so many generations, however many lanes the device could train at once."""
 AHEAD = 4
 """One AHEAD-th of the lanes in flight is asked for in advance, so that a lane which ends is filled at once."""
-EXPECTED_SHARE = 0.5
-"""Share of the largest possible number of epochs that a study is expected to train, the rest being pruned or converged."""
 FAILURES = {"not_finite": "loss is not finite", "out_of_memory": "out of memory, alone on the device"}
 _ASK_AGAIN_SECONDS = 0.5
 
@@ -84,7 +78,8 @@ class Session:
         self._asked_for_others = 0.0
         self._turn: float | None = None
         self.timer = Timer()
-        self._capacity, self._fixed_lanes = self._plan()
+        with self.timer.section("calibration"):
+            self.plan = make_plan(spec, self._supply.example(), data, environment.cache)
         self.recorder = Recorder(store, lease, lease_seconds=environment.lease_seconds)
 
     @property
@@ -102,6 +97,14 @@ class Session:
         """Live lane-epochs per lane-epoch computed."""
         computed = sum(runner.computed_lane_epochs for runner in self._runners.values())
         return self.lane_epochs / computed if computed else 1.0
+
+    def shares(self) -> dict[str, float]:
+        """Where the time has gone: shares of the training thread's, and what the threads beside it took of a core."""
+        beside: dict[str, float] = defaultdict(float)
+        for timer in (self._supply.timer, self.recorder.timer):
+            for name, share in timer.processor_shares(self.timer.elapsed).items():
+                beside[f"{name} (beside)"] += share
+        return {**self.timer.shares(), **{name: round(share, 4) for name, share in beside.items()}}
 
     def run(self) -> None:
         """Work until the study needs this worker no more, then give the lease back.
@@ -169,7 +172,7 @@ class Session:
         if self._supply.dry and time.monotonic() - self._dry_at < _ASK_AGAIN_SECONDS:
             return
         self._dry_at = time.monotonic()
-        most = self._capacity + max(1, self._capacity // AHEAD)
+        most = self.plan.capacity + max(1, self.plan.capacity // AHEAD)
         self._supply.start((most - self._lanes_in_flight()) // self._data.folds - len(self._ready))
 
     def _lanes_in_flight(self) -> int:
@@ -178,7 +181,7 @@ class Session:
     def _fill_lanes(self) -> None:
         """Put trials that are ready on free lanes."""
         by_key: dict[StackKey, list[Run]] = {}
-        free = (self._capacity - self._lanes_in_flight()) // self._data.folds
+        free = (self.plan.capacity - self._lanes_in_flight()) // self._data.folds
         while self._ready and free > 0:
             trial = self._ready.popleft()
             free -= 1
@@ -187,44 +190,10 @@ class Session:
             by_key.setdefault(self._key(run), []).append(run)
         for key, runs in by_key.items():
             if key not in self._runners:
-                self._runners[key] = StackRunner(key, self._data, fixed_lanes=self._fixed_lanes)
+                self._runners[key] = StackRunner(key, self._data, fixed_lanes=self.plan.compiled_lanes)
             self._runners[key].add(runs)
         for runner in self._runners.values():
             runner.last_call = self._supply.dry and not self._ready
-
-    def _plan(self) -> tuple[int, int | None]:
-        """Lanes in flight, and those of a compiled stack (None: eager).
-
-        As many as the device likes, but few enough that the search can learn from its own trials.
-        """
-        typical = recipe(self._spec, self._supply.example())
-        key = StackKey.of(typical, self._data.inputs, self._data.outputs)
-        most = max(MIN_IN_FLIGHT, self._spec.budget.trials // GENERATIONS) * self._data.folds
-        with self.timer.section("calibration"):
-            found = calibrate(key, typical, self._data, most, self._environment.cache)
-        capacity = max(self._data.folds, min(found.lanes * self._stack_keys(), most))
-        return capacity, self._compiled_lanes(found.rate, capacity)
-
-    def _compiled_lanes(self, rate: float, capacity: int) -> int | None:
-        """Lanes of a compiled stack, a power of two; None where compiling does not pay for the work of one key."""
-        budget, keys = self._spec.budget, self._stack_keys()
-        updates = -(-self._data.train_rows // min(self._smallest_batch(), self._data.train_rows))
-        work = budget.trials * self._data.folds * budget.epochs * updates * EXPECTED_SHARE / keys
-        if not (compiling.pays(work, rate) and compiling.available(self._data.device.type)):
-            return None
-        return 1 << max(0, math.ceil(math.log2(max(1, capacity // keys))))
-
-    def _smallest_batch(self) -> int:
-        domain = self._spec.domains["batch_size"]
-        return int(min(map(float, getattr(domain, "choices", None) or [getattr(domain, "value", 128)])))
-
-    def _stack_keys(self) -> int:
-        """How many stacks a study has at once at most: the choices of normalization, optimizer, batch size and shape."""
-        keys = 1
-        for name, domain in self._spec.domains.items():
-            if SETTINGS[name].scope == "stack":
-                keys *= len(getattr(domain, "choices", (None,)))
-        return min(keys, 8)
 
     def _run_of(self, trial: AskedTrial) -> Run:
         lanes = tuple((fold, seed_of(self._spec.seed, 1, trial.number, fold)) for fold in range(self._data.folds))

@@ -1,4 +1,7 @@
-"""Where a worker's time goes: seconds by kind of work, for the share that is training."""
+"""Where a worker's time goes: seconds by kind of work, for the share that is training.
+
+A thread that works beside the training is charged with the processor time it takes, for its waiting costs nothing.
+"""
 
 from __future__ import annotations
 
@@ -13,16 +16,18 @@ class Timer:
 
     def __init__(self) -> None:
         self._seconds: dict[str, float] = defaultdict(float)
+        self._processor: dict[str, float] = defaultdict(float)
         self._start = time.perf_counter()
 
     @contextmanager
     def section(self, name: str) -> Iterator[None]:
         """Charge the time of the block to ``name``."""
-        start = time.perf_counter()
+        start, processor = time.perf_counter(), time.thread_time()
         try:
             yield
         finally:
             self._seconds[name] += time.perf_counter() - start
+            self._processor[name] += time.thread_time() - processor
 
     @property
     def elapsed(self) -> float:
@@ -34,3 +39,7 @@ class Timer:
         elapsed = max(self.elapsed, 1e-9)
         shares = {name: round(seconds / elapsed, 4) for name, seconds in self._seconds.items()}
         return {**shares, "other": round(max(0.0, 1.0 - sum(shares.values())), 4)}
+
+    def processor_shares(self, elapsed: float) -> dict[str, float]:
+        """Each section's processor seconds of the thread that ran it, as a share of ``elapsed`` seconds."""
+        return {name: round(seconds / max(elapsed, 1e-9), 4) for name, seconds in self._processor.items()}

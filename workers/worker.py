@@ -140,14 +140,14 @@ class Worker:
                 "lanes": session.lanes,
                 "occupancy": round(session.occupancy, 4),
                 "epochs_per_second": round(session.lane_epochs / session.timer.elapsed, 1),
-                "shares": session.timer.shares(),
+                "shares": session.shares(),
             }
 
         with self._beating(stats):
             session.run()
-        self._last_shares = session.timer.shares()
+        self._last_shares = session.shares()
         self._beat(stats(), force=True)
-        log.info("study %d: %s", lease.study_id, session.timer.shares())
+        log.info("study %d: %s", lease.study_id, session.shares())
 
     def _finalize(self, lease: Lease, study: StudyRecord, spec: StudySpec, data: Prepared) -> None:
         timer = Timer()

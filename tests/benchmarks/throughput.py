@@ -1,18 +1,16 @@
-"""Trial-epochs per second of a whole study on digits: ours, an ordinary Optuna script, and the same script hand-tuned.
+"""Trial-epochs per second of a whole study, ours beside what people run today (see `peers`).
 
-    python tests/benchmarks/throughput.py [--width 64] [--trials 400] [--script-trials 40]
+    python tests/benchmarks/throughput.py [--width 64] [--large] [--halving]
 
-All search l1, weight decay, dropout and learning rate of an MLP with layer normalization and AdamW, 20 epochs, batch 128,
-TPE, no pruning, from submit to the last tell; the scripts run one process per core on SQLite. Ours starts with its
-compiler's disk cache as it is: run it twice for the warm figure.
+Ours is measured from submit to the last tell, with database, sampler and every evaluation: once as it finds the compiler's
+disk cache (empty it for the cold figure), and once more behind the peers, warm. No pruning, or successive halving on all
+sides; TPE on both Optuna sides, random search for Ray. The peers run fewer trials, for their rate does not depend on it.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import subprocess
-import sys
 import tempfile
 import time
 import warnings
@@ -22,164 +20,100 @@ from typing import Any
 import numpy as np
 import optuna
 import torch
-from sklearn.datasets import load_digits
-from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
 
 from service.settings import Settings
 from service.spec import StudySpec
 from service.store import open_store
+from tests.benchmarks.peers import BATCH, RANGES, rate, rows, run_ray, run_script
 from tests.benchmarks.report import save
 from workers.checkpoints import Checkpoints
 from workers.data import DataSource, load_table, make_split, prepare
 from workers.session import Environment, Session
 from workers.stack.device import DeviceData
 
-EPOCHS, BATCH = 20, 128
 
-
-def split() -> tuple[torch.Tensor, ...]:
-    """1437 training rows and 360 to validate on, scaled."""
-    x, y = load_digits(return_X_y=True)
-    order = np.random.default_rng(0).permutation(len(x))
-    features = torch.tensor((x[order] - 4.9) / 6.0, dtype=torch.float32)
-    target = torch.tensor(y[order])
-    return features[:1437], target[:1437], features[1437:], target[1437:]
-
-
-def suggest(trial: optuna.Trial) -> dict[str, float]:
-    return {
-        "lr": trial.suggest_float("lr", 3e-4, 1e-2, log=True),
-        "l1": trial.suggest_float("l1", 1e-6, 1e-2, log=True),
-        "weight_decay": trial.suggest_float("weight_decay", 1e-2, 30, log=True),
-        "dropout": trial.suggest_float("dropout", 0.0, 0.7),
+def spec(arguments: argparse.Namespace, file: Path) -> StudySpec:
+    """The peers' search, on the same number of training rows: the test part is the smallest the spec allows."""
+    np.savez(file, X=(data := rows(arguments.large))[0], y=data[1])
+    space: dict[str, Any] = {name: {"low": low, "high": high, "log": log} for name, (low, high, log) in RANGES.items()}
+    halving = {"name": "successive_halving", "min_epochs": 2, "reduction_factor": 3}
+    raw = {
+        "data": {"path": str(file)},
+        "model": {"widths": [arguments.width, arguments.width]},
+        "space": {"preset": "off", "normalization": "layer", "batch_size": BATCH, **space},
+        "pruner": halving if arguments.halving else "none",
+        "early_stopping": "off",
+        "budget": {"trials": arguments.trials, "epochs": arguments.epochs},
+        "validation": {"test_fraction": 0.001, "valid_fraction": 0.2},
     }
+    return StudySpec.model_validate(raw).resolved("classification")
 
 
-def network(width: int, dropout: float) -> nn.Sequential:
-    layers: list[nn.Module] = []
-    for before in (64, width):
-        layers += [nn.Linear(before, width), nn.LayerNorm(width), nn.ReLU(), nn.Dropout(dropout)]
-    return nn.Sequential(*layers, nn.Linear(width, 10))
-
-
-def train(width: int, setting: dict[str, float], *, tuned: bool, trial: optuna.Trial) -> float:
-    """One trial, as an ordinary script does it, or with index batches and a fused optimizer."""
-    x, y, x_valid, y_valid = split()
-    model = network(width, setting["dropout"])
-    decay = setting["weight_decay"]
-    optimizer = torch.optim.AdamW(model.parameters(), lr=setting["lr"], weight_decay=decay, fused=tuned or None)
-    weights = [p for p in model.parameters() if p.ndim == 2]
-    loader = DataLoader(TensorDataset(x, y), batch_size=BATCH, shuffle=True)
-    loss_of = nn.CrossEntropyLoss()
-    accuracy = 0.0
-    for epoch in range(EPOCHS):
-        model.train()
-        batches = ((x[i], y[i]) for i in torch.randperm(len(x)).split(BATCH)) if tuned else loader  # type: ignore[no-untyped-call]
-        for features, target in batches:
-            loss = loss_of(model(features), target)
-            loss = loss + setting["l1"] * torch.stack([w.abs().sum() for w in weights]).sum()
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-        model.eval()
-        with torch.no_grad():
-            accuracy = (model(x_valid).argmax(1) == y_valid).float().mean().item()
-        trial.report(accuracy, epoch)
-    return accuracy
-
-
-def script(url: str, width: int, trials: int, *, tuned: bool) -> None:
-    """One process of the script."""
-    if tuned:
-        torch.set_num_threads(1)
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    study = optuna.load_study(study_name="script", storage=url)
-    study.optimize(lambda trial: train(width, suggest(trial), tuned=tuned, trial=trial), n_trials=trials)
-
-
-def run_script(width: int, trials: int, *, tuned: bool) -> dict[str, Any]:
-    """One process per core; the rate without the start of the processes."""
-    cores = os.cpu_count() or 1
-    with tempfile.TemporaryDirectory() as scratch:
-        url = f"sqlite:///{scratch}/study.db"
-        study = optuna.create_study(study_name="script", storage=url, direction="maximize")
-        command = [sys.executable, __file__, "--role", "tuned" if tuned else "plain", "--url", url, "--width", str(width)]
-        each = trials // cores
-        processes = [subprocess.Popen([*command, "--trials", str(each)]) for _ in range(cores)]
-        for process in processes:
-            process.wait()
-        finished = [trial for trial in study.trials if trial.datetime_complete and trial.datetime_start]
-        start = min(trial.datetime_start for trial in finished if trial.datetime_start)
-        end = max(trial.datetime_complete for trial in finished if trial.datetime_complete)
-    seconds = (end - start).total_seconds()
-    return {"trials": len(finished), "seconds": round(seconds, 1), "rate": round(len(finished) * EPOCHS / seconds, 1)}
-
-
-def run_ours(width: int, trials: int) -> dict[str, Any]:
+def run_ours(arguments: argparse.Namespace) -> dict[str, Any]:
     """The whole study in one worker session, from submit to the last tell."""
-    space = {
-        "preset": "off",
-        "normalization": "layer",
-        "lr": {"low": 3e-4, "high": 1e-2, "log": True},
-        "l1": {"low": 1e-6, "high": 1e-2, "log": True},
-        "weight_decay": {"low": 1e-2, "high": 30, "log": True},
-        "dropout": {"low": 0.0, "high": 0.7},
-    }
-    raw = {"data": {"dataset": "digits"}, "model": {"widths": [width, width]}, "space": space, "pruner": "none"}
-    raw |= {"early_stopping": "off", "budget": {"trials": trials, "epochs": EPOCHS}}
-    # The same 1437 training rows as the scripts: the test part is the smallest the spec allows.
-    raw |= {"validation": {"test_fraction": 0.001, "valid_fraction": 0.2}}
-    spec = StudySpec.model_validate(raw).resolved("classification")
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     with tempfile.TemporaryDirectory() as scratch:
+        study_spec = spec(arguments, Path(scratch) / "rows.npz")
         store = open_store(f"sqlite:///{scratch}/regsearch.db", create=True)
         start = time.perf_counter()
-        store.studies.submit(spec)
-        table = load_table(DataSource(task="classification", name="digits"))
-        parts = make_split(table, spec.validation, spec.seed)
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        store.studies.submit(study_spec)
+        table = load_table(DataSource(task="classification", path=Path(scratch) / "rows.npz", format="npz"))
+        parts = make_split(table, study_spec.validation, study_spec.seed)
         data = DeviceData.of([prepare(table, parts, 0)], task="classification", outputs=10, device=device)
         lease = store.leases.claim("benchmark", 600)
         assert lease is not None
         checkpoints = Checkpoints(Path(scratch) / "checkpoints")
-        session = Session(store, lease, spec, data, Environment(Settings().cache, 600, lambda: False, checkpoints))
+        session = Session(store, lease, study_spec, data, Environment(Settings().cache, 600, lambda: False, checkpoints))
         session.run()
         seconds = time.perf_counter() - start
         counts = store.studies.get(lease.study_id).counts
         store.close()
     return {
-        "trials": counts.finished,
+        **rate(session.lane_epochs, counts.finished, seconds),
         "train_rows": data.train_rows,
-        "seconds": round(seconds, 1),
-        "rate": round(counts.finished * EPOCHS / seconds, 1),
-        "compiled_lanes": session._fixed_lanes,
-        "shares": session.timer.shares(),
+        "compiled_lanes": session.plan.compiled_lanes,
+        "shares": session.shares(),
         "occupancy": round(session.occupancy, 3),
     }
 
 
 def main() -> None:
-    """The three in turn, in one run."""
+    """All of them in turn, in one run."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--role", choices=("plain", "tuned"))
-    parser.add_argument("--url")
     parser.add_argument("--width", type=int, default=64)
+    parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--trials", type=int, default=400)
-    parser.add_argument("--script-trials", type=int, default=40)
+    parser.add_argument("--script-trials", type=int, default=40, help="trials of each Optuna script")
+    parser.add_argument("--ray-trials", type=int, default=16)
+    parser.add_argument("--script-processes", type=int, nargs="+", default=[os.cpu_count() or 1])
+    parser.add_argument("--large", action="store_true", help="50 000 training rows instead of 1437")
+    parser.add_argument("--halving", action="store_true", help="successive halving instead of no pruning")
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    if arguments.role:
-        script(arguments.url, arguments.width, arguments.trials, tuned=arguments.role == "tuned")
-        return
-    figures: dict[str, Any] = {"width": arguments.width, "epochs": EPOCHS, "batch": BATCH}
-    figures["ours_first"] = run_ours(arguments.width, arguments.trials)
-    figures["optuna_script"] = run_script(arguments.width, arguments.script_trials, tuned=False)
-    figures["hand_tuned_script"] = run_script(arguments.width, arguments.script_trials, tuned=True)
-    figures["ours_warm"] = run_ours(arguments.width, arguments.trials)
-    for name in ("optuna_script", "hand_tuned_script"):
-        figures[f"ratio_to_{name}"] = round(figures["ours_warm"]["rate"] / figures[name]["rate"], 1)
-    print(figures, save(f"throughput_width_{arguments.width}", figures))  # noqa: T201
+    figures: dict[str, Any] = {**vars(arguments), "batch": BATCH}
+    figures["ours_first"] = run_ours(arguments)
+    plain, tuned = [], []
+    for processes in arguments.script_processes:
+        plain.append(run_script(arguments, arguments.script_trials, tuned=False, processes=processes))
+        tuned.append(run_script(arguments, arguments.script_trials, tuned=True, processes=processes))
+    figures["optuna_script"], figures["hand_tuned_script"] = plain, tuned
+    figures["ray_tune"] = None if arguments.halving else run_ray(arguments, arguments.ray_trials)
+    figures["ours_warm"] = run_ours(arguments)
+    figures["ratios"] = {
+        name: round(figures["ours_warm"]["rate"] / best, 1)
+        for name in ("optuna_script", "hand_tuned_script", "ray_tune")
+        if (best := _best(figures[name]))
+    }
+    name = f"throughput_width_{arguments.width}{'_50k' * arguments.large}{'_halving' * arguments.halving}"
+    if torch.cuda.is_available():
+        name += "_cuda"
+    print(figures, save(name, figures))  # noqa: T201
+
+
+def _best(contestant: Any) -> float:
+    runs = contestant if isinstance(contestant, list) else [contestant or {}]
+    return max(float(run.get("rate", 0.0)) for run in runs)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,203 @@
+"""The search that `throughput` measures, as people write it today: with Optuna, with Optuna by an expert, with Ray Tune.
+
+One study on a classification set: an MLP with layer normalization and AdamW; learning rate, L1, weight decay and dropout are
+searched. Scripts run one process per core on SQLite; Ray runs a trial per core (`pip install 'ray[tune]'`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import optuna
+import torch
+from sklearn.datasets import load_digits, make_classification
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+BATCH = 128
+RANGES = {
+    "lr": (3e-4, 1e-2, True),
+    "l1": (1e-6, 1e-2, True),
+    "weight_decay": (1e-2, 30.0, True),
+    "dropout": (0.0, 0.7, False),
+}
+
+
+def rows(large: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Digits (1797 x 64), or 62 500 made-up rows of the same width, of which 50 000 are trained on."""
+    if large:
+        x, y = make_classification(62_500, 64, n_informative=32, n_classes=10, class_sep=1.5, random_state=0)
+        return x.astype(np.float32), y.astype(np.int64)
+    x, y = load_digits(return_X_y=True)
+    return ((x - 4.9) / 6.0).astype(np.float32), y.astype(np.int64)
+
+
+def split(large: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Four fifths to train on (1437 of digits), the rest to validate."""
+    x, y = rows(large)
+    order = np.random.default_rng(0).permutation(len(x))
+    train = len(x) * 4 // 5
+    features, target = torch.from_numpy(x[order]), torch.from_numpy(y[order])
+    return features[:train], target[:train], features[train:], target[train:]
+
+
+def network(width: int, dropout: float) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for before in (64, width):
+        layers += [nn.Linear(before, width), nn.LayerNorm(width), nn.ReLU(), nn.Dropout(dropout)]
+    return nn.Sequential(*layers, nn.Linear(width, 10))
+
+
+Parts = tuple[Tensor, Tensor, Tensor, Tensor]
+
+
+def epochs_of(setting: dict[str, float], data: Parts, width: int, epochs: int, *, tuned: bool) -> Iterator[float]:
+    """Train one trial; the validation accuracy behind every epoch.
+
+    As an ordinary script does it, with a DataLoader; ``tuned``: index batches, the fused optimizer, data on the device.
+    """
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    x, y, x_valid, y_valid = (part.to(device) for part in data) if tuned else data
+    model = network(width, setting["dropout"]).to(device)
+    decay = setting["weight_decay"]
+    optimizer = torch.optim.AdamW(model.parameters(), lr=setting["lr"], weight_decay=decay, fused=tuned or None)
+    weights = [p for p in model.parameters() if p.ndim == 2]
+    loader = DataLoader(TensorDataset(x, y), batch_size=BATCH, shuffle=True)
+    loss_of = nn.CrossEntropyLoss()
+    for _ in range(epochs):
+        model.train()
+        for features, target in _index_batches(x, y) if tuned else loader:
+            loss = loss_of(model(features.to(device)), target.to(device))
+            loss = loss + setting["l1"] * torch.stack([w.abs().sum() for w in weights]).sum()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        model.eval()
+        with torch.no_grad():
+            right = model(x_valid.to(device)).argmax(1) == y_valid.to(device)
+        yield right.float().mean().item()
+
+
+def _index_batches(x: Tensor, y: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    for index in torch.randperm(len(x), device=x.device).split(BATCH):  # type: ignore[no-untyped-call]
+        yield x[index], y[index]
+
+
+def objective(data: Parts, width: int, epochs: int, *, tuned: bool) -> Callable[[optuna.Trial], float]:
+    def train(trial: optuna.Trial) -> float:
+        setting = {name: trial.suggest_float(name, low, high, log=log) for name, (low, high, log) in RANGES.items()}
+        accuracy = 0.0
+        for epoch, accuracy in enumerate(epochs_of(setting, data, width, epochs, tuned=tuned)):
+            trial.report(accuracy, epoch)
+            if trial.should_prune():
+                raise optuna.TrialPruned
+        return accuracy
+
+    return train
+
+
+def script(url: str, width: int, epochs: int, trials: int, *, tuned: bool, large: bool, halving: bool) -> None:
+    """One process of the script."""
+    if tuned:
+        torch.set_num_threads(1)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    pruner = (
+        optuna.pruners.SuccessiveHalvingPruner(min_resource=2, reduction_factor=3) if halving else optuna.pruners.NopPruner()
+    )
+    study = optuna.load_study(study_name="script", storage=url, pruner=pruner)
+    study.optimize(objective(split(large), width, epochs, tuned=tuned), n_trials=trials)
+
+
+def run_script(arguments: argparse.Namespace, trials: int, *, tuned: bool, processes: int) -> dict[str, Any]:
+    """So many processes at once; the rate without their start."""
+    with tempfile.TemporaryDirectory() as scratch:
+        url = f"sqlite:///{scratch}/study.db"
+        study = optuna.create_study(study_name="script", storage=url, direction="maximize")
+        command = [
+            sys.executable,
+            __file__,
+            "--url",
+            url,
+            "--width",
+            str(arguments.width),
+            "--epochs",
+            str(arguments.epochs),
+        ]
+        command += ["--trials", str(max(1, trials // processes)), *(["--tuned"] if tuned else [])]
+        command += [*(["--large"] if arguments.large else []), *(["--halving"] if arguments.halving else [])]
+        running = [subprocess.Popen(command) for _ in range(processes)]
+        for process in running:
+            process.wait()
+        ended = [trial for trial in study.trials if trial.datetime_complete and trial.datetime_start]
+        start = min(trial.datetime_start for trial in ended if trial.datetime_start)
+        end = max(trial.datetime_complete for trial in ended if trial.datetime_complete)
+    return {
+        "processes": processes,
+        **rate(sum(len(trial.intermediate_values) for trial in ended), len(ended), (end - start).total_seconds()),
+    }
+
+
+def run_ray(arguments: argparse.Namespace, trials: int) -> dict[str, Any]:
+    """Ray Tune with random search, a trial per core; the rate from `fit` to its return, without `ray.init`."""
+    if importlib.util.find_spec("ray") is None:
+        return {"not measured": "ray is not installed"}
+    import ray  # noqa: PLC0415 - a peer, installed only to be measured
+    from ray import tune  # noqa: PLC0415
+
+    def trainable(setting: dict[str, float]) -> None:
+        torch.set_num_threads(1)
+        for accuracy in epochs_of(setting, split(arguments.large), arguments.width, arguments.epochs, tuned=False):
+            tune.report({"accuracy": accuracy})
+
+    cores = os.cpu_count() or 1
+    ray.init(num_cpus=cores, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
+    space = {
+        name: tune.loguniform(low, high) if log else tune.uniform(low, high) for name, (low, high, log) in RANGES.items()
+    }
+    config = tune.TuneConfig(num_samples=trials, metric="accuracy", mode="max")
+    with tempfile.TemporaryDirectory() as scratch:
+        run = tune.RunConfig(storage_path=scratch, verbose=0)
+        tuner = tune.Tuner(tune.with_resources(trainable, {"cpu": 1}), param_space=space, tune_config=config, run_config=run)
+        start = time.perf_counter()
+        results = tuner.fit()
+        seconds = time.perf_counter() - start
+    ray.shutdown()
+    epochs = sum(int(result.metrics.get("training_iteration", 0)) for result in results if result.metrics)
+    return {"processes": cores, **rate(epochs, len(results), seconds)}
+
+
+def rate(trial_epochs: int, trials: int, seconds: float) -> dict[str, Any]:
+    """What is reported of every contestant."""
+    return {
+        "trials": trials,
+        "trial_epochs": trial_epochs,
+        "seconds": round(seconds, 1),
+        "rate": round(trial_epochs / seconds, 1),
+    }
+
+
+def main() -> None:
+    """One process of a script, as `run_script` starts it."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--url", required=True)
+    for name in ("--width", "--epochs", "--trials"):
+        parser.add_argument(name, type=int, required=True)
+    for name in ("--tuned", "--large", "--halving"):
+        parser.add_argument(name, action="store_true")
+    given = parser.parse_args()
+    warnings.simplefilter("ignore")
+    script(given.url, given.width, given.epochs, given.trials, tuned=given.tuned, large=given.large, halving=given.halving)
+
+
+if __name__ == "__main__":
+    main()

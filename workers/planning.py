@@ -1,0 +1,66 @@
+"""How many lanes a study has in flight, and whether its stacks are compiled. Decides; trains nothing but a calibration.
+
+Decisions rest on remembered measurements and fixed assumptions, never on the clock of this run, so a repeated search
+decides the same.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from service.search import Params, recipe
+from service.spec import SETTINGS, StudySpec
+from workers.calibration import calibrate
+from workers.stack import compiling
+from workers.stack.device import DeviceData
+from workers.stack.stack import StackKey
+
+MIN_IN_FLIGHT = 8
+GENERATIONS = 5
+"""A study is searched in at least so many generations, however many lanes the device could train at once."""
+EXPECTED_SHARE = 0.5
+"""Share of the largest possible number of epochs that a study is expected to train, the rest being pruned or converged."""
+MOST_STACK_KEYS = 8
+
+
+@dataclass(frozen=True)
+class Plan:
+    """``capacity`` lanes in flight; ``compiled_lanes`` in each compiled stack, None where stacks are eager."""
+
+    capacity: int
+    compiled_lanes: int | None
+
+
+def make_plan(spec: StudySpec, example: Params, data: DeviceData, cache: Path) -> Plan:
+    """As many lanes as the device likes, but few enough that the search can learn from its own trials.
+
+    Args:
+        example: Parameters of a typical trial, to measure with.
+        cache: Where calibrations are remembered.
+    """
+    typical = recipe(spec, example)
+    key = StackKey.of(typical, data.inputs, data.outputs)
+    most = max(MIN_IN_FLIGHT, spec.budget.trials // GENERATIONS) * data.folds
+    found = calibrate(key, typical, data, most, cache)
+    keys = stack_keys(spec)
+    capacity = max(data.folds, min(found.lanes * keys, most))
+    pays = compiling.pays(expected_lane_updates(spec, data) / keys, found.rate)
+    if not (pays and compiling.available(data.device.type)):
+        return Plan(capacity, None)
+    return Plan(capacity, 1 << max(0, math.ceil(math.log2(max(1, capacity // keys)))))
+
+
+def stack_keys(spec: StudySpec) -> int:
+    """How many stacks a study has at once at most: the choices of normalization, optimizer, batch size and shape."""
+    stacking = [domain for name, domain in spec.domains.items() if SETTINGS[name].scope == "stack"]
+    return min(math.prod(len(getattr(domain, "choices", (None,))) for domain in stacking), MOST_STACK_KEYS)
+
+
+def expected_lane_updates(spec: StudySpec, data: DeviceData) -> float:
+    """The updates of all lanes that a study is likely to train."""
+    domain = spec.domains["batch_size"]
+    smallest = int(min(map(float, getattr(domain, "choices", None) or [getattr(domain, "value", 128)])))
+    updates = -(-data.train_rows // min(smallest, data.train_rows))
+    return spec.budget.trials * data.folds * spec.budget.epochs * updates * EXPECTED_SHARE
