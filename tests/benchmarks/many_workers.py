@@ -175,7 +175,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         server = get_server(Path(scratch) / "pg", cleanup_mode="stop")
         for name in ("ours", "stock", "full"):
-            server.psql(f"CREATE DATABASE {name}")
+            server.psql(f"CREATE DATABASE bench_{name}")
         for database in ("sqlite", "postgresql"):
             urls = {n: _url(database, scratch, server.get_uri(), n) for n in ("ours", "stock", "full")}
             mine = ours(urls["ours"], arguments.workers, arguments.trials)
@@ -193,7 +193,7 @@ def main() -> None:
 def _url(database: str, scratch: str, server: str, name: str) -> str:
     if database == "sqlite":
         return f"sqlite:///{scratch}/{name}.db"
-    return server.replace("postgresql://", "postgresql+psycopg://").replace("/postgres?", f"/{name}?")
+    return server.replace("postgresql://", "postgresql+psycopg://").replace("/postgres?", f"/bench_{name}?")
 
 
 if __name__ == "__main__":
