@@ -6,7 +6,6 @@ their trials go back to WAITING with the same number and parameters, and the tok
 
 from __future__ import annotations
 
-import time
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -22,8 +21,6 @@ from service.store.records import SEARCHED, Lease, StudyState
 from service.store.rows import count, fail_trials, inserted_key, lock_study, settle
 
 _CLAIM_LOCK = 0x7265_6774
-_PATIENCE_SECONDS = (0.005, 0.01, 0.02, 0.04, 0.08, 0.0)
-"""How long a claim waits, again and again, for the first study of the queue while somebody writes to it."""
 
 
 class Leases:
@@ -33,8 +30,7 @@ class Leases:
         self._database = database
         # Built once: putting such a query together costs more than running it.
         self._queue = self._next()
-        self._free_queue = _locked(self._queue)
-        self._free_study = _locked(self._next(t.studies.c.study_id == bindparam("study")))
+        self._locked = self._next(t.studies.c.study_id == bindparam("study")).with_for_update(of=t.studies)
 
     def claim(self, worker_id: str, seconds: float) -> Lease | None:
         """The next study that needs a worker, leased for so long; None while there is nothing to do.
@@ -70,20 +66,17 @@ class Leases:
     def _first_of_queue(self, connection: Connection) -> RowMapping | None:
         """The study that is next, its row locked.
 
-        Claims come one after the other, so that each sees the leases of those before it. Somebody may be writing to the
-        study just now: then wait a little, and only where that lasts take the next one instead.
+        Claims come one after the other, so that each sees the leases of those before it. The study may be another's by the
+        time its row is free; then the queue is asked again.
         """
-        if not self._database.is_sqlite:
-            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _CLAIM_LOCK})
-        for pause in _PATIENCE_SECONDS:
-            row = connection.execute(self._queue).mappings().first()
-            if row is None or self._database.is_sqlite:
-                return row
-            locked = connection.execute(self._free_study, {"study": row["study_id"]}).mappings().first()
+        if self._database.is_sqlite:
+            return connection.execute(self._queue).mappings().first()
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _CLAIM_LOCK})
+        while (row := connection.execute(self._queue).mappings().first()) is not None:
+            locked = connection.execute(self._locked, {"study": row["study_id"]}).mappings().first()
             if locked is not None:
                 return locked
-            time.sleep(pause)
-        return connection.execute(self._free_queue).mappings().first()
+        return None
 
     def _next(self, *conditions: ColumnElement[bool]) -> Any:
         """The query for the next study."""
@@ -213,8 +206,3 @@ class Leases:
             fail_trials(connection, study_id, given_up, "worker lost")
             count(connection, study_id, running=-len(given_up), fail=len(given_up), told=len(given_up))
         settle(connection, self._database, study_id)
-
-
-def _locked(query: Any) -> Any:
-    """A query of `Leases._next` with its study's row locked, passing over rows that others have locked."""
-    return query.with_for_update(skip_locked=True, of=t.studies)
