@@ -10,12 +10,12 @@ Thread-safe; one `Store` per process.
 from __future__ import annotations
 
 from optuna.storages import RDBStorage
-from sqlalchemy import select
 from sqlalchemy.exc import DBAPIError
 
 from service.errors import DatabaseUnavailable
 from service.store import records
 from service.store.engine import Database, normalize
+from service.store.gauges import read_metrics
 from service.store.history import History
 from service.store.leases import Leases
 from service.store.records import StudyState
@@ -25,6 +25,9 @@ from service.store.studies import Studies
 from service.store.trials import Trials
 
 __all__ = ["Store", "StudyState", "open_store", "records"]
+
+PING_SECONDS = 2.0
+"""How long a ping waits for a database that does not answer."""
 
 
 class Store:
@@ -41,12 +44,15 @@ class Store:
         self.datasets = Datasets(database)
 
     def ping(self) -> None:
-        """Raise `DatabaseUnavailable` unless the database answers and has the present schema."""
+        """Raise `DatabaseUnavailable` unless the database answers, soon, and has the present schema."""
         try:
-            self.database.read(lambda connection: connection.execute(select(1)))
-            check_schema(self.database)
+            check_schema(self.database, patience_seconds=PING_SECONDS)
         except DBAPIError as error:
             raise DatabaseUnavailable(f"the database does not answer: {error.orig}") from error
+
+    def metrics(self) -> records.StoreMetrics:
+        """Gauges of the whole database."""
+        return read_metrics(self.database)
 
     def optuna_storage(self) -> RDBStorage:
         """Optuna's stock storage on the same database, for readers such as the dashboard."""

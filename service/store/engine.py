@@ -1,26 +1,43 @@
 """The connection to SQLite or PostgreSQL: pragmas, transactions, the database's clock, patience with lost connections.
 
 Thread-safe. SQLite runs in WAL with `BEGIN IMMEDIATE` for every writing transaction, so that a read-then-write can't fail
-half-way; PostgreSQL locks the study's row instead (see `trials`).
+half-way; PostgreSQL locks the study's row instead (see `trials`). Knows nothing of studies and trials.
 """
 
 from __future__ import annotations
 
+import json
 import time
+import uuid
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Engine, create_engine, event, literal_column
+from sqlalchemy import Connection, Dialect, Engine, create_engine, delete, event, literal_column, select, update
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.sql.elements import ColumnElement
 
 from service.errors import DatabaseUnavailable
+from service.store import tables as t
 
 T = TypeVar("T")
 
 BUSY_SECONDS = 30.0
 """How long an SQLite writer waits for its turn."""
+
+LOCK_SECONDS = 10.0
+"""How long PostgreSQL waits for a lock before the transaction is tried anew."""
+
+IDLE_SECONDS = 10.0
+"""After this long PostgreSQL ends a session that does nothing inside a transaction: a process that was frozen there must
+not hold its locks against everybody else."""
+
+_REMEMBERED_SECONDS = 3600.0
+"""How long the answer of a write is kept for its own repeat."""
+
+_KEEPALIVE = {"connect_timeout": 10, "keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3}
 
 
 def normalize(url: str) -> URL:
@@ -29,7 +46,12 @@ def normalize(url: str) -> URL:
     Raises:
         DatabaseUnavailable: The URL names neither SQLite nor PostgreSQL.
     """
-    parsed = make_url(url)
+    try:
+        parsed = make_url(url)
+    except ArgumentError as error:
+        raise DatabaseUnavailable(
+            f"{url!r} is not a database URL, such as sqlite:///file.db or postgresql://host/name"
+        ) from error
     backend = parsed.get_backend_name()
     if backend == "postgresql":
         return parsed.set(drivername="postgresql+psycopg")
@@ -42,7 +64,8 @@ def engine_options(url: URL) -> dict[str, Any]:
     """Options of `create_engine` that our engine and Optuna's both get."""
     if url.get_backend_name() == "sqlite":
         return {"connect_args": {"timeout": BUSY_SECONDS}}
-    return {"pool_pre_ping": True, "pool_size": 8, "max_overflow": 8}
+    chosen = {name: value for name, value in _KEEPALIVE.items() if name not in url.query}
+    return {"pool_pre_ping": True, "pool_size": 8, "max_overflow": 8, "connect_args": chosen}
 
 
 def make_engine(url: URL) -> Engine:
@@ -51,6 +74,8 @@ def make_engine(url: URL) -> Engine:
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _sqlite_connect)
         event.listen(engine, "begin", _sqlite_begin)
+    else:
+        event.listen(engine, "connect", _postgresql_connect)
     return engine
 
 
@@ -60,6 +85,25 @@ def _sqlite_connect(connection: Any, _record: Any) -> None:
     for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
+
+
+def _postgresql_connect(connection: Any, _record: Any) -> None:
+    before, connection.autocommit = connection.autocommit, True  # outside a transaction, whose rollback would undo it
+    for name, seconds in (("lock_timeout", LOCK_SECONDS), ("idle_in_transaction_session_timeout", IDLE_SECONDS)):
+        connection.execute(f"SET {name} = {int(1000 * seconds)}")
+    connection.autocommit = before
+
+
+def clock(dialect: Dialect) -> ColumnElement[float]:
+    """The database's clock in SQL, seconds since 1970: the only clock that decides anything."""
+    if dialect.name == "sqlite":
+        return literal_column("((julianday('now') - 2440587.5) * 86400.0)")
+    return literal_column("extract(epoch from clock_timestamp())::double precision")
+
+
+def upsert(connection: Connection, table: Any) -> Any:
+    """An INSERT that knows ON CONFLICT, in the dialect of a connection."""
+    return sqlite.insert(table) if connection.dialect.name == "sqlite" else postgresql.insert(table)
 
 
 def _sqlite_begin(connection: Connection) -> None:
@@ -83,27 +127,53 @@ class Database:
 
     @property
     def now(self) -> ColumnElement[float]:
-        """The database's clock in SQL, seconds since 1970: the only clock that decides on leases."""
-        if self.is_sqlite:
-            return literal_column("((julianday('now') - 2440587.5) * 86400.0)")
-        return literal_column("extract(epoch from clock_timestamp())::double precision")
+        """The database's clock in SQL, seconds since 1970."""
+        return clock(self.engine.dialect)
 
-    def read(self, work: Callable[[Connection], T]) -> T:
-        """Run ``work`` in a transaction that only reads."""
-        return self._patiently(work, reading=True)
-
-    def write(self, work: Callable[[Connection], T]) -> T:
-        """Run ``work`` in a transaction and commit it.
-
-        It is run again after a lost connection, so it must come to the same end if its first run was committed after all.
+    def read(self, work: Callable[[Connection], T], *, patience_seconds: float | None = None) -> T:
+        """Run ``work`` in a transaction that only reads.
 
         Raises:
             DatabaseUnavailable: The database did not come back within the patience.
         """
+        return self._patiently(work, reading=True, patience_seconds=patience_seconds)
+
+    def write(self, work: Callable[[Connection], T]) -> T:
+        """Run ``work`` in a transaction and commit it.
+
+        It is run again after a lost connection, so it must come to the same end if its first run was committed after all;
+        work that would not belongs into `write_once`.
+
+        Raises:
+            DatabaseUnavailable: As in `read`.
+        """
         return self._patiently(work, reading=False)
 
-    def _patiently(self, work: Callable[[Connection], T], *, reading: bool) -> T:
-        give_up = time.monotonic() + self._patience
+    def write_once(self, work: Callable[[Connection], T]) -> T:
+        """As `write`, for work that must not happen twice; its answer must survive JSON.
+
+        The transaction also writes a key of its own. A repeat that finds the key (waiting for the first run, should that
+        still be in progress) returns the answer of the first run.
+        """
+        key = uuid.uuid4().hex
+
+        def once(connection: Connection) -> T:
+            connection.execute(delete(t.writes).where(t.writes.c.at < self.now - _REMEMBERED_SECONDS))
+            mine = upsert(connection, t.writes).values(key=key, at=self.now, answer="null")
+            if connection.execute(mine.on_conflict_do_nothing().returning(t.writes.c.key)).first() is None:
+                answer = connection.execute(select(t.writes.c.answer).where(t.writes.c.key == key)).scalar_one()
+                done: T = json.loads(answer)
+                return done
+            result = work(connection)
+            if result is not None:
+                kept = update(t.writes).where(t.writes.c.key == key)
+                connection.execute(kept.values(answer=json.dumps(result)))
+            return result
+
+        return self.write(once)
+
+    def _patiently(self, work: Callable[[Connection], T], *, reading: bool, patience_seconds: float | None = None) -> T:
+        give_up = time.monotonic() + (self._patience if patience_seconds is None else patience_seconds)
         pause = 0.05
         while True:
             try:
@@ -111,11 +181,11 @@ class Database:
                     connection.execution_options(regsearch_reading=reading)
                     with connection.begin():
                         return work(connection)
-            except DBAPIError as error:
-                if not _passes(error):
+            except (DBAPIError, PoolTimeout) as error:
+                if isinstance(error, DBAPIError) and not _passes(error):
                     raise
                 if time.monotonic() + pause > give_up:
-                    raise DatabaseUnavailable(f"the database does not answer: {error.orig}") from error
+                    raise DatabaseUnavailable(f"the database does not answer: {_cause(error)}") from error
             self._sleep(pause)
             pause = min(2.0, pause * 2)
 
@@ -124,15 +194,25 @@ class Database:
         self.engine.dispose()
 
 
+_PASSING_STATES = ("08", "40", "57P", "53300", "55P03", "25P03")
+"""Beginnings of SQLSTATEs: connection, rollback (deadlock), shutdown, too many clients, lock and idle timeouts."""
+
+_LASTING = ("authentication failed", "does not exist", "no password supplied", "translate host name", "resolve host")
+"""What an error without SQLSTATE says where waiting does not help: the URL is wrong."""
+
+
 def _passes(error: DBAPIError) -> bool:
-    """Whether an error is of the kind that goes away: a lost connection, a deadlock, a lock not had in time, a race."""
-    if error.connection_invalidated:
-        return True
+    """Whether an error is of the kind that goes away: a lost connection, a deadlock, a lock not had in time."""
     state = getattr(error.orig, "sqlstate", None)
     if state is not None:
-        # 08: connection, 40: rollback (deadlock), 57P: shutdown and start-up, 23505: two submits took one name.
-        return str(state).startswith(("08", "40", "57P")) or state == "23505"
-    if isinstance(error, IntegrityError):
-        return False
+        return error.connection_invalidated or str(state).startswith(_PASSING_STATES)
     message = str(error.orig).lower()
-    return any(word in message for word in ("locked", "connection", "server closed", "consuming input failed"))
+    if any(words in message for words in _LASTING):
+        return False
+    return error.connection_invalidated or any(
+        word in message for word in ("locked", "connection", "server closed", "consuming input failed", "timeout")
+    )
+
+
+def _cause(error: DBAPIError | PoolTimeout) -> object:
+    return error.orig if isinstance(error, DBAPIError) else error

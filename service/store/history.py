@@ -13,7 +13,7 @@ from service.errors import NotFound
 from service.store import tables as t
 from service.store.engine import Database
 from service.store.records import FinishedTrial, TrialRecord, TrialState
-from service.store.rows import OPTUNA_STATE, STATE_OF, Distributions
+from service.store.rows import OPTUNA_STATE, STATE_OF, Distributions, step_value
 from service.store.trials import curve_of
 
 _JOINED = t.trials.join(t.o_trials, t.o_trials.c.trial_id == t.trials.c.trial_id)
@@ -102,9 +102,10 @@ class History:
 
     def _reported(self, connection: Connection, study_id: int, trial_id: int) -> dict[str, list[float]]:
         metric = connection.execute(select(t.studies.c.metric).where(t.studies.c.study_id == study_id)).scalar_one()
-        query = select(t.o_steps.c.intermediate_value).where(t.o_steps.c.trial_id == trial_id)
-        values = connection.execute(query.order_by(t.o_steps.c.step)).scalars().all()
-        return {metric: list(values)} if values else {}
+        columns = (t.o_steps.c.intermediate_value, t.o_steps.c.intermediate_value_type)
+        query = select(*columns).where(t.o_steps.c.trial_id == trial_id).order_by(t.o_steps.c.step)
+        values = [step_value(value, kind) for value, kind in connection.execute(query)]
+        return {metric: values} if values else {}
 
     def _records(
         self,

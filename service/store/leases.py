@@ -6,19 +6,21 @@ their trials go back to WAITING with the same number and parameters, and the tok
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
 from optuna.trial import TrialState as OptunaState
-from sqlalchemy import Connection, and_, bindparam, delete, func, insert, or_, select, update
+from sqlalchemy import Connection, RowMapping, and_, bindparam, delete, func, insert, or_, select, text, update
 from sqlalchemy.sql.elements import ColumnElement
 
-from service.errors import LeaseLost
+from service.errors import LeaseLost, NotFound
 from service.store import tables as t
 from service.store.engine import Database
 from service.store.records import SEARCHED, Lease, StudyState
-from service.store.rows import count, finish_trials, inserted_key, lock_study, settle
+from service.store.rows import count, fail_trials, inserted_key, lock_study, settle
+
+_CLAIM_LOCK = 0x7265_6774
 
 
 class Leases:
@@ -26,6 +28,9 @@ class Leases:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        # Built once: putting such a query together costs more than running it.
+        self._queue = self._next()
+        self._locked = self._next(t.studies.c.study_id == bindparam("study")).with_for_update(of=t.studies)
 
     def claim(self, worker_id: str, seconds: float) -> Lease | None:
         """The next study that needs a worker, leased for so long; None while there is nothing to do.
@@ -34,15 +39,14 @@ class Leases:
         served the longest ago. A study being finalized is leased to one worker only.
         """
         self.reap()
-        self._settle_overdue()
+        if self._database.read(lambda connection: connection.execute(self._queue).first()) is None:
+            return None  # an idle worker takes no write lock
 
-        def work(connection: Connection) -> Lease | None:
-            row = connection.execute(self._next()).mappings().first()
+        def work(connection: Connection) -> dict[str, Any] | None:
+            row = self._first_of_queue(connection)
             if row is None:
                 return None
             phase = "finalize" if row["state"] == StudyState.FINALIZING else "search"
-            if phase == "finalize" and self._is_held(connection, row["study_id"]):
-                return None  # another worker was faster, between this statement's snapshot and its lock
             expires = self._database.now + seconds
             values = {"study_id": row["study_id"], "worker_id": worker_id, "phase": phase, "expires_at": expires}
             token = inserted_key(connection.execute(insert(t.leases).values(values)))
@@ -53,22 +57,37 @@ class Leases:
                 connection.execute(query.values(started | first))
             counted = update(t.studies).where(t.studies.c.study_id == row["study_id"])
             connection.execute(counted.values(leases=t.studies.c.leases + 1, served_at=self._database.now))
-            return Lease(token, row["study_id"], worker_id, phase, row["leases"])  # type: ignore[arg-type]
+            taken = {"token": token, "study_id": row["study_id"], "worker_id": worker_id, "phase": phase}
+            return {**taken, "ordinal": row["leases"]}
 
-        return self._database.write(work)
+        answer = self._database.write_once(work)
+        return None if answer is None else Lease(**answer)
+
+    def _first_of_queue(self, connection: Connection) -> RowMapping | None:
+        """The study that is next, its row locked.
+
+        Claims come one after the other, so that each sees the leases of those before it. The study may be another's by the
+        time its row is free; then the queue is asked again.
+        """
+        if self._database.is_sqlite:
+            return connection.execute(self._queue).mappings().first()
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _CLAIM_LOCK})
+        while (row := connection.execute(self._queue).mappings().first()) is not None:
+            locked = connection.execute(self._locked, {"study": row["study_id"]}).mappings().first()
+            if locked is not None:
+                return locked
+        return None
 
     def _next(self, *conditions: ColumnElement[bool]) -> Any:
-        """The query for the next study, its row locked and rows locked by others passed over."""
-        s = t.studies
-        held = select(func.count()).where(t.leases.c.study_id == s.c.study_id).correlate(s).scalar_subquery()
-        other = s.alias("other")
-        of_owner = (
-            select(func.count())
-            .select_from(t.leases.join(other, other.c.study_id == t.leases.c.study_id))
-            .where(other.c.owner == s.c.owner)
-            .correlate(s)
-            .scalar_subquery()
-        )
+        """The query for the next study."""
+        s, other = t.studies, t.studies.alias("other")
+        # Counted once each, not once per study of the queue.
+        held_of = select(t.leases.c.study_id, func.count().label("n")).group_by(t.leases.c.study_id).subquery()
+        leased = t.leases.join(other, other.c.study_id == t.leases.c.study_id)
+        owned_of = select(other.c.owner, func.count().label("n")).select_from(leased).group_by(other.c.owner).subquery()
+        held, owned = func.coalesce(held_of.c.n, 0), func.coalesce(owned_of.c.n, 0)
+        joined = s.outerjoin(held_of, held_of.c.study_id == s.c.study_id)
+        joined = joined.outerjoin(owned_of, owned_of.c.owner == s.c.owner)
         in_time = or_(
             s.c.budget_seconds.is_(None),
             s.c.started_at.is_(None),
@@ -78,25 +97,11 @@ class Leases:
         has_room = or_(s.c.max_parallel.is_(None), s.c.running < s.c.max_parallel)
         searchable = and_(s.c.state.in_(SEARCHED), has_work, has_room)
         finalizable = and_(s.c.state == StudyState.FINALIZING.value, held == 0)
-        query = select(s.c.study_id, s.c.state, s.c.leases).where(or_(searchable, finalizable), *conditions)
+        open_states = s.c.state.in_((*SEARCHED, StudyState.FINALIZING))  # implied, but an index is on it
+        query = select(s.c.study_id, s.c.state, s.c.leases).select_from(joined)
+        query = query.where(open_states, or_(searchable, finalizable), *conditions)
         served = func.coalesce(s.c.served_at, 0.0)
-        query = query.order_by(s.c.priority.desc(), of_owner, held, served, s.c.study_id).limit(1)
-        return query.with_for_update(skip_locked=True, of=s)
-
-    def _is_held(self, connection: Connection, study_id: int) -> bool:
-        query = select(t.leases.c.token).where(t.leases.c.study_id == study_id).limit(1)
-        return connection.execute(query).first() is not None
-
-    def _settle_overdue(self) -> None:
-        """Move on studies whose time ran out while no worker was at them."""
-        s = t.studies
-        idle = and_(s.c.state.in_(SEARCHED), s.c.running == 0, s.c.waiting == 0)
-        overdue = select(s.c.study_id).where(idle, self._database.now > s.c.started_at + s.c.budget_seconds)
-        for study_id in self._database.read(lambda connection: connection.execute(overdue).scalars().all()):
-            self._database.write(partial(self._settle, study_id))
-
-    def _settle(self, study_id: int, connection: Connection) -> None:
-        settle(connection, self._database, study_id)
+        return query.order_by(s.c.priority.desc(), owned, held, served, s.c.study_id).limit(1)
 
     def renew(self, lease: Lease, seconds: float) -> StudyState:
         """Keep a lease for so long from now; returns the study's state, which may ask the worker to stop.
@@ -112,7 +117,9 @@ class Leases:
             state = select(t.studies.c.state).where(t.studies.c.study_id == lease.study_id)
             return StudyState(connection.execute(state).scalar_one())
 
-        return self._database.write(work)
+        state = self._database.write(work)
+        self.reap()  # what others lost comes back while everybody is busy, not only when somebody claims
+        return state
 
     def release(self, lease: Lease) -> None:
         """Give a lease back; trials still running under it wait for the next worker, without counting as an attempt."""
@@ -125,26 +132,42 @@ class Leases:
         self._database.write(work)
 
     def reap(self) -> int:
-        """Take away every expired lease; returns how many.
+        """Take away every expired lease; returns how many this call took.
 
-        Their trials wait to be retried; one that has lost more workers than the study's ``max_retries`` fails.
+        Their trials wait to be retried; one that has lost more workers than the study's ``max_retries`` fails. A study
+        whose time ran out while nobody was at it is moved on as well.
         """
+        expired, overdue = self._database.read(self._due)
+        # A transaction each: no one ever waits for a study while holding another.
+        reaped = sum(self._take_away(token, study_id) for token, study_id in expired)
+        for study_id in overdue:
+            with suppress(NotFound):  # deleted meanwhile
+                self._database.write(partial(settle, database=self._database, study_id=study_id))
+        return reaped
 
-        def work(connection: Connection) -> int:
-            expired = select(t.leases.c.token, t.leases.c.study_id).where(t.leases.c.expires_at < self._database.now)
+    def _take_away(self, token: int, study_id: int) -> bool:
+        def work(connection: Connection) -> bool:
             # The study is locked before its lease, as everywhere; whoever comes second finds nothing left to delete.
-            rows = connection.execute(expired.order_by(t.leases.c.study_id, t.leases.c.token)).all()
-            reaped = 0
-            for token, study_id in rows:
-                lock_study(connection, study_id)
-                still = and_(t.leases.c.token == token, t.leases.c.expires_at < self._database.now)
-                if connection.execute(delete(t.leases).where(still)).rowcount:
-                    self._put_back(connection, token, study_id, lost=True)
-                    count(connection, study_id, lost_leases=1)
-                    reaped += 1
-            return reaped
+            lock = select(t.studies.c.study_id).where(t.studies.c.study_id == study_id).with_for_update()
+            connection.execute(lock)
+            still = and_(t.leases.c.token == token, t.leases.c.expires_at < self._database.now)
+            if connection.execute(delete(t.leases).where(still)).rowcount == 0:
+                return False
+            self._put_back(connection, token, study_id, lost=True)
+            count(connection, study_id, lost_leases=1)
+            return True
 
-        return self._database.write(work) if self._any_expired() else 0
+        return self._database.write_once(work)
+
+    def _due(self, connection: Connection) -> tuple[list[tuple[int, int]], list[int]]:
+        """What there is to reap, asked without a write lock: expired leases, and studies out of time that nobody is at."""
+        now, s = self._database.now, t.studies
+        query = select(t.leases.c.token, t.leases.c.study_id).where(t.leases.c.expires_at < now)
+        expired = [(token, study_id) for token, study_id in connection.execute(query.order_by(t.leases.c.token))]
+        leased = select(t.leases.c.token).where(t.leases.c.study_id == s.c.study_id).correlate(s).exists()
+        idle = and_(s.c.state.in_(SEARCHED), s.c.running == 0, s.c.waiting == 0, ~leased)
+        overdue = select(s.c.study_id).where(idle, now > s.c.started_at + s.c.budget_seconds)
+        return expired, list(connection.execute(overdue).scalars())
 
     def others_wait(self, lease: Lease) -> bool:
         """Whether another study of at least this one's priority has work and no worker."""
@@ -152,7 +175,7 @@ class Leases:
         priority = select(s.c.priority).where(s.c.study_id == lease.study_id).scalar_subquery()
         leased = select(t.leases.c.token).where(t.leases.c.study_id == s.c.study_id).correlate(s).exists()
         query = self._next(s.c.study_id != lease.study_id, s.c.priority >= priority, ~leased)
-        return self._database.write(lambda connection: connection.execute(query).first() is not None)
+        return self._database.read(lambda connection: connection.execute(query).first() is not None)
 
     def expire(self, worker_id: str) -> None:
         """Let the leases of a worker that is known to be dead run out now, instead of when their time is over."""
@@ -163,11 +186,6 @@ class Leases:
         """Leases that were ever reaped."""
         query = select(func.coalesce(func.sum(t.studies.c.lost_leases), 0))
         return int(self._database.read(lambda connection: connection.execute(query).scalar_one()))
-
-    def _any_expired(self) -> bool:
-        """Whether there is anything to reap, asked without a write lock."""
-        query = select(t.leases.c.token).where(t.leases.c.expires_at < self._database.now).limit(1)
-        return self._database.read(lambda connection: connection.execute(query).first() is not None)
 
     def _put_back(self, connection: Connection, token: int, study_id: int, *, lost: bool) -> None:
         query = select(t.trials.c.trial_id, t.trials.c.attempt).where(t.trials.c.lease_token == token)
@@ -183,17 +201,8 @@ class Leases:
             connection.execute(free.values(lease_token=None, attempt=t.trials.c.attempt + int(lost)))
             count(connection, study_id, running=-len(again), waiting=len(again))
         if given_up:
-            self._give_up(connection, study_id, given_up)
+            lost_again = update(t.trials).where(t.trials.c.trial_id.in_(given_up))
+            connection.execute(lost_again.values(attempt=t.trials.c.attempt + 1))
+            fail_trials(connection, study_id, given_up, "worker lost")
+            count(connection, study_id, running=-len(given_up), fail=len(given_up), told=len(given_up))
         settle(connection, self._database, study_id)
-
-    def _give_up(self, connection: Connection, study_id: int, ids: Sequence[int]) -> None:
-        """Fail trials that have cost too many workers already."""
-        told = lock_study(connection, study_id)["told"]
-        finish_trials(connection, ids, OptunaState.FAIL)
-        change = update(t.trials).where(t.trials.c.trial_id == bindparam("b_id"))
-        change = change.values(
-            seq=bindparam("b_seq"), lease_token=None, attempt=t.trials.c.attempt + 1, stop_reason="worker lost"
-        )
-        rows = [{"b_id": trial_id, "b_seq": told + place + 1} for place, trial_id in enumerate(ids)]
-        connection.execute(change, rows)
-        count(connection, study_id, running=-len(ids), fail=len(ids), told=len(ids))

@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, insert, select, update
+from sqlalchemy import Connection, RowMapping, select, update
 
 from service.errors import NotFound
 from service.store import tables as t
-from service.store.engine import Database
+from service.store.engine import Database, upsert
 from service.store.records import DatasetRecord, WorkerRecord
 from service.store.rows import dumps, moment
 
@@ -30,7 +29,11 @@ class Workers:
         worker_id = uuid.uuid4().hex
         values = {"id": worker_id, "name": name, "host": host, "pid": pid, "device": device, "stats": "{}"}
         times = {"started_at": self._database.now, "seen_at": self._database.now}
-        self._database.write(lambda connection: connection.execute(insert(t.workers).values(values | times)))
+        self._database.write(
+            lambda connection: connection.execute(
+                upsert(connection, t.workers).values(values | times).on_conflict_do_nothing(index_elements=["id"])
+            )
+        )
         return worker_id
 
     def beat(self, worker_id: str, stats: Mapping[str, Any]) -> None:
@@ -71,12 +74,11 @@ class Datasets:
         }
 
         def work(connection: Connection) -> None:
-            same = update(t.datasets).where(t.datasets.c.id == record.id)
-            if connection.execute(same.values(values)).rowcount == 0:
-                connection.execute(insert(t.datasets).values({**values, "id": record.id, "created_at": self._database.now}))
+            made = upsert(connection, t.datasets).values({**values, "id": record.id, "created_at": self._database.now})
+            connection.execute(made.on_conflict_do_update(index_elements=["id"], set_=values))
 
         self._database.write(work)
-        return replace(self.get(record.id))
+        return self.get(record.id)
 
     def get(self, dataset_id: str) -> DatasetRecord:
         """One data set.

@@ -11,11 +11,11 @@ import optuna
 from optuna.distributions import BaseDistribution, distribution_to_json, json_to_distribution
 from optuna.storages._rdb import models
 from optuna.trial import TrialState as OptunaState
-from sqlalchemy import Connection, CursorResult, RowMapping, bindparam, delete, select, update
+from sqlalchemy import Connection, CursorResult, RowMapping, bindparam, delete, insert, select, update
 
 from service.errors import NotFound
 from service.store import tables as t
-from service.store.engine import Database
+from service.store.engine import Database, clock
 from service.store.records import SEARCHED, StudyState
 
 OPTUNA_STATE = {
@@ -29,12 +29,13 @@ STATE_OF = {value: key for key, value in OPTUNA_STATE.items()}
 
 
 def lock_study(connection: Connection, study_id: int) -> RowMapping:
-    """The study's row, held until the transaction ends (SQLite holds the whole database already).
+    """The study's row and ``now``, held until the transaction ends (SQLite holds the whole database already).
 
     Raises:
         NotFound: There is no such study.
     """
-    query = select(t.studies).where(t.studies.c.study_id == study_id).with_for_update()
+    columns = (t.studies, clock(connection.dialect).label("now"))
+    query = select(*columns).where(t.studies.c.study_id == study_id).with_for_update(of=t.studies)
     row = connection.execute(query).mappings().first()
     if row is None:
         raise NotFound("study", study_id)
@@ -57,13 +58,11 @@ def set_state(
     connection.execute(update(t.studies).where(t.studies.c.study_id == study_id).values(values))
 
 
-def deadline_passed(row: Mapping[Any, Any], now: float) -> bool:
-    """Whether a study's time budget is spent."""
-    return (
-        row["budget_seconds"] is not None
-        and row["started_at"] is not None
-        and (now > row["started_at"] + row["budget_seconds"])
-    )
+def deadline_passed(row: Mapping[Any, Any]) -> bool:
+    """Whether the time budget of a locked study is spent."""
+    if row["budget_seconds"] is None or row["started_at"] is None:
+        return False
+    return bool(row["now"] > row["started_at"] + row["budget_seconds"])
 
 
 def settle(connection: Connection, database: Database, study_id: int) -> StudyState:
@@ -78,8 +77,7 @@ def settle(connection: Connection, database: Database, study_id: int) -> StudySt
     if row["max_failed"] is not None and row["fail"] > row["max_failed"]:
         reason = f"{row['fail']} trials failed, {row['max_failed']} are allowed"
         return _end(connection, database, study_id, StudyState.FAILED, reason)
-    now = connection.execute(select(database.now)).scalar_one()
-    spent = row["asked"] >= row["budget_trials"] or deadline_passed(row, now)
+    spent = row["asked"] >= row["budget_trials"] or deadline_passed(row)
     if not spent or row["running"] or row["waiting"]:
         return state
     if row["complete"] == 0:
@@ -107,12 +105,20 @@ def fail_open_trials(connection: Connection, study_id: int, reason: str) -> None
     if not ids:
         return
     waiting = sum(row.state is OptunaState.WAITING for row in rows)
-    row = lock_study(connection, study_id)
-    finish_trials(connection, ids, OptunaState.FAIL)
-    told = [{"b_id": trial_id, "seq": row["told"] + place + 1} for place, trial_id in enumerate(ids)]
-    bind = t.trials.update().where(t.trials.c.trial_id == bindparam("b_id"))
-    connection.execute(bind.values(seq=bindparam("seq"), lease_token=None, stop_reason=reason), told)
+    fail_trials(connection, study_id, ids, reason)
     count(connection, study_id, waiting=-waiting, running=waiting - len(ids), fail=len(ids), told=len(ids))
+
+
+def fail_trials(connection: Connection, study_id: int, ids: Sequence[int], reason: str) -> None:
+    """Write the end of trials that nobody runs any more, in both schemas; the counters are the caller's."""
+    row = lock_study(connection, study_id)
+    ended = {"state": OptunaState.FAIL, "datetime_complete": naive_utc(row["now"])}
+    connection.execute(update(t.o_trials).where(t.o_trials.c.trial_id.in_(ids)).values(ended))
+    told = [{"b_id": trial_id, "b_seq": row["told"] + place + 1} for place, trial_id in enumerate(ids)]
+    change = update(t.trials).where(t.trials.c.trial_id == bindparam("b_id"))
+    connection.execute(change.values(seq=bindparam("b_seq"), lease_token=None, stop_reason=reason), told)
+    shown = [{"trial_id": trial_id, "key": "stop_reason", "value_json": dumps(reason)} for trial_id in ids]
+    connection.execute(insert(t.o_trial_user), shown)
 
 
 def inserted_key(result: CursorResult[Any]) -> int:
@@ -122,15 +128,9 @@ def inserted_key(result: CursorResult[Any]) -> int:
     return int(key[0])
 
 
-def finish_trials(connection: Connection, ids: Sequence[int], state: OptunaState) -> None:
-    """Write the end of trials that share a state into Optuna's table."""
-    values = {"state": state, "datetime_complete": utc_now()}
-    connection.execute(update(t.o_trials).where(t.o_trials.c.trial_id.in_(ids)).values(values))
-
-
-def utc_now() -> datetime:
-    """Naive UTC, as Optuna stores it."""
-    return datetime.now(UTC).replace(tzinfo=None)
+def naive_utc(seconds: float) -> datetime:
+    """A time of the database's clock as Optuna stores it: naive, in UTC."""
+    return datetime.fromtimestamp(seconds, UTC).replace(tzinfo=None)
 
 
 def moment(seconds: float | None) -> datetime | None:
@@ -164,6 +164,11 @@ def stored_value(value: float) -> tuple[float | None, Any]:
 def stored_step_value(value: float) -> tuple[float | None, Any]:
     """Optuna's stored form of an intermediate value, which may be NaN."""
     return models.TrialIntermediateValueModel.intermediate_value_to_stored_repr(value)
+
+
+def step_value(value: float | None, kind: Any) -> float:
+    """An intermediate value of its stored form."""
+    return models.TrialIntermediateValueModel.stored_repr_to_intermediate_value(value, kind)
 
 
 def optuna_direction(direction: str) -> Any:

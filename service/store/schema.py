@@ -10,6 +10,7 @@ import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -44,25 +45,31 @@ def create_schema(database: Database) -> None:
     """Bring the database to the present schema, from nothing or from any earlier version."""
     with _one_at_a_time(database):
         close_storage(optuna_storage(database, create=True))
+        if schema_version(database) == expected_version():
+            return
         with database.engine.begin() as connection:
             command.upgrade(alembic_config(connection), "head")
 
 
-def schema_version(database: Database) -> str | None:
+def schema_version(database: Database, *, patience_seconds: float | None = None) -> str | None:
     """The version found in the database; None where it has none."""
-    with database.engine.connect() as connection:
+
+    def found(connection: Connection) -> str | None:
         context = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE})
         return context.get_current_revision()
 
+    return database.read(found, patience_seconds=patience_seconds)
 
+
+@lru_cache(maxsize=1)
 def expected_version() -> str | None:
     """The version that this code needs."""
     return ScriptDirectory.from_config(alembic_config()).get_current_head()
 
 
-def check_schema(database: Database) -> None:
-    """Raise `DatabaseUnavailable` unless the database has the present schema."""
-    found, expected = schema_version(database), expected_version()
+def check_schema(database: Database, *, patience_seconds: float | None = None) -> None:
+    """Raise `DatabaseUnavailable` unless the database answers within the patience and has the present schema."""
+    found, expected = schema_version(database, patience_seconds=patience_seconds), expected_version()
     if found != expected:
         raise DatabaseUnavailable(
             f"the database has schema version {found}, this program needs {expected}; start the service once to upgrade it"
@@ -96,7 +103,11 @@ def _one_at_a_time(database: Database) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
     else:
-        with database.engine.connect() as connection:
+        # No transaction, in which the server would not let this session wait for long.
+        with database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            connection.execute(text("SET lock_timeout = 0"))
             connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": _ADVISORY_LOCK})
-            yield
-            connection.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": _ADVISORY_LOCK})
+            try:
+                yield
+            finally:
+                connection.invalidate()  # the session ends, and with it the lock

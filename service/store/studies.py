@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from sqlalchemy import Connection, RowMapping, delete, func, insert, select, update
+from sqlalchemy.exc import IntegrityError
 
-from service.errors import Conflict, LeaseLost, NotFound
+from service.errors import Conflict, InvalidInput, LeaseLost, NotFound
 from service.spec import StudySpec
 from service.store import tables as t
 from service.store.engine import Database
 from service.store.records import SEARCHED, BestTrial, Lease, StudyRecord, StudyState, TrialCounts
 from service.store.rows import (
     Distributions,
+    deadline_passed,
     dumps,
     fail_open_trials,
     inserted_key,
@@ -27,6 +30,9 @@ from service.store.rows import optuna_direction as stored_direction
 
 _NOTE_PIECE = 2045
 """Longest piece of a note in one of Optuna's attributes, as optuna-dashboard cuts it."""
+
+_NAME_RACES = 30
+"""How many submits of one name may come between the look for a free name and its use."""
 
 _ENDED = (StudyState.FINISHED, StudyState.CANCELLED, StudyState.FAILED)
 
@@ -56,7 +62,10 @@ class Studies:
             connection.execute(insert(t.studies).values(self._row(study_id, name, spec, whole, dataset_id)))
             return study_id
 
-        return self._database.write(work)
+        for _ in range(_NAME_RACES):
+            with suppress(IntegrityError):  # somebody else took the free name first: look for another
+                return self._database.write_once(work)
+        return self._database.write_once(work)
 
     def _row(
         self, study_id: int, name: str, spec: StudySpec, whole: Mapping[str, Any], dataset_id: str | None
@@ -134,15 +143,25 @@ class Studies:
         self._move(study_id, allowed, StudyState.CANCELLED, then=work)
 
     def extend(self, study_id: int, trials: int) -> None:
-        """Add trials to a study's budget; a finished one is queued again and will be finalized again."""
+        """Add trials to a study's budget; a finished one is queued again and will be finalized again.
+
+        Raises:
+            Conflict: The study is being finalized or was ended, or has no time left for more trials.
+            InvalidInput: ``trials`` is not positive.
+        """
+        if trials < 1:
+            raise InvalidInput.one("trials", "must be at least 1", value=trials, allowed=">= 1")
 
         def work(connection: Connection, row: RowMapping) -> None:
+            if deadline_passed(row):
+                raise Conflict(f"study {study_id} has spent its {row['budget_seconds']:g} seconds; submit a new one")
             spec = json.loads(row["spec"])
             spec["budget"]["trials"] = row["budget_trials"] + trials
             values = {"budget_trials": row["budget_trials"] + trials, "spec": dumps(spec)}
             connection.execute(update(t.studies).where(t.studies.c.study_id == study_id).values(values))
 
-        self._move(study_id, (*SEARCHED, StudyState.FINISHED), StudyState.QUEUED, then=work)
+        allowed = (*SEARCHED, StudyState.PAUSED, StudyState.FINISHED)
+        self._move(study_id, allowed, StudyState.QUEUED, then=work, keep=(*SEARCHED, StudyState.PAUSED))
 
     def delete(self, study_id: int) -> None:
         """Remove a study and all its trials, here and in Optuna's tables.
@@ -163,7 +182,7 @@ class Studies:
             for table in (t.o_trials, t.o_study_user, t.o_study_system, t.o_directions, t.o_studies):
                 connection.execute(delete(table).where(table.c.study_id == study_id))
 
-        self._database.write(work)
+        self._database.write_once(work)
 
     def finish(self, lease: Lease, result: Mapping[str, Any]) -> None:
         """Store the answer of a study in `finalizing`, whose lease ends with it.
@@ -184,7 +203,12 @@ class Studies:
     def open_test(self, study_id: int, who: str, purpose: str) -> None:
         """Put on record that the locked test part is being read."""
         values = {"study_id": study_id, "at": self._database.now, "who": who, "purpose": purpose}
-        self._database.write(lambda connection: connection.execute(insert(t.test_accesses).values(values)))
+
+        def work(connection: Connection) -> None:
+            lock_study(connection, study_id)
+            connection.execute(insert(t.test_accesses).values(values))
+
+        self._database.write_once(work)
 
     def test_accesses(self, study_id: int) -> Sequence[Mapping[str, Any]]:
         """Who read the test part, when and why, first to last."""
@@ -217,18 +241,22 @@ class Studies:
         allowed: Sequence[StudyState],
         to: StudyState,
         then: Callable[[Connection, RowMapping], None] | None = None,
+        keep: Sequence[StudyState] = (),
     ) -> None:
+        """Bring a study from an allowed state ``to`` another, except from those it is to ``keep``."""
+
         def work(connection: Connection) -> None:
             row = lock_study(connection, study_id)
             if row["state"] == to.value and to is not StudyState.QUEUED:
                 return
             if row["state"] not in allowed:
                 raise Conflict(f"study {study_id} is {row['state']}; this needs: {', '.join(allowed)}")
-            set_state(connection, self._database, study_id, to)
+            if row["state"] not in keep:
+                set_state(connection, self._database, study_id, to)
             if then:
                 then(connection, row)
 
-        self._database.write(work)
+        self._database.write_once(work)
 
     def _settle(self, connection: Connection, row: RowMapping) -> None:
         settle(connection, self._database, row["study_id"])

@@ -88,6 +88,7 @@ trials = Table(
     Column("number", Integer, nullable=False),
     Column("ask_key", String(32), nullable=False),
     Column("lease_token", Integer),
+    Column("told_by", Integer),
     Column("attempt", Integer, nullable=False, default=0),
     Column("seq", Integer),
     Column("value", Float(53)),
@@ -148,3 +149,12 @@ test_accesses = Table(
     Column("who", String(200), nullable=False),
     Column("purpose", Text, nullable=False),
 )
+
+writes = Table(
+    "rs_writes",
+    metadata,
+    Column("key", String(32), primary_key=True),
+    Column("at", Float(53), nullable=False, index=True),
+    Column("answer", Text, nullable=False),
+)
+"""Writes that must not happen twice, with what they answered (see `Database.write_once`)."""

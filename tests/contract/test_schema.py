@@ -1,17 +1,84 @@
-"""The migrations lead from every released schema to the one that the tables declare."""
+"""The schema: made once by whoever comes first, led there from every released version, and told where it is missing."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
+import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from sqlalchemy import Connection, text
 
-from service.store import Store
-from service.store.schema import VERSION_TABLE, is_ours
+from service.errors import DatabaseUnavailable
+from service.store import Store, open_store
+from service.store.engine import Database, normalize
+from service.store.schema import (
+    VERSION_TABLE,
+    alembic_config,
+    close_storage,
+    expected_version,
+    is_ours,
+    optuna_storage,
+    schema_version,
+)
 from service.store.tables import metadata
+from tests.contract.conftest import a_spec
+
+
+def differences(connection: Connection) -> list[object]:
+    options = {"version_table": VERSION_TABLE, "include_name": is_ours, "compare_type": True}
+    return list(compare_metadata(MigrationContext.configure(connection, opts=options), metadata))
 
 
 def test_migrations_make_what_the_tables_declare(store: Store) -> None:
     with store.database.engine.connect() as connection:
-        options = {"version_table": VERSION_TABLE, "include_name": is_ours, "compare_type": True}
-        context = MigrationContext.configure(connection, opts=options)
-        assert compare_metadata(context, metadata) == []
+        assert differences(connection) == []
+
+
+@pytest.mark.parametrize("missing", [(), ("served_at", "lost_leases")])
+def test_the_first_schema_is_led_to_the_present_one(empty_url: str, missing: tuple[str, ...]) -> None:
+    old = Database(normalize(empty_url))
+    close_storage(optuna_storage(old, create=True))
+    with old.engine.begin() as connection:
+        command.upgrade(alembic_config(connection), "0001")
+        for column in missing:  # as the first schema was to begin with
+            connection.execute(text(f"ALTER TABLE rs_studies DROP COLUMN {column}"))
+    assert schema_version(old) == "0001"
+    old.close()
+    with pytest.raises(DatabaseUnavailable, match="schema version 0001, this program needs"):
+        open_store(empty_url)
+    opened = open_store(empty_url, create=True)
+    with opened.database.engine.connect() as connection:
+        assert differences(connection) == []
+    study_id = opened.studies.submit(a_spec())
+    lease = opened.leases.claim("worker", 60)
+    assert lease is not None
+    assert lease.study_id == study_id
+    opened.close()
+
+
+def test_a_missing_schema_is_told(empty_url: str) -> None:
+    with pytest.raises(DatabaseUnavailable, match="schema version None"):
+        open_store(empty_url)
+
+
+def test_creating_again_changes_nothing(database_url: str) -> None:
+    opened = open_store(database_url, create=True)
+    assert schema_version(opened.database) == expected_version()
+    opened.ping()
+    opened.close()
+
+
+def test_many_processes_may_create_the_schema_at_once(empty_url: str) -> None:
+    code = "import sys; from service.store import open_store; open_store(sys.argv[1], create=True).close()"
+    processes = [subprocess.Popen([sys.executable, "-c", code, empty_url]) for _ in range(4)]
+    assert [process.wait(timeout=120) for process in processes] == [0] * 4
+    open_store(empty_url).close()
+
+
+@pytest.mark.parametrize("url", ["mysql://host/name", "not a url"])
+def test_urls_of_other_databases_are_refused(url: str) -> None:
+    with pytest.raises(DatabaseUnavailable, match="sqlite"):
+        open_store(url)

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Callable
 
 import optuna
 import pytest
 from optuna_dashboard._note import get_note_from_system_attrs
 
-from service.errors import Conflict, DatabaseUnavailable, NotFound
-from service.store import Store, StudyState, open_store
+from service.errors import Conflict, NotFound
+from service.store import Store, StudyState
 from service.store.records import DatasetRecord, TrialResult
-from service.store.schema import expected_version, schema_version
 from tests.contract.conftest import a_spec
 from tests.contract.test_trials import complete, expire, proposals, started
 
@@ -202,19 +199,3 @@ def test_results_of_failed_trials_have_no_value(store: Store) -> None:
     page, total = store.history.page(lease.study_id, state="fail")
     assert (total, page[0].value, page[0].stop_reason) == (1, None, "not finite")
     assert store.history.trials_of_all()["fail"] == 1
-
-
-def test_a_missing_or_old_schema_is_told(database_url: str) -> None:
-    with pytest.raises(DatabaseUnavailable, match="schema version None"):
-        open_store(database_url)
-    opened = open_store(database_url, create=True)
-    assert schema_version(opened.database) == expected_version()
-    opened.ping()
-    opened.close()
-
-
-def test_many_processes_may_create_the_schema_at_once(database_url: str) -> None:
-    code = "import sys; from service.store import open_store; open_store(sys.argv[1], create=True).close()"
-    processes = [subprocess.Popen([sys.executable, "-c", code, database_url]) for _ in range(4)]
-    assert [process.wait(timeout=120) for process in processes] == [0] * 4
-    open_store(database_url).close()

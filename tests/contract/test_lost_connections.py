@@ -1,0 +1,220 @@
+"""A connection that breaks, a server that restarts, an answer that never arrives: nothing lost, nothing done twice."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import psycopg
+import pytest
+from sqlalchemy.pool import PoolProxiedConnection
+
+from service.errors import DatabaseUnavailable, NotFound
+from service.store import Store, StudyState, open_store
+from service.store.engine import Database, normalize
+from service.store.records import Report
+from tests.contract.conftest import Server, a_spec
+from tests.contract.test_trials import complete, expire, proposals, started
+
+GONE = "server closed the connection unexpectedly"
+
+
+class Line:
+    """The connection to the database; once `cut`, the next commit is done but its answer is lost."""
+
+    def __init__(self, store: Store) -> None:
+        self._dialect = store.database.engine.dialect
+        self._commit = self._dialect.do_commit
+        self._error = sqlite3.OperationalError if store.database.is_sqlite else psycopg.OperationalError
+        self._is_cut = False
+        self._dialect.do_commit = self._lossy  # type: ignore[method-assign]
+
+    def cut(self) -> None:
+        self._is_cut = True
+
+    def mend(self) -> None:
+        self._dialect.do_commit = self._commit  # type: ignore[method-assign]
+
+    def was_cut(self) -> bool:
+        return not self._is_cut
+
+    def _lossy(self, dbapi_connection: PoolProxiedConnection) -> None:
+        self._commit(dbapi_connection)
+        if self._is_cut:
+            self._is_cut = False
+            raise self._error(GONE)
+
+
+@pytest.fixture
+def line(store: Store) -> Iterator[Line]:
+    found = Line(store)
+    yield found
+    found.mend()
+
+
+def test_a_submit_is_not_repeated(store: Store, line: Line) -> None:
+    line.cut()
+    study_id = store.studies.submit(a_spec(name="once"))
+    assert line.was_cut()
+    assert [(record.id, record.name) for record in store.studies.list()[0]] == [(study_id, "once")]
+
+
+def test_an_extension_is_not_repeated(store: Store, line: Line) -> None:
+    study_id = store.studies.submit(a_spec())
+    line.cut()
+    store.studies.extend(study_id, trials=5)
+    assert line.was_cut()
+    assert store.studies.get(study_id).budget_trials == 15
+
+
+def test_transitions_are_not_refused_for_their_own_success(store: Store, line: Line) -> None:
+    study_id = store.studies.submit(a_spec())
+    steps: list[tuple[Callable[[int], None], StudyState]] = [
+        (store.studies.pause, StudyState.PAUSED),
+        (store.studies.resume, StudyState.QUEUED),
+        (store.studies.cancel, StudyState.CANCELLED),
+    ]
+    for step, state in steps:
+        line.cut()
+        step(study_id)
+        assert line.was_cut()
+        assert store.studies.get(study_id).state is state
+    line.cut()
+    store.studies.delete(study_id)
+    with pytest.raises(NotFound):
+        store.studies.get(study_id)
+
+
+def test_a_worker_and_an_access_are_noted_once(store: Store, line: Line) -> None:
+    line.cut()
+    worker = store.workers.register(name="w", host="h", pid=1, device="cpu")
+    assert [record.id for record in store.workers.list()] == [worker]
+    study_id = store.studies.submit(a_spec())
+    line.cut()
+    store.studies.open_test(study_id, "worker 1", "final score")
+    assert len(store.studies.test_accesses(study_id)) == 1
+
+
+def test_an_ask_is_not_repeated_and_remembers_what_was_fresh(store: Store, line: Line) -> None:
+    lease = started(store)
+    store.trials.ask(lease, proposals(2))
+    store.leases.release(lease)
+    again = store.leases.claim("other", 60)
+    assert again is not None
+    line.cut()
+    trials = store.trials.ask(again, proposals(5))
+    assert line.was_cut()
+    assert [(trial.number, trial.fresh) for trial in trials] == [(0, False), (1, False), *((n, True) for n in (2, 3, 4))]
+    assert [dict(trial.params) for trial in trials[2:]] == [dict(proposal.params) for proposal in proposals(3)]
+    assert store.studies.get(again.study_id).counts.running == 5
+
+
+def test_the_last_record_of_a_study_is_answered_although_its_lease_ended_with_it(store: Store, line: Line) -> None:
+    lease = started(store, budget={"trials": 2})
+    trials = store.trials.ask(lease, proposals(2))
+    line.cut()
+    state = store.trials.record(lease, [Report(trials[0].id, 0, 1.0)], [complete(trial) for trial in trials])
+    assert line.was_cut()
+    assert state is StudyState.FINALIZING
+    record = store.studies.get(lease.study_id)
+    assert (record.counts.complete, record.epochs) == (2, 6)
+
+
+def test_a_finish_is_not_repeated(store: Store, line: Line) -> None:
+    lease = started(store, budget={"trials": 1})
+    store.trials.record(lease, [], [complete(trial) for trial in store.trials.ask(lease, proposals(1))])
+    final = store.leases.claim("worker", 60)
+    assert final is not None
+    line.cut()
+    store.studies.finish(final, {"verdict": "good"})
+    assert line.was_cut()
+    assert store.studies.get(lease.study_id).result == {"verdict": "good"}
+
+
+def test_a_lease_is_taken_away_once(store: Store, line: Line) -> None:
+    lease = started(store)
+    store.trials.ask(lease, proposals(1))
+    expire(store, lease)
+    taken = store.leases._take_away
+
+    def cut_and_take(token: int, study_id: int) -> bool:
+        line.cut()
+        return taken(token, study_id)
+
+    store.leases._take_away = cut_and_take  # type: ignore[method-assign]
+    assert store.leases.reap() == 1
+    assert line.was_cut()
+    assert store.leases.lost() == 1
+    assert store.history.trial(lease.study_id, 0).attempt == 1
+
+
+def test_a_restarted_server_is_ridden_out(postgres: Server) -> None:
+    """The server goes down in the middle of a study and comes back a second later."""
+    store = open_store(postgres.database("restarted", "prepared"))
+    lease = started(store, budget={"trials": 40})
+    back = threading.Timer(1.0, postgres.start)
+    for round_ in range(8):
+        trials = store.trials.ask(lease, proposals(5))
+        if round_ == 3:
+            postgres.crash()
+            back.start()
+        reports = [Report(trial.id, step, 1.0) for trial in trials for step in range(3)]
+        store.trials.record(lease, reports, [complete(trial) for trial in trials])
+    back.join()
+    record = store.studies.get(lease.study_id)
+    assert (record.counts.complete, record.counts.finished, record.epochs) == (40, 40, 120)
+    assert record.state is StudyState.FINALIZING
+    assert [trial.number for trial in store.history.since(lease.study_id, 0)] == list(range(40))
+    store.close()
+
+
+def test_a_ping_of_a_dead_server_fails_soon(postgres: Server) -> None:
+    store = open_store(postgres.database("pinged", "prepared"))
+    postgres.crash()
+    begin = time.monotonic()
+    try:
+        with pytest.raises(DatabaseUnavailable, match="does not answer"):
+            store.ping()
+        assert time.monotonic() - begin < 10
+    finally:
+        postgres.start()
+    store.ping()
+    store.close()
+
+
+def test_patience_ends_and_says_so(postgres: Server) -> None:
+    server = normalize(postgres.database("patient", "prepared"))
+    naps: list[float] = []
+    database = Database(server.set(host="127.0.0.1", port=1, query={}), patience_seconds=0.5, sleep=naps.append)
+    begin = time.monotonic()
+    with pytest.raises(DatabaseUnavailable, match="does not answer"):
+        database.read(lambda connection: connection.exec_driver_sql("SELECT 1").scalar())
+    assert time.monotonic() - begin < 10
+    assert naps[:3] == [0.05, 0.1, 0.2]
+    database.close()
+
+
+def test_a_wrong_name_is_told_at_once(postgres: Server) -> None:
+    url = postgres.url("no_such_database").render_as_string(hide_password=False)
+    begin = time.monotonic()
+    with pytest.raises(DatabaseUnavailable, match="does not exist"):
+        open_store(url)
+    assert time.monotonic() - begin < 10
+
+
+def test_a_process_frozen_inside_a_transaction_does_not_hold_its_locks(postgres: Server) -> None:
+    """The server ends a session that does nothing while it holds a study; here sooner than it is configured."""
+    store = open_store(postgres.database("frozen", "prepared"))
+    lease = started(store)
+    (trial,) = store.trials.ask(lease, proposals(1))
+    with store.database.engine.connect() as frozen:
+        frozen.exec_driver_sql("SET idle_in_transaction_session_timeout = 500")
+        frozen.exec_driver_sql("SELECT 1 FROM rs_studies FOR UPDATE")
+        begin = time.monotonic()
+        store.trials.record(lease, [], [complete(trial)])
+        assert 0.2 < time.monotonic() - begin < 8
+        frozen.invalidate()
+    assert store.studies.get(lease.study_id).counts.complete == 1
+    store.close()

@@ -1,0 +1,158 @@
+"""Every transition from every state: the legal ones with what they do, all others refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from sqlalchemy import text
+
+from service.errors import Conflict, InvalidInput, LeaseLost
+from service.store import Store, StudyState
+from service.store.records import TrialResult
+from tests.contract.conftest import a_spec
+from tests.contract.test_trials import complete, expire, proposals, started
+
+S = StudyState
+
+CALLS: dict[str, Callable[[Store, int], None]] = {
+    "pause": lambda store, study: store.studies.pause(study),
+    "resume": lambda store, study: store.studies.resume(study),
+    "cancel": lambda store, study: store.studies.cancel(study),
+    "extend": lambda store, study: store.studies.extend(study, trials=2),
+    "delete": lambda store, study: store.studies.delete(study),
+}
+
+# None: deleted. Calling for the state a study is in already changes nothing.
+LEGAL: dict[tuple[StudyState, str], StudyState | None] = {
+    (S.QUEUED, "pause"): S.PAUSED,
+    (S.RUNNING, "pause"): S.PAUSED,
+    (S.PAUSED, "pause"): S.PAUSED,
+    (S.PAUSED, "resume"): S.QUEUED,
+    (S.QUEUED, "cancel"): S.CANCELLED,
+    (S.RUNNING, "cancel"): S.CANCELLED,
+    (S.PAUSED, "cancel"): S.CANCELLED,
+    (S.FINALIZING, "cancel"): S.CANCELLED,
+    (S.CANCELLED, "cancel"): S.CANCELLED,
+    (S.QUEUED, "extend"): S.QUEUED,
+    (S.RUNNING, "extend"): S.RUNNING,
+    (S.PAUSED, "extend"): S.PAUSED,
+    (S.FINISHED, "extend"): S.QUEUED,
+    (S.FINISHED, "delete"): None,
+    (S.CANCELLED, "delete"): None,
+    (S.FAILED, "delete"): None,
+}
+
+
+def a_study_in(store: Store, state: StudyState) -> int:
+    """A study brought to a state by the calls that lead there."""
+    if state is S.QUEUED:
+        return store.studies.submit(a_spec())
+    lease = started(store, budget={"trials": 1})
+    if state in (S.FINALIZING, S.FINISHED):
+        store.trials.record(lease, [], [complete(trial) for trial in store.trials.ask(lease, proposals(1))])
+    if state is S.FINISHED:
+        final = store.leases.claim("worker", 60)
+        assert final is not None
+        store.studies.finish(final, {"verdict": "good"})
+    if state is S.FAILED:
+        store.studies.fail(lease, "the data vanished")
+    if state is S.PAUSED:
+        store.studies.pause(lease.study_id)
+    if state is S.CANCELLED:
+        store.studies.cancel(lease.study_id)
+    assert store.studies.get(lease.study_id).state is state
+    return lease.study_id
+
+
+@pytest.mark.parametrize("state", list(StudyState))
+def test_transitions(store: Store, state: StudyState) -> None:
+    for name, call in CALLS.items():
+        study = a_study_in(store, state)
+        before = store.studies.get(study)
+        if (state, name) not in LEGAL:
+            with pytest.raises(Conflict, match=f"study {study} is {state}"):
+                call(store, study)
+            assert store.studies.get(study).state is state
+        else:
+            call(store, study)
+            to = LEGAL[state, name]
+            found = {record.id: record for record in store.studies.list()[0]}
+            assert (found[study].state if study in found else None) is to
+            assert name != "extend" or found[study].budget_trials == before.budget_trials + 2
+        for other in store.studies.list()[0]:
+            if other.state not in (S.FINISHED, S.CANCELLED, S.FAILED):
+                store.studies.cancel(other.id)
+
+
+def test_times_of_the_end(store: Store) -> None:
+    for state in StudyState:
+        record = store.studies.get(a_study_in(store, state))
+        assert (record.finished_at is not None) == (state in (S.FINISHED, S.CANCELLED, S.FAILED))
+        if record.state in (S.QUEUED, S.RUNNING, S.FINALIZING):
+            store.studies.cancel(record.id)
+
+
+def test_a_budget_is_extended_by_at_least_one(store: Store) -> None:
+    study = store.studies.submit(a_spec())
+    with pytest.raises(InvalidInput, match="at least 1"):
+        store.studies.extend(study, trials=0)
+
+
+def test_a_study_out_of_time_is_not_extended(store: Store) -> None:
+    lease = started(store, budget={"trials": 2, "seconds": 100})
+    store.trials.record(lease, [], [complete(trial) for trial in store.trials.ask(lease, proposals(2))])
+    final = store.leases.claim("worker", 60)
+    assert final is not None
+    store.studies.finish(final, {})
+    let_time_pass(store)
+    with pytest.raises(Conflict, match="has spent its 100 seconds"):
+        store.studies.extend(lease.study_id, trials=2)
+    assert store.studies.get(lease.study_id).state is S.FINISHED
+
+
+def test_a_study_whose_time_runs_out_while_nobody_is_at_it_is_finalized(store: Store) -> None:
+    lease = started(store, budget={"trials": 5, "seconds": 100})
+    store.trials.record(lease, [], [complete(trial) for trial in store.trials.ask(lease, proposals(1))])
+    store.leases.release(lease)
+    assert store.studies.get(lease.study_id).state is S.RUNNING
+    let_time_pass(store)
+    final = store.leases.claim("worker", 60)
+    assert final is not None
+    assert (final.study_id, final.phase) == (lease.study_id, "finalize")
+
+
+def test_who_renews_reaps_what_others_lost(store: Store) -> None:
+    lost = started(store)
+    store.trials.ask(lost, proposals(2))
+    alive = store.leases.claim("alive", 60)
+    assert alive is not None
+    expire(store, lost)
+    assert store.leases.renew(alive, 60) is S.RUNNING
+    assert [trial.attempt for trial in store.trials.ask(alive, proposals(2))] == [1, 1]
+
+
+def test_an_expired_lease_that_nobody_reaped_may_still_be_renewed(store: Store) -> None:
+    lease = started(store)
+    (trial,) = store.trials.ask(lease, proposals(1))
+    expire(store, lease)
+    assert store.leases.renew(lease, 60) is S.RUNNING
+    assert store.leases.reap() == 0
+    store.trials.record(lease, [], [complete(trial)])
+
+
+def test_too_many_failures_void_the_leases_of_all(store: Store) -> None:
+    first = started(store, budget={"trials": 10, "max_failed_trials": 0})
+    second = store.leases.claim("second", 60)
+    assert second is not None
+    (mine,), (other,) = store.trials.ask(first, proposals(1)), store.trials.ask(second, proposals(1))
+    failed = TrialResult(mine.id, "fail", None, None, "not finite", 1)
+    assert store.trials.record(first, [], [failed]) is S.FAILED
+    with pytest.raises(LeaseLost):
+        store.trials.record(second, [], [complete(other)])
+
+
+def let_time_pass(store: Store) -> None:
+    """Let the time budgets of all studies run out."""
+    sql = text("UPDATE rs_studies SET started_at = started_at - 1000")
+    store.database.write(lambda connection: connection.execute(sql))
