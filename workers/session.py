@@ -27,6 +27,7 @@ from workers.checkpoints import Checkpoints
 from workers.planning import make_plan
 from workers.recorder import Recorder
 from workers.stack.device import DeviceData
+from workers.stack.lanes import techniques_in
 from workers.stack.stack import StackKey
 from workers.supply import Supply
 from workers.timing import Timer
@@ -190,7 +191,9 @@ class Session:
             by_key.setdefault(self._key(run), []).append(run)
         for key, runs in by_key.items():
             if key not in self._runners:
-                self._runners[key] = StackRunner(key, self._data, fixed_lanes=self.plan.compiled_lanes)
+                lanes = self.plan.compiled_lanes
+                techniques = techniques_in(self._spec.domains) if lanes else frozenset[str]()
+                self._runners[key] = StackRunner(key, self._data, fixed_lanes=lanes, techniques=techniques)
             self._runners[key].add(runs)
         for runner in self._runners.values():
             runner.last_call = self._supply.dry and not self._ready

@@ -70,7 +70,7 @@ class Run:
     _schedule: LaneSchedule = field(init=False)
 
     def __post_init__(self) -> None:
-        self._schedule = LaneSchedule(self.recipe, self.protocol.epochs)
+        self._schedule = LaneSchedule(self.recipe, self.protocol.epochs, seed=self.fold_seeds[0][1])
 
     def resume(self, saved: dict[str, Any]) -> None:
         """Go on where a checkpoint of `StackRunner.checkpoint` was made; its lanes are restored when it gets some."""
@@ -150,8 +150,15 @@ class StackRunner:
     left, they go on in an eager stack of their own size.
     """
 
-    def __init__(self, key: StackKey, data: DeviceData, *, fixed_lanes: int | None = None) -> None:
-        self.stack = Stack(key, data, compile_update=fixed_lanes is not None)
+    def __init__(
+        self,
+        key: StackKey,
+        data: DeviceData,
+        *,
+        fixed_lanes: int | None = None,
+        techniques: frozenset[str] = frozenset(),
+    ) -> None:
+        self.stack = Stack(key, data, compile_update=fixed_lanes is not None, techniques=techniques)
         self._fixed = fixed_lanes
         self._most = math.inf
         self.runs: list[Run] = []
@@ -244,6 +251,7 @@ class StackRunner:
                 rates[lane] = owner.rates(self.stack.updates)
         losses = self.stack.train_epoch(rates)
         table = np.concatenate([losses[:, None].cpu().numpy(), self.stack.evaluate().cpu().numpy()], axis=1)
+        sparsity = self.stack.sparsity().cpu().numpy() if "proximal_l1" in self.stack.techniques else None
         self.lane_epochs += self.lanes
         self.computed_lane_epochs += self.stack.lanes
         names = NAMES[self.stack.data.task]
@@ -251,7 +259,10 @@ class StackRunner:
         for run in self.runs:
             lanes = self.lanes_of(run)
             train_loss, *values = table[lanes].mean(axis=0, dtype=np.float64).tolist()
-            improved = run.observe(train_loss, dict(zip(names, values, strict=True)))
+            metrics = dict(zip(names, values, strict=True))
+            if sparsity is not None and run.recipe.number("proximal_l1"):
+                metrics["sparsity"] = float(sparsity[lanes].mean())
+            improved = run.observe(train_loss, metrics)
             for lane in lanes:
                 keep[lane] = improved
         self.stack.keep_best(keep)

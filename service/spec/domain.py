@@ -73,6 +73,12 @@ class PerLayer(Frozen):
 Domain: TypeAlias = Fixed | Range | Choices | PerLayer
 
 
+def can_leave(domain: Domain, neutral: Scalar) -> bool:
+    """Whether a domain holds any value but `off` and ``neutral``."""
+    values = possible_values(domain)
+    return values is None or any(value not in (OFF, neutral) for value in values)
+
+
 def possible_values(domain: Domain) -> tuple[Scalar, ...] | None:
     """The values a fixed or choice domain can take; None for a range, which has no list."""
     match domain:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from service.spec.domain import OFF, Choices, Domain, Fixed, PerLayer, Range, Scalar
+from service.spec.domain import Choices, Domain, Fixed, Range, Scalar, can_leave
 from service.spec.study import StudySpec
 
 _SMALL_BATCH = 16
@@ -50,6 +50,4 @@ def _smallest(domain: Domain) -> float:
 
 
 def _can_be_on(domain: Domain) -> bool:
-    if isinstance(domain, Range | PerLayer):
-        return True
-    return any(value not in (OFF, 0, 0.0) for value in _values(domain))
+    return can_leave(domain, neutral=0.0)

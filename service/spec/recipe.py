@@ -53,6 +53,10 @@ class Recipe(Mapping[str, Value]):
         """An integer setting."""
         return int(self.number(name))
 
+    def flag(self, name: str) -> bool:
+        """A setting that is true or false."""
+        return self._values[name] is True
+
     def word(self, name: str) -> str:
         """A word setting."""
         return str(self._values[name])

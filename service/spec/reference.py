@@ -82,7 +82,12 @@ def _setting(name: str, setting: Setting) -> str:
     when = f" Only under `{setting.when.parent}` = {_or(setting.when.values)}." if setting.when else ""
     per_layer = "; one per layer" if setting.per_layer else ""
     cells = (f"`{name}`", setting.doc + when, setting.allowed() + per_layer, _domain(setting.search), setting.scope)
-    return f"| {' | '.join(cells)} |"
+    return f"| {' | '.join(map(_escaped, cells))} |"
+
+
+def _escaped(cell: str) -> str:
+    """Text that does not end its cell."""
+    return cell.replace("|", "\\|")
 
 
 def _parts() -> Iterator[str]:
@@ -107,7 +112,7 @@ def _fields(model: type[BaseModel]) -> Iterator[str]:
 
 def _about(name: str, field: FieldInfo) -> str:
     if field.description:
-        return field.description.replace("|", "\\|")
+        return _escaped(field.description)
     return f"See `{name}` below."
 
 

@@ -35,6 +35,7 @@ class Setting:
     Attributes:
         neutral: Value when the setting is not searched; for a regularizer the value that means off.
         search: Domain used by the `default` space (and by conditional settings whose parent is searched).
+        advised: Domain to search it over, where the `default` space does not search it; reaches where it binds.
         low, high: Inclusive bounds of numeric values.
         words: Allowed values of a `word` setting.
         regularizer: Switched off in the unregularized baseline, and one by one in the ablation.
@@ -48,6 +49,7 @@ class Setting:
     kind: Literal["float", "int", "word", "bool"]
     neutral: Scalar
     search: Domain
+    advised: Domain | None = None
     low: float | None = None
     high: float | None = None
     words: tuple[str, ...] = ()
@@ -60,6 +62,11 @@ class Setting:
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         """Run `parse` in front of the field's own validation."""
         return core_schema.no_info_before_validator_function(self.parse, handler(source))
+
+    @property
+    def searched(self) -> Domain:
+        """Domain to search it over, whether or not the `default` space does."""
+        return self.advised or self.search
 
     def allowed(self) -> str:
         """The allowed values in words, for messages and for the reference."""

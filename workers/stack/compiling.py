@@ -23,6 +23,9 @@ ASSUMED_GAIN = 2.5
 ASSUMED_SECONDS = 25.0
 """What a compilation brings and costs, when deciding. Fixed, so that a repeated search decides the same."""
 
+MOST_PROGRAMS = 4096
+"""Compiled programs of one process, over all of its studies."""
+
 
 def pays(lane_updates: float, lane_updates_per_second: float) -> bool:
     """Whether so much work for one stack key, at so much a second when eager, is worth a compilation."""
@@ -44,5 +47,7 @@ def compiled(function: F, device: torch.device) -> F:
 
     On CUDA the program is captured as a CUDA graph, which takes the launches away that small networks are bound by.
     """
+    # All stacks share the code of one update, and beyond 8 programs of one code the compiler would silently run it eagerly.
+    torch._dynamo.config.recompile_limit = torch._dynamo.config.accumulated_recompile_limit = MOST_PROGRAMS
     mode = "reduce-overhead" if device.type == "cuda" else None
     return cast(F, torch.compile(function, dynamic=False, mode=mode))

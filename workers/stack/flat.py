@@ -68,6 +68,18 @@ class FlatModel:
         device = next(self.module.parameters()).device
         return torch.cat([torch.full((size,), float(name not in exempt), device=device) for name, size in pairs])
 
+    def units(self) -> tuple[tuple[int, int, int], ...]:
+        """Where in a row (first, end) every layer's weights are, and of how many units they are the incoming ones.
+
+        Under weight normalization a unit's norm is its gain |g| (`weight_g`).
+        """
+        found, start = [], 0
+        for name, shape, size in zip(self.names, self._shapes, self._sizes, strict=True):
+            if len(shape) > 1 and not name.endswith("weight_v"):
+                found.append((start, start + size, int(shape[0])))
+            start += size
+        return tuple(found)
+
     def forward(
         self, weights: Tensor, stats: Tensor, rates: Tensor, keys: Tensor, x: Tensor, *, shared: bool = False
     ) -> tuple[Tensor, Tensor]:

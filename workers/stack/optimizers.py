@@ -1,7 +1,10 @@
 """Update rules on whole matrices: one row per lane, every hyperparameter a column.
 
-Each rule is equal to its namesake of `torch.optim` applied to every lane alone (see tests/unit/stack). They work in
-place. Shapes: `k` lanes, `P` parameters; scalars of a lane come as (k, 1).
+Each rule is equal to its namesake of `torch.optim` applied to every lane alone, with torch's defaults where a constant
+has no setting (tests/unit/stack/test_optimizers.py). They work in place. Decoupled weight decay is applied by the caller,
+for every rule alike, so `adam` and `adamw` are one rule. Shapes: `k` lanes, `P` parameters; a lane's scalars are (k, 1).
+References: Kingma and Ba, "Adam" (2015); Tieleman and Hinton, "RMSProp" (2012); Duchi et al., "Adagrad" (2011);
+Zeiler, "Adadelta" (2012); Sutskever et al. (2013) for Nesterov's momentum.
 """
 
 from __future__ import annotations
@@ -11,31 +14,69 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-ADAM_BETA1, ADAM_BETA2, ADAM_EPS = 0.9, 0.999, 1e-8
+ADAM_EPS = 1e-8
+RMSPROP_ALPHA, RMSPROP_EPS = 0.99, 1e-8
+ADAGRAD_EPS = 1e-10
+ADADELTA_RHO, ADADELTA_EPS = 0.9, 1e-6
 
-MOMENTS: Mapping[str, int] = {"sgd": 1, "adamw": 2}
+MOMENTS: Mapping[str, int] = {"sgd": 1, "adam": 2, "adamw": 2, "rmsprop": 1, "adagrad": 1, "adadelta": 2}
 """Matrices of optimizer state, each (k, P), that a rule keeps beside the weights."""
 
 
-def sgd(weights: Tensor, grad: Tensor, moments: Tensor, lr: Tensor, momentum: Tensor) -> None:
-    """Momentum SGD, v ← μ·v + g, w ← w − lr·v, with v = g at first (as torch starts it, since v is zero)."""
+def sgd(
+    weights: Tensor, grad: Tensor, moments: Tensor, lr: Tensor, momentum: Tensor, nesterov: Tensor | None = None
+) -> None:
+    """Momentum SGD, v ← μ·v + g, w ← w − lr·v, with v = g at first (as torch starts it, since v is zero).
+
+    Where ``nesterov`` (k, 1) is 1 rather than 0, w ← w − lr·(g + μ·v).
+    """
     (velocity,) = moments
     velocity.mul_(momentum).add_(grad)
-    weights.sub_(lr * velocity)
+    step = velocity if nesterov is None else torch.where(nesterov > 0, grad + momentum * velocity, velocity)
+    weights.sub_(lr * step)
 
 
-def adamw(weights: Tensor, grad: Tensor, moments: Tensor, lr: Tensor, updates: Tensor) -> None:
-    """Adam's step; the decoupled decay of AdamW is applied by the caller, for every rule alike.
+def adam(weights: Tensor, grad: Tensor, moments: Tensor, lr: Tensor, updates: Tensor, rest1: Tensor, rest2: Tensor) -> None:
+    """Adam's step.
 
     Args:
         weights, grad: (k, P).
         moments: (2, k, P) first and second moment.
         lr: (k, 1).
         updates: (k, 1) number of updates of the lane, this one included, for the bias correction.
+        rest1, rest2: (k, 1) the complements 1 − β₁ and 1 − β₂.
     """
     first, second = moments
-    first.lerp_(grad, 1.0 - ADAM_BETA1)
-    second.mul_(ADAM_BETA2).addcmul_(grad, grad, value=1.0 - ADAM_BETA2)
-    step = lr / (1.0 - torch.pow(ADAM_BETA1, updates))
-    scale = torch.sqrt(1.0 - torch.pow(ADAM_BETA2, updates))
+    first.lerp_(grad, rest1)
+    second.lerp_(grad.square(), rest2)
+    step = lr / _correction(rest1, updates)
+    scale = torch.sqrt(_correction(rest2, updates))
     weights.sub_(step * first / (second.sqrt() / scale + ADAM_EPS))
+
+
+def _correction(rest: Tensor, updates: Tensor) -> Tensor:
+    """1 − βᵗ from 1 − β, without the cancellation."""
+    return -torch.expm1(updates * torch.log1p(-rest))
+
+
+def rmsprop(weights: Tensor, grad: Tensor, moments: Tensor, lr: Tensor) -> None:
+    """W ← w − lr·g / (√v + ε), v the moving average of g²."""
+    (square,) = moments
+    square.mul_(RMSPROP_ALPHA).addcmul_(grad, grad, value=1.0 - RMSPROP_ALPHA)
+    weights.sub_(lr * grad / (square.sqrt() + RMSPROP_EPS))
+
+
+def adagrad(weights: Tensor, grad: Tensor, moments: Tensor, lr: Tensor) -> None:
+    """W ← w − lr·g / (√s + ε), s the sum of g²."""
+    (total,) = moments
+    total.addcmul_(grad, grad)
+    weights.sub_(lr * grad / (total.sqrt() + ADAGRAD_EPS))
+
+
+def adadelta(weights: Tensor, grad: Tensor, moments: Tensor, lr: Tensor) -> None:
+    """W ← w − lr·δ, δ = g·√(d + ε) / √(v + ε), with v and d the moving averages of g² and δ²."""
+    square, change = moments
+    square.mul_(ADADELTA_RHO).addcmul_(grad, grad, value=1.0 - ADADELTA_RHO)
+    delta = grad * (change + ADADELTA_EPS).sqrt() / (square + ADADELTA_EPS).sqrt()
+    change.mul_(ADADELTA_RHO).addcmul_(delta, delta, value=1.0 - ADADELTA_RHO)
+    weights.sub_(lr * delta)

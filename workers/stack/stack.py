@@ -23,8 +23,9 @@ from workers.models import ModelShape, initialize
 from workers.stack.compiling import compiled
 from workers.stack.device import DeviceData
 from workers.stack.flat import FlatModel
+from workers.stack.lanes import LaneHyper, LaneState, techniques_of
 from workers.stack.optimizers import MOMENTS
-from workers.stack.update import LaneHyper, LaneState, Update, dropout_keys
+from workers.stack.update import Update, dropout_keys
 
 log = logging.getLogger(__name__)
 
@@ -50,18 +51,22 @@ class StackKey:
 
 
 class Stack:
-    """k lanes of one `StackKey` on one device's data."""
+    """k lanes of one `StackKey` on one device's data.
 
-    def __init__(self, key: StackKey, data: DeviceData, *, compile_update: bool = False) -> None:
+    ``techniques`` are those that lanes are expected to have on, so that a compiled update need not be compiled again
+    when they come. A stack learns of others by itself.
+    """
+
+    def __init__(
+        self, key: StackKey, data: DeviceData, *, compile_update: bool = False, techniques: frozenset[str] = frozenset()
+    ) -> None:
         self.key = key
         self.data = data
         self.model = FlatModel(key.shape, data.device)
-        self.update: Callable[..., Tensor] = Update(self.model, key.optimizer, data.task)
-        self._forward = self.model.forward
-        if compile_update:
-            self.update = compiled(self.update, data.device)
-            self._forward = compiled(self._forward, data.device)
-        self._unchecked = CHECKED_UPDATES if compile_update else 0
+        self.techniques = techniques
+        self._compile = compile_update
+        self._forward = compiled(self.model.forward, data.device) if compile_update else self.model.forward
+        self._prepare_update()
         self.updates = -(-data.train_rows // key.batch_size)
         self.batch = -(-data.train_rows // self.updates)
         self.state = self._idle_state(0)
@@ -71,9 +76,15 @@ class Stack:
 
     def run_eagerly(self) -> None:
         """Use the update and the evaluation as they are written, for any number of lanes."""
-        self.update = Update(self.model, self.key.optimizer, self.data.task)
+        self._compile = False
         self._forward = self.model.forward
-        self._unchecked = 0
+        self._prepare_update()
+
+    def _prepare_update(self) -> None:
+        """The update with the techniques in use, and what it is checked against."""
+        self._eager = Update(self.model, self.key.optimizer, self.data.task, self.techniques)
+        self.update: Callable[..., Tensor] = compiled(self._eager, self.data.device) if self._compile else self._eager
+        self._unchecked = CHECKED_UPDATES if self._compile else 0
 
     @property
     def lanes(self) -> int:
@@ -85,16 +96,9 @@ class Stack:
         chosen = torch.tensor(list(keep), dtype=torch.int64, device=self.data.device)
         idle = k - len(keep)
         fresh = self._idle_state(idle)
-        old = self.state.select(chosen)
-        self.state = LaneState(
-            torch.cat([old.weights, fresh.weights]),
-            torch.cat([old.moments, fresh.moments], dim=1),
-            torch.cat([old.stats, fresh.stats]),
-            torch.cat([old.updates, fresh.updates]),
-        )
+        self.state = self.state.select(chosen).followed_by(fresh)
         zeros = LaneHyper.zeros(idle, self.key.shape.dropouts, self.data.device)
-        hyper = self.hyper.select(chosen)
-        self.hyper = LaneHyper(**{name: torch.cat([value, getattr(zeros, name)]) for name, value in vars(hyper).items()})
+        self.hyper = self.hyper.select(chosen).followed_by(zeros)
         self.folds = torch.cat([self.folds[chosen], torch.zeros(idle, dtype=torch.int64, device=self.data.device)])
         self.best_weights = torch.cat([self.best_weights[chosen], fresh.weights])
         self.best_stats = torch.cat([self.best_stats[chosen], fresh.stats])
@@ -108,13 +112,11 @@ class Stack:
         self.state.moments[:, lane] = 0.0
         self.state.updates[lane] = 0
         self.folds[lane] = fold
-        hidden = recipe.layers("dropout", len(self.key.shape.widths))
-        rates = torch.tensor([recipe.number("input_dropout"), *hidden[: len(self.key.shape.widths)]])
-        self.hyper.dropout[lane] = rates
-        self.hyper.seed[lane] = seed
-        self.hyper.clip_norm[lane] = recipe.number("clip_norm") or torch.inf
-        for name in ("l1", "l2", "weight_decay", "momentum"):
-            getattr(self.hyper, name)[lane] = recipe.number(name)
+        self.hyper.load(lane, recipe, seed=seed)
+        techniques = self.techniques | techniques_of([recipe])
+        if techniques != self.techniques:
+            self.techniques = techniques
+            self._prepare_update()
 
     def train_epoch(self, rates: NDArray[np.float32]) -> Tensor:
         """One epoch of all lanes at learning rates ``rates (k, u)``; returns the mean training losses (k,).
@@ -144,7 +146,7 @@ class Stack:
         self._unchecked -= 1
         before = self.state.copy()
         losses = self.update(self.state, self.hyper, lr, keys, x, y)
-        expected = Update(self.model, self.key.optimizer, self.data.task)(before, self.hyper, lr, keys, x, y)
+        expected = self._eager(before, self.hyper, lr, keys, x, y)
         if not torch.allclose(losses, expected, rtol=1e-3, atol=1e-4, equal_nan=True):
             log.warning("the compiled update is wrong on this machine; the stack is trained without torch.compile")
             self.state, losses = before, expected
@@ -157,6 +159,11 @@ class Stack:
         rows, mask = self.data.valid[self.folds], self.data.mask[self.folds]
         out = self.predict(self.state.weights, self.state.stats, rows)
         return evaluate(self.data.task, out, self.data.y[rows], mask, self.data.scale[self.folds])
+
+    def sparsity(self) -> Tensor:
+        """(k,) share of the weights that are exactly zero."""
+        penalized = self._eager.penalized
+        return ((self.state.weights == 0) * penalized).sum(1) / penalized.sum()
 
     @torch.no_grad()
     def predict(self, weights: Tensor, stats: Tensor, rows: Tensor) -> Tensor:

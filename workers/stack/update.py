@@ -1,14 +1,12 @@
 """The update: forward, backward, penalties, clipping, decay and optimizer of all lanes as one function.
 
-Shapes: `k` lanes, `b` examples, `P` parameters, `Q` statistics, `L` dropout layers. Every hyperparameter is a (k,)
-column of `LaneHyper`, so lanes with different settings share each kernel. Lanes never mix: the gradient of the sum
-of their losses is, row by row, the gradient of each loss.
+Shapes: `k` lanes, `b` examples, `P` parameters, `Q` statistics, `L` dropout layers. Lanes never mix: the gradient of the
+sum of their losses is, row by row, the gradient of each loss.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -17,50 +15,8 @@ from torch.func import grad
 
 from workers.hashing import combine
 from workers.stack.flat import FlatModel
-from workers.stack.optimizers import adamw, sgd
-
-
-@dataclass
-class LaneHyper:
-    """Per-lane hyperparameters, each (k,), but ``dropout`` (k, L); ``clip_norm`` is infinite where off."""
-
-    l1: Tensor
-    l2: Tensor
-    weight_decay: Tensor
-    clip_norm: Tensor
-    momentum: Tensor
-    dropout: Tensor
-    seed: Tensor
-
-    @classmethod
-    def zeros(cls, k: int, dropouts: int, device: torch.device) -> LaneHyper:
-        """Columns for k idle lanes."""
-        columns = {field.name: torch.zeros(k, device=device) for field in fields(cls)}
-        columns["dropout"] = torch.zeros(k, dropouts, device=device)
-        columns["seed"] = torch.zeros(k, dtype=torch.int32, device=device)
-        return cls(**columns)
-
-    def select(self, lanes: Tensor) -> LaneHyper:
-        """The columns of the named lanes."""
-        return LaneHyper(**{field.name: getattr(self, field.name)[lanes] for field in fields(self)})
-
-
-@dataclass
-class LaneState:
-    """What an update changes: ``weights`` (k, P), ``moments`` (m, k, P), ``stats`` (k, Q), ``updates`` (k,) done."""
-
-    weights: Tensor
-    moments: Tensor
-    stats: Tensor
-    updates: Tensor
-
-    def copy(self) -> LaneState:
-        """The same state in memory of its own."""
-        return LaneState(*(value.clone() for value in vars(self).values()))
-
-    def select(self, lanes: Tensor) -> LaneState:
-        """The rows of the named lanes, in that order."""
-        return LaneState(self.weights[lanes], self.moments[:, lanes], self.stats[lanes], self.updates[lanes])
+from workers.stack.lanes import LaneHyper, LaneState
+from workers.stack.optimizers import adadelta, adagrad, adam, rmsprop, sgd
 
 
 def example_loss(task: str) -> Callable[[Tensor, Tensor], Tensor]:
@@ -92,12 +48,17 @@ def dropout_keys(seeds: Tensor, updates: Tensor, layers: int) -> Tensor:
 
 
 class Update:
-    """One optimizer update of every lane, in place. Holds no lane state of its own."""
+    """One optimizer update of every lane, in place. Holds no lane state of its own.
 
-    def __init__(self, model: FlatModel, optimizer: str, task: str) -> None:
+    It computes the ``techniques`` it is made with and no others (see `workers.stack.lanes`).
+    """
+
+    def __init__(self, model: FlatModel, optimizer: str, task: str, techniques: frozenset[str]) -> None:
         self.model = model
         self.optimizer = optimizer
+        self.techniques = techniques
         self.penalized = model.penalty_mask()
+        self.units = model.units()
         self.loss = example_loss(task)
 
     def __call__(self, state: LaneState, hyper: LaneHyper, lr: Tensor, keys: Tensor, x: Tensor, y: Tensor) -> Tensor:
@@ -116,11 +77,19 @@ class Update:
         with torch.no_grad():
             state.stats.copy_(stats)
             state.updates.add_(1)
-            self._penalize(gradient, state.weights, hyper)
-            _clip(gradient, hyper.clip_norm)
-            self._decay(state.weights, lr * hyper.weight_decay)
-            self._step(state, gradient, hyper, lr[:, None])
+            self.apply(gradient, state, hyper, lr)
         return losses
+
+    def apply(self, gradient: Tensor, state: LaneState, hyper: LaneHyper, lr: Tensor) -> None:
+        """The optimizer's step along ``gradient`` (k, P), which is changed, and all that belongs to it."""
+        self._shape(gradient, state.weights, hyper)
+        if "weight_decay" in self.techniques:
+            _decay(state.weights, lr * hyper.weight_decay, self.penalized)
+        self._step(state, gradient, hyper, lr[:, None])
+        if "proximal_l1" in self.techniques:
+            _soft_threshold(state.weights, lr * hyper.proximal_l1, self.penalized)
+        if "max_norm" in self.techniques:
+            _limit_units(state.weights, hyper.max_norm, self.units)
 
     def _gradient(
         self, state: LaneState, hyper: LaneHyper, keys: Tensor, x: Tensor, y: Tensor
@@ -133,23 +102,55 @@ class Update:
         gradient, aux = grad(total, has_aux=True)(state.weights)
         return gradient, aux
 
-    def _penalize(self, gradient: Tensor, weights: Tensor, hyper: LaneHyper) -> None:
-        """Add the gradients of λ₁·Σ|w| and λ₂/2·Σw²; the subgradient of |w| at 0 is 0."""
-        slope = hyper.l1[:, None] * weights.sign() + hyper.l2[:, None] * weights
-        gradient.add_(slope * self.penalized)
-
-    def _decay(self, weights: Tensor, rate: Tensor) -> None:
-        """Decoupled decay w ← w·(1 − lr·λ), never past zero, so that a large λ shrinks to nothing, not to chaos."""
-        weights.mul_(1.0 - rate.clamp(max=1.0)[:, None] * self.penalized)
+    def _shape(self, gradient: Tensor, weights: Tensor, hyper: LaneHyper) -> None:
+        """Add the gradients of λ₁·Σ|w| (at 0 it is 0) and λ₂/2·Σw², then clip by value, then by norm."""
+        if "l1" in self.techniques:
+            gradient.add_(hyper.l1[:, None] * weights.sign() * self.penalized)
+        if "l2" in self.techniques:
+            gradient.add_(hyper.l2[:, None] * weights * self.penalized)
+        if "clip_value" in self.techniques:
+            limit = hyper.clip_value[:, None]
+            gradient.clamp_(-limit, limit)
+        if "clip_norm" in self.techniques:
+            _clip_norm(gradient, hyper.clip_norm)
 
     def _step(self, state: LaneState, gradient: Tensor, hyper: LaneHyper, lr: Tensor) -> None:
-        if self.optimizer == "sgd":
-            sgd(state.weights, gradient, state.moments, lr, hyper.momentum[:, None])
-        else:
-            adamw(state.weights, gradient, state.moments, lr, state.updates[:, None].to(torch.float32))
+        weights, moments = state.weights, state.moments
+        match self.optimizer:
+            case "sgd":
+                nesterov = hyper.nesterov[:, None] if "nesterov" in self.techniques else None
+                sgd(weights, gradient, moments, lr, hyper.momentum[:, None], nesterov)
+            case "rmsprop":
+                rmsprop(weights, gradient, moments, lr)
+            case "adagrad":
+                adagrad(weights, gradient, moments, lr)
+            case "adadelta":
+                adadelta(weights, gradient, moments, lr)
+            case _:
+                updates = state.updates[:, None].to(torch.float32)
+                adam(weights, gradient, moments, lr, updates, hyper.rest1[:, None], hyper.rest2[:, None])
 
 
-def _clip(gradient: Tensor, limit: Tensor) -> None:
+def _clip_norm(gradient: Tensor, limit: Tensor) -> None:
     """Scale each lane's gradient to at most ``limit`` (k,) in norm, as `torch.nn.utils.clip_grad_norm_` does."""
     norm = gradient.norm(dim=1)
     gradient.mul_((limit / (norm + 1e-6)).clamp(max=1.0)[:, None])
+
+
+def _decay(weights: Tensor, rate: Tensor, penalized: Tensor) -> None:
+    """Decoupled decay w ← w·(1 − lr·λ), never past zero, so that a large λ shrinks to nothing, not to chaos."""
+    weights.mul_(1.0 - rate.clamp(max=1.0)[:, None] * penalized)
+
+
+def _soft_threshold(weights: Tensor, rate: Tensor, penalized: Tensor) -> None:
+    """The proximal step of λ·‖w‖₁, w ← sign(w)·max(|w| − lr·λ, 0): a weight within the threshold becomes exactly 0."""
+    threshold = rate[:, None] * penalized
+    weights.sub_(torch.clamp(weights, -threshold, threshold))
+
+
+def _limit_units(weights: Tensor, limit: Tensor, units: Sequence[tuple[int, int, int]]) -> None:
+    """Scale every unit's incoming weights to at most ``limit`` (k,) in norm, as `torch.renorm` does."""
+    for start, end, count in units:
+        incoming = weights[:, start:end].view(weights.shape[0], count, -1)
+        norm = incoming.norm(dim=2, keepdim=True)
+        incoming.mul_((limit[:, None, None] / (norm + 1e-7)).clamp(max=1.0))

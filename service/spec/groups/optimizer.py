@@ -4,19 +4,34 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from service.spec.domain import OFF, Domain, Fixed, Frozen, Range
+from service.spec.domain import OFF, Choices, Domain, Fixed, Frozen, Range
 from service.spec.setting import Setting, When
+
+OPTIMIZERS = ("sgd", "adam", "adamw", "rmsprop", "adagrad", "adadelta")
 
 
 class Optimizer(Frozen):
     """The update rule, its learning rate and its batches."""
 
     optimizer: Annotated[Domain | None, Setting(
-        group="optimizer", kind="word", words=("sgd", "adamw"), neutral="adamw", scope="stack",
-        search=Fixed(value="adamw"), doc="Update rule. `weight_decay` is decoupled under each of them.")] = None
+        group="optimizer", kind="word", words=OPTIMIZERS, neutral="adamw", scope="stack",
+        search=Fixed(value="adamw"), advised=Choices(choices=("adamw", "sgd")),
+        doc="Update rule, as in torch.optim. `weight_decay` is decoupled and `l2` coupled under each of them, so adam and "
+        "adamw are the same.")] = None
     momentum: Annotated[Domain | None, Setting(
         group="optimizer", kind="float", low=0.0, high=0.999, neutral=0.9, search=Range(low=0.5, high=0.99),
         when=When("optimizer", ("sgd",)), doc="Momentum of sgd, as in torch.optim.SGD.")] = None
+    nesterov: Annotated[Domain | None, Setting(
+        group="optimizer", kind="bool", neutral=False, search=Fixed(value=False), advised=Choices(choices=(False, True)),
+        when=When("optimizer", ("sgd",)), doc="Nesterov's momentum, as in torch.optim.SGD.")] = None
+    adam_beta1: Annotated[Domain | None, Setting(
+        group="optimizer", kind="float", low=0.0, high=0.9999, neutral=0.9, search=Fixed(value=0.9),
+        advised=Range(low=0.8, high=0.95), when=When("optimizer", ("adam", "adamw")), doc="β₁, decay of the first moment.",
+    )] = None
+    adam_beta2: Annotated[Domain | None, Setting(
+        group="optimizer", kind="float", low=0.0, high=0.99999, neutral=0.999, search=Fixed(value=0.999),
+        advised=Range(low=0.95, high=0.9999), when=When("optimizer", ("adam", "adamw")),
+        doc="β₂, decay of the second moment.")] = None
     lr: Annotated[Domain | None, Setting(
         group="optimizer", kind="float", low=1e-7, high=10.0, neutral=1e-3,
         search=Range(low=3e-4, high=1e-2, log=True), doc="Peak learning rate.")] = None
@@ -25,4 +40,10 @@ class Optimizer(Frozen):
         doc="Largest batch; an epoch is cut into equal batches no larger than this.")] = None
     clip_norm: Annotated[Domain | None, Setting(
         group="optimizer", kind="float", low=0.0, high=1000.0, neutral=0.0, off=True, search=Fixed(value=OFF),
+        advised=Range(low=0.1, high=10.0, log=True, off=True),
         doc="Largest global norm of a lane's gradient, as torch.nn.utils.clip_grad_norm_.")] = None
+    clip_value: Annotated[Domain | None, Setting(
+        group="optimizer", kind="float", low=0.0, high=1000.0, neutral=0.0, off=True, search=Fixed(value=OFF),
+        advised=Range(low=1e-3, high=1.0, log=True, off=True),
+        doc="Largest absolute value of a gradient's elements, as torch.nn.utils.clip_grad_value_; in front of `clip_norm`.",
+    )] = None

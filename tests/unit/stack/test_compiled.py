@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from typing import Any
 
 import numpy as np
 import pytest
@@ -47,6 +48,27 @@ def test_compiled_runs_have_the_curves_of_eager_ones() -> None:
 def test_compiling_pays_for_long_work_only() -> None:
     assert compiling.pays(lane_updates=1e6, lane_updates_per_second=1000)
     assert not compiling.pays(lane_updates=1e4, lane_updates_per_second=1000)
+
+
+def test_a_worker_compiles_for_any_number_of_stack_keys() -> None:
+    """The compiler itself stops at eight programs of the same code, and a long-lived worker would become slow."""
+    compiling.compiled(torch.sin, torch.device("cpu"))
+    made: list[Any] = []
+
+    def count(graph: torch.fx.GraphModule, inputs: Any) -> Any:
+        made.append(graph)
+        return graph.forward
+
+    class Scale:
+        def __init__(self, factor: float) -> None:
+            self.factor = factor
+
+        def __call__(self, x: torch.Tensor) -> torch.Tensor:
+            return x * self.factor
+
+    for factor in range(12):
+        torch.compile(Scale(factor), backend=count, dynamic=False)(torch.ones(3))
+    assert len(made) == 12
 
 
 def test_without_a_compiler_stacks_stay_eager(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:

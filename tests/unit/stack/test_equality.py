@@ -13,6 +13,7 @@ from torch import nn
 
 from service.spec import Recipe
 from service.spec.groups.lr_schedule import SCHEDULES
+from service.spec.groups.optimizer import OPTIMIZERS
 from tests.unit.stack.runs import ROWS, data, protocol, recipe, runner, train
 from workers.checkpoints import Checkpoints
 from workers.hashing import combine, permutations
@@ -24,19 +25,25 @@ from workers.stack.stack import _ORDER, StackKey
 from workers.training import Run
 
 
-def eight(**common: Any) -> list[Recipe]:
-    """Eight settings, different in everything that a lane may have of its own."""
-    schedules = [*SCHEDULES, "cosine", "step"]
+def eight(first: int = 0, **common: Any) -> list[Recipe]:
+    """Eight settings, different in everything that a lane may have of its own; schedules from the ``first`` on."""
+    schedules = SCHEDULES[first:] + SCHEDULES[:first]
     return [
         recipe(
             l1=1e-3 * lane,
             l2=2e-3 * (lane % 3),
             weight_decay=0.5 * (lane % 4),
+            proximal_l1=0.2 * (lane % 3),
+            max_norm=(0.0, 0.7, 1.3)[lane % 3],
             dropout=(0.1 * lane, 0.05 * lane) if lane % 2 else 0.08 * lane,
             input_dropout=0.03 * lane,
             lr=0.002 * (lane + 1),
             momentum=0.1 * lane,
+            nesterov=lane % 2 == 1,
+            adam_beta1=0.9 - 0.1 * lane,
+            adam_beta2=0.9 + 0.01 * lane,
             clip_norm=0.5 * (lane % 3),
+            clip_value=0.02 * (lane % 4),
             lr_schedule=schedules[lane],
             warmup_epochs=lane % 3,
             step_every=2,
@@ -50,16 +57,30 @@ def eight(**common: Any) -> list[Recipe]:
     ]
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
-@pytest.mark.parametrize("normalization", ["none", "batch", "layer", "group", "weight"])
+NORMALIZATIONS = ["none", "batch", "layer", "group", "weight"]
+CASES = [*((name, "sgd") for name in NORMALIZATIONS), *(("layer", name) for name in OPTIMIZERS if name != "sgd")]
+
+
+@pytest.mark.parametrize(("normalization", "optimizer"), CASES)
 def test_a_lane_has_the_curve_of_its_trial_alone(normalization: str, optimizer: str) -> None:
-    settings = eight(normalization=normalization, optimizer=optimizer, normalization_groups=4)
+    first = len(normalization + optimizer) % len(SCHEDULES)
+    settings = eight(first, normalization=normalization, optimizer=optimizer, normalization_groups=4)
     seeds = [100 + lane for lane in range(8)]
     together = train(settings, seeds, data(), protocol())
     for lane, setting in enumerate(settings):
         (alone,) = train([setting], [seeds[lane]], data(), protocol())
         for name, curve in alone.curve.items():
             np.testing.assert_allclose(together[lane].curve[name], curve, rtol=2e-4, atol=2e-5, err_msg=f"{lane} {name}")
+
+
+@torch.no_grad()
+def constrain(module: nn.Module, setting: Recipe, lr: float) -> None:
+    """What follows an optimizer's step: soft-thresholding, then the largest norm of a unit's incoming weights."""
+    for name, weight in module.named_parameters():
+        if weight.ndim == 2:
+            weight.copy_(F.softshrink(weight, lr * setting.number("proximal_l1")))
+            if setting.number("max_norm") and not name.endswith("weight_v"):  # weight normalization's norm is its gain
+                weight.copy_(torch.renorm(weight, 2, 0, setting.number("max_norm")))
 
 
 def alone_in_torch(setting: Recipe, seed: int, task: str, epochs: int) -> tuple[nn.Module, list[float]]:
@@ -76,7 +97,9 @@ def alone_in_torch(setting: Recipe, seed: int, task: str, epochs: int) -> tuple[
     others = [p for name, p in module.named_parameters() if p.ndim != 2]
     groups = [{"params": weights, "weight_decay": setting.number("weight_decay")}, {"params": others, "weight_decay": 0.0}]
     if setting.word("optimizer") == "sgd":
-        optimizer: torch.optim.Optimizer = torch.optim.SGD(module.parameters(), momentum=setting.number("momentum"))
+        optimizer: torch.optim.Optimizer = torch.optim.SGD(
+            module.parameters(), momentum=setting.number("momentum"), nesterov=setting.flag("nesterov")
+        )
     else:
         optimizer = torch.optim.AdamW(groups)
     schedule = LaneSchedule(setting, epochs)
@@ -102,8 +125,8 @@ def alone_in_torch(setting: Recipe, seed: int, task: str, epochs: int) -> tuple[
             l2 = sum((w.square().sum() for w in weights), torch.zeros(()))
             optimizer.zero_grad()
             (loss + setting.number("l1") * l1 + setting.number("l2") / 2 * l2).backward()  # type: ignore[no-untyped-call]
-            if limit := setting.number("clip_norm"):
-                nn.utils.clip_grad_norm_(module.parameters(), limit)
+            nn.utils.clip_grad_value_(module.parameters(), setting.number("clip_value") or torch.inf)
+            nn.utils.clip_grad_norm_(module.parameters(), setting.number("clip_norm") or torch.inf)
             for group in optimizer.param_groups:
                 group["lr"] = float(rate)
             if setting.word("optimizer") == "sgd":
@@ -111,6 +134,7 @@ def alone_in_torch(setting: Recipe, seed: int, task: str, epochs: int) -> tuple[
                     for w in weights:
                         w.mul_(1 - float(rate) * setting.number("weight_decay"))
             optimizer.step()
+            constrain(module, setting, float(rate))
             total += loss.item()
             update += 1
         losses.append(total / updates)
@@ -119,7 +143,7 @@ def alone_in_torch(setting: Recipe, seed: int, task: str, epochs: int) -> tuple[
 
 @pytest.mark.parametrize("task", ["classification", "regression"])
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
-@pytest.mark.parametrize("normalization", ["none", "batch", "layer", "group", "weight"])
+@pytest.mark.parametrize("normalization", NORMALIZATIONS)
 def test_a_lane_is_plain_pytorch(normalization: str, optimizer: str, task: str) -> None:
     setting = recipe(
         normalization=normalization,
@@ -131,6 +155,10 @@ def test_a_lane_is_plain_pytorch(normalization: str, optimizer: str, task: str) 
         dropout=(0.3, 0.2),
         input_dropout=0.1,
         clip_norm=1.0,
+        clip_value=0.05,
+        proximal_l1=0.05,
+        max_norm=0.8,
+        nesterov=True,
         lr_schedule="step",
         step_every=2,
     )

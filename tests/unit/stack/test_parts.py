@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,10 +13,17 @@ from scipy import stats
 from sklearn import metrics as reference
 
 from service.spec import Recipe
+from service.spec.groups.lr_schedule import SCHEDULES as NAMES_OF_SCHEDULES
 from workers.calibration import choose
 from workers.hashing import combine, draw, mix, permutations, uniform
 from workers.metrics import NAMES, evaluate
 from workers.stack.schedules import LaneSchedule
+
+
+def tensorflow(formula: Callable[[float], float]) -> Any:
+    """A formula of TensorFlow 1's learning_rate_decay as a scheduler, of global_step / decay_steps."""
+    return lambda o: torch.optim.lr_scheduler.LambdaLR(o, lambda step: formula(step / 20))
+
 
 SCHEDULES: list[tuple[dict[str, Any], Any]] = [
     ({"lr_schedule": "constant"}, lambda o: torch.optim.lr_scheduler.ConstantLR(o, 1.0)),
@@ -34,6 +43,20 @@ SCHEDULES: list[tuple[dict[str, Any], Any]] = [
         {"lr_schedule": "warm_restarts", "restart_period": 3, "restart_mult": 2, "cosine_floor": 0.0},
         lambda o: torch.optim.lr_scheduler.CosineAnnealingWarmRestarts(o, 3, 2),
     ),
+    (
+        {"lr_schedule": "piecewise", "piecewise_first": 0.25, "piecewise_second": 0.7, "piecewise_gamma": 0.3},
+        lambda o: torch.optim.lr_scheduler.MultiStepLR(o, [5, 14], 0.3),
+    ),
+    (
+        {"lr_schedule": "polynomial", "polynomial_power": 2.5},
+        lambda o: torch.optim.lr_scheduler.PolynomialLR(o, 20, power=2.5),
+    ),
+    ({"lr_schedule": "natural_exponential", "decay_rate": 2.0}, tensorflow(lambda t: math.exp(-2.0 * t))),
+    ({"lr_schedule": "inverse_time", "decay_rate": 4.0}, tensorflow(lambda t: 1 / (1 + 4.0 * t))),
+    (
+        {"lr_schedule": "linear_cosine", "linear_cosine_periods": 1.5},
+        tensorflow(lambda t: (1 - t) * 0.5 * (1 + math.cos(math.pi * 2 * 1.5 * t)) + 0.001),
+    ),
 ]
 
 
@@ -48,6 +71,37 @@ def test_schedules_are_torchs(settings: dict[str, Any], make: Any) -> None:
         theirs.step()
 
 
+@pytest.mark.parametrize(("rise", "divisor"), [(0.3, 25.0), (0.5, 4.0), (0.1, 100.0)])
+def test_one_cycle_is_torchs_in_every_update(rise: float, divisor: float) -> None:
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.5)
+    theirs = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, max_lr=0.5, total_steps=60, pct_start=rise, div_factor=divisor, cycle_momentum=False
+    )
+    recipe = Recipe({"lr": 0.5, "lr_schedule": "one_cycle", "one_cycle_rise": rise, "one_cycle_divisor": divisor})
+    ours = LaneSchedule(recipe, 20)
+    for rate in np.concatenate([ours.rates(epoch, 3) for epoch in range(20)]):
+        assert rate == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-5)
+        optimizer.step()
+        if theirs.last_epoch < 59:
+            theirs.step()
+
+
+def test_noisy_linear_cosine_is_the_published_formula_with_noise_of_the_trials_own_seed() -> None:
+    """Averaged over seeds it is linear_cosine where that is not cut off at 0, and its spread is the formula's."""
+    noisy = Recipe({"lr": 1.0, "lr_schedule": "noisy_linear_cosine", "noise_variance": 0.01, "noise_decay": 0.5})
+    plain = LaneSchedule(Recipe({"lr": 1.0, "lr_schedule": "linear_cosine"}), 20)
+    for epoch in (0, 3, 10):
+        rates = np.array([LaneSchedule(noisy, 20, seed).rates(epoch, 2) for seed in range(4000)])
+        assert np.ptp(rates, axis=1).max() == 0.0
+        oscillation = (1 + math.cos(math.pi * epoch / 20)) / 2
+        deviation = oscillation * math.sqrt(0.01 / (1 + epoch) ** 0.5)
+        assert rates.mean() == pytest.approx(plain.rates(epoch, 1)[0], abs=4 * deviation / math.sqrt(4000))
+        assert rates.std() == pytest.approx(deviation, rel=0.05)
+    assert LaneSchedule(noisy, 20, 5).rates(7, 1) == LaneSchedule(noisy, 20, 5).rates(7, 1)
+    wild = Recipe({**noisy, "noise_variance": 10.0})
+    assert min(LaneSchedule(wild, 20, seed).rates(0, 1)[0] for seed in range(50)) == 0.0
+
+
 def test_plateau_is_torchs() -> None:
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.5)
     theirs = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.3, patience=2, threshold=0.0, eps=0.0)
@@ -60,6 +114,16 @@ def test_plateau_is_torchs() -> None:
         ours.observe(epoch, loss)
         optimizer.step()
         theirs.step(loss)
+
+
+@pytest.mark.parametrize("schedule", NAMES_OF_SCHEDULES)
+def test_warmup_goes_in_front_of_any_schedule(schedule: str) -> None:
+    """Behind a warmup of 4 the schedule is that of 16 epochs."""
+    late = LaneSchedule(Recipe({"lr": 0.5, "lr_schedule": schedule, "warmup_epochs": 4}), 20, seed=3)
+    short = LaneSchedule(Recipe({"lr": 0.5, "lr_schedule": schedule}), 16, seed=3)
+    for epoch in range(16):
+        np.testing.assert_array_equal(late.rates(4 + epoch, 3), short.rates(epoch, 3))
+    assert late.rates(3, 3)[-1] == pytest.approx(0.5)
 
 
 def test_warmup_climbs_in_every_update_and_delays_the_schedule() -> None:
