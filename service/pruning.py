@@ -3,12 +3,13 @@
 Where Optuna judges trials one by one, so that the order of judging matters, a cohort is judged at once here: every trial
 is compared as if all others of its cohort had reported before it. Pure and in memory; `epoch` counts from 1.
 
-References: Optuna's `MedianPruner` and `SuccessiveHalvingPruner`; Li et al., "Massively parallel hyperparameter tuning"
+References: Optuna's pruners; Li et al., "Hyperband", JMLR 18 (2018), and "Massively parallel hyperparameter tuning"
 (ASHA, 2020).
 """
 
 from __future__ import annotations
 
+import binascii
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,23 +17,34 @@ from typing import Protocol
 
 import numpy as np
 
-from service.spec import MedianPruner, NoPruner, StudySpec, SuccessiveHalvingPruner
+from service.spec import (
+    HyperbandPruner,
+    MedianPruner,
+    NoPruner,
+    PatientPruner,
+    PercentilePruner,
+    Pruner,
+    StudySpec,
+    SuccessiveHalvingPruner,
+    ThresholdPruner,
+)
 
 
 @dataclass(frozen=True)
 class Standing:
-    """A running trial behind ``epoch``: its last and its best value so far."""
+    """A running trial behind ``epoch``: its last and its best value so far, and its value at every epoch."""
 
     number: int
     epoch: int
     value: float
     best: float
+    curve: Sequence[float] = ()
 
 
 class Judge(Protocol):
     """Remembers what finished trials reached, and says which running ones are to be pruned. Not thread-safe."""
 
-    def remember(self, values: Sequence[float], *, complete: bool, judged_here: bool) -> None:
+    def remember(self, number: int, values: Sequence[float], *, complete: bool, judged_here: bool) -> None:
         """Take in the curve of a finished trial. ``judged_here``: this judge has seen it at every epoch already."""
 
     def judge(self, cohort: Sequence[Standing]) -> set[int]:
@@ -41,20 +53,33 @@ class Judge(Protocol):
 
 def make_judge(spec: StudySpec) -> Judge:
     """The judge that a study asks for."""
-    sign = 1.0 if spec.direction == "minimize" else -1.0
-    match spec.pruner:
-        case MedianPruner() as pruner:
-            return MedianJudge(pruner, sign)
-        case SuccessiveHalvingPruner() as pruner:
-            return HalvingJudge(pruner, sign)
+    return _judge(spec.pruner, spec, 1.0 if spec.direction == "minimize" else -1.0)
+
+
+def _judge(pruner: Pruner, spec: StudySpec, sign: float) -> Judge:
+    judge: Judge
+    match pruner:
+        case MedianPruner(startup_trials=startup, warmup_epochs=warmup):
+            judge = PercentileJudge(50.0, startup, warmup, sign)
+        case PercentilePruner(percentile=percentile, startup_trials=startup, warmup_epochs=warmup):
+            judge = PercentileJudge(percentile, startup, warmup, sign)
+        case SuccessiveHalvingPruner(min_epochs=epochs, reduction_factor=factor):
+            judge = HalvingJudge(epochs, factor, sign)
+        case HyperbandPruner():
+            judge = HyperbandJudge(pruner, spec.budget.epochs, sign, name=f"{spec.seed}")
+        case ThresholdPruner():
+            judge = ThresholdJudge(pruner)
+        case PatientPruner(pruner=inner):
+            judge = PatientJudge(pruner, None if inner is None else _judge(inner, spec, sign), sign)
         case NoPruner():
-            return NeverJudge()
+            judge = NeverJudge()
+    return judge
 
 
 class NeverJudge:
     """Prunes nothing."""
 
-    def remember(self, values: Sequence[float], *, complete: bool, judged_here: bool) -> None:
+    def remember(self, number: int, values: Sequence[float], *, complete: bool, judged_here: bool) -> None:
         """Nothing to remember."""
 
     def judge(self, cohort: Sequence[Standing]) -> set[int]:
@@ -62,55 +87,58 @@ class NeverJudge:
         return set()
 
 
-class MedianJudge:
-    """Prunes a trial whose best value so far is worse than the median of completed trials at the same epoch."""
+class PercentileJudge:
+    """Prunes a trial whose best value so far is not among the best so many per cent of completed trials at that epoch."""
 
-    def __init__(self, pruner: MedianPruner, sign: float) -> None:
-        self._pruner = pruner
+    def __init__(self, percentile: float, startup_trials: int, warmup_epochs: int, sign: float) -> None:
+        self._percentile = percentile
+        self._startup_trials = startup_trials
+        self._warmup_epochs = warmup_epochs
         self._sign = sign
         self._completed = 0
         self._at_epoch: dict[int, list[float]] = {}
-        self._medians: dict[int, float] = {}
+        self._marks: dict[int, float] = {}
 
-    def remember(self, values: Sequence[float], *, complete: bool, judged_here: bool) -> None:
+    def remember(self, number: int, values: Sequence[float], *, complete: bool, judged_here: bool) -> None:
         """Only completed trials set the mark."""
         if not complete:
             return
         self._completed += 1
-        self._medians.clear()
+        self._marks.clear()
         for epoch, value in enumerate(values, start=1):
             self._at_epoch.setdefault(epoch, []).append(self._sign * value)
 
     def judge(self, cohort: Sequence[Standing]) -> set[int]:
-        """Compare each with the median; a trial without any finite value is pruned, as by Optuna."""
-        if self._completed == 0 or self._completed < self._pruner.startup_trials:
+        """Compare each with the mark; a trial without any finite value is pruned, as by Optuna."""
+        if self._completed == 0 or self._completed < self._startup_trials:
             return set()
         return {
             standing.number
             for standing in cohort
-            if standing.epoch > self._pruner.warmup_epochs and self._is_worse(self._sign * standing.best, standing.epoch)
+            if standing.epoch > self._warmup_epochs and self._is_worse(self._sign * standing.best, standing.epoch)
         }
 
     def _is_worse(self, best: float, epoch: int) -> bool:
         if math.isnan(best):
             return True
-        if epoch not in self._medians:
+        if epoch not in self._marks:
             values = np.asarray(self._at_epoch.get(epoch, []))
-            finite = values[~np.isnan(values)]
-            self._medians[epoch] = float(np.median(finite)) if len(finite) else math.inf
-        return best > self._medians[epoch]
+            known = values[~np.isnan(values)]
+            self._marks[epoch] = float(np.percentile(known, self._percentile)) if len(known) else math.inf
+        return best > self._marks[epoch]
 
 
 class HalvingJudge:
     """Asynchronous successive halving: at epochs m, m·η, m·η² … the best 1/η of all that came so far go on."""
 
-    def __init__(self, pruner: SuccessiveHalvingPruner, sign: float) -> None:
-        self._pruner = pruner
+    def __init__(self, min_epochs: int, reduction_factor: int, sign: float) -> None:
+        self._min_epochs = min_epochs
+        self._factor = reduction_factor
         self._sign = sign
         self._rungs: list[list[float]] = []
         self._rung_of: dict[int, int] = {}
 
-    def remember(self, values: Sequence[float], *, complete: bool, judged_here: bool) -> None:
+    def remember(self, number: int, values: Sequence[float], *, complete: bool, judged_here: bool) -> None:
         """Another worker's trial competes on every rung that it has reached."""
         if judged_here:
             return
@@ -148,13 +176,92 @@ class HalvingJudge:
     def _bar(self, rung: int) -> float:
         """The worst value of a rung that still goes on; with fewer than η values, the best."""
         values = self._rungs[rung]
-        place = max(0, len(values) // self._pruner.reduction_factor - 1)
+        place = max(0, len(values) // self._factor - 1)
         return float(np.partition(values, place)[place])
 
     def _epoch_of(self, rung: int) -> int:
-        return int(self._pruner.min_epochs * self._pruner.reduction_factor**rung)
+        return int(self._min_epochs * self._factor**rung)
 
     def _rung(self, rung: int) -> list[float]:
         while len(self._rungs) <= rung:
             self._rungs.append([])
         return self._rungs[rung]
+
+
+class HyperbandJudge:
+    """Successive halving in brackets: bracket s begins at epoch m·ηˢ, and a trial's number says which one is its own."""
+
+    def __init__(self, pruner: HyperbandPruner, epochs: int, sign: float, *, name: str) -> None:
+        """``name`` makes the choice of brackets the study's own, as the study's name does in Optuna."""
+        factor, least = pruner.reduction_factor, pruner.min_epochs
+        count = math.floor(math.log(epochs / least, factor)) + 1
+        self._name = name
+        self._brackets = [HalvingJudge(least * factor**bracket, factor, sign) for bracket in range(count)]
+        # As many trials in a bracket as it takes for all brackets to spend about the same number of epochs.
+        self._shares = [math.ceil(count * factor**s / (s + 1)) for s in range(count - 1, -1, -1)]
+
+    def bracket(self, number: int) -> int:
+        """The bracket of a trial."""
+        place = binascii.crc32(f"{self._name}_{number}".encode()) % sum(self._shares)
+        return int(np.searchsorted(np.cumsum(self._shares), place, side="right"))
+
+    def remember(self, number: int, values: Sequence[float], *, complete: bool, judged_here: bool) -> None:
+        """A trial competes in its own bracket only."""
+        self._brackets[self.bracket(number)].remember(number, values, complete=complete, judged_here=judged_here)
+
+    def judge(self, cohort: Sequence[Standing]) -> set[int]:
+        """Each bracket judges its own."""
+        members: dict[int, list[Standing]] = {}
+        for standing in cohort:
+            members.setdefault(self.bracket(standing.number), []).append(standing)
+        return {number for bracket, own in members.items() for number in self._brackets[bracket].judge(own)}
+
+
+class ThresholdJudge:
+    """Prunes a trial whose last value is outside of the bounds, or no number."""
+
+    def __init__(self, pruner: ThresholdPruner) -> None:
+        self._lower = -math.inf if pruner.lower is None else pruner.lower
+        self._upper = math.inf if pruner.upper is None else pruner.upper
+        self._warmup_epochs = pruner.warmup_epochs
+
+    def remember(self, number: int, values: Sequence[float], *, complete: bool, judged_here: bool) -> None:
+        """Others do not matter."""
+
+    def judge(self, cohort: Sequence[Standing]) -> set[int]:
+        """Compare each with the bounds; NaN is within none."""
+        late = [standing for standing in cohort if standing.epoch > self._warmup_epochs]
+        return {standing.number for standing in late if not self._lower <= standing.value <= self._upper}
+
+
+class PatientJudge:
+    """Lets another judge decide on those trials only whose last epochs brought no improvement on the ones before."""
+
+    def __init__(self, pruner: PatientPruner, inner: Judge | None, sign: float) -> None:
+        self._patience = pruner.patience
+        self._min_delta = pruner.min_delta
+        self._inner = inner
+        self._sign = sign
+
+    def remember(self, number: int, values: Sequence[float], *, complete: bool, judged_here: bool) -> None:
+        """The other judge's affair."""
+        if self._inner is not None:
+            self._inner.remember(number, values, complete=complete, judged_here=judged_here)
+
+    def judge(self, cohort: Sequence[Standing]) -> set[int]:
+        """Those without improvement, or those of them that the other judge prunes."""
+        stalled = [standing for standing in cohort if self._is_stalled(standing.curve)]
+        if self._inner is not None:
+            return self._inner.judge(stalled)
+        return {standing.number for standing in stalled}
+
+    def _is_stalled(self, curve: Sequence[float]) -> bool:
+        """The best of the last patience + 1 values is worse than the best before them by more than min_delta."""
+        late = self._patience + 1
+        if len(curve) <= late:
+            return False
+        values = self._sign * np.asarray(curve)
+        before, after = values[:-late], values[-late:]
+        if np.isnan(before).all() or np.isnan(after).all():
+            return False
+        return bool(np.nanmin(before) + self._min_delta < np.nanmin(after))

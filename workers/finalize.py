@@ -161,7 +161,8 @@ class Finalizer:
             out = torch.stack([self._predict(candidate, lanes[0], x) for lanes in candidate.weights])
             scale = torch.full((len(out),), fold.target.scale)
             task = str(self._spec.task)
-            scores[candidate.name] = test_interval(task, self._metric, out, y, scale, seed=self._spec.seed)
+            seed, positive = self._spec.seed, self._data.device.positive
+            scores[candidate.name] = test_interval(task, self._metric, out, y, scale, seed=seed, positive=positive)
         return scores
 
     def _predict(self, candidate: Candidate, weights: Mapping[str, Tensor], x: Tensor) -> Tensor:

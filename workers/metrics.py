@@ -1,22 +1,46 @@
 """Validation metrics of all lanes at once, on the device.
 
-Shapes: `k` lanes, `m` rows, `c` classes; rows count as often as their mask says. Equal to
-scikit-learn's metrics of the same names (tests/unit/test_metrics.py).
+Shapes: `k` lanes, `m` rows, `c` classes; rows count as often as their mask says. Equal to scikit-learn's metrics of the
+same names, with the mask as `sample_weight` (tests/unit/test_metrics.py). What a metric means for two classes and for
+more is said in `service.spec.metrics`; a metric that is undefined, such as an area under a curve of one class, is NaN.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from service.spec import RANKING_METRICS
+
 NAMES = {
-    "classification": ("loss", "accuracy", "balanced_accuracy", "f1_macro", "log_loss"),
+    "classification": (
+        "loss",
+        "accuracy",
+        "balanced_accuracy",
+        "precision",
+        "recall",
+        "specificity",
+        "f1",
+        "f1_macro",
+        "f1_micro",
+        "log_loss",
+    ),
     "regression": ("loss", "rmse", "mae", "r2"),
 }
+"""The cheap metrics of a task, which are always computed."""
 
 
-def evaluate(task: str, out: Tensor, target: Tensor, mask: Tensor, scale: Tensor) -> Tensor:
+def names(task: str, wanted: Sequence[str] = ()) -> tuple[str, ...]:
+    """The columns that `evaluate` gives: the cheap metrics, and those areas under curves that are among ``wanted``."""
+    return (*NAMES[task], *(name for name in RANKING_METRICS if name in wanted))
+
+
+def evaluate(
+    task: str, out: Tensor, target: Tensor, mask: Tensor, scale: Tensor, *, wanted: Sequence[str] = (), positive: int = 1
+) -> Tensor:
     """All metrics of a task.
 
     Args:
@@ -25,13 +49,17 @@ def evaluate(task: str, out: Tensor, target: Tensor, mask: Tensor, scale: Tensor
         target: (k, m) class indices, or standardized targets.
         mask: (k, m) weight of each row: 0 for padding, a count in a bootstrap.
         scale: (k,) standard deviation of the regression target.
+        wanted: Metrics that are needed; of the dear ones only these are computed.
+        positive: Index of the positive class, where there are two.
 
     Returns:
-        (k, len(NAMES[task])), a column per name, in order.
+        (k, len(names(task, wanted))), a column per name, in order.
     """
     if task == "regression":
         return _regression(out.squeeze(-1), target, mask, scale)
-    return _classification(out, target, mask)
+    columns = _classification(out, target, mask, positive)
+    dear = names(task, wanted)[len(columns) :]
+    return torch.stack([*columns, *(_ranking(name, out, target, mask, positive) for name in dear)], dim=1)
 
 
 def _regression(out: Tensor, target: Tensor, mask: Tensor, scale: Tensor) -> Tensor:
@@ -44,19 +72,31 @@ def _regression(out: Tensor, target: Tensor, mask: Tensor, scale: Tensor) -> Ten
     return torch.stack([mse, mse.sqrt() * scale, mae * scale, 1.0 - mse / variance], dim=1)
 
 
-def _classification(out: Tensor, target: Tensor, mask: Tensor) -> Tensor:
-    loss = (F.cross_entropy(out.transpose(1, 2), target, reduction="none") * mask).sum(1) / mask.sum(1)
+def _classification(out: Tensor, target: Tensor, mask: Tensor, positive: int) -> list[Tensor]:
+    """The cheap ones (k,) each: the loss, and what follows from the confusion table."""
+    rows = mask.sum(1)
+    loss = (F.cross_entropy(out.transpose(1, 2), target, reduction="none") * mask).sum(1) / rows
     table = confusion(out.argmax(2), target, mask, out.shape[2])
     hits = table.diagonal(dim1=1, dim2=2)
     actual, predicted = table.sum(2), table.sum(1)
-    present = (actual > 0).to(out.dtype)
-    recall = hits / actual.clamp(min=1.0)
-    balanced = recall.sum(1) / present.sum(1)
-    # scikit-learn averages F1 over the classes that occur among targets or predictions.
-    seen = ((actual + predicted) > 0).to(out.dtype)
-    f1 = (2.0 * hits / (actual + predicted).clamp(min=1.0)).sum(1) / seen.sum(1)
-    accuracy = hits.sum(1) / mask.sum(1)
-    return torch.stack([loss, accuracy, balanced, f1, loss], dim=1)
+    others = rows[:, None] - actual
+    recall = _share(hits, actual)
+    balanced = recall.sum(1) / (actual > 0).sum(1)
+    # Precision, recall, specificity, F1 of each class against the rest: (4, k, c).
+    each = torch.stack(
+        [_share(hits, predicted), recall, _share(others - predicted + hits, others), _share(2.0 * hits, actual + predicted)]
+    )
+    # scikit-learn averages over the classes that occur among targets or predictions.
+    seen = (actual + predicted) > 0
+    macro = (each * seen).sum(2) / seen.sum(1)
+    accuracy = hits.sum(1) / rows
+    chosen = each[:, :, positive] if out.shape[2] == 2 else macro
+    return [loss, accuracy, balanced, *chosen, macro[3], accuracy, loss]
+
+
+def _share(part: Tensor, whole: Tensor) -> Tensor:
+    """Part / whole, 0 where there is nothing."""
+    return part / whole.clamp(min=torch.finfo(whole.dtype).tiny)
 
 
 def confusion(predicted: Tensor, target: Tensor, mask: Tensor, classes: int) -> Tensor:
@@ -65,3 +105,65 @@ def confusion(predicted: Tensor, target: Tensor, mask: Tensor, classes: int) -> 
     cells = target * classes + predicted
     table = torch.zeros(k, classes * classes, device=predicted.device)
     return table.scatter_add_(1, cells, mask).view(k, classes, classes)
+
+
+def _ranking(name: str, out: Tensor, target: Tensor, mask: Tensor, positive: int) -> Tensor:
+    """(k,) an area under a curve: of the positive class of two, or the mean over the classes where it is defined."""
+    area = roc_auc if name == "roc_auc" else average_precision
+    scores = class_scores(out)
+    if out.shape[2] == 2:
+        return area(scores[:, :, positive], (target == positive).to(mask.dtype), mask).to(out.dtype)
+    each = [area(scores[:, :, label], (target == label).to(mask.dtype), mask) for label in range(out.shape[2])]
+    return torch.stack(each).nanmean(0).to(out.dtype)
+
+
+def class_scores(out: Tensor) -> Tensor:
+    """(…, c) the log odds of every class, which rank rows as their probabilities do, but never saturate to ties."""
+    logs = out.log_softmax(-1)
+    odds = logs - torch.log1p(-logs.exp())
+    # Of the most probable class alone 1 − p cancels; its odds are taken against the sum of the others.
+    best = out.argmax(-1, keepdim=True)
+    rest = out.scatter(-1, best, -torch.inf).logsumexp(-1, keepdim=True)
+    return odds.scatter(-1, best, out.gather(-1, best) - rest)
+
+
+def roc_auc(scores: Tensor, hits: Tensor, weights: Tensor) -> Tensor:
+    """(k,) the chance that a positive row scores higher than a negative one, ties counting one half.
+
+    Args:
+        scores: (k, m).
+        hits: (k, m) 1 for rows of the positive class, 0 for others.
+        weights: (k, m).
+
+    Reference: Hanley and McNeil, "The meaning and use of the area under a ROC curve", Radiology 143 (1982).
+    """
+    first, last, hits, weights = _ranked(scores, hits, weights)
+    positives, negatives = weights * hits, weights * (1.0 - hits)
+    below = F.pad(negatives.cumsum(1), (1, 0))
+    beaten = (below.gather(1, first) + below.gather(1, last)) / 2.0
+    return (positives * beaten).sum(1) / (positives.sum(1) * negatives.sum(1))
+
+
+def average_precision(scores: Tensor, hits: Tensor, weights: Tensor) -> Tensor:
+    """(k,) the area under the precision-recall curve as a sum of steps: the mean precision at the positive rows' scores.
+
+    Arguments as of `roc_auc`.
+    """
+    first, _, hits, weights = _ranked(scores, hits, weights)
+    positives = weights * hits
+    rest = F.pad(weights.cumsum(1), (1, 0)), F.pad(positives.cumsum(1), (1, 0))
+    chosen, found = (total[:, -1:] - total.gather(1, first) for total in rest)
+    # Padding in front of the first row that counts has nothing chosen behind it, and no weight.
+    return (positives * _share(found, chosen)).sum(1) / positives.sum(1)
+
+
+def _ranked(scores: Tensor, hits: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """First place and place behind the last of every row's ties in rising order (k, m), and hits and weights so ordered.
+
+    Weights are doubles, so that sums over many rows lose nothing.
+    """
+    ordered, order = scores.sort(1)
+    ordered = ordered.contiguous()
+    first = torch.searchsorted(ordered, ordered)
+    last = torch.searchsorted(ordered, ordered, right=True)
+    return first, last, hits.gather(1, order).double(), weights.gather(1, order).double()

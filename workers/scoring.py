@@ -6,7 +6,7 @@ Reference: Efron and Tibshirani, "An Introduction to the Bootstrap" (1993), perc
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from workers.metrics import NAMES, evaluate
+from workers.metrics import evaluate, names
 
 RESAMPLES = 400
 
@@ -52,7 +52,9 @@ class Interval:
         return asdict(self)
 
 
-def test_interval(task: str, metric: str, out: Tensor, target: Tensor, scale: Tensor, *, seed: int) -> Interval:
+def test_interval(
+    task: str, metric: str, out: Tensor, target: Tensor, scale: Tensor, *, seed: int, positive: int
+) -> Interval:
     """The score of a setting on the test part.
 
     Every resample draws rows and seeds with replacement, and averages the metric over its seeds, so the interval covers
@@ -65,21 +67,25 @@ def test_interval(task: str, metric: str, out: Tensor, target: Tensor, scale: Te
         target: (r,) class indices or standardized targets.
         scale: (s,) standard deviation of the regression target.
         seed: Of the bootstrap.
+        positive: Index of the positive class of two.
     """
-    column = NAMES[task].index(metric)
     seeds, rows = out.shape[0], out.shape[1]
     targets = target.expand(seeds, rows)
-    exact = evaluate(task, out, targets, torch.ones(seeds, rows), scale)[:, column]
+    column = names(task, (metric,)).index(metric)
+
+    def scores(weights: Tensor) -> Tensor:
+        """(s,) scores with row weights (r,)."""
+        mask = weights.expand(seeds, rows)
+        return evaluate(task, out, targets, mask, scale, wanted=(metric,), positive=positive)[:, column]
+
     rng = np.random.default_rng(seed)
-    draws = np.stack([_resample(task, column, out, targets, scale, rng) for _ in range(RESAMPLES)])
-    low, high = np.percentile(draws, [2.5, 97.5])
-    return Interval(float(exact.mean()), float(low), float(high), rows)
+    draws = np.array([_resample(scores, seeds, rows, rng) for _ in range(RESAMPLES)])
+    # A resample without one of the classes has no area under a curve.
+    low, high = np.nanpercentile(draws, [2.5, 97.5])
+    return Interval(float(scores(torch.ones(rows)).mean()), float(low), float(high), rows)
 
 
-def _resample(task: str, column: int, out: Tensor, targets: Tensor, scale: Tensor, rng: np.random.Generator) -> np.float64:
-    seeds, rows = targets.shape
+def _resample(scores: Callable[[Tensor], Tensor], seeds: int, rows: int, rng: np.random.Generator) -> float:
     counts = np.bincount(rng.integers(rows, size=rows), minlength=rows).astype(np.float32)
     chosen = torch.from_numpy(rng.integers(seeds, size=seeds))
-    mask = torch.from_numpy(counts).expand(seeds, rows)
-    scores = evaluate(task, out, targets, mask, scale)[:, column]
-    return np.float64(scores[chosen].mean().item())
+    return scores(torch.from_numpy(counts))[chosen].mean().item()

@@ -227,7 +227,9 @@ class Session:
         self._turn = self._turn or time.monotonic()
         reports = [Report(run.key, run.epoch - 1, run.value) for run in runs if run.ending != "out_of_memory"]
         standings = [
-            Standing(self._trials[run.key].number, run.epoch, run.value, run.best_value) for run in runs if not run.ending
+            Standing(self._trials[run.key].number, run.epoch, run.value, run.best_value, run.curve[self._protocol.metric])
+            for run in runs
+            if not run.ending
         ]
         pruned = self._judge.judge(standings) | self._overdue(runs)
         ended = [run for run in runs if run.ending or self._trials[run.key].number in pruned]
@@ -238,7 +240,7 @@ class Session:
             self._started.pop(run.key, None)
             self._environment.checkpoints.forget(trial.id)
             metric = run.curve[self._protocol.metric]
-            self._judge.remember(metric, complete=result.state == "complete", judged_here=True)
+            self._judge.remember(trial.number, metric, complete=result.state == "complete", judged_here=True)
             runner.remove(run)
         self.recorder.put(reports, results)
 

@@ -61,7 +61,7 @@ class Supply:
             trials, foreign = future.result()
             for other in foreign:
                 curve = other.curve.get(self._metric, [])
-                self._judge.remember(curve, complete=other.state == "complete", judged_here=False)
+                self._judge.remember(other.number, curve, complete=other.state == "complete", judged_here=False)
             self._own.update(trial.number for trial in trials)
             self.dry = len(trials) < self._wanted
         for trial, result in self._told:

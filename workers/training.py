@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from service.spec import LOWER_IS_BETTER, EarlyStopping, Recipe
-from workers.metrics import NAMES
+from workers.metrics import names
 from workers.stack.device import DeviceData
 from workers.stack.schedules import LaneSchedule
 from workers.stack.stack import Stack, StackKey
@@ -121,8 +121,7 @@ class Run:
     def _improves(self, metrics: dict[str, float]) -> bool:
         """Whether the epoch's weights replace the kept ones: the best monitored so far, or simply the last."""
         stopping = self.protocol.early_stopping
-        by_loss = stopping is not None and stopping.monitor == "loss"
-        monitored = metrics["loss"] if by_loss else self.value * self.protocol.sign
+        monitored = self._monitored_value(metrics)
         better = monitored < self._monitored - (stopping.min_delta if stopping else 0.0)
         if better:
             self._monitored, self._stale = monitored, 0
@@ -132,6 +131,12 @@ class Run:
         if keep:
             self.best_value, self.best_epoch = self.value, self.epoch - 1
         return keep
+
+    def _monitored_value(self, metrics: dict[str, float]) -> float:
+        """What early stopping looks at, to be minimized."""
+        stopping = self.protocol.early_stopping
+        name = self.protocol.metric if stopping is None or stopping.monitor == "metric" else stopping.monitor
+        return metrics[name] if name in LOWER_IS_BETTER else -metrics[name]
 
 
 _ALLOCATOR_SAYS = ("not enough memory", "can't allocate memory")
@@ -254,12 +259,12 @@ class StackRunner:
         sparsity = self.stack.sparsity().cpu().numpy() if "proximal_l1" in self.stack.techniques else None
         self.lane_epochs += self.lanes
         self.computed_lane_epochs += self.stack.lanes
-        names = NAMES[self.stack.data.task]
+        columns = names(self.stack.data.task, self.stack.data.wanted)
         keep = [False] * self.stack.lanes
         for run in self.runs:
             lanes = self.lanes_of(run)
             train_loss, *values = table[lanes].mean(axis=0, dtype=np.float64).tolist()
-            metrics = dict(zip(names, values, strict=True))
+            metrics = dict(zip(columns, values, strict=True))
             if sparsity is not None and run.recipe.number("proximal_l1"):
                 metrics["sparsity"] = float(sparsity[lanes].mean())
             improved = run.observe(train_loss, metrics)

@@ -27,7 +27,7 @@ from service.spec import StudySpec
 from service.store import Store
 from service.store.records import Lease, StudyRecord
 from workers.checkpoints import Checkpoints
-from workers.data import DataSource, load_table, make_split, prepare
+from workers.data import DataSource, RawTable, load_table, make_split, prepare
 from workers.finalize import FINALISTS, Finalizer, Prepared
 from workers.session import Environment, Session
 from workers.stack.device import DeviceData
@@ -195,7 +195,14 @@ class Worker:
             table = load_table(self._source(study, spec))
             split = make_split(table, spec.validation, spec.seed)
             folds = [prepare(table, split, index) for index in range(len(split.folds))]
-            on_device = DeviceData.of(folds, task=table.task, outputs=table.outputs, device=self._device)
+            on_device = DeviceData.of(
+                folds,
+                task=table.task,
+                outputs=table.outputs,
+                device=self._device,
+                wanted=wanted_metrics(spec),
+                positive=positive_class(spec, table),
+            )
             self._prepared = (key, Prepared(table, split, folds, on_device))
         return self._prepared[1]
 
@@ -210,6 +217,25 @@ class Worker:
             return DataSource(path=path, format=record.format, target=data.target, **common)
         path = resolve_path(str(data.path), self._settings.data_roots)
         return DataSource(path=path, format=file_format(str(path), "data.path"), target=data.target, **common)
+
+
+def wanted_metrics(spec: StudySpec) -> tuple[str, ...]:
+    """The metrics that a study looks at: its objective, and what early stopping monitors."""
+    assert spec.metric is not None, "a stored spec is resolved"
+    return (spec.metric, *([spec.early_stopping.monitor] if spec.early_stopping else []))
+
+
+def positive_class(spec: StudySpec, table: RawTable) -> int:
+    """The index of the class that `data.positive` names, else of the second of the sorted classes.
+
+    Raises:
+        TrialError: No class has this name.
+    """
+    if spec.data.positive is None:
+        return 1
+    if spec.data.positive not in table.labels:
+        raise TrialError(f"data.positive: there is no class {spec.data.positive!r}, only {', '.join(table.labels)}")
+    return table.labels.index(spec.data.positive)
 
 
 class _Renewal:

@@ -141,13 +141,17 @@ def _walk(parts: Sequence[int | str], root: type[BaseModel] | None) -> tuple[typ
     """
     model = root
     names: list[str] = []
+    entered = False
     for index, part in enumerate(parts):
         last = index == len(parts) - 1
-        if model is not None and isinstance(part, str) and part not in model.model_fields and not last and _is(model, part):
+        is_tag = entered and model is not None and isinstance(part, str) and _is(model, part)
+        entered = False
+        if is_tag:
             continue
         names.append(str(part))
         if model is not None and isinstance(part, str) and part in model.model_fields and not last:
-            model = _model_of(model.model_fields[part].annotation, parts[index + 1]) or model
+            inner = _model_of(model.model_fields[part].annotation, parts[index + 1])
+            model, entered = inner or model, inner is not None
     return model, names
 
 

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from service.api.inspection import Inspections
 from service.api.issues import validation_issues
-from service.datasets import BUILTIN, Column, TableInfo, infer_task, resolve_path
+from service.datasets import BUILTIN, BuiltinFacts, Column, TableInfo, infer_task, resolve_path
 from service.datasets.uploads import file_format
 from service.errors import InvalidInput, Issue, NotFound
 from service.settings import Settings
@@ -48,6 +48,7 @@ def check(spec: StudySpec, store: Store, settings: Settings, inspections: Inspec
     _columns(spec, table, target.name)
     _rows(spec, table.rows - target.missing)
     task = _task(spec, target, table.rows - target.missing)
+    _positive(spec, task, target, table)
     try:
         resolved = spec.resolved(task)
     except ValidationError as error:
@@ -175,6 +176,20 @@ def _task(spec: StudySpec, target: Column, rows: int) -> Task:
         message = f"cannot be classification: the target {target.name!r} has {target.distinct} values in {rows} rows"
         raise InvalidInput.one("task", message, value=spec.task, allowed="regression, or another target")
     return task
+
+
+def _positive(spec: StudySpec, task: Task, target: Column, table: TableInfo) -> None:
+    """A positive class needs two classes; whether an uploaded file has this one is seen when its rows are read."""
+    value = spec.data.positive
+    if value is None:
+        return
+    if task != "classification" or target.distinct != 2:
+        found = f"{target.distinct} classes" if task == "classification" else "a regression"
+        raise InvalidInput.one(
+            "data.positive", f"needs a target of two classes, not {found}", value=value, allowed="nothing"
+        )
+    if isinstance(table, BuiltinFacts) and value not in table.classes:
+        raise InvalidInput.one("data.positive", f"there is no class {value!r}", value=value, allowed=list(table.classes))
 
 
 def _no_column(field: str, name: str, names: Sequence[str]) -> InvalidInput:

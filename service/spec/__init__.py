@@ -1,29 +1,39 @@
 """What a study is told: typed, frozen, validated at the border. Imports neither the store nor torch."""
 
 from service.spec.domain import OFF, Choices, Domain, Fixed, PerLayer, Range, Scalar
-from service.spec.model import ModelSpec
-from service.spec.parts import (
+from service.spec.metrics import (
+    CLASSIFICATION_METRICS,
     LOWER_IS_BETTER,
-    BudgetSpec,
-    DataSpec,
-    EarlyStopping,
-    MedianPruner,
+    RANKING_METRICS,
+    REGRESSION_METRICS,
     Metric,
-    NoPruner,
-    RandomSampler,
-    SuccessiveHalvingPruner,
     Task,
-    TpeSampler,
-    ValidationSpec,
+    metrics_for,
+)
+from service.spec.model import ModelSpec
+from service.spec.parts import BudgetSpec, DataSpec, EarlyStopping, ValidationSpec
+from service.spec.pruners import (
+    HyperbandPruner,
+    MedianPruner,
+    NoPruner,
+    PatientPruner,
+    PercentilePruner,
+    Pruner,
+    SuccessiveHalvingPruner,
+    ThresholdPruner,
 )
 from service.spec.recipe import Recipe, Value
+from service.spec.samplers import RandomSampler, TpeSampler
 from service.spec.setting import Setting, When
 from service.spec.space import Space
-from service.spec.study import SETTINGS, StudySpec, metrics_for
+from service.spec.study import SETTINGS, StudySpec
 
 __all__ = [
+    "CLASSIFICATION_METRICS",
     "LOWER_IS_BETTER",
     "OFF",
+    "RANKING_METRICS",
+    "REGRESSION_METRICS",
     "SETTINGS",
     "BudgetSpec",
     "Choices",
@@ -31,11 +41,15 @@ __all__ = [
     "Domain",
     "EarlyStopping",
     "Fixed",
+    "HyperbandPruner",
     "MedianPruner",
     "Metric",
     "ModelSpec",
     "NoPruner",
+    "PatientPruner",
     "PerLayer",
+    "PercentilePruner",
+    "Pruner",
     "RandomSampler",
     "Range",
     "Recipe",
@@ -45,6 +59,7 @@ __all__ = [
     "StudySpec",
     "SuccessiveHalvingPruner",
     "Task",
+    "ThresholdPruner",
     "TpeSampler",
     "ValidationSpec",
     "Value",

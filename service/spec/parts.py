@@ -1,4 +1,4 @@
-"""The other parts of a study: data, validation, budget, early stopping, sampler and pruner."""
+"""The other parts of a study: data, validation, budget, early stopping."""
 
 from __future__ import annotations
 
@@ -8,12 +8,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from service.spec.domain import Frozen
-
-CLASSIFICATION_METRICS = ("accuracy", "balanced_accuracy", "f1_macro", "log_loss")
-REGRESSION_METRICS = ("rmse", "mae", "r2")
-LOWER_IS_BETTER = frozenset({"log_loss", "rmse", "mae"})
-Task = Literal["classification", "regression"]
-Metric = Literal["accuracy", "balanced_accuracy", "f1_macro", "log_loss", "rmse", "mae", "r2"]
+from service.spec.metrics import Monitor
 
 
 class DataSpec(Frozen):
@@ -24,6 +19,11 @@ class DataSpec(Frozen):
     )
     path: str | None = Field(None, description="A CSV, Parquet or NPZ file under a directory the operator allows.")
     target: str | None = Field(None, description="Column to predict; built-in sets know theirs, NPZ files have `y`.")
+    positive: str | None = Field(
+        None,
+        description="Of two classes, the one that precision, recall, specificity, f1, roc_auc and pr_auc are about; if "
+        "silent the second in sorted order.",
+    )
     categorical: tuple[str, ...] = Field((), description="Columns to treat as categories although they hold numbers.")
     drop: tuple[str, ...] = Field((), description="Columns to leave out, such as row ids.")
 
@@ -70,54 +70,15 @@ class EarlyStopping(Frozen):
     """Convergence: a trial ends when its monitored value has not improved for ``patience`` epochs; it stays eligible."""
 
     patience: int = Field(20, ge=1, le=100_000, description="Epochs without improvement before a trial is converged.")
-    min_delta: float = Field(0.0, ge=0.0, description="Smallest change that counts as an improvement.")
+    min_delta: float = Field(0.0, ge=0.0, description="An improvement is more than this, in the monitored value's own unit.")
     restore_best: bool = Field(True, description="Keep the weights of the best epoch instead of the last.")
-    monitor: Literal["metric", "loss"] = Field("metric", description="The objective, or the validation loss.")
-
-
-class TpeSampler(Frozen):
-    """Tree-structured Parzen estimator (Bergstra et al. 2011), fitted once per batch of trials."""
-
-    name: Literal["tpe"] = "tpe"
-    startup_trials: int = Field(16, ge=0, description="Random trials before the model is used.")
-
-
-class RandomSampler(Frozen):
-    """Independent uniform draws."""
-
-    name: Literal["random"] = "random"
-
-
-class MedianPruner(Frozen):
-    """Stop a trial whose best value so far is worse than the median of completed trials at the same epoch."""
-
-    name: Literal["median"] = "median"
-    startup_trials: int = Field(8, ge=0, description="Completed trials before anything is pruned.")
-    warmup_epochs: int = Field(10, ge=0, description="Epochs in which a trial is never pruned.")
-
-
-class SuccessiveHalvingPruner(Frozen):
-    """Asynchronous successive halving (Li et al. 2020): the best 1/reduction_factor of each rung go on."""
-
-    name: Literal["successive_halving"] = "successive_halving"
-    min_epochs: int = Field(10, ge=1, description="Epochs of the first rung.")
-    reduction_factor: int = Field(3, ge=2, le=100, description="Ratio between rungs.")
-
-
-class NoPruner(Frozen):
-    """Every trial runs until it has converged or its epochs are spent."""
-
-    name: Literal["none"] = "none"
-
-
-def _by_name(raw: Any) -> Any:
-    return {"name": raw} if isinstance(raw, str) else raw
+    monitor: Monitor = Field(
+        "metric", description="`metric` is the objective, `loss` the validation loss; or any metric of the task."
+    )
 
 
 def _off_is_none(raw: Any) -> Any:
     return None if raw in ("off", False) else raw
 
 
-Sampler = Annotated[TpeSampler | RandomSampler, Field(discriminator="name"), BeforeValidator(_by_name)]
-Pruner = Annotated[MedianPruner | SuccessiveHalvingPruner | NoPruner, Field(discriminator="name"), BeforeValidator(_by_name)]
 OptionalEarlyStopping = Annotated[EarlyStopping | None, BeforeValidator(_off_is_none)]

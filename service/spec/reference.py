@@ -9,7 +9,7 @@ import sys
 import types
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -17,33 +17,29 @@ from pydantic_core import PydanticUndefined
 
 from service.spec.domain import Choices, Domain, Fixed, PerLayer, Range
 from service.spec.model import MODEL_SETTINGS
-from service.spec.parts import (
-    BudgetSpec,
-    DataSpec,
-    EarlyStopping,
-    MedianPruner,
-    NoPruner,
-    RandomSampler,
-    SuccessiveHalvingPruner,
-    TpeSampler,
-    ValidationSpec,
-)
+from service.spec.parts import BudgetSpec, DataSpec, EarlyStopping, ValidationSpec
+from service.spec.pruners import Pruner
+from service.spec.samplers import Sampler
 from service.spec.setting import Setting
 from service.spec.space import SPACE_SETTINGS
 from service.spec.study import StudySpec
 
 BEGIN, END = "<!-- spec reference: generated -->", "<!-- end of spec reference -->"
 
+
+def _named(title: str, union: Any) -> dict[str, type[BaseModel]]:
+    """The members of a tagged union, by their names."""
+    members = get_args(get_args(union)[0])
+    return {f"{title}: {member.model_fields['name'].default}": member for member in members}
+
+
 _PARTS: dict[str, type[BaseModel]] = {
     "data": DataSpec,
     "validation": ValidationSpec,
     "early_stopping": EarlyStopping,
     "budget": BudgetSpec,
-    "sampler: tpe": TpeSampler,
-    "sampler: random": RandomSampler,
-    "pruner: median": MedianPruner,
-    "pruner: successive_halving": SuccessiveHalvingPruner,
-    "pruner: none": NoPruner,
+    **_named("sampler", Sampler),
+    **_named("pruner", Pruner),
 }
 
 
@@ -119,6 +115,8 @@ def _about(name: str, field: FieldInfo) -> str:
 def _type(annotation: Any) -> str:
     """A type in words."""
     origin = get_origin(annotation)
+    if origin is Annotated:
+        return _type(get_args(annotation)[0])
     if origin is Literal:
         return ", ".join(f"`{value}`" for value in get_args(annotation))
     if origin in (Union, types.UnionType):

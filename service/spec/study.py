@@ -9,23 +9,11 @@ from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from service.spec.domain import Domain, Frozen, PerLayer
+from service.spec.metrics import LOWER_IS_BETTER, Metric, Task, metrics_for
 from service.spec.model import MODEL_SETTINGS, ModelSpec
-from service.spec.parts import (
-    CLASSIFICATION_METRICS,
-    LOWER_IS_BETTER,
-    REGRESSION_METRICS,
-    BudgetSpec,
-    DataSpec,
-    EarlyStopping,
-    MedianPruner,
-    Metric,
-    OptionalEarlyStopping,
-    Pruner,
-    Sampler,
-    Task,
-    TpeSampler,
-    ValidationSpec,
-)
+from service.spec.parts import BudgetSpec, DataSpec, EarlyStopping, OptionalEarlyStopping, ValidationSpec
+from service.spec.pruners import HyperbandPruner, MedianPruner, PatientPruner, Pruner
+from service.spec.samplers import Sampler, TpeSampler
 from service.spec.setting import Setting
 from service.spec.space import SPACE_SETTINGS, Space
 
@@ -40,7 +28,11 @@ class StudySpec(Frozen):
     priority: int = Field(0, ge=-100, le=100, description="Studies of higher priority are served first.")
     data: DataSpec
     task: Task | None = Field(None, description="Inferred from the target column if silent.")
-    metric: Metric | None = Field(None, description="Objective; accuracy or rmse if silent.")
+    metric: Metric | None = Field(
+        None,
+        description="Objective; accuracy or rmse if silent. With more than two classes precision, recall, specificity, f1, "
+        "roc_auc and pr_auc are means over the classes, one against the rest.",
+    )
     model: ModelSpec = Field(default_factory=lambda: ModelSpec.model_validate({}))
     space: Space = Field(default_factory=lambda: Space.model_validate({}))
     validation: ValidationSpec = ValidationSpec()
@@ -64,12 +56,24 @@ class StudySpec(Frozen):
         return self
 
     @model_validator(mode="after")
-    def _metric_fits_task(self) -> StudySpec:
-        if self.metric is None or self.task is None:
+    def _metrics_fit_task(self) -> StudySpec:
+        if self.task is None:
             return self
         allowed = metrics_for(self.task)
-        if self.metric not in allowed:
+        if self.metric is not None and self.metric not in allowed:
             _refuse("metric", f"does not fit a {self.task} task", self.metric, ", ".join(allowed))
+        monitor = self.early_stopping.monitor if self.early_stopping else "metric"
+        if monitor not in ("metric", "loss", *allowed):
+            wanted = ", ".join(("metric", "loss", *allowed))
+            _refuse("early_stopping.monitor", f"does not fit a {self.task} task", monitor, wanted)
+        return self
+
+    @model_validator(mode="after")
+    def _rungs_are_within_the_budget(self) -> StudySpec:
+        inner = self.pruner.pruner if isinstance(self.pruner, PatientPruner) else self.pruner
+        if isinstance(inner, HyperbandPruner) and inner.min_epochs > self.budget.epochs:
+            field = "pruner.min_epochs" if inner is self.pruner else "pruner.pruner.min_epochs"
+            _refuse(field, "is beyond the last epoch", inner.min_epochs, f"at most budget.epochs, {self.budget.epochs}")
         return self
 
     @cached_property
@@ -99,11 +103,6 @@ class StudySpec(Frozen):
     def direction(self) -> Literal["minimize", "maximize"]:
         """Optuna's direction of the objective."""
         return "minimize" if self.metric in LOWER_IS_BETTER else "maximize"
-
-
-def metrics_for(task: Task) -> tuple[str, ...]:
-    """The metrics that fit a task, the default one first."""
-    return CLASSIFICATION_METRICS if task == "classification" else REGRESSION_METRICS
 
 
 def _refuse(key: str, message: str, value: Any, allowed: str) -> None:

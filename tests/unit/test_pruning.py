@@ -7,31 +7,35 @@ from typing import Any
 import numpy as np
 import optuna
 import pytest
+from optuna.exceptions import ExperimentalWarning
 from optuna.pruners import BasePruner
 
-from service.pruning import Standing, make_judge
+from service.pruning import HyperbandJudge, Standing, make_judge
 from service.spec import StudySpec
 
 
-def spec(pruner: Any, metric: str) -> StudySpec:
-    raw = {"data": {"dataset": "diabetes"}, "pruner": pruner, "metric": metric}
+def spec(pruner: Any, metric: str, **parts: Any) -> StudySpec:
+    raw = {"data": {"dataset": "diabetes"}, "pruner": pruner, "metric": metric, **parts}
     return StudySpec.model_validate(raw).resolved("regression")
 
 
-def by_optuna(pruner: BasePruner, finished: list[list[float]], running: np.ndarray, epoch: int, sign: float) -> set[int]:
+def by_optuna(
+    pruner: BasePruner, finished: list[list[float]], running: np.ndarray, epoch: int, sign: float, name: str | None = None
+) -> set[int]:
     """Which of ``running`` (trials, epochs) Optuna prunes at ``epoch``, each judged after all others had reported.
 
     Optuna's judgement is asked for every trial in a study of its own, in which that trial reports last.
     """
     pruned = set()
     for last in range(len(running)):
-        study = optuna.create_study(direction="minimize" if sign > 0 else "maximize", pruner=pruner)
+        study = optuna.create_study(study_name=name, direction="minimize" if sign > 0 else "maximize", pruner=pruner)
         for curve in finished:
             values = dict(enumerate(curve, start=1))
             study.add_trial(optuna.trial.create_trial(value=curve[-1], intermediate_values=values))
         order = [number for number in range(len(running)) if number != last] + [last]
+        trials = [study.ask() for _ in running]
         for number in order:
-            trial = study.ask()
+            trial = trials[number]
             verdict = False
             for step in range(1, epoch + 1):
                 trial.report(float(running[number][step - 1]), step)
@@ -43,7 +47,9 @@ def by_optuna(pruner: BasePruner, finished: list[list[float]], running: np.ndarr
 
 def standings(running: np.ndarray, epoch: int, sign: float) -> list[Standing]:
     return [
-        Standing(number, epoch, float(curve[epoch - 1]), float(sign * np.nanmin(sign * curve[:epoch])))
+        Standing(
+            number, epoch, float(curve[epoch - 1]), float(sign * np.nanmin(sign * curve[:epoch])), curve[:epoch].tolist()
+        )
         for number, curve in enumerate(running)
     ]
 
@@ -56,8 +62,8 @@ def test_median_is_optunas(metric: str, sign: float, seed: int) -> None:
     running = rng.normal(size=(12, 6))
     running[3, 2] = np.nan
     judge = make_judge(spec({"name": "median", "startup_trials": 5, "warmup_epochs": 2}, metric))
-    for curve in finished:
-        judge.remember(curve, complete=True, judged_here=False)
+    for number, curve in enumerate(finished):
+        judge.remember(100 + number, curve, complete=True, judged_here=False)
     theirs = optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=3)
     for epoch in (1, 3, 6):
         assert judge.judge(standings(running, epoch, sign)) == by_optuna(theirs, finished, running, epoch, sign)
@@ -66,10 +72,10 @@ def test_median_is_optunas(metric: str, sign: float, seed: int) -> None:
 def test_median_waits_for_enough_completed_trials() -> None:
     judge = make_judge(spec({"name": "median", "startup_trials": 2, "warmup_epochs": 0}, "rmse"))
     bad = [Standing(0, 1, 9.0, 9.0)]
-    judge.remember([1.0], complete=True, judged_here=True)
-    judge.remember([1.0], complete=False, judged_here=True)
+    judge.remember(7, [1.0], complete=True, judged_here=True)
+    judge.remember(7, [1.0], complete=False, judged_here=True)
     assert judge.judge(bad) == set()
-    judge.remember([1.0], complete=True, judged_here=True)
+    judge.remember(7, [1.0], complete=True, judged_here=True)
     assert judge.judge(bad) == {0}
 
 
@@ -97,13 +103,107 @@ def test_halving_in_lock_step_keeps_a_third_at_every_rung() -> None:
 
 def test_trials_of_other_workers_compete() -> None:
     judge = make_judge(spec({"name": "successive_halving", "min_epochs": 1, "reduction_factor": 2}, "rmse"))
-    for value in (1.0, 2.0, 3.0):
-        judge.remember([value], complete=False, judged_here=False)
+    for number, value in enumerate((1.0, 2.0, 3.0)):
+        judge.remember(number, [value], complete=False, judged_here=False)
     assert judge.judge([Standing(9, 1, 2.5, 2.5)]) == {9}
     assert judge.judge([Standing(8, 1, 1.5, 1.5)]) == set()
 
 
+@pytest.mark.parametrize(("metric", "sign"), [("rmse", 1.0), ("r2", -1.0)])
+@pytest.mark.parametrize("percentile", [0.0, 10.0, 25.0, 80.0])
+def test_percentile_is_optunas(metric: str, sign: float, percentile: float) -> None:
+    rng = np.random.default_rng(int(percentile))
+    finished = [list(rng.normal(size=int(rng.integers(2, 8)))) for _ in range(11)]
+    finished[2][1] = np.nan
+    running = rng.normal(size=(12, 6))
+    running[3, 2] = np.nan
+    judge = make_judge(
+        spec({"name": "percentile", "percentile": percentile, "startup_trials": 5, "warmup_epochs": 1}, metric)
+    )
+    for number, curve in enumerate(finished):
+        judge.remember(100 + number, curve, complete=True, judged_here=False)
+    theirs = optuna.pruners.PercentilePruner(percentile, n_startup_trials=5, n_warmup_steps=2)
+    for epoch in (1, 2, 4, 6):
+        assert judge.judge(standings(running, epoch, sign)) == by_optuna(theirs, finished, running, epoch, sign)
+
+
+@pytest.mark.parametrize(("metric", "sign", "seed"), [("rmse", 1.0, 0), ("r2", -1.0, 7)])
+def test_the_first_rung_of_every_bracket_is_optunas(metric: str, sign: float, seed: int) -> None:
+    running = np.random.default_rng(seed).normal(size=(30, 9))
+    asked = spec({"name": "hyperband", "min_epochs": 1, "reduction_factor": 3}, metric, seed=seed, budget={"epochs": 9})
+    theirs = optuna.pruners.HyperbandPruner(min_resource=1, max_resource=9, reduction_factor=3)
+    brackets = set()
+    for bracket, epoch in enumerate((1, 3, 9)):
+        judge = make_judge(asked)
+        assert isinstance(judge, HyperbandJudge)
+        members = {number for number in range(len(running)) if judge.bracket(number) == bracket}
+        brackets.add(len(members))
+        expected = by_optuna(theirs, [], running, epoch, sign, name=f"{seed}")
+        assert judge.judge(standings(running, epoch, sign)) & members == expected & members
+        assert 0 < len(expected & members) < len(members)
+    assert len(brackets) == 3
+
+
+def test_brackets_are_optunas() -> None:
+    study = optuna.create_study(study_name="5")
+    for epochs, least, factor in ((100, 5, 3), (81, 1, 3), (64, 1, 2), (7, 7, 4)):
+        judge = make_judge(
+            spec(
+                {"name": "hyperband", "min_epochs": least, "reduction_factor": factor},
+                "rmse",
+                seed=5,
+                budget={"epochs": epochs},
+            )
+        )
+        theirs = optuna.pruners.HyperbandPruner(least, epochs, factor)
+        theirs._try_initialization(study)
+        trials = [optuna.trial.create_trial(value=0.0) for _ in range(200)]
+        for number, trial in enumerate(trials):
+            trial.number = number
+        assert isinstance(judge, HyperbandJudge)
+        assert [judge.bracket(number) for number in range(200)] == [theirs._get_bracket_id(study, each) for each in trials]
+
+
+@pytest.mark.parametrize(("lower", "upper"), [(-0.5, 0.5), (None, 0.0), (0.0, None)])
+def test_threshold_is_optunas(lower: float | None, upper: float | None) -> None:
+    running = np.random.default_rng(1).normal(size=(15, 4))
+    running[4, 3] = np.nan
+    judge = make_judge(spec({"name": "threshold", "lower": lower, "upper": upper, "warmup_epochs": 1}, "r2"))
+    theirs = optuna.pruners.ThresholdPruner(lower, upper, n_warmup_steps=2)
+    for epoch in (1, 2, 4):
+        assert judge.judge(standings(running, epoch, -1.0)) == by_optuna(theirs, [], running, epoch, -1.0)
+
+
+@pytest.mark.filterwarnings("ignore:All-NaN")  # by Optuna
+@pytest.mark.parametrize("wrapped", [None, "median"])
+@pytest.mark.parametrize(("metric", "sign"), [("rmse", 1.0), ("r2", -1.0)])
+@pytest.mark.parametrize("patience", [0, 2])
+def test_patient_is_optunas(metric: str, sign: float, patience: int, wrapped: str | None) -> None:
+    rng = np.random.default_rng(patience)
+    finished = [list(rng.normal(size=8) - 1.5 * sign) for _ in range(6)]
+    running = rng.normal(size=(14, 8))
+    running[0, 0], running[1, 7], running[2, 4:] = np.nan, np.nan, np.nan
+    inner = {"name": wrapped, "startup_trials": 1, "warmup_epochs": 0} if wrapped else None
+    judge = make_judge(spec({"name": "patient", "pruner": inner, "patience": patience, "min_delta": 0.1}, metric))
+    for number, curve in enumerate(finished):
+        judge.remember(100 + number, curve, complete=True, judged_here=False)
+    median = optuna.pruners.MedianPruner(n_startup_trials=1, n_warmup_steps=0)
+    with pytest.warns(ExperimentalWarning):
+        theirs = optuna.pruners.PatientPruner(median if wrapped else None, patience, 0.1)
+    some = 0
+    for epoch in (1, 4, 7):
+        expected = by_optuna(theirs, finished, running, epoch, sign)
+        assert judge.judge(standings(running, epoch, sign)) == expected
+        some += len(expected)
+    assert some
+
+
+def test_a_patient_trial_without_a_number_is_left_to_the_others() -> None:
+    judge = make_judge(spec({"name": "patient", "patience": 1}, "rmse"))
+    assert judge.judge([Standing(0, 4, float("nan"), 1.0, [1.0, 1.0, float("nan"), float("nan")])]) == set()
+
+
 def test_none_prunes_nothing() -> None:
     judge = make_judge(spec("none", "rmse"))
-    judge.remember([0.0], complete=True, judged_here=True)
+    judge.remember(7, [0.0], complete=True, judged_here=True)
     assert judge.judge([Standing(0, 1, 1e9, 1e9)]) == set()

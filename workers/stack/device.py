@@ -21,7 +21,8 @@ from workers.data import Fold
 class DeviceData:
     """Shapes: ``x (R, ...)``, ``y (R,)``; per fold f ``train (f, n)``, ``valid (f, m)``, ``mask (f, m)``, ``scale (f,)``.
 
-    ``scale`` turns a standardized regression error back into the target's unit (1 for classification).
+    ``scale`` turns a standardized regression error back into the target's unit (1 for classification). ``wanted`` are the
+    metrics that the study looks at, ``positive`` the class they take for the positive one of two (see `workers.metrics`).
     """
 
     x: Tensor
@@ -32,6 +33,8 @@ class DeviceData:
     scale: Tensor
     task: str
     outputs: int
+    wanted: tuple[str, ...] = ()
+    positive: int = 1
 
     @property
     def device(self) -> torch.device:
@@ -54,7 +57,16 @@ class DeviceData:
         return int(self.train.shape[0])
 
     @classmethod
-    def of(cls, folds: Sequence[Fold], *, task: str, outputs: int, device: torch.device) -> DeviceData:
+    def of(
+        cls,
+        folds: Sequence[Fold],
+        *,
+        task: str,
+        outputs: int,
+        device: torch.device,
+        wanted: tuple[str, ...] = (),
+        positive: int = 1,
+    ) -> DeviceData:
         """Copy prepared folds to ``device``."""
         xs, ys, train, valid = [], [], [], []
         start = 0
@@ -77,6 +89,8 @@ class DeviceData:
             scale=torch.tensor(scale, dtype=torch.float32, device=device),
             task=task,
             outputs=outputs,
+            wanted=wanted,
+            positive=positive,
         )
 
 

@@ -155,10 +155,12 @@ class Stack:
 
     @torch.no_grad()
     def evaluate(self) -> Tensor:
-        """Metrics (k, len(metrics.NAMES[task])) of the present weights on each lane's validation rows."""
+        """Metrics (k, len(metrics.names(…))) of the present weights on each lane's validation rows."""
         rows, mask = self.data.valid[self.folds], self.data.mask[self.folds]
         out = self.predict(self.state.weights, self.state.stats, rows)
-        return evaluate(self.data.task, out, self.data.y[rows], mask, self.data.scale[self.folds])
+        scale = self.data.scale[self.folds]
+        wanted, positive = self.data.wanted, self.data.positive
+        return evaluate(self.data.task, out, self.data.y[rows], mask, scale, wanted=wanted, positive=positive)
 
     def sparsity(self) -> Tensor:
         """(k,) share of the weights that are exactly zero."""

@@ -1,4 +1,4 @@
-"""Parts of the stack against references: torch's schedulers, scikit-learn's metrics, statistics of the hash."""
+"""Parts of the stack against references: torch's schedulers, statistics of the hash."""
 
 from __future__ import annotations
 
@@ -10,13 +10,11 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
-from sklearn import metrics as reference
 
 from service.spec import Recipe
 from service.spec.groups.lr_schedule import SCHEDULES as NAMES_OF_SCHEDULES
 from workers.calibration import choose
 from workers.hashing import combine, draw, mix, permutations, uniform
-from workers.metrics import NAMES, evaluate
 from workers.stack.schedules import LaneSchedule
 
 
@@ -131,52 +129,6 @@ def test_warmup_climbs_in_every_update_and_delays_the_schedule() -> None:
     ours = LaneSchedule(recipe, 6)
     rates = np.concatenate([ours.rates(epoch, 2) for epoch in range(4)])
     np.testing.assert_allclose(rates, [0.25, 0.5, 0.75, 1.0, 1.0, 1.0, 0.5, 0.5])
-
-
-def test_classification_metrics_are_scikit_learns() -> None:
-    rng = np.random.default_rng(0)
-    k, m, c = 4, 50, 4
-    out = rng.normal(size=(k, m, c)).astype(np.float32)
-    target = rng.integers(0, 3, size=(k, m))
-    mask = (rng.random((k, m)) < 0.8).astype(np.float32)
-    ours = evaluate("classification", torch.from_numpy(out), torch.from_numpy(target), torch.from_numpy(mask), torch.ones(k))
-    for lane in range(k):
-        rows = mask[lane] > 0
-        truth, guess = target[lane][rows], out[lane][rows].argmax(1)
-        probability = torch.softmax(torch.from_numpy(out[lane][rows]), 1).numpy().astype(np.float64)
-        theirs = {
-            "loss": reference.log_loss(truth, probability / probability.sum(1, keepdims=True), labels=range(c)),
-            "accuracy": reference.accuracy_score(truth, guess),
-            "balanced_accuracy": _balanced(truth, guess),
-            "f1_macro": reference.f1_score(truth, guess, average="macro"),
-        }
-        theirs["log_loss"] = theirs["loss"]
-        for column, name in enumerate(NAMES["classification"]):
-            assert ours[lane, column].item() == pytest.approx(theirs[name], rel=1e-5), name
-
-
-def _balanced(truth: np.ndarray, guess: np.ndarray) -> float:
-    """scikit-learn warns of predicted classes that do not occur, and leaves them out as we do."""
-    return float(np.mean([(guess[truth == label] == label).mean() for label in np.unique(truth)]))
-
-
-def test_regression_metrics_are_scikit_learns_in_the_targets_unit() -> None:
-    rng = np.random.default_rng(0)
-    out, target = rng.normal(size=(2, 3, 40, 1)).astype(np.float32)
-    counts = rng.integers(0, 3, size=(3, 40)).astype(np.float32)
-    scale = torch.tensor([1.0, 2.0, 5.0])
-    ours = evaluate("regression", torch.from_numpy(out), torch.from_numpy(target[..., 0]), torch.from_numpy(counts), scale)
-    for lane in range(3):
-        truth, guess, weight = target[lane, :, 0], out[lane, :, 0], counts[lane]
-        mse = reference.mean_squared_error(truth, guess, sample_weight=weight)
-        theirs = {
-            "loss": mse,
-            "rmse": mse**0.5 * scale[lane].item(),
-            "mae": reference.mean_absolute_error(truth, guess, sample_weight=weight) * scale[lane].item(),
-            "r2": reference.r2_score(truth, guess, sample_weight=weight),
-        }
-        for column, name in enumerate(NAMES["regression"]):
-            assert ours[lane, column].item() == pytest.approx(theirs[name], rel=1e-4), name
 
 
 def test_the_hash_is_uniform_and_its_inputs_are_independent() -> None:

@@ -1,0 +1,52 @@
+"""The metrics a study may be judged by: their names, which task each belongs to, and which way is better.
+
+With two classes `precision`, `recall`, `specificity`, `f1`, `roc_auc` and `pr_auc` are those of the *positive* class: the
+second of the sorted classes, or the one that `data.positive` names. With more classes each is the unweighted mean over
+the classes, one against the rest.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+Task = Literal["classification", "regression"]
+Metric = Literal[
+    "accuracy",
+    "balanced_accuracy",
+    "precision",
+    "recall",
+    "specificity",
+    "f1",
+    "f1_macro",
+    "f1_micro",
+    "roc_auc",
+    "pr_auc",
+    "log_loss",
+    "rmse",
+    "mae",
+    "r2",
+]
+Monitor = Literal["metric", "loss", Metric]
+"""What early stopping may look at: the objective, the validation loss, or any metric."""
+CLASSIFICATION_METRICS = (
+    "accuracy",
+    "balanced_accuracy",
+    "precision",
+    "recall",
+    "specificity",
+    "f1",
+    "f1_macro",
+    "f1_micro",
+    "roc_auc",
+    "pr_auc",
+    "log_loss",
+)
+REGRESSION_METRICS = ("rmse", "mae", "r2")
+RANKING_METRICS = ("roc_auc", "pr_auc")
+"""Areas under curves: they take a sort of all predictions, so they are computed where they are asked for."""
+LOWER_IS_BETTER = frozenset({"loss", "log_loss", "rmse", "mae"})
+
+
+def metrics_for(task: Task) -> tuple[str, ...]:
+    """The metrics that fit a task, the default one first."""
+    return CLASSIFICATION_METRICS if task == "classification" else REGRESSION_METRICS

@@ -1,0 +1,73 @@
+"""Metrics, samplers, pruners and early stopping in a spec: what may be said, and what is told otherwise."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from service.api.issues import validation_issues
+from service.spec import CLASSIFICATION_METRICS, LOWER_IS_BETTER, REGRESSION_METRICS, StudySpec
+
+BAD: list[tuple[dict[str, Any], str, object]] = [
+    ({"metric": "auc"}, "metric", "auc"),
+    ({"task": "regression", "metric": "roc_auc"}, "metric", "roc_auc"),
+    ({"task": "classification", "metric": "r2"}, "metric", "r2"),
+    ({"early_stopping": {"monitor": "auc"}}, "early_stopping.monitor", "auc"),
+    ({"task": "regression", "early_stopping": {"monitor": "f1"}}, "early_stopping.monitor", "f1"),
+    ({"early_stopping": {"min_delta": -1}}, "early_stopping.min_delta", -1),
+    ({"pruner": {"name": "percentile", "percentile": 101}}, "pruner.percentile", 101),
+    ({"pruner": {"name": "percentile", "startup_trials": -1}}, "pruner.startup_trials", -1),
+    ({"pruner": {"name": "hyperband", "reduction_factor": 1}}, "pruner.reduction_factor", 1),
+    ({"pruner": {"name": "hyperband", "min_epochs": 9}, "budget": {"epochs": 8}}, "pruner.min_epochs", 9),
+    (
+        {"pruner": {"name": "patient", "pruner": {"name": "hyperband", "min_epochs": 9}}, "budget": {"epochs": 8}},
+        "pruner.pruner.min_epochs",
+        9,
+    ),
+    ({"pruner": "threshold"}, "pruner", {"name": "threshold"}),
+    ({"pruner": {"name": "threshold", "lower": 2, "upper": 1}}, "pruner.lower", 2.0),
+    ({"pruner": {"name": "threshold", "lower": "a"}}, "pruner.lower", "a"),
+    ({"pruner": {"name": "patient", "patience": -1}}, "pruner.patience", -1),
+    ({"pruner": {"name": "patient", "pruner": "patient"}}, "pruner.pruner", "patient"),
+    ({"pruner": {"name": "patient", "pruner": {"name": "median", "warmup": 1}}}, "pruner.pruner.warmup", 1),
+]
+
+
+def spec(**parts: Any) -> StudySpec:
+    return StudySpec.model_validate({"data": {"dataset": "diabetes"}} | parts)
+
+
+@pytest.mark.parametrize(("parts", "field", "value"), BAD, ids=range(len(BAD)))
+def test_what_is_wrong_is_named(parts: dict[str, Any], field: str, value: object) -> None:
+    with pytest.raises(ValidationError) as caught:
+        spec(**parts)
+    (issue,) = validation_issues(caught.value)
+    assert (issue.field, issue.value) == (field, value)
+    assert issue.allowed
+    assert issue.message
+
+
+@pytest.mark.parametrize("task", ["classification", "regression"])
+def test_any_metric_may_be_the_objective_and_has_a_direction(task: Any) -> None:
+    for metric in CLASSIFICATION_METRICS if task == "classification" else REGRESSION_METRICS:
+        made = spec(metric=metric, early_stopping={"monitor": metric}).resolved(task)
+        assert made.direction == ("minimize" if metric in LOWER_IS_BETTER else "maximize")
+        assert StudySpec.model_validate_json(made.model_dump_json()) == made
+
+
+@pytest.mark.parametrize(
+    "pruner",
+    [
+        "percentile",
+        "hyperband",
+        {"name": "threshold", "upper": 3.0},
+        "patient",
+        {"name": "patient", "pruner": "median", "patience": 3},
+        {"name": "patient", "pruner": {"name": "threshold", "lower": 0}},
+    ],
+)
+def test_pruners_survive_json(pruner: Any) -> None:
+    made = spec(pruner=pruner)
+    assert StudySpec.model_validate_json(made.model_dump_json()) == made
