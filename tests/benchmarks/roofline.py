@@ -1,0 +1,140 @@
+"""How far the update of a stack is from the device's limit.
+
+    python tests/benchmarks/roofline.py [--width 64] [--lanes 32] [--batch 128]
+
+Two limits are measured on the spot: the rate of a large matrix product, and the bandwidth of a large copy. The least time of
+an update is the larger of its arithmetic over that rate and its least traffic over that bandwidth (Williams, Waterman and
+Patterson, "Roofline", 2009). Traffic is counted as if everything but the optimizer's state stayed in cache: weights and
+both moments are read and written once, the batch is read once. The share is that time over the measured one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+import warnings
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+
+from service.search import recipe
+from service.spec import StudySpec
+from tests.benchmarks.report import save
+from workers.data import DataSource, load_table, make_split, prepare
+from workers.stack.device import DeviceData
+from workers.stack.stack import Stack, StackKey
+
+FLOAT_BYTES = 4
+SECONDS = 2.0
+
+
+def device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def seconds_per_call(call: Callable[[], object]) -> float:
+    """The median of repeated calls, behind two that are not counted."""
+    times = []
+    end = None
+    for index in range(10_000):
+        _synchronize()
+        start = time.perf_counter()
+        call()
+        _synchronize()
+        now = time.perf_counter()
+        if index >= 2:
+            end = end or now + SECONDS
+            times.append(now - start)
+            if now > end and len(times) >= 5:
+                break
+    return float(np.median(times))
+
+
+def _synchronize() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def limits() -> dict[str, float]:
+    """Floating-point operations a second of a matrix product, and bytes a second of a copy."""
+    side = 8192 if torch.cuda.is_available() else 2048
+    a, b = torch.randn(side, side, device=device()), torch.randn(side, side, device=device())
+    out = torch.empty_like(a)
+    source = torch.empty(64 << 20, device=device())
+    target = torch.empty_like(source)
+    return {
+        "flops": 2 * side**3 / seconds_per_call(lambda: torch.mm(a, b, out=out)),
+        "bandwidth": 2 * FLOAT_BYTES * source.numel() / seconds_per_call(lambda: target.copy_(source)),
+    }
+
+
+def stack_of(width: int, batch: int, lanes: int, *, compiled: bool) -> Stack:
+    """A stack on digits with layer normalization, AdamW, L1, decay and dropout in every lane."""
+    space = {"preset": "off", "normalization": "layer", "l1": 1e-5, "weight_decay": 1.0, "dropout": 0.3, "batch_size": batch}
+    raw = {"data": {"dataset": "digits"}, "model": {"widths": [width, width]}, "space": space}
+    spec = StudySpec.model_validate(raw).resolved("classification")
+    table = load_table(DataSource(task="classification", name="digits"))
+    fold = prepare(table, make_split(table, spec.validation, spec.seed), 0)
+    data = DeviceData.of([fold], task="classification", outputs=10, device=device())
+    setting = recipe(spec, {})
+    stack = Stack(StackKey.of(setting, data.inputs, data.outputs), data, compile_update=compiled)
+    stack.resize([], lanes)
+    for lane in range(lanes):
+        stack.load(lane, setting, seed=lane)
+    return stack
+
+
+def work(stack: Stack) -> dict[str, float]:
+    """Arithmetic of the matrix products and the least traffic of one update of all lanes."""
+    sizes = (stack.data.inputs, *stack.key.shape.widths, stack.data.outputs)
+    products = [2 * stack.batch * before * after for before, after in pairwise(sizes)]
+    flops = 3 * sum(products) - products[0]  # forward, both gradients; none with respect to the data
+    floats = 6 * stack.model.parameters + stack.batch * (stack.data.inputs + 1)
+    return {"flops": stack.lanes * flops, "bytes": stack.lanes * floats * FLOAT_BYTES}
+
+
+def measure(stack: Stack, most: dict[str, float]) -> dict[str, Any]:
+    """One kind of stack against the limits."""
+    rates = np.full((stack.lanes, stack.updates), 1e-3, dtype=np.float32)
+    seconds = seconds_per_call(lambda: stack.train_epoch(rates)) / stack.updates
+    needs = work(stack)
+    least = max(needs["flops"] / most["flops"], needs["bytes"] / most["bandwidth"])
+    return {
+        "lane_updates_per_second": round(stack.lanes / seconds),
+        "milliseconds_per_update": round(1000 * seconds, 3),
+        "bound_by": "arithmetic" if least == needs["flops"] / most["flops"] else "bandwidth",
+        "share_of_limit": round(least / seconds, 3),
+    }
+
+
+def main() -> None:
+    """Eager and compiled."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--width", type=int, nargs="+", default=[64])
+    parser.add_argument("--lanes", type=int, default=32)
+    parser.add_argument("--batch", type=int, default=128)
+    arguments = parser.parse_args()
+    warnings.simplefilter("ignore")
+    most = limits()
+    figures: dict[str, Any] = {
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "threads": torch.get_num_threads(),
+        "gflops_per_second": round(most["flops"] / 1e9, 1),
+        "gigabytes_per_second": round(most["bandwidth"] / 1e9, 1),
+        **{name: value for name, value in vars(arguments).items() if name != "width"},
+    }
+    for width in arguments.width:
+        kinds = {"eager": False, "compiled": True}
+        figures[f"width_{width}"] = {
+            name: measure(stack_of(width, arguments.batch, arguments.lanes, compiled=compiled), most)
+            for name, compiled in kinds.items()
+        }
+    name = "roofline_cuda" if torch.cuda.is_available() else "roofline"
+    print(figures, save(name, figures))  # noqa: T201
+
+
+if __name__ == "__main__":
+    main()
