@@ -81,12 +81,14 @@ def router(store: Store, settings: Settings) -> APIRouter:
 
     @routes.get("/{study_id}/result", responses=answers(404, 409, 422))
     def get_result(study_id: StudyId) -> dict[str, Any]:
-        """The answer: winner, baseline, test scores with intervals, ablation. 409 until the study is finished."""
+        """The answer: winner, baseline, test scores with intervals, ablation, who read the test part. 409 until finished."""
         record = store.studies.get(study_id)
         if record.result is None:
             reason = f" ({record.reason})" if record.reason else ""
             raise Conflict(f"study {study_id} is {record.state}{reason}: it has no result")
-        return {"id": record.id, "name": record.name, "state": record.state, **record.result}
+        accesses = store.studies.test_accesses(study_id)
+        looks = {"test_accesses": len(accesses), "test_record": accesses}
+        return {"id": record.id, "name": record.name, "state": record.state, **record.result, **looks}
 
     _transitions(routes, store)
     return routes
