@@ -17,6 +17,7 @@ from torch import Tensor
 
 from service.search import recipe
 from service.spec import Recipe, StudySpec
+from service.spec.model import MODEL_SETTINGS
 from service.store.records import StudyRecord, TrialRecord
 from workers.data import Fold, RawTable, Split
 from workers.data.locked import test_part
@@ -77,7 +78,7 @@ def candidates(spec: StudySpec, trials: Sequence[TrialRecord]) -> list[Candidate
         setting = recipe(spec, trial.params)
         finalists.append(Candidate(f"trial {trial.number}", "finalist", setting, trial=trial.number, found=trial.value))
     best = finalists[0].recipe
-    shape = {name: best[name] for name in ("widths", "width", "depth", "activation", "batch_size") if name in best}
+    shape = {name: best[name] for name in ("widths", *MODEL_SETTINGS, "batch_size") if name in best}
     return [
         *finalists,
         Candidate("unregularized", "baseline", best.unregularized(), early_stopping=False),

@@ -210,7 +210,9 @@ class Session:
         budget, keys = self._spec.budget, self._stack_keys()
         updates = -(-self._data.train_rows // min(self._smallest_batch(), self._data.train_rows))
         work = budget.trials * self._data.folds * budget.epochs * updates * EXPECTED_SHARE / keys
-        if not (compiling.pays(work, rate) and compiling.available(self._data.device.type)):
+        if self._spec.model.word != "mlp" or not (
+            compiling.pays(work, rate) and compiling.available(self._data.device.type)
+        ):
             return None
         return 1 << max(0, math.ceil(math.log2(max(1, capacity // keys))))
 
