@@ -60,6 +60,7 @@ def calibrate(key: StackKey, recipe: Recipe, data: DeviceData, most: int, cache:
 def measure(key: StackKey, recipe: Recipe, data: DeviceData, most: int) -> dict[int, float]:
     """Lane-updates per second for growing stacks, until growing no longer helps or memory runs out."""
     measured: dict[int, float] = {}
+    most = most if Stack(key, data).model.stacks else 1
     for lanes in sorted({*(lanes for lanes in LANES if lanes < most), most}):
         try:
             measured[lanes] = _throughput(key, recipe, data, lanes)

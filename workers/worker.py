@@ -24,6 +24,7 @@ from service.datasets.uploads import file_format
 from service.errors import DatabaseUnavailable, InvalidInput, LeaseLost, TrialError
 from service.settings import Settings
 from service.spec import StudySpec
+from service.spec.model import LAYOUTS
 from service.store import Store
 from service.store.records import Lease, StudyRecord
 from workers.answer import Finalizer, Prepared
@@ -215,6 +216,7 @@ class Worker:
     def _source(self, study: StudyRecord, spec: StudySpec) -> DataSource:
         data = spec.data
         common: dict[str, Any] = {"task": str(spec.task), "categorical": data.categorical, "drop": data.drop}
+        common["layout"] = LAYOUTS[spec.model.word]
         if data.dataset in BUILTIN:
             return DataSource(name=data.dataset, **common)
         if study.dataset_id is not None:

@@ -12,13 +12,14 @@ from torch import Tensor
 
 from service.search import recipe
 from service.spec import Recipe, StudySpec
+from service.spec.model import MODEL_SETTINGS
 from service.store.records import TrialRecord
 from workers.answer.scores import Spread
 from workers.training import Run
 
 FINALISTS = 5
 _PLAIN_RECIPE = Recipe({})
-_SHAPE = ("widths", "width", "depth", "activation", "batch_size")
+_SHAPE = ("widths", *MODEL_SETTINGS, "batch_size")
 
 Weights = Mapping[str, Tensor]
 """A state dict on the CPU."""
