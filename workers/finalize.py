@@ -20,6 +20,7 @@ from service.spec import Recipe, StudySpec
 from service.store.records import StudyRecord, TrialRecord
 from workers.data import Fold, RawTable, Split
 from workers.data.locked import test_part
+from workers.keeping import Keeper, Kept
 from workers.models import ModelShape, build_model
 from workers.scoring import Interval, Spread, test_interval
 from workers.session import seed_of
@@ -56,13 +57,15 @@ class Candidate:
     found: float | None = None
     """What the search had measured, on one seed, as the luckiest of many."""
     without: str | None = None
-    runs: list[Run] = field(default_factory=list)
-    weights: list[list[dict[str, Tensor]]] = field(default_factory=list)
+    runs: dict[int, Run] = field(default_factory=dict)
+    """By index of the seed, those that trained to an end."""
+    weights: dict[int, list[dict[str, Tensor]]] = field(default_factory=dict)
+    """By index of the seed, a state dict per fold."""
 
     @property
     def values(self) -> list[float]:
         """The validation value of every seed that trained to an end."""
-        return [run.best_value for run in self.runs if run.ending in ("converged", "epochs")]
+        return [run.best_value for _, run in sorted(self.runs.items())]
 
     @property
     def valid(self) -> Spread:
@@ -105,6 +108,8 @@ class Finalizer:
         self._alive = alive
         self._metric = spec.metric
         self._sign = 1.0 if spec.direction == "minimize" else -1.0
+        self.kept: Kept | None = None
+        """What is kept of the winner, once `run` is through."""
 
     def run(self, trials: Sequence[TrialRecord], open_test: Callable[[], None]) -> dict[str, Any]:
         """Train, choose, open the test part, score.
@@ -120,7 +125,12 @@ class Finalizer:
         ablated = ablations(winner)
         self._train(ablated)
         open_test()
-        scored = self._scored(everyone)
+        fold = self._data.folds[0]
+        features, target = test_part(self._data.table, self._data.split, fold)
+        test = torch.from_numpy(features), torch.from_numpy(target)
+        scored = self._scored(everyone, *test)
+        baseline = next(c for c in everyone if c.name == "unregularized")
+        self.kept = Keeper(self._study, self._spec, self._data, test).keep(winner, baseline, scored.get(winner.name))
         return self._result(winner, everyone, ablated, scored)
 
     def _train(self, group: Sequence[Candidate]) -> None:
@@ -133,7 +143,6 @@ class Finalizer:
             for index in range(SEEDS):
                 lanes = tuple((fold, seed_of(self._spec.seed, 2, index, fold)) for fold in range(self._data.device.folds))
                 run = Run(index, candidate.recipe, lanes, protocol)
-                candidate.runs.append(run)
                 runs.setdefault(key, []).append((candidate, run))
         for key, pairs in runs.items():
             self._train_stack(StackRunner(key, self._data.device), pairs)
@@ -146,19 +155,18 @@ class Finalizer:
             for run in runner.epoch():
                 if run.ending:
                     if run.ending in ("converged", "epochs"):
-                        owner[id(run)].weights.append(runner.best_weights(run))
+                        owner[id(run)].runs[run.key] = run
+                        owner[id(run)].weights[run.key] = runner.best_weights(run)
                     runner.remove(run)
 
-    def _scored(self, everyone: Sequence[Candidate]) -> Mapping[str, Interval]:
+    def _scored(self, everyone: Sequence[Candidate], x: Tensor, y: Tensor) -> Mapping[str, Interval]:
         """Test scores of all candidates but the ablations."""
         fold = self._data.folds[0]
-        features, target = test_part(self._data.table, self._data.split, fold)
-        x, y = torch.from_numpy(features), torch.from_numpy(target)
         scores = {}
         for candidate in everyone:
             if not candidate.weights:
                 continue
-            out = torch.stack([self._predict(candidate, lanes[0], x) for lanes in candidate.weights])
+            out = torch.stack([self._predict(candidate, lanes[0], x) for lanes in candidate.weights.values()])
             scale = torch.full((len(out),), fold.target.scale)
             task = str(self._spec.task)
             seed, positive = self._spec.seed, self._data.device.positive
@@ -212,7 +220,7 @@ class Finalizer:
         }
 
     def _said(self, candidate: Candidate, scores: Mapping[str, Interval]) -> dict[str, Any]:
-        losses = [run.curve["train_loss"][run.best_epoch] for run in candidate.runs if run.ending in ("converged", "epochs")]
+        losses = [run.curve["train_loss"][run.best_epoch] for run in candidate.runs.values()]
         score = scores.get(candidate.name)
         return {
             "name": candidate.name,

@@ -165,9 +165,10 @@ class Worker:
         def open_test() -> None:
             self._store.studies.open_test(study.id, who, "final score")
 
+        finalizer = Finalizer(study, spec, data, alive)
         with self._beating(lambda: {"state": "finalizing", "study": study.id}):
             try:
-                result = Finalizer(study, spec, data, alive).run(best, open_test)
+                result = finalizer.run(best, open_test)
             except LeaseLost:
                 self._store.leases.release(lease)
                 raise
@@ -178,7 +179,10 @@ class Worker:
         result["trials"] = {**vars(now.counts), "epochs": now.epochs}
         result["utilization"] = self._last_shares
         result["test_accesses"] = len(self._store.studies.test_accesses(study.id))
-        self._store.studies.finish(lease, result)
+        assert finalizer.kept is not None, "a study with a result has a winner"
+        kept = finalizer.kept.within(int(self._settings.max_model_mb * 2**20))
+        result |= {"model": kept.said, "pictures": kept.pictures}
+        self._store.studies.finish(lease, result, kept.archive)
 
     def _beating(self, stats: Callable[[], dict[str, Any]]) -> _Heart:
         return _Heart(self, stats)

@@ -16,7 +16,7 @@ from rich.console import Console, RenderableType
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from service.cli import doctor, local, render
+from service.cli import doctor, local, prediction, render
 from service.cli.client import Client, Refused
 from service.cli.watch import watch as follow
 from service.errors import RegsearchError
@@ -151,6 +151,29 @@ def result(study_id: StudyId, json_: Json = False, url: Url = None) -> None:
     _print(client.get(f"/v1/studies/{study_id}/result"), render.result, json_)
     if not json_:
         render.say(out, f"Dashboard: {client.url}/dashboard/studies/{study_id}")
+
+
+@app.command()
+def model(
+    study_id: StudyId,
+    out_: Annotated[Path | None, typer.Option("--out", help="Where it goes; default: regsearch-ID.zip.")] = None,
+    url: Url = None,
+) -> None:
+    """Download the trained model of a finished study."""
+    path = out_ or Path(f"regsearch-{study_id}.zip")
+    path.write_bytes(_client(url).download(f"/v1/studies/{study_id}/model"))
+    render.say(out, f"model of study {study_id}: {path}")
+
+
+@app.command()
+def predict(
+    study_id: StudyId,
+    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="A CSV file with the columns of training.")],
+    out_: Annotated[Path | None, typer.Option("--out", help="Where predictions go; default: standard output.")] = None,
+    url: Url = None,
+) -> None:
+    """Predict new rows with the model of a finished study."""
+    prediction.predict(_client(url), study_id, file, out_)
 
 
 @app.command()
