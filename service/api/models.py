@@ -81,6 +81,7 @@ class StudyOut(BaseModel):
                 "self": here,
                 "trials": f"{here}/trials",
                 "result": f"{here}/result",
+                "report": f"{here}/report",
                 "model": f"{here}/model",
                 "dashboard": f"/dashboard/studies/{record.id}",
             },

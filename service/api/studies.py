@@ -10,14 +10,13 @@ from service.api.bodies import JsonRoute
 from service.api.inspection import Inspections
 from service.api.models import ExtendIn, StudyOut, StudyPage, Submitted, TrialOut, TrialPage
 from service.api.problems import answers
+from service.api.reports import StudyId, result_of
 from service.api.submission import check, note_of, plan_of
-from service.errors import Conflict
 from service.settings import Settings
 from service.spec import StudySpec
 from service.store import Store, StudyState
-from service.store.records import StudyRecord, TrialState
+from service.store.records import TrialState
 
-StudyId = Annotated[int, Path(ge=1, lt=2**31, description="A study's id.")]
 Offset = Annotated[int, Query(ge=0, lt=2**31)]
 Limit = Annotated[int, Query(ge=1, le=500)]
 
@@ -83,37 +82,10 @@ def router(store: Store, settings: Settings) -> APIRouter:
     def get_result(study_id: StudyId) -> dict[str, Any]:
         """The answer: winner, baseline, test scores with intervals, ablation. 409 until the study is finished."""
         record = store.studies.get(study_id)
-        return {"id": record.id, "name": record.name, "state": record.state, **_finished(record)}
-
-    @routes.get("/{study_id}/model", responses={200: {"content": {"application/zip": {}}}, **answers(404, 409, 422)})
-    def get_model(study_id: StudyId) -> Response:
-        """The winner's trained network as a ZIP file: weights (safetensors), recipe and preprocessing (JSON), a loader."""
-        record = store.studies.get(study_id)
-        model = _finished(record).get("model", {})
-        if not model.get("available"):
-            raise Conflict(f"study {study_id} has no model: {model.get('reason', 'it was finished by an earlier version')}")
-        archive = store.archives.get(study_id)
-        name = f'attachment; filename="regsearch-{study_id}.zip"'
-        return Response(
-            archive.content,
-            media_type="application/zip",
-            headers={"content-disposition": name, "etag": f'"{archive.sha256}"'},
-        )
+        return {"id": record.id, "name": record.name, "state": record.state, **result_of(record)}
 
     _transitions(routes, store)
     return routes
-
-
-def _finished(record: StudyRecord) -> dict[str, Any]:
-    """The result of a study.
-
-    Raises:
-        Conflict: It has none.
-    """
-    if record.result is None:
-        reason = f" ({record.reason})" if record.reason else ""
-        raise Conflict(f"study {record.id} is {record.state}{reason}: it has no result")
-    return record.result
 
 
 def _transitions(routes: APIRouter, store: Store) -> None:

@@ -155,3 +155,20 @@ def test_a_model_is_downloaded_when_there_is_one(client: TestClient, store: Stor
     answer = client.get("/v1/studies/2/model")
     assert (answer.status_code, answer.json()["detail"]) == (409, "study 2 has no model: the model has 9 bytes")
     assert client.get("/v1/studies/3/model").status_code == 404
+
+
+def test_a_report_is_a_page_that_may_load_and_run_nothing(client: TestClient, store: Store) -> None:
+    submit(client, name="<b>mine</b>")
+    answer = client.get("/v1/studies/1/report")
+    assert (answer.status_code, answer.json()["detail"]) == (409, "study 1 is queued: it has no result")
+    finish(store, {"verdict": "good & <i>clear</i>"})
+    page = client.get("/v1/studies/1/report")
+    assert (page.status_code, page.headers["content-type"]) == (200, "text/html; charset=utf-8")
+    assert "default-src 'none'" in page.headers["content-security-policy"]
+    assert "good &amp; &lt;i&gt;clear&lt;/i&gt;" in page.text
+    assert "<b>mine" not in page.text
+    text = client.get("/v1/studies/1/report", params={"format": "markdown"})
+    assert text.headers["content-type"] == "text/markdown; charset=utf-8"
+    assert text.text.startswith("# \\<b\\>mine\\</b\\>\n")
+    assert client.get("/v1/studies/1/report", params={"format": "docx"}).status_code == 422
+    assert client.get("/v1/studies/1").json()["links"]["report"] == "/v1/studies/1/report"

@@ -53,6 +53,7 @@ FORBIDDEN = {
     "service.datasets": ("service.search", "service.store", "service.api", "service.cli", "service.spec"),
     "service.search": ("service.store", "service.api", "service.cli"),
     "service.store": ("service.search", "service.api", "service.cli"),
+    "service.report": ("service.api", "service.cli", "service.store.engine"),
     "service.api": ("service.cli",),
     "workers": ("service.api", "service.cli"),
     "workers.stack": ("service.store", "workers.worker", "workers.session", "workers.training"),
