@@ -8,13 +8,14 @@ from fastapi import APIRouter, Path, Query, Response
 
 from service.api.bodies import JsonRoute
 from service.api.problems import answers
-from service.errors import Conflict
+from service.errors import Conflict, NotInstalled
 from service.report import Source, tell, to_html, to_markdown
 from service.store import Store
 from service.store.records import StudyRecord
 
 StudyId = Annotated[int, Path(ge=1, lt=2**31, description="A study's id.")]
 ReportFormat = Literal["html", "markdown"]
+ModelFormat = Literal["archive", "onnx"]
 
 # The page needs nothing from anywhere, and a study's own words in it must never become a script.
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
@@ -37,21 +38,36 @@ def router(store: Store) -> APIRouter:
     @routes.get(
         "/{study_id}/model",
         response_class=Response,
-        responses={200: {"content": {"application/zip": {}}}, **answers(404, 409, 422)},
+        responses={200: {"content": {"application/zip": {}, "application/octet-stream": {}}}, **answers(404, 409, 422, 501)},
     )
-    def get_model(study_id: StudyId) -> Response:
-        """The winner's trained network as a ZIP file: weights (safetensors), recipe and preprocessing (JSON), a loader."""
+    def get_model(study_id: StudyId, format_: Annotated[ModelFormat, Query(alias="format")] = "archive") -> Response:
+        """The winner's trained network. `archive`: a ZIP file of weights (safetensors), recipe and preprocessing (JSON) and a
+        loader; `onnx`: one ONNX model, preprocessing included.
+        """
         model = result_of(store.studies.get(study_id)).get("model", {})
         if not model.get("available"):
             raise Conflict(f"study {study_id} has no model: {model.get('reason', 'it was finished by an earlier version')}")
         archive = store.archives.get(study_id)
-        headers = {
-            "content-disposition": f'attachment; filename="regsearch-{study_id}.zip"',
-            "etag": f'"{archive.sha256}"',
-        }
-        return Response(archive.content, media_type="application/zip", headers=headers)
+        if format_ == "onnx":
+            return _attachment(_onnx(archive.content), f"regsearch-{study_id}.onnx", "application/octet-stream")
+        return _attachment(archive.content, f"regsearch-{study_id}.zip", "application/zip")
 
     return routes
+
+
+def _attachment(content: bytes, name: str, media_type: str) -> Response:
+    headers = {"content-disposition": f'attachment; filename="{name}"'}
+    return Response(content, media_type=media_type, headers=headers)
+
+
+def _onnx(archive: bytes) -> bytes:
+    try:
+        from service.onnx_export import to_onnx
+    except ModuleNotFoundError as error:
+        raise NotInstalled(
+            f"ONNX needs the package {error.name} where the API runs: pip install 'regsearch[onnx]'"
+        ) from None
+    return to_onnx(archive)
 
 
 def result_of(record: StudyRecord) -> dict[str, Any]:

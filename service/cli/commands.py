@@ -186,12 +186,14 @@ def report(
 @app.command()
 def model(
     study_id: StudyId,
-    out_: Annotated[Path | None, typer.Option("--out", help="Where it goes; default: regsearch-ID.zip.")] = None,
+    onnx: Annotated[bool, typer.Option("--onnx", help="As one ONNX model, preprocessing included.")] = False,
+    out_: Annotated[Path | None, typer.Option("--out", help="Where it goes; default: regsearch-ID.zip or .onnx.")] = None,
     url: Url = None,
 ) -> None:
     """Download the trained model of a finished study."""
-    path = out_ or Path(f"regsearch-{study_id}.zip")
-    path.write_bytes(_client(url).download(f"/v1/studies/{study_id}/model"))
+    path = out_ or Path(f"regsearch-{study_id}.{'onnx' if onnx else 'zip'}")
+    content = _client(url).download(f"/v1/studies/{study_id}/model", format="onnx" if onnx else "archive")
+    path.write_bytes(content)
     render.say(out, f"model of study {study_id}: {path}")
 
 

@@ -32,6 +32,7 @@ ALLOWED_IN = {
     "starlette": "service.api",
     "sqlalchemy": "service.store",
     "alembic": "service.store",
+    "onnx": "service.onnx_export",
     "typer": "service.cli",
     "rich": "service.cli",
 }

@@ -11,14 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import pandas as pd
 import pytest
 import torch
 
+from service.errors import Conflict
+from service.onnx_export import to_onnx
 from service.spec import Recipe
 from workers.archive import CannotExport, Trained, build_archive
 from workers.archive.loader import CannotPredict, Model
 from workers.data import DataSource, Fold, PrepareOptions, Preprocessor, RawTable, load_table, prepare
+from workers.data.preprocessor import text_of
 from workers.data.split import Plan, split_rows
 from workers.keeping import predict
 from workers.models import ModelShape, build_model, initialize
@@ -190,3 +194,54 @@ def test_what_is_wrong_with_rows_is_told(content: str, said: str, tmp_path: Path
     rows.write_text(content)
     with pytest.raises(CannotPredict, match=said):
         model.predict(rows)
+
+
+def in_onnxruntime(archive: bytes, table: RawTable) -> list[Any]:
+    session = onnxruntime.InferenceSession(to_onnx(archive), providers=["CPUExecutionProvider"])
+    properties = session.get_modelmeta().custom_metadata_map
+    numbers, words = (json.loads(properties[f"{name}.columns"]) for name in ("numbers", "categories"))
+    inputs: dict[str, Any] = {}
+    if numbers:
+        inputs["numbers"] = table.features[numbers].to_numpy(dtype=np.float64)
+    if words:
+        texts = table.features[words].astype(object).map(lambda value: "" if pd.isna(value) else text_of(value))
+        inputs["categories"] = texts.to_numpy(dtype=object)
+    found: list[Any] = session.run(None, inputs)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("normalization", "activation"),
+    [("none", "relu"), ("batch", "gelu"), ("layer", "silu"), ("group", "tanh"), ("weight", "elu")],
+)
+def test_onnx_classifies_as_pytorch_does(normalization: str, activation: str, tmp_path: Path) -> None:
+    table = load_table(DataSource("classification", path=people(tmp_path / "people.csv"), target="class"))
+    fold = a_fold(table)
+    model = untrained(fold, 3, normalization=normalization, activation=activation)
+    label, probabilities = in_onnxruntime(build_archive(model, {**ABOUT, "classes": list(table.labels)}), table)
+    expected = predict(model, torch.from_numpy(fold.preprocessor.apply(table.features))).softmax(1)  # type: ignore[arg-type]
+    np.testing.assert_allclose(probabilities, expected.numpy(), rtol=1e-4, atol=1e-6)
+    sure = np.sort(expected.numpy())[:, -1] - np.sort(expected.numpy())[:, -2] > 1e-5
+    assert sure.sum() > 100
+    assert np.array(label)[sure].tolist() == [table.labels[index] for index in expected.argmax(1)[sure]]
+
+
+@pytest.mark.parametrize(
+    ("scaling", "categories"), [("standard", "onehot"), ("minmax", "ordinal"), ("log", "onehot"), ("none", "ordinal")]
+)
+def test_onnx_preprocesses_as_training_did(scaling: Any, categories: Any, tmp_path: Path) -> None:
+    table = load_table(DataSource("regression", path=people(tmp_path / "people.csv"), target="income"))
+    options = PrepareOptions(scaling=scaling, categories=categories, flag_missing=True, max_levels=3)
+    fold = a_fold(table, options)
+    model = untrained(fold, 1)
+    (prediction,) = in_onnxruntime(build_archive(model, {**ABOUT, "task": "regression"}), table)
+    expected = predict(model, torch.from_numpy(fold.preprocessor.apply(table.features)))[:, 0]  # type: ignore[arg-type]
+    np.testing.assert_allclose(prediction, fold.target.restore(expected.numpy()), rtol=1e-4)
+
+
+def test_onnx_refuses_what_it_cannot_say(tmp_path: Path) -> None:
+    table = load_table(DataSource("classification", name="wine"))
+    fold = a_fold(table, PrepareOptions(scaling="quantile"))
+    archive = build_archive(untrained(fold, 3), {**ABOUT, "classes": list(table.labels)})
+    with pytest.raises(Conflict, match="quantiles can't be exported"):
+        to_onnx(archive)
