@@ -30,6 +30,7 @@ from service.store.records import Lease, StudyRecord
 from workers.answer import Finalizer, Prepared
 from workers.checkpoints import Checkpoints
 from workers.data import DataSource, RawTable, load_table, make_split, prepare
+from workers.keeping import Keeper
 from workers.session import Environment, Session
 from workers.stack.device import DeviceData
 from workers.timing import Timer
@@ -185,7 +186,9 @@ class Worker:
         result["trials"] = {**vars(now.counts), "epochs": now.epochs}
         result["utilization"] = self._last_shares
         result["test_accesses"] = len(self._store.studies.test_accesses(study.id))
-        self._store.studies.finish(lease, result)
+        kept = Keeper(study, spec, data).keep(answer).within(int(self._settings.max_model_mb * 2**20))
+        result |= {"model": kept.said, "pictures": kept.pictures}
+        self._store.studies.finish(lease, result, kept.archive)
 
     def _beating(self, stats: Callable[[], dict[str, Any]]) -> _Heart:
         return _Heart(self, stats)

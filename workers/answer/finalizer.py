@@ -17,13 +17,14 @@ from workers.answer import anatomy
 from workers.answer.candidates import Candidate, Weights, ablations, baselines, finalists
 from workers.answer.ensemble import Ensemble, build
 from workers.answer.importance import effects, importance
-from workers.answer.networks import Gauge, Measured, Prepared, test_rows, validation_rows
+from workers.answer.networks import Gauge, Measured, Prepared, Rows, test_rows, validation_rows
 from workers.answer.scores import Scores
 from workers.answer.statement import Teller, best_place
 from workers.answer.ties import recommended, ties
 from workers.answer.training import SEEDS, Trainer
 from workers.answer.verdict import verdict
 from workers.timing import Timer
+from workers.training import Run
 
 
 @dataclass(frozen=True)
@@ -41,12 +42,14 @@ class TrainedModel:
 class Answer:
     """What a study comes to.
 
-    ``result`` is JSON (see `workers.answer`); ``model`` the winner's network with the best validation score;
-    ``ensemble`` networks with their shares.
+    ``result`` is JSON (see `workers.answer`); ``model`` the winner's network with the best validation score, and ``run``
+    its training; ``test`` the rows that were opened; ``ensemble`` networks with their shares.
     """
 
     result: dict[str, Any]
     model: TrainedModel
+    run: Run
+    test: Rows
     ensemble: tuple[tuple[TrainedModel, float], ...]
 
 
@@ -99,7 +102,8 @@ class Finalizer:
             chosen = self._choose(everyone, winner)
         open_test()
         with self._timer.section("scoring"):
-            ensemble_test = self._score(chosen)
+            rows = test_rows(self._data)
+            ensemble_test = self._score(chosen, rows)
         with self._timer.section("importance"):
             overall = {"importance": importance(self._spec, trials), "effects": effects(self._spec, trials)}
         teller = Teller(self._metric, self._sign, winner, chosen.measured)
@@ -113,7 +117,8 @@ class Finalizer:
             "rows": self._rows(),
             "phases": self._timer.seconds,
         }
-        return Answer(result, self._best(chosen), self._members(chosen))
+        model = self._best(chosen)
+        return Answer(result, model, winner.runs[model.seed], rows, self._members(chosen))
 
     def _contestants(self, trials: Sequence[TrialRecord]) -> list[Candidate]:
         best = finalists(self._spec, trials)
@@ -133,9 +138,8 @@ class Finalizer:
         ensemble = build(able, measured, self._gauge, validation_rows(self._data, 0), self._sign)
         return Chosen(everyone, winner, ties(winner, able, measured, self._sign), ensemble, measured)
 
-    def _score(self, chosen: Chosen) -> Scores:
+    def _score(self, chosen: Chosen, rows: Rows) -> Scores:
         """Score everything on the test rows; returns the ensemble's scores."""
-        rows = test_rows(self._data)
         for candidate, measured in chosen.measured.items():
             self._gauge.test(candidate, measured, rows)
         said = {candidate: measured.test_out for candidate, measured in chosen.measured.items()}

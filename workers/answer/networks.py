@@ -14,7 +14,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from service.spec import Recipe
 from workers.answer.candidates import Candidate, Weights
 from workers.answer.scores import Scores, exact, mean_over_folds, score
 from workers.data import Fold, RawTable, Split
@@ -65,9 +64,9 @@ def test_rows(data: Prepared) -> Rows:
 
 
 @torch.no_grad()
-def outputs(recipe: Recipe, weights: Weights, x: Tensor, data: DeviceData) -> Tensor:
-    """(r, o) outputs of one trained network, run as an ordinary module, on the CPU."""
-    module = build_model(ModelShape.of(recipe, data.inputs, data.outputs)).to(x.device)
+def outputs(shape: ModelShape, weights: Weights, x: Tensor) -> Tensor:
+    """(r, o) outputs of one trained network, run as an ordinary module; they come to the CPU."""
+    module = build_model(shape).to(x.device)
     module.load_state_dict(dict(weights), strict=True)
     module.eval()
     return torch.cat([module(part) for part in torch.split(x, _BATCH)]).cpu()
@@ -127,5 +126,5 @@ class Gauge:
 
     def outputs(self, candidate: Candidate, rows: Rows, fold: int = 0) -> Tensor:
         """(s, r, o) outputs of the networks that every seed trained for a fold."""
-        every = [candidate.weights[index][fold] for index in candidate.runs]
-        return torch.stack([outputs(candidate.recipe, weights, rows.x, self.data.device) for weights in every])
+        shape = ModelShape.of(candidate.recipe, self.data.device.inputs, self.data.device.outputs)
+        return torch.stack([outputs(shape, candidate.weights[index][fold], rows.x) for index in candidate.runs])
