@@ -56,6 +56,10 @@ class Conflict(RegsearchError):
     """The request is valid, but not in the present state (resuming a finished study, a name already taken)."""
 
 
+class NotInstalled(RegsearchError):
+    """The request needs an optional package that is not installed here."""
+
+
 class LeaseLost(RegsearchError):
     """The lease expired and its work was given to others: the holder must drop its trials and write nothing more."""
 

@@ -15,12 +15,13 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="REGSEARCH_", frozen=True)
 
-    home: Path = Field(Path(".regsearch"), description="Directory for the embedded database, data sets and models.")
+    home: Path = Field(Path(".regsearch"), description="Directory for the embedded database, data sets and checkpoints.")
     db_url: str | None = Field(None, description="SQLAlchemy URL; default: an SQLite file under `home`.")
     host: str = Field("127.0.0.1", description="Address the API listens on.")
     port: int = Field(8000, ge=0, le=65535, description="Port the API listens on.")
     data_roots: tuple[Path, ...] = Field((), description="JSON list of directories whose files a study may name by path.")
     max_upload_mb: float = Field(512.0, gt=0, description="Largest accepted data set, in MiB.")
+    max_model_mb: float = Field(256.0, gt=0, le=900, description="Largest trained model that is kept, in MiB.")
     cache: Path = Field(Path.home() / ".cache" / "regsearch", description="Directory for what was measured of devices.")
     lease_seconds: float = Field(30.0, gt=0, description="A worker silent for this long loses its trials.")
     turn_seconds: float = Field(30.0, gt=0, description="How long a study keeps a worker while another has none.")
@@ -37,11 +38,6 @@ class Settings(BaseSettings):
     def datasets_dir(self) -> Path:
         """Where uploaded data sets are kept."""
         return self.home / "datasets"
-
-    @property
-    def models_dir(self) -> Path:
-        """Where trained models and checkpoints are kept."""
-        return self.home / "models"
 
 
 @lru_cache(maxsize=1)

@@ -15,8 +15,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from service.spec import Recipe
+from workers.memory import MemoryNeed, free_bytes
 from workers.stack.device import DeviceData
 from workers.stack.stack import Stack, StackKey
 
@@ -30,20 +32,23 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Calibration:
-    """A good number of lanes for a stack, and its lane-updates per second when run eagerly."""
+    """A good number of lanes for a stack, its lane-updates per second when run eagerly, and the memory it needs."""
 
     lanes: int
     rate: float
+    need: MemoryNeed
 
 
 def calibrate(key: StackKey, recipe: Recipe, data: DeviceData, most: int, cache: Path) -> Calibration:
     """The number of lanes, at most ``most``, with the highest throughput on this device, as measured now or before."""
     path = cache / f"lanes-{_fingerprint(key, data, most)}.json"
     if path.exists():
-        return Calibration(**json.loads(path.read_text()))
-    measured = measure(key, recipe, data, most)
+        known = json.loads(path.read_text())
+        return Calibration(known["lanes"], known["rate"], MemoryNeed(**known["need"]))
+    need = MemoryNeed.measured(lambda lanes: train_once(key, recipe, data, lanes), data.device)
+    measured = measure(key, recipe, data, min(most, need.most_lanes(free_bytes(data.device))))
     lanes = choose(measured)
-    found = Calibration(lanes, measured[lanes])
+    found = Calibration(lanes, measured[lanes], need)
     cache.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(f".{time.monotonic_ns()}")
     temporary.write_text(json.dumps(asdict(found)))
@@ -55,6 +60,7 @@ def calibrate(key: StackKey, recipe: Recipe, data: DeviceData, most: int, cache:
 def measure(key: StackKey, recipe: Recipe, data: DeviceData, most: int) -> dict[int, float]:
     """Lane-updates per second for growing stacks, until growing no longer helps or memory runs out."""
     measured: dict[int, float] = {}
+    most = most if Stack(key, data).model.stacks else 1
     for lanes in sorted({*(lanes for lanes in LANES if lanes < most), most}):
         try:
             measured[lanes] = _throughput(key, recipe, data, lanes)
@@ -74,12 +80,25 @@ def choose(measured: dict[int, float]) -> int:
     return next(lanes for lanes, rate in sorted(measured.items()) if rate * _ENOUGH_GAIN >= best)
 
 
-def _throughput(key: StackKey, recipe: Recipe, data: DeviceData, lanes: int) -> float:
+def _stack(key: StackKey, recipe: Recipe, data: DeviceData, lanes: int) -> tuple[Stack, NDArray[np.float32]]:
+    """A stack with all lanes in use, and their learning rates."""
     stack = Stack(key, data)
     stack.resize([], lanes)
     for lane in range(lanes):
         stack.load(lane, recipe, seed=lane)
-    rates = np.full((lanes, stack.updates), recipe.number("lr"), dtype=np.float32)
+    return stack, np.full((lanes, stack.updates), recipe.number("lr"), dtype=np.float32)
+
+
+def train_once(key: StackKey, recipe: Recipe, data: DeviceData, lanes: int) -> None:
+    """What takes the most memory: an update, and an evaluation."""
+    stack, rates = _stack(key, recipe, data, lanes)
+    stack.train_updates(rates, 2)
+    stack.evaluate()
+    stack.keep_best([True] * lanes)
+
+
+def _throughput(key: StackKey, recipe: Recipe, data: DeviceData, lanes: int) -> float:
+    stack, rates = _stack(key, recipe, data, lanes)
     times = []
     stack.train_updates(rates, 2)
     for _ in range(3):

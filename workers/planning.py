@@ -13,6 +13,7 @@ from pathlib import Path
 from service.search import Params, recipe
 from service.spec import SETTINGS, StudySpec
 from workers.calibration import calibrate
+from workers.memory import free_bytes
 from workers.stack import compiling
 from workers.stack.device import DeviceData
 from workers.stack.stack import StackKey
@@ -45,9 +46,11 @@ def make_plan(spec: StudySpec, example: Params, data: DeviceData, cache: Path) -
     most = max(MIN_IN_FLIGHT, spec.budget.trials // GENERATIONS) * data.folds
     found = calibrate(key, typical, data, most, cache)
     keys = stack_keys(spec)
-    capacity = max(data.folds, min(found.lanes * keys, most))
+    # The stacks of all keys are on the device at once.
+    fitting = found.need.most_lanes(free_bytes(data.device) - (keys - 1) * found.need.base)
+    capacity = max(data.folds, min(found.lanes * keys, most, fitting))
     pays = compiling.pays(expected_lane_updates(spec, data) / keys, found.rate)
-    if not (pays and compiling.available(data.device.type)):
+    if spec.model.word != "mlp" or not (pays and compiling.available(data.device.type)):
         return Plan(capacity, None)
     return Plan(capacity, 1 << max(0, math.ceil(math.log2(max(1, capacity // keys)))))
 

@@ -34,6 +34,11 @@ class Timer:
         """Seconds since the timer was made."""
         return time.perf_counter() - self._start
 
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Seconds of each section so far."""
+        return {name: round(seconds, 3) for name, seconds in self._seconds.items()}
+
     def shares(self) -> dict[str, float]:
         """Each section's share of all time since the start; `other` is the rest."""
         elapsed = max(self.elapsed, 1e-9)

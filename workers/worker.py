@@ -24,11 +24,13 @@ from service.datasets.uploads import file_format
 from service.errors import DatabaseUnavailable, InvalidInput, LeaseLost, TrialError
 from service.settings import Settings
 from service.spec import StudySpec
+from service.spec.model import LAYOUTS
 from service.store import Store
 from service.store.records import Lease, StudyRecord
+from workers.answer import Finalizer, Prepared
 from workers.checkpoints import Checkpoints
 from workers.data import DataSource, RawTable, load_table, make_split, prepare
-from workers.finalize import FINALISTS, Finalizer, Prepared
+from workers.keeping import Keeper
 from workers.session import Environment, Session
 from workers.stack.device import DeviceData
 from workers.timing import Timer
@@ -81,16 +83,20 @@ class Worker:
         self._bury_the_dead()
         while not self._stop():
             try:
-                lease = self._store.leases.claim(self.id, self._settings.lease_seconds)
-                if lease is None:
+                if not self.turn():
                     self._beat({"state": "idle"})
                     self._stop.asked.wait(POLL_SECONDS)
-                else:
-                    self._work(lease)
             except DatabaseUnavailable as error:
                 log.warning("database unavailable, waiting: %s", error)
                 self._stop.asked.wait(POLL_SECONDS)
         self._store.workers.leave(self.id)
+
+    def turn(self) -> bool:
+        """Take one lease, if there is any work, and work until it ends; returns whether there was."""
+        lease = self._store.leases.claim(self.id, self._settings.lease_seconds)
+        if lease is not None:
+            self._work(lease)
+        return lease is not None
 
     def _bury_the_dead(self) -> None:
         """Free the trials of workers that died on this host, without waiting for their leases to run out."""
@@ -154,7 +160,7 @@ class Worker:
         renew = _Renewal(self._store, lease, self._settings.lease_seconds)
         page, _ = self._store.history.page(study.id, state="complete", limit=1_000_000)
         sign = 1.0 if study.direction == "minimize" else -1.0
-        best = sorted(page, key=lambda trial: (sign * (trial.value or 0.0), trial.number))[:FINALISTS]
+        best = sorted(page, key=lambda trial: (sign * (trial.value or 0.0), trial.number))
         who = f"worker {self.id}"
 
         def alive() -> None:
@@ -167,18 +173,22 @@ class Worker:
 
         with self._beating(lambda: {"state": "finalizing", "study": study.id}):
             try:
-                result = Finalizer(study, spec, data, alive).run(best, open_test)
+                answer = Finalizer(spec, data, alive).run(best, open_test)
             except LeaseLost:
                 self._store.leases.release(lease)
                 raise
+        result = answer.result
         now = self._store.studies.get(study.id)
         started = now.started_at or now.created_at
         result["wall_seconds"] = round((now.now - started).total_seconds(), 3)
         result["finalizing_seconds"] = round(timer.elapsed, 3)
+        result["search_seconds"] = round(result["wall_seconds"] - timer.elapsed, 3)
         result["trials"] = {**vars(now.counts), "epochs": now.epochs}
         result["utilization"] = self._last_shares
         result["test_accesses"] = len(self._store.studies.test_accesses(study.id))
-        self._store.studies.finish(lease, result)
+        kept = Keeper(study, spec, data).keep(answer).within(int(self._settings.max_model_mb * 2**20))
+        result |= {"model": kept.said, "pictures": kept.pictures}
+        self._store.studies.finish(lease, result, kept.archive)
 
     def _beating(self, stats: Callable[[], dict[str, Any]]) -> _Heart:
         return _Heart(self, stats)
@@ -209,6 +219,7 @@ class Worker:
     def _source(self, study: StudyRecord, spec: StudySpec) -> DataSource:
         data = spec.data
         common: dict[str, Any] = {"task": str(spec.task), "categorical": data.categorical, "drop": data.drop}
+        common["layout"] = LAYOUTS[spec.model.word]
         if data.dataset in BUILTIN:
             return DataSource(name=data.dataset, **common)
         if study.dataset_id is not None:

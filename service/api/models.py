@@ -81,6 +81,8 @@ class StudyOut(BaseModel):
                 "self": here,
                 "trials": f"{here}/trials",
                 "result": f"{here}/result",
+                "report": f"{here}/report",
+                "model": f"{here}/model",
                 "dashboard": f"/dashboard/studies/{record.id}",
             },
             spec=record.spec,

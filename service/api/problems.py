@@ -37,6 +37,7 @@ STATUS: Mapping[type[errors.RegsearchError], HTTPStatus] = {
     errors.NotFound: HTTPStatus.NOT_FOUND,
     errors.Conflict: HTTPStatus.CONFLICT,
     errors.LeaseLost: HTTPStatus.CONFLICT,
+    errors.NotInstalled: HTTPStatus.NOT_IMPLEMENTED,
     errors.DatabaseUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
 }
 

@@ -10,14 +10,13 @@ from service.api.bodies import JsonRoute
 from service.api.inspection import Inspections
 from service.api.models import ExtendIn, StudyOut, StudyPage, Submitted, TrialOut, TrialPage
 from service.api.problems import answers
+from service.api.reports import StudyId, result_of
 from service.api.submission import check, note_of, plan_of
-from service.errors import Conflict
 from service.settings import Settings
 from service.spec import StudySpec
 from service.store import Store, StudyState
 from service.store.records import TrialState
 
-StudyId = Annotated[int, Path(ge=1, lt=2**31, description="A study's id.")]
 Offset = Annotated[int, Query(ge=0, lt=2**31)]
 Limit = Annotated[int, Query(ge=1, le=500)]
 
@@ -81,12 +80,11 @@ def router(store: Store, settings: Settings) -> APIRouter:
 
     @routes.get("/{study_id}/result", responses=answers(404, 409, 422))
     def get_result(study_id: StudyId) -> dict[str, Any]:
-        """The answer: winner, baseline, test scores with intervals, ablation. 409 until the study is finished."""
+        """The answer: winner, baseline, test scores with intervals, ablation, who read the test part. 409 until finished."""
         record = store.studies.get(study_id)
-        if record.result is None:
-            reason = f" ({record.reason})" if record.reason else ""
-            raise Conflict(f"study {study_id} is {record.state}{reason}: it has no result")
-        return {"id": record.id, "name": record.name, "state": record.state, **record.result}
+        accesses = store.studies.test_accesses(study_id)
+        looks = {"test_accesses": len(accesses), "test_record": accesses}
+        return {"id": record.id, "name": record.name, "state": record.state, **result_of(record), **looks}
 
     _transitions(routes, store)
     return routes

@@ -22,6 +22,7 @@ from service.errors import InvalidInput, Issue, NotFound
 from service.settings import Settings
 from service.spec import SETTINGS, Choices, Range, StudySpec, Task
 from service.spec.guidance import warnings_for
+from service.spec.model import FAMILIES
 from service.store import Store
 
 _FEWEST_ROWS = 20
@@ -46,6 +47,7 @@ def check(spec: StudySpec, store: Store, settings: Settings, inspections: Inspec
     table, dataset_id, own = _table(spec, store, settings, inspections)
     target = _target(spec, table, own)
     _columns(spec, table, target.name)
+    _family(spec, table)
     _rows(spec, table.rows - target.missing)
     task = _task(spec, target, table.rows - target.missing)
     _positive(spec, task, target, table)
@@ -53,7 +55,7 @@ def check(spec: StudySpec, store: Store, settings: Settings, inspections: Inspec
         resolved = spec.resolved(task)
     except ValidationError as error:
         raise InvalidInput(validation_issues(error)) from None
-    return Submission(resolved, dataset_id, warnings_for(resolved))
+    return Submission(resolved, dataset_id, [*warnings_for(resolved), *_advice(resolved, table)])
 
 
 def note_of(spec: StudySpec) -> str:
@@ -161,6 +163,39 @@ def _columns(spec: StudySpec, table: TableInfo, target: str) -> None:
         raise InvalidInput.one(
             "data.drop", "leaves no column to predict from", value=list(spec.data.drop), allowed="fewer columns"
         )
+
+
+def _family(spec: StudySpec, table: TableInfo) -> None:
+    """Images for a CNN, series for a sequence model; anything for an MLP, which sees rows of numbers."""
+    family, allowed = spec.model.word, _families(table)
+    if family not in allowed:
+        needed = {
+            "cnn": "images (rows, h, w), (rows, h, w, c) or (rows, c, h, w)",
+            "sequence": "series (rows, time, channels)",
+        }
+        message = f"needs an NPZ file with x of {needed[family]}; here an example has the shape {tuple(table.shape)}"
+        raise InvalidInput.one("model.family", message, value=family, allowed=allowed)
+    for name in ("categorical", "drop"):
+        given: Sequence[str] = getattr(spec.data, name)
+        if given and family != "mlp":
+            message = f"names columns, and what a {family} reads has none"
+            raise InvalidInput.one(f"data.{name}", message, value=list(given), allowed="nothing")
+
+
+def _families(table: TableInfo) -> tuple[str, ...]:
+    """The model families that can read a table, by the number of axes of an example."""
+    if isinstance(table, BuiltinFacts):
+        return ("mlp", "cnn") if table.image else ("mlp",)
+    return {1: ("mlp",), 2: FAMILIES, 3: ("mlp", "cnn")}[len(table.shape)]
+
+
+def _advice(spec: StudySpec, table: TableInfo) -> list[str]:
+    if spec.model.word != "mlp" or len(table.shape) == 1:
+        return []
+    others = " or ".join(name for name in _families(table) if name != "mlp")
+    return [
+        f"An mlp sees examples of the shape {tuple(table.shape)} as rows of numbers; model.family: {others} keeps the shape."
+    ]
 
 
 def _task(spec: StudySpec, target: Column, rows: int) -> Task:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import httpx
 
@@ -63,6 +63,13 @@ class Client:
                 timeout=None,
             )
 
+    def download(self, path: str, **query: Any) -> bytes:
+        """GET; the answer's bytes, whatever they are."""
+        answer = self._request("GET", path, params=query)
+        if not answer.is_success:
+            _refuse(answer, self.url)
+        return answer.content
+
     def close(self) -> None:
         """Close the connections."""
         self._http.close()
@@ -81,20 +88,32 @@ class Client:
                 return
 
     def _call(self, method: str, path: str, **options: Any) -> Any:
-        try:
-            answer = self._http.request(method, path, **options)
-        except httpx.UnsupportedProtocol:
-            raise Unreachable(f"{self.url!r} is not an address: it must begin with http:// or https://") from None
-        except httpx.HTTPError as error:
-            raise Unreachable(f"no service answers at {self.url} ({error}); start one with: regsearch up") from None
+        answer = self._request(method, path, **options)
         if answer.status_code == httpx.codes.NO_CONTENT:
             return None
         try:
             document = answer.json()
         except ValueError:
             document = None
-        if document is None or answer.is_redirect or (answer.is_error and "title" not in document):
-            raise Unreachable(f"what answers at {self.url} is not regsearch (status {answer.status_code})")
-        if answer.is_error:
-            raise Refused(document)
+        if document is None or not answer.is_success:
+            _refuse(answer, self.url)
         return document
+
+    def _request(self, method: str, path: str, **options: Any) -> httpx.Response:
+        try:
+            return self._http.request(method, path, **options)
+        except httpx.UnsupportedProtocol:
+            raise Unreachable(f"{self.url!r} is not an address: it must begin with http:// or https://") from None
+        except httpx.HTTPError as error:
+            raise Unreachable(f"no service answers at {self.url} ({error}); start one with: regsearch up") from None
+
+
+def _refuse(answer: httpx.Response, url: str) -> NoReturn:
+    """Raise what an answer other than the wanted one means: a problem document, or that nobody of ours is there."""
+    try:
+        document = answer.json()
+    except ValueError:
+        document = None
+    if not isinstance(document, dict) or not answer.is_error or "title" not in document:
+        raise Unreachable(f"what answers at {url} is not regsearch (status {answer.status_code})")
+    raise Refused(document)

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from contextlib import ExitStack, closing
 from datetime import date
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,7 +17,7 @@ from rich.console import Console, RenderableType
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from service.cli import doctor, local, render
+from service.cli import doctor, local, prediction, render
 from service.cli.client import Client, Refused
 from service.cli.watch import watch as follow
 from service.errors import RegsearchError
@@ -39,6 +40,19 @@ Port = Annotated[int | None, typer.Option(min=0, max=65535, help="Port of the AP
 Home = Annotated[Path | None, typer.Option(help="Directory of the database, data sets and logs.")]
 DataFile = Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="CSV, Parquet or NPZ.")]
 Name = Annotated[str | None, typer.Option(help="A name for people.")]
+
+
+class Format(StrEnum):
+    """How a report is written."""
+
+    HTML = "html"
+    MARKDOWN = "markdown"
+
+    @property
+    def ending(self) -> str:
+        """The usual ending of its files."""
+        return "md" if self is Format.MARKDOWN else self.value
+
 
 _open = ExitStack()
 """What a command has opened, closed when it ends."""
@@ -151,6 +165,47 @@ def result(study_id: StudyId, json_: Json = False, url: Url = None) -> None:
     _print(client.get(f"/v1/studies/{study_id}/result"), render.result, json_)
     if not json_:
         render.say(out, f"Dashboard: {client.url}/dashboard/studies/{study_id}")
+
+
+@app.command()
+def report(
+    study_id: StudyId,
+    format_: Annotated[Format, typer.Option("--format", help="html or markdown.")] = Format.HTML,
+    out_: Annotated[Path | None, typer.Option("--out", help="Where it goes; default: regsearch-ID and the ending.")] = None,
+    open_: Annotated[bool, typer.Option("--open", help="Show it in the browser.")] = False,
+    url: Url = None,
+) -> None:
+    """Write the report of a finished study."""
+    path = out_ or Path(f"regsearch-{study_id}.{format_.ending}")
+    path.write_bytes(_client(url).download(f"/v1/studies/{study_id}/report", format=format_.value))
+    render.say(out, f"report of study {study_id}: {path}")
+    if open_:
+        typer.launch(str(path))
+
+
+@app.command()
+def model(
+    study_id: StudyId,
+    onnx: Annotated[bool, typer.Option("--onnx", help="As one ONNX model, preprocessing included.")] = False,
+    out_: Annotated[Path | None, typer.Option("--out", help="Where it goes; default: regsearch-ID.zip or .onnx.")] = None,
+    url: Url = None,
+) -> None:
+    """Download the trained model of a finished study."""
+    path = out_ or Path(f"regsearch-{study_id}.{'onnx' if onnx else 'zip'}")
+    content = _client(url).download(f"/v1/studies/{study_id}/model", format="onnx" if onnx else "archive")
+    path.write_bytes(content)
+    render.say(out, f"model of study {study_id}: {path}")
+
+
+@app.command()
+def predict(
+    study_id: StudyId,
+    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="A CSV file with the columns of training.")],
+    out_: Annotated[Path | None, typer.Option("--out", help="Where predictions go; default: standard output.")] = None,
+    url: Url = None,
+) -> None:
+    """Predict new rows with the model of a finished study."""
+    prediction.predict(_client(url), study_id, file, out_)
 
 
 @app.command()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
@@ -12,6 +12,7 @@ from rich.text import Text
 from service.cli.client import Refused
 
 _COLUMNS = 8
+_IMPORTANT = 5
 _STATE_STYLE = {"finished": "green", "running": "cyan", "finalizing": "cyan", "failed": "red", "cancelled": "yellow"}
 
 
@@ -126,6 +127,7 @@ def result(found: Mapping[str, Any]) -> RenderableType:
     ]
     if found.get("ablation"):
         parts += [ablation(found["ablation"], metric)]
+    parts += [Text.assemble((f"{name}  ", "bold"), said) for name, said in _remarks(found)]
     rows, training = found["rows"], found.get("utilization", {}).get("training", 0)
     parts.append(
         Text(
@@ -138,14 +140,41 @@ def result(found: Mapping[str, Any]) -> RenderableType:
     return Group(*parts)
 
 
+def _remarks(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """What else there is to say, a line each."""
+    recommended, gap, gain = found.get("recommended"), found["winner"].get("gap"), found.get("gain")
+    if recommended:
+        yield "Recommended", f"{recommended['name']}: {recommended['reason']}"
+    if gain:
+        yield "Gain", f"{number(gain['mean'])} on the test rows ({number(gain['low'])} – {number(gain['high'])})"
+    if gap:
+        theirs = found["baseline"].get("gap") or {}
+        yield (
+            "Generalization gap",
+            f"{number(gap['train_test'])} from training to test rows; unregularized {number(theirs.get('train_test'))}",
+        )
+    ensemble, important = found.get("ensemble"), found.get("importance", {})
+    if ensemble:
+        test, single = ensemble["test"], ensemble["single"]["test"]
+        yield (
+            "Ensemble",
+            f"{len(ensemble['members'])} trained networks together: test {number(test['mean'])} "
+            f"({number(test['low'])} – {number(test['high'])}), the best single one {number(single['mean'])}",
+        )
+    if important.get("fanova"):
+        first = list(important["fanova"].items())[:_IMPORTANT]
+        yield "Importance", ", ".join(f"{name} {share:.0%}" for name, share in first)
+
+
 def ablation(rows: Sequence[Mapping[str, Any]], metric: str) -> RenderableType:
     """Which regularizer earned it."""
     table = Table(title="Without one of its regularizers", title_justify="left")
     table.add_column("switched off")
     table.add_column(f"validation {metric}", justify="right")
     table.add_column("worse by", justify="right")
+    table.add_column("95 % interval", justify="right")
     for row in sorted(rows, key=lambda row: -row["change"]):
-        table.add_row(row["without"], _spread(row["valid"]), number(row["change"]))
+        table.add_row(row["without"], _spread(row["valid"]), number(row["change"]), _ends(row))
     return table
 
 
@@ -166,6 +195,10 @@ def _score_row(setting: Mapping[str, Any], *, winner: bool, tie: bool) -> tuple[
     style = "bold green" if winner else ""
     cells = (name, _spread(setting["valid"]), number(test["mean"] if test else None), interval)
     return tuple(Text(cell, style=style) for cell in cells)
+
+
+def _ends(row: Mapping[str, Any]) -> str:
+    return "–" if row.get("low") is None else f"{number(row['low'])} – {number(row['high'])}"
 
 
 def _spread(valid: Mapping[str, Any] | None) -> str:

@@ -1,8 +1,8 @@
 """NPZ files: the arrays `x` and `y`, or `x_train`, `y_train`, `x_test`, `y_test` one below the other. NumPy only.
 
 Pickles are never loaded: an array of Python objects is refused from its header. Names may be in either case. Shapes: x is
-(rows, features), (rows, time, channels), or for images (rows, h, w, c) or (rows, h, w); y is (rows,); sequences of
-unequal length are padded at their end, and `len` (rows,) holds the true lengths.
+(rows, features), (rows, time, channels), or for images (rows, h, w), (rows, h, w, c) or (rows, c, h, w); y is (rows,);
+sequences of unequal length are padded at their end, and `len` or `lengths` (rows,) holds the true lengths.
 """
 
 from __future__ import annotations
@@ -181,7 +181,7 @@ def _refuse_unfit(headers: Mapping[str, _Header], part: _Part) -> None:
         refuse(
             "has arrays that do not fit",
             value={part.x: x.shape, part.y: y.shape},
-            allowed="x (rows, features), (rows, time, channels) or (rows, h, w, c), and y (rows,)",
+            allowed="x (rows, features), (rows, time, channels), images (rows, h, w), or with c before or behind; y (rows,)",
         )
     if x.dtype.kind not in "iufb":
         refuse("holds features that are not numbers", value=str(x.dtype), allowed="integers or floats")

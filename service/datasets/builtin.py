@@ -20,6 +20,8 @@ class BuiltinFacts(TableInfo):
 
     task: Literal["classification", "regression"]
     classes: tuple[str, ...]
+    image: tuple[int, int] | None = None
+    """Height and width where the features are the pixels of an image, row by row."""
 
     @property
     def features(self) -> tuple[str, ...]:
@@ -28,13 +30,19 @@ class BuiltinFacts(TableInfo):
 
 
 def _facts(
-    rows: int, distinct: Sequence[int], *, whole: Container[int] = (), classes: Sequence[str] = (), targets: int = 0
+    rows: int,
+    distinct: Sequence[int],
+    *,
+    whole: Container[int] = (),
+    classes: Sequence[str] = (),
+    targets: int = 0,
+    image: tuple[int, int] | None = None,
 ) -> BuiltinFacts:
     """Facts from the distinct values of every feature; ``whole`` features hold whole numbers; no classes: regression."""
     columns = [Column(f"x{index}", "numeric", 0, count, index in whole) for index, count in enumerate(distinct)]
     columns.append(Column(TARGET, "numeric", 0, targets or len(classes), True))
     task: Literal["classification", "regression"] = "classification" if classes else "regression"
-    return BuiltinFacts(rows, tuple(columns), (len(distinct),), task, tuple(classes))
+    return BuiltinFacts(rows, tuple(columns), (len(distinct),), task, tuple(classes), image)
 
 
 _DIABETES = (58, 2, 163, 100, 141, 302, 63, 66, 184, 56)
@@ -58,6 +66,6 @@ _WINE = (126, 133, 79, 63, 53, 97, 132, 39, 101, 132, 78, 122, 121)
 BUILTIN: Mapping[str, BuiltinFacts] = {
     "diabetes": _facts(442, _DIABETES, targets=214),
     "breast_cancer": _facts(569, _CANCER, classes=("malignant", "benign")),
-    "digits": _facts(1797, _DIGITS, whole=range(64), classes=[str(digit) for digit in range(10)]),
+    "digits": _facts(1797, _DIGITS, whole=range(64), classes=[str(digit) for digit in range(10)], image=(8, 8)),
     "wine": _facts(178, _WINE, whole=(4, 12), classes=("class_0", "class_1", "class_2")),
 }

@@ -1,4 +1,7 @@
-"""The network: its family and shape. Shape settings are searchable like any other, and belong to the stack key."""
+"""The network: its family and shape. Shape settings are searchable like any other, and belong to the stack key.
+
+The family says how the data is read: an `mlp` takes rows of numbers, a `cnn` images, a `sequence` model series.
+"""
 
 from __future__ import annotations
 
@@ -8,29 +11,69 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from service.spec.domain import Choices, Domain, Fixed, Frozen, Range
-from service.spec.setting import Setting, settings_of
+from service.spec.domain import Choices, Domain, Fixed, Frozen, PerLayer, Range, possible_values
+from service.spec.setting import Setting, When, refuse_unmet, settings_of
 
 ACTIVATIONS = ("relu", "gelu", "silu", "tanh", "elu")
+FAMILIES = ("mlp", "cnn", "sequence")
+LAYOUTS: Mapping[str, Literal["flat", "image", "sequence"]] = {"mlp": "flat", "cnn": "image", "sequence": "sequence"}
+"""What one example is to a family."""
+NORMALIZATIONS: Mapping[str, tuple[str, ...]] = {
+    "mlp": ("none", "batch", "layer", "group", "weight"),
+    "cnn": ("none", "batch", "layer", "group", "instance", "local_response", "weight"),
+    "sequence": ("none", "batch", "layer", "group"),
+}
+_SHAPES: Mapping[str, tuple[int, int]] = {"mlp": (256, 2), "cnn": (16, 3), "sequence": (64, 1)}
+"""Width and depth of a family where nothing is said."""
 Width = Annotated[int, Field(ge=1, le=16384)]
 
 
 class ModelSpec(Frozen):
-    """A multilayer perceptron: ``depth`` hidden layers of ``width`` units, or the ``widths`` written out."""
+    """A network: ``depth`` layers of ``width`` units (a `cnn`: stages of channels), or the ``widths`` written out."""
 
-    family: Literal["mlp"] = "mlp"
+    family: Annotated[Domain | None, Setting(
+        group="model", kind="word", words=FAMILIES, neutral="mlp", scope="stack", search=Fixed(value="mlp"),
+        doc="`mlp` for tables, `cnn` (small ResNet; He et al. 2016) for images, `sequence` for series; never searched.",
+    )] = None
     widths: tuple[Width, ...] | None = Field(
-        None, max_length=64, description="Units of every hidden layer, first to last; instead of `width` and `depth`."
+        None, max_length=64,
+        description="Units of every hidden layer, or channels of every stage, in order; instead of `width` and `depth`.",
     )
     width: Annotated[Domain | None, Setting(
         group="model", kind="int", low=1, high=16384, neutral=256, scope="stack", search=Fixed(value=256),
-        doc="Units of each hidden layer.")] = None
+        doc="Units of each hidden layer; `cnn` (default 16): channels of the first stage, each further one has twice as "
+        "many; `sequence`: default 64.")] = None
     depth: Annotated[Domain | None, Setting(
         group="model", kind="int", low=0, high=64, neutral=2, scope="stack", search=Fixed(value=2),
-        doc="Number of hidden layers; 0 is a linear model.")] = None
+        doc="Number of hidden layers, 0 is a linear model; `cnn` (default 3): of stages, each at half the resolution of the "
+        "one before; `sequence`: default 1.")] = None
     activation: Annotated[Domain | None, Setting(
         group="model", kind="word", words=ACTIVATIONS, neutral="relu", scope="stack", search=Fixed(value="relu"),
         doc="Activation function of the hidden layers.")] = None
+    blocks: Annotated[Domain | None, Setting(
+        group="model", kind="int", low=1, high=32, neutral=1, scope="stack", search=Fixed(value=1),
+        when=When("family", ("cnn",)), doc="Blocks of two 3x3 convolutions in every stage.")] = None
+    residual: Annotated[Domain | None, Setting(
+        group="model", kind="bool", neutral=True, scope="stack", search=Fixed(value=True),
+        when=When("family", ("cnn",)), doc="A shortcut around every block (He et al. 2016).")] = None
+    downsampling: Annotated[Domain | None, Setting(
+        group="model", kind="word", words=("strided", "max", "average"), neutral="strided", scope="stack",
+        search=Fixed(value="strided"), when=When("family", ("cnn",)),
+        doc="How a stage halves the resolution: a convolution of stride 2, or 2x2 pooling.")] = None
+    cell: Annotated[Domain | None, Setting(
+        group="model", kind="word", words=("gru", "transformer"), neutral="gru", scope="stack", search=Fixed(value="gru"),
+        when=When("family", ("sequence",)),
+        doc="Layers of gated recurrent units (Cho et al. 2014), or of a transformer encoder (Vaswani et al. 2017; "
+        "normalization in front).")] = None
+    heads: Annotated[Domain | None, Setting(
+        group="model", kind="int", low=1, high=256, neutral=4, scope="stack", search=Fixed(value=4),
+        when=When("cell", ("transformer",)),
+        doc="Attention heads; lowered to their greatest common divisor with the width.")] = None
+    pooling: Annotated[Domain | None, Setting(
+        group="model", kind="word", words=("mean", "max", "last"), neutral="mean", scope="stack",
+        search=Fixed(value="mean"), when=When("family", ("cnn", "sequence")),
+        doc="What the head sees: the mean or the maximum over all pixels, or all real steps of a series, or its last step.",
+    )] = None
 
     @model_validator(mode="before")
     @classmethod
@@ -38,23 +81,41 @@ class ModelSpec(Frozen):
         if not isinstance(raw, Mapping):
             return raw
         given = {key: value for key, value in raw.items() if value is not None}
-        shape = {} if "widths" in given else {"width": Fixed(value=256), "depth": Fixed(value=2)}
-        return {**shape, "activation": Fixed(value="relu"), **given}
+        family = given.get("family", "mlp")
+        word = family.value if isinstance(family, Fixed) else family
+        width, depth = _SHAPES.get(word, _SHAPES["mlp"]) if isinstance(word, str) else _SHAPES["mlp"]
+        shape = {} if "widths" in given else {"width": Fixed(value=width), "depth": Fixed(value=depth)}
+        return {"family": Fixed(value="mlp"), **shape, "activation": Fixed(value="relu"), **given}
 
     @model_validator(mode="after")
     def _one_shape(self) -> ModelSpec:
         for name in ("width", "depth"):
             given: Domain | None = getattr(self, name)
             if self.widths is not None and given is not None:
-                raise PydanticCustomError(
-                    "conflict",
-                    "cannot be given beside widths, which already says it",
-                    {"key": name, "value": given.model_dump(), "allowed": "either widths, or width and depth"},
-                )
+                allowed = "either widths, or width and depth"
+                _refuse("cannot be given beside widths, which already says it", name, given, allowed)
         return self
 
+    @model_validator(mode="after")
+    def _fits_its_family(self) -> ModelSpec:
+        if not isinstance(self.family, Fixed):
+            _refuse("is not searched: it decides how the data is read", "family", self.family, ", ".join(FAMILIES))
+        refuse_unmet(MODEL_SETTINGS, vars(self), vars(self))
+        if self.word != "mlp" and self.depths()[0] < 1:
+            key = "depth" if self.widths is None else "widths"
+            _refuse(f"must be at least 1 for a {self.word}", key, getattr(self, key) or None, "1 to 64")
+        if self.word == "cnn" and self.pooling is not None and "last" in (possible_values(self.pooling) or ()):
+            _refuse("has no meaning for images", "pooling", self.pooling, "mean, max")
+        return self
+
+    @property
+    def word(self) -> str:
+        """The family's name."""
+        assert isinstance(self.family, Fixed), "filled and checked by validation"
+        return str(self.family.value)
+
     def depths(self) -> tuple[int, int]:
-        """The smallest and the largest number of hidden layers that a trial may have."""
+        """The smallest and the largest number of hidden layers, or stages, that a trial may have."""
         if self.widths is not None:
             return len(self.widths), len(self.widths)
         match self.depth:
@@ -66,6 +127,13 @@ class ModelSpec(Frozen):
                 return int(value), int(value)
             case _:
                 raise AssertionError(f"depth is filled by validation and never per layer: {self.depth!r}")
+
+
+def _refuse(message: str, key: str, given: Fixed | Range | Choices | PerLayer | None, allowed: str) -> None:
+    value = given.model_dump() if given is not None else None
+    raise PydanticCustomError(
+        "model", "{message}; allowed: {allowed}", {"message": message, "key": key, "value": value, "allowed": allowed}
+    )
 
 
 MODEL_SETTINGS: Mapping[str, Setting] = settings_of(ModelSpec)

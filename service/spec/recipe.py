@@ -68,11 +68,12 @@ class Recipe(Mapping[str, Value]):
 
     @property
     def widths(self) -> tuple[int, ...]:
-        """Units of every hidden layer."""
+        """Units of every hidden layer, or channels of every stage of a CNN."""
         widths = self._values.get("widths")
         if isinstance(widths, tuple):
             return tuple(int(width) for width in widths)
-        return (self.integer("width"),) * self.integer("depth")
+        doubled = 2 if self.word("family") == "cnn" else 1
+        return tuple(self.integer("width") * doubled**layer for layer in range(self.integer("depth")))
 
     def said(self) -> dict[str, Value]:
         """Only what matters: settings whose condition holds, regularizers that are on; in the order of the table."""

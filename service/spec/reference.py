@@ -66,7 +66,7 @@ def _settings() -> Iterator[str]:
         yield f"#### `{title}`"
         yield ""
         if title == "model":
-            yield "`family: mlp` with `width` and `depth`, or with `widths` written out layer by layer."
+            yield "`width` and `depth` may be replaced by `widths`, written out layer by layer."
             yield ""
         yield "| setting | what it is | allowed | default | one per |"
         yield "|---|---|---|---|---|"

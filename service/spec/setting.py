@@ -10,14 +10,14 @@ and its row in the README's reference (`reference`).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NoReturn
 
 from pydantic import BaseModel, GetCoreSchemaHandler, ValidationError
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
-from service.spec.domain import OFF, Choices, Domain, Fixed, PerLayer, Range, Scalar
+from service.spec.domain import OFF, Choices, Domain, Fixed, PerLayer, Range, Scalar, possible_values
 
 
 @dataclass(frozen=True)
@@ -164,3 +164,33 @@ class Setting:
 def settings_of(model: type[BaseModel]) -> dict[str, Setting]:
     """The settings declared as field annotations of ``model``, in order of declaration."""
     return {name: mark for name, field in model.model_fields.items() for mark in field.metadata if isinstance(mark, Setting)}
+
+
+def refuse_unmet(
+    settings: Mapping[str, Setting],
+    given: Mapping[str, Domain | None],
+    parents: Mapping[str, Domain | None],
+    place: str = "",
+) -> None:
+    """Refuse a setting that was given although its condition can never hold; a parent that is not there is left alone.
+
+    Args:
+        settings: Those to check.
+        given: What was said of them, None for nothing.
+        parents: The domains of the settings that conditions name.
+        place: What leads to the settings in the spec, such as ``space.``.
+
+    Raises:
+        PydanticCustomError: As a validator raises it.
+    """
+    for name, setting in settings.items():
+        domain = given[name]
+        if domain is None or setting.when is None or setting.when.parent not in parents:
+            continue
+        parent = parents[setting.when.parent]
+        # A condition on a setting that is silent itself takes its default.
+        taken = possible_values(parent if parent is not None else settings[setting.when.parent].search) or ()
+        if not set(taken) & set(setting.when.values):
+            allowed = f"{setting.when.parent} = {' or '.join(map(str, setting.when.values))}"
+            context = {"key": f"{place}{name}", "value": domain.model_dump(), "allowed": allowed}
+            raise PydanticCustomError("condition", "only makes sense under {allowed}, which is never taken here", context)

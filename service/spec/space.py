@@ -11,16 +11,15 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
-from pydantic_core import PydanticCustomError
 
-from service.spec.domain import Domain, Fixed, possible_values
+from service.spec.domain import Domain, Fixed
 from service.spec.groups.dropout import Dropout
 from service.spec.groups.initialization import Initialization
 from service.spec.groups.lr_schedule import LrSchedule
 from service.spec.groups.normalization import Normalization
 from service.spec.groups.optimizer import Optimizer
 from service.spec.groups.penalties import Penalties
-from service.spec.setting import Setting, settings_of
+from service.spec.setting import Setting, refuse_unmet, settings_of
 
 
 # The last base's settings come first in the space, in the reference and in every draw.
@@ -44,18 +43,8 @@ class Space(Initialization, LrSchedule, Optimizer, Normalization, Dropout, Penal
 
     @model_validator(mode="after")
     def _conditions_can_hold(self) -> Space:
-        for name, setting in SPACE_SETTINGS.items():
-            given: Domain | None = getattr(self, name)
-            if given is None or setting.when is None:
-                continue
-            parent: Domain = getattr(self, setting.when.parent)
-            if not set(possible_values(parent) or ()) & set(setting.when.values):
-                allowed = f"{setting.when.parent} = {' or '.join(map(str, setting.when.values))}"
-                raise PydanticCustomError(
-                    "condition",
-                    "only makes sense under {allowed}, which this space never takes",
-                    {"key": name, "value": given.model_dump(), "allowed": allowed},
-                )
+        own = {name: getattr(self, name) for name in SPACE_SETTINGS}
+        refuse_unmet(SPACE_SETTINGS, own, own)
         return self
 
 

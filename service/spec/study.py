@@ -8,13 +8,13 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from service.spec.domain import Domain, Frozen, PerLayer
+from service.spec.domain import Domain, Frozen, PerLayer, possible_values
 from service.spec.metrics import LOWER_IS_BETTER, Metric, Task, metrics_for
-from service.spec.model import MODEL_SETTINGS, ModelSpec
+from service.spec.model import MODEL_SETTINGS, NORMALIZATIONS, ModelSpec
 from service.spec.parts import BudgetSpec, DataSpec, EarlyStopping, OptionalEarlyStopping, ValidationSpec
 from service.spec.pruners import HyperbandPruner, MedianPruner, PatientPruner, Pruner
 from service.spec.samplers import Sampler, TpeSampler
-from service.spec.setting import Setting
+from service.spec.setting import Setting, refuse_unmet
 from service.spec.space import SPACE_SETTINGS, Space
 
 SETTINGS: dict[str, Setting] = {**MODEL_SETTINGS, **SPACE_SETTINGS}
@@ -42,6 +42,16 @@ class StudySpec(Frozen):
     budget: BudgetSpec = BudgetSpec()
     max_parallel_trials: int | None = Field(None, ge=1, description="Most trials in flight at once, all workers.")
     seed: int = Field(0, ge=0, lt=2**31, description="Fixes the split, the sampler, and every trial's own seed.")
+
+    @model_validator(mode="after")
+    def _space_fits_the_family(self) -> StudySpec:
+        refuse_unmet(SPACE_SETTINGS, vars(self.space), vars(self.model), "space.")
+        words = possible_values(self.domains["normalization"]) or ()
+        allowed = NORMALIZATIONS[self.model.word]
+        for word in words:
+            if word not in allowed:
+                _refuse("space.normalization", f"{word!r} is none of a {self.model.word}", list(words), ", ".join(allowed))
+        return self
 
     @model_validator(mode="after")
     def _layers_agree(self) -> StudySpec:

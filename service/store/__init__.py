@@ -14,6 +14,7 @@ from sqlalchemy.exc import DBAPIError
 
 from service.errors import DatabaseUnavailable
 from service.store import records
+from service.store.archives import ModelArchives
 from service.store.engine import Database, normalize
 from service.store.gauges import read_metrics
 from service.store.history import History
@@ -42,6 +43,7 @@ class Store:
         self.leases = Leases(database)
         self.workers = Workers(database)
         self.datasets = Datasets(database)
+        self.archives = ModelArchives(database)
 
     def ping(self) -> None:
         """Raise `DatabaseUnavailable` unless the database answers, soon, and has the present schema."""

@@ -13,6 +13,7 @@ from sqlalchemy.exc import IntegrityError
 from service.errors import Conflict, InvalidInput, LeaseLost, NotFound
 from service.spec import StudySpec
 from service.store import tables as t
+from service.store.archives import replace_archive
 from service.store.engine import Database
 from service.store.records import SEARCHED, BestTrial, Lease, StudyRecord, StudyState, TrialCounts
 from service.store.rows import (
@@ -177,20 +178,20 @@ class Studies:
             of_study = select(t.o_trials.c.trial_id).where(t.o_trials.c.study_id == study_id)
             for table in (t.o_params, t.o_values, t.o_steps, t.o_trial_user, t.o_trial_system, t.o_heartbeats):
                 connection.execute(delete(table).where(table.c.trial_id.in_(of_study)))
-            for table in (t.trials, t.test_accesses, t.leases, t.studies):
+            for table in (t.trials, t.test_accesses, t.model_archives, t.leases, t.studies):
                 connection.execute(delete(table).where(table.c.study_id == study_id))
             for table in (t.o_trials, t.o_study_user, t.o_study_system, t.o_directions, t.o_studies):
                 connection.execute(delete(table).where(table.c.study_id == study_id))
 
         self._database.write_once(work)
 
-    def finish(self, lease: Lease, result: Mapping[str, Any]) -> None:
-        """Store the answer of a study in `finalizing`, whose lease ends with it.
+    def finish(self, lease: Lease, result: Mapping[str, Any], archive: bytes | None = None) -> None:
+        """Store the answer of a study in `finalizing`, and its trained model; the lease ends with it.
 
         Raises:
             LeaseLost: Another worker, or nobody, is to finish it.
         """
-        self._end(lease, StudyState.FINISHED, None, result)
+        self._end(lease, StudyState.FINISHED, None, result, archive)
 
     def fail(self, lease: Lease, reason: str) -> None:
         """End a study that can't go on (its data vanished, no model fits), saying why.
@@ -216,7 +217,14 @@ class Studies:
         rows = self._database.read(lambda connection: connection.execute(query).mappings().all())
         return [{"at": moment(row["at"]), "who": row["who"], "purpose": row["purpose"]} for row in rows]
 
-    def _end(self, lease: Lease, state: StudyState, reason: str | None, result: Mapping[str, Any] | None) -> None:
+    def _end(
+        self,
+        lease: Lease,
+        state: StudyState,
+        reason: str | None,
+        result: Mapping[str, Any] | None,
+        archive: bytes | None = None,
+    ) -> None:
         def work(connection: Connection) -> None:
             row = lock_study(connection, lease.study_id)
             gone = connection.execute(delete(t.leases).where(t.leases.c.token == lease.token)).rowcount == 0
@@ -232,6 +240,7 @@ class Studies:
             if result is not None:
                 stored = update(t.studies).where(t.studies.c.study_id == lease.study_id).values(result=dumps(result))
                 connection.execute(stored)
+                replace_archive(connection, self._database, lease.study_id, archive)
 
         self._database.write(work)
 

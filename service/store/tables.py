@@ -15,6 +15,7 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     String,
     Table,
@@ -158,3 +159,14 @@ writes = Table(
     Column("answer", Text, nullable=False),
 )
 """Writes that must not happen twice, with what they answered (see `Database.write_once`)."""
+
+model_archives = Table(
+    "rs_model_archives",
+    metadata,
+    Column(
+        "study_id", Integer, ForeignKey("rs_studies.study_id", ondelete="CASCADE"), primary_key=True, autoincrement=False
+    ),
+    Column("content", LargeBinary, nullable=False),
+    Column("sha256", String(64), nullable=False),
+    Column("created_at", Float(53), nullable=False),
+)

@@ -8,10 +8,13 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import optuna
+import pandas as pd
 import psutil
 import pytest
 from playwright.sync_api import Page, expect
+from sklearn.datasets import load_diabetes
 
 from tests.acceptance.conftest import Service, wait_for
 
@@ -74,6 +77,27 @@ def test_commands_show_what_is_there(service: Service, study: dict[str, Any]) ->
     assert "30 of 30 finished" in service.run("show", str(study["id"])).stdout
     assert "(winner)" in service.run("result", str(study["id"])).stdout
     assert service.run("doctor").returncode == 0
+
+
+def test_the_model_predicts_new_rows(service: Service, study: dict[str, Any], tmp_path: Path) -> None:
+    x, y = load_diabetes(return_X_y=True)
+    columns = [f"x{index}" for index in range(x.shape[1])]
+    rows = tmp_path / "new.csv"
+    pd.DataFrame(x, columns=columns).to_csv(rows, index=False)
+    done = service.run("predict", str(study["id"]), str(rows), "--out", str(tmp_path / "predictions.csv"))
+    assert done.returncode == 0, done.stderr
+    predicted = pd.read_csv(tmp_path / "predictions.csv")["prediction"].to_numpy()
+    assert np.sqrt(np.mean((predicted - y) ** 2)) < 70 < np.std(y)
+    result = service.client.get(f"/v1/studies/{study['id']}/result")
+    true, said = np.array(result["pictures"]["test"]["pairs"]).T
+    # The pairs are of test rows, each of which is a row of the file.
+    nearest = np.abs(predicted[None] - said[:, None]) + np.abs(y[None] - true[:, None])
+    assert nearest.min(1).max() < 1e-4
+    assert service.run("model", str(study["id"]), "--out", str(tmp_path / "model.zip")).returncode == 0
+    pd.DataFrame(x[:, 1:], columns=columns[1:]).to_csv(rows, index=False)
+    refused = service.run("predict", str(study["id"]), str(rows))
+    assert (refused.returncode, "there is no column 'x0'" in refused.stderr) == (1, True)
+    assert "does not exist" in service.run("predict", "999", str(rows)).stderr
 
 
 def test_mistakes_are_told_without_a_traceback(service: Service, tmp_path: Path) -> None:

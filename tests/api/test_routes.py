@@ -22,7 +22,7 @@ def submit(client: TestClient, **parts: Any) -> dict[str, Any]:
     return found
 
 
-def finish(store: Store) -> None:
+def finish(store: Store, result: dict[str, Any] | None = None, archive: bytes | None = None) -> None:
     """Three trials and a result, as a worker would write them."""
     lease = store.leases.claim("worker", 60)
     assert lease is not None
@@ -36,7 +36,7 @@ def finish(store: Store) -> None:
     store.trials.record(lease, reports, results)
     final = store.leases.claim("worker", 60)
     assert final is not None
-    store.studies.finish(final, {"verdict": "good"})
+    store.studies.finish(final, result or {"verdict": "good"}, archive)
 
 
 def test_a_submit_is_created_with_its_location_plan_and_warnings(client: TestClient) -> None:
@@ -141,3 +141,34 @@ def test_operations(client: TestClient, store: Store) -> None:
     assert "regsearch_database_latency_seconds" in text
     assert "/v1/studies" in client.get("/openapi.json").json()["paths"]
     assert client.get("/docs").status_code == 200
+
+
+def test_a_model_is_downloaded_when_there_is_one(client: TestClient, store: Store) -> None:
+    submit(client)
+    assert client.get("/v1/studies/1/model").json()["detail"] == "study 1 is queued: it has no result"
+    finish(store, {"model": {"available": True}}, b"PK archive")
+    answer = client.get("/v1/studies/1/model")
+    assert (answer.status_code, answer.content, answer.headers["content-type"]) == (200, b"PK archive", "application/zip")
+    assert 'filename="regsearch-1.zip"' in answer.headers["content-disposition"]
+    submit(client)
+    finish(store, {"model": {"available": False, "reason": "the model has 9 bytes"}})
+    answer = client.get("/v1/studies/2/model")
+    assert (answer.status_code, answer.json()["detail"]) == (409, "study 2 has no model: the model has 9 bytes")
+    assert client.get("/v1/studies/3/model").status_code == 404
+
+
+def test_a_report_is_a_page_that_may_load_and_run_nothing(client: TestClient, store: Store) -> None:
+    submit(client, name="<b>mine</b>")
+    answer = client.get("/v1/studies/1/report")
+    assert (answer.status_code, answer.json()["detail"]) == (409, "study 1 is queued: it has no result")
+    finish(store, {"verdict": "good & <i>clear</i>"})
+    page = client.get("/v1/studies/1/report")
+    assert (page.status_code, page.headers["content-type"]) == (200, "text/html; charset=utf-8")
+    assert "default-src 'none'" in page.headers["content-security-policy"]
+    assert "good &amp; &lt;i&gt;clear&lt;/i&gt;" in page.text
+    assert "<b>mine" not in page.text
+    text = client.get("/v1/studies/1/report", params={"format": "markdown"})
+    assert text.headers["content-type"] == "text/markdown; charset=utf-8"
+    assert text.text.startswith("# \\<b\\>mine\\</b\\>\n")
+    assert client.get("/v1/studies/1/report", params={"format": "docx"}).status_code == 422
+    assert client.get("/v1/studies/1").json()["links"]["report"] == "/v1/studies/1/report"

@@ -89,10 +89,11 @@ def stack_of(width: int, batch: int, lanes: int, *, compiled: bool) -> Stack:
 
 def work(stack: Stack) -> dict[str, float]:
     """Arithmetic of the matrix products and the least traffic of one update of all lanes."""
-    sizes = (stack.data.inputs, *stack.key.shape.widths, stack.data.outputs)
+    (inputs,) = stack.data.inputs
+    sizes = (inputs, *stack.key.shape.widths, stack.data.outputs)
     products = [2 * stack.batch * before * after for before, after in pairwise(sizes)]
     flops = 3 * sum(products) - products[0]  # forward, both gradients; none with respect to the data
-    floats = 6 * stack.model.parameters + stack.batch * (stack.data.inputs + 1)
+    floats = 6 * stack.model.parameters + stack.batch * (inputs + 1)
     return {"flops": stack.lanes * flops, "bytes": stack.lanes * floats * FLOAT_BYTES}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 
 import optuna
@@ -199,3 +200,27 @@ def test_results_of_failed_trials_have_no_value(store: Store) -> None:
     page, total = store.history.page(lease.study_id, state="fail")
     assert (total, page[0].value, page[0].stop_reason) == (1, None, "not finite")
     assert store.history.trials_of_all()["fail"] == 1
+
+
+def test_a_finished_study_keeps_its_model_until_it_is_finished_again_or_deleted(store: Store) -> None:
+    lease = started(store, budget={"trials": 1})
+    (trial,) = store.trials.ask(lease, proposals(1))
+    store.trials.record(lease, [], [complete(trial)])
+    final = store.leases.claim("worker", 60)
+    assert final is not None
+    store.studies.finish(final, {"verdict": "good"}, b"\0first")
+    store.studies.finish(final, {"verdict": "good"}, b"\0first")  # as after a lost connection
+    found = store.archives.get(lease.study_id)
+    assert (found.content, found.sha256) == (b"\0first", hashlib.sha256(b"\0first").hexdigest())
+    store.studies.extend(lease.study_id, 1)
+    again = store.leases.claim("worker", 60)
+    assert again is not None
+    (trial,) = store.trials.ask(again, proposals(1))
+    store.trials.record(again, [], [complete(trial)])
+    final = store.leases.claim("worker", 60)
+    assert final is not None
+    store.studies.finish(final, {"verdict": "better"}, b"second")
+    assert store.archives.get(lease.study_id).content == b"second"
+    store.studies.delete(lease.study_id)
+    with pytest.raises(NotFound):
+        store.archives.get(lease.study_id)

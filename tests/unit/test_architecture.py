@@ -32,6 +32,7 @@ ALLOWED_IN = {
     "starlette": "service.api",
     "sqlalchemy": "service.store",
     "alembic": "service.store",
+    "onnx": "service.onnx_export",
     "typer": "service.cli",
     "rich": "service.cli",
 }
@@ -53,6 +54,7 @@ FORBIDDEN = {
     "service.datasets": ("service.search", "service.store", "service.api", "service.cli", "service.spec"),
     "service.search": ("service.store", "service.api", "service.cli"),
     "service.store": ("service.search", "service.api", "service.cli"),
+    "service.report": ("service.api", "service.cli", "service.store.engine"),
     "service.api": ("service.cli",),
     "workers": ("service.api", "service.cli"),
     "workers.stack": ("service.store", "workers.worker", "workers.session", "workers.training"),

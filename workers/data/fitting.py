@@ -22,7 +22,16 @@ from sklearn.preprocessing import (
     StandardScaler,
 )
 
-from workers.data.preprocessor import ArrayScaler, Layout, Numbers, Preprocessor, Words, as_numbers, factorized
+from workers.data.preprocessor import (
+    ArrayScaler,
+    Layout,
+    Numbers,
+    Preprocessor,
+    Words,
+    as_numbers,
+    channels_last,
+    factorized,
+)
 from workers.data.scaling import Scaler, Scaling
 
 MISSING = "missing"
@@ -127,8 +136,9 @@ def _filled(series: pd.Series[Any], options: PrepareOptions) -> _Filled:
 
 
 def fit_array(x: NDArray[Any], rows: NDArray[np.int64], lengths: NDArray[np.int64] | None, layout: Layout) -> ArrayScaler:
-    """Fit on the named rows of images (n, h, w) or (n, h, w, c), or of sequences (n, t, c)."""
-    channels = 1 if layout == "image" and x.ndim == 3 else x.shape[-1]
+    """Fit on the named rows of images (n, h, w), (n, h, w, c) or (n, c, h, w), or of sequences (n, t, c)."""
+    x = channels_last(x) if layout == "image" else x
+    channels = x.shape[-1]
     count, total, squares = np.zeros(channels), np.zeros(channels), np.zeros(channels)
     for start in range(0, len(rows), _BLOCK_ROWS):
         chosen = rows[start : start + _BLOCK_ROWS]

@@ -32,7 +32,7 @@ class TargetScale:
 class Fold:
     """What a lane trains and validates on: x float32 (rows, d) and y float32 (standardized) or int64 (rows,), contiguous.
 
-    Images are (rows, c, h, w), sequences (rows, t, c) with their lengths. ``preprocessor`` is what was fitted, for
+    Images are (rows, c, h, w), sequences (rows, t, c) with padding NaN. ``preprocessor`` is what was fitted, for
     `workers.data.locked` and for new data.
     """
 
@@ -42,8 +42,6 @@ class Fold:
     y_valid: NDArray[Any]
     target: TargetScale
     preprocessor: Preprocessor | ArrayScaler
-    train_lengths: NDArray[np.int64] | None = None
-    valid_lengths: NDArray[np.int64] | None = None
 
 
 def prepare(table: RawTable, split: Split, fold: int, options: PrepareOptions = _DEFAULTS) -> Fold:
@@ -62,8 +60,6 @@ def prepare(table: RawTable, split: Split, fold: int, options: PrepareOptions = 
         y_valid=targets(table, valid, scale),
         target=scale,
         preprocessor=fitted,
-        train_lengths=None if table.lengths is None else table.lengths[train],
-        valid_lengths=None if table.lengths is None else table.lengths[valid],
     )
 
 

@@ -2,7 +2,7 @@
 
 Needs NumPy and pandas only, and goes through JSON unchanged, so that a saved model carries it without pickles. Every row,
 be it for training, validation, test or prediction, passes through `apply`. Fitting is in `fitting`.
-Shapes: `r` rows, `d` outputs; images (r, h, w, c) become (r, c, h, w), sequences (r, t, c) stay.
+Shapes: `r` rows, `d` outputs; images (r, h, w), (r, h, w, c) or (r, c, h, w) become (r, c, h, w), sequences (r, t, c) stay.
 """
 
 from __future__ import annotations
@@ -186,8 +186,8 @@ class ArrayScaler:
     scale: NDArray[np.float64]
 
     def apply(self, x: NDArray[Any], lengths: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
-        """Scaled, C-contiguous examples. Missing values become the mean, and padding behind ``lengths`` stays zero."""
-        with_channels = x[..., None] if self.layout == "image" and x.ndim == 3 else x
+        """Scaled, C-contiguous examples. Missing values become the mean, and padding behind ``lengths`` NaN."""
+        with_channels = channels_last(x) if self.layout == "image" else x
         # Done in float32 and in place: a double of every image would be the largest array of a whole run.
         out = with_channels.astype(np.float32)
         out -= self.mean.astype(np.float32)
@@ -195,7 +195,7 @@ class ArrayScaler:
         if x.dtype.kind == "f":
             np.nan_to_num(out, copy=False, posinf=0.0, neginf=0.0)
         if lengths is not None:
-            out[np.arange(x.shape[1]) >= lengths[:, None]] = 0.0
+            out[np.arange(x.shape[1]) >= lengths[:, None]] = np.nan
         return np.ascontiguousarray(np.moveaxis(out, -1, 1)) if self.layout == "image" else out
 
     def to_json(self) -> dict[str, Any]:
@@ -212,6 +212,13 @@ class ArrayScaler:
         """
         _check(data, "array")
         return cls(data["layout"], np.array(data["mean"], np.float64), np.array(data["scale"], np.float64))
+
+
+def channels_last(x: NDArray[Any]) -> NDArray[Any]:
+    """Images as (r, h, w, c): grey ones get their one channel; else the channels are the shorter of first and last axis."""
+    if x.ndim == 3:
+        return x[..., None]
+    return np.moveaxis(x, 1, -1) if x.shape[1] < x.shape[3] else x
 
 
 def as_numbers(frame: pd.DataFrame, columns: Sequence[str]) -> NDArray[np.float64]:

@@ -121,6 +121,9 @@ def _read(source: DataSource) -> _Content:
         facts = BUILTIN[source.name]
         frame = pd.DataFrame(np.asarray(x, dtype=np.float32), columns=list(facts.features))
         labels = facts.classes if source.task == facts.task else ()
+        if source.layout == "image" and facts.image is not None:
+            images = np.asarray(x, dtype=np.float32).reshape(-1, *facts.image)
+            return _Content(_no_columns(len(y)), pd.Series(y), labels, Arrays(images, np.asarray(y)))
         return _Content(frame.drop(columns=list(source.drop)), pd.Series(y), labels)
     assert source.path is not None, "a source has a name or a path"
     if source.format == "npz":
@@ -136,10 +139,14 @@ def _read_arrays(path: Path, layout: Layout) -> _Content:
     if arrays.x.ndim not in dimensions[layout]:
         raise TrialError(f"examples of shape {arrays.x.shape[1:]} can't be read as {layout}")
     if layout != "flat":
-        return _Content(pd.DataFrame(index=range(len(arrays.y))), pd.Series(arrays.y), arrays=arrays)
+        return _Content(_no_columns(len(arrays.y)), pd.Series(arrays.y), arrays=arrays)
     flat = arrays.x.reshape(len(arrays.x), -1).astype(np.float32)
     frame = pd.DataFrame(flat, columns=[f"x{index}" for index in range(flat.shape[1])])
     return _Content(frame, pd.Series(arrays.y), arrays=arrays)
+
+
+def _no_columns(rows: int) -> pd.DataFrame:
+    return pd.DataFrame(index=range(rows))
 
 
 def _usable(target: pd.Series[Any], task: str) -> NDArray[np.bool_]:

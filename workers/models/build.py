@@ -2,31 +2,54 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from service.spec import Recipe
+from workers.models.cnn import Cnn, WeightNormConv2d
 from workers.models.layers import WeightNormLinear
 from workers.models.mlp import Mlp
+from workers.models.sequence import Gru, SequenceModel, StepBatchNorm
 
 
 @dataclass(frozen=True)
 class ModelShape:
-    """What decides a model's graph; equal shapes can be stacked."""
+    """What decides a model's graph; equal shapes can be stacked.
 
-    inputs: int
+    ``inputs`` is the shape of one example: (d,) of a table, (c, h, w) of an image, (t, c) of a series. What only another
+    family has stays at its default.
+    """
+
+    inputs: tuple[int, ...]
     outputs: int
     widths: tuple[int, ...]
     activation: str
     normalization: str
     groups: int
+    family: str = "mlp"
+    blocks: int = 1
+    residual: bool = False
+    downsampling: str = ""
+    pooling: str = ""
+    cell: str = ""
+    heads: int = 1
 
     @classmethod
-    def of(cls, recipe: Recipe, inputs: int, outputs: int) -> ModelShape:
-        """The shape a recipe asks for, given the data's numbers of features and outputs."""
-        normalization = recipe.word("normalization")
+    def of(cls, recipe: Recipe, inputs: tuple[int, ...], outputs: int) -> ModelShape:
+        """The shape a recipe asks for, given the shape of the data's examples and the number of outputs."""
+        family, normalization = recipe.word("family"), recipe.word("normalization")
+        own: dict[str, Any] = {}
+        if family == "cnn":
+            own = {"blocks": recipe.integer("blocks"), "residual": bool(recipe["residual"])}
+            own |= {name: recipe.word(name) for name in ("downsampling", "pooling")}
+        elif family == "sequence":
+            own = {name: recipe.word(name) for name in ("cell", "pooling")}
+            own["heads"] = recipe.integer("heads") if own["cell"] == "transformer" else 1
         return cls(
             inputs=inputs,
             outputs=outputs,
@@ -34,47 +57,100 @@ class ModelShape:
             activation=recipe.word("activation"),
             normalization=normalization,
             groups=recipe.integer("normalization_groups") if normalization == "group" else 1,
+            family=family,
+            **own,
         )
 
     @property
     def dropouts(self) -> int:
-        """Number of dropout layers: on the input, and behind every hidden layer."""
-        return 1 + len(self.widths)
+        """Number of dropout layers."""
+        return len(self.rates(Recipe({})))
+
+    def rates(self, recipe: Recipe) -> list[float]:
+        """The rate of every dropout layer, in the order of the module's: input, hidden layers or stages, head."""
+        twice = 2 if self.cell == "transformer" else 1
+        hidden = recipe.layers("dropout", len(self.widths))[: len(self.widths)]
+        head = [] if self.family == "mlp" else [recipe.number("head_dropout")]
+        return [recipe.number("input_dropout"), *(rate for rate in hidden for _ in range(twice)), *head]
+
+    @property
+    def largest_activation(self) -> int:
+        """Numbers that the largest layer holds for one example."""
+        match self.family:
+            case "cnn":
+                _, h, w = self.inputs
+                return max(math.prod(self.inputs), self.widths[0] * h * w)
+            case "sequence":
+                steps, channels = self.inputs
+                most = max(channels, *self.widths)
+                return steps * max(4 * most, self.heads * steps) if self.cell == "transformer" else 3 * steps * most
+            case _:
+                return max((*self.inputs, *self.widths))
 
 
 def build_model(shape: ModelShape) -> nn.Module:
     """An ordinary module of this shape, with torch's default weights."""
-    return Mlp(
-        shape.inputs,
-        shape.outputs,
-        shape.widths,
-        activation=shape.activation,
-        normalization=shape.normalization,
-        groups=shape.groups,
-    )
+    common: dict[str, Any] = {
+        "activation": shape.activation,
+        "normalization": shape.normalization,
+        "groups": shape.groups,
+    }
+    match shape.family:
+        case "cnn":
+            return Cnn(
+                shape.inputs[0],
+                shape.outputs,
+                shape.widths,
+                blocks=shape.blocks,
+                residual=shape.residual,
+                downsampling=shape.downsampling,
+                pooling=shape.pooling,
+                **common,
+            )
+        case "sequence":
+            return SequenceModel(
+                shape.inputs[1],
+                shape.outputs,
+                shape.widths,
+                cell=shape.cell,
+                heads=shape.heads,
+                pooling=shape.pooling,
+                **common,
+            )
+        case _:
+            return Mlp(math.prod(shape.inputs), shape.outputs, shape.widths, **common)
 
 
 @torch.no_grad()
 def initialize(model: nn.Module, recipe: Recipe, seed: int) -> None:
     """Overwrite the weights of ``model`` with fresh ones as ``recipe`` asks, drawn from ``seed`` alone.
 
-    Linear weights: He (fan in, gain √2) or Glorot; biases zero; normalization gains one and statistics reset.
+    Weights: He (fan in, gain √2) or Glorot, recurrent ones orthogonal per gate (Saxe et al. 2014); biases zero;
+    normalization gains one and statistics reset.
     """
     generator = torch.Generator().manual_seed(seed)
     for module in model.modules():
-        if isinstance(module, WeightNormLinear):
+        if isinstance(module, WeightNormLinear | WeightNormConv2d):
             weight = torch.empty(module.weight_v.shape)
             _draw(weight, recipe, generator)
             module.adopt(weight)
             module.bias.zero_()
-        elif isinstance(module, nn.Linear):
+        elif isinstance(module, nn.Linear | nn.Conv2d):
             _draw(module.weight, recipe, generator)
             if module.bias is not None:
                 module.bias.zero_()
-        elif isinstance(module, nn.BatchNorm1d | nn.LayerNorm | nn.GroupNorm):
+        elif isinstance(module, Gru):
+            for gate in module.weight_ih_l0.chunk(3):
+                _draw(gate, recipe, generator)
+            for gate in module.weight_hh_l0.chunk(3):
+                nn.init.orthogonal_(gate, generator=generator)
+            module.bias_ih_l0.zero_()
+            module.bias_hh_l0.zero_()
+        elif isinstance(module, _BatchNorm | StepBatchNorm | nn.LayerNorm | nn.GroupNorm):
             nn.init.ones_(module.weight)
             nn.init.zeros_(module.bias)
-            if isinstance(module, nn.BatchNorm1d) and module.running_mean is not None and module.running_var is not None:
+            if isinstance(module, _BatchNorm | StepBatchNorm) and module.running_mean is not None:
+                assert module.running_var is not None, "both statistics are kept, or none"
                 module.running_mean.zero_()
                 module.running_var.fill_(1.0)
 

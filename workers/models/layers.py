@@ -31,12 +31,24 @@ class LaneDropout(nn.Module):
         self.register_buffer("key", torch.zeros((), dtype=torch.int32), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(b, d) to (b, d)."""
+        """Any shape to the same."""
+        return self._dropped(x, x.shape)
+
+    def _dropped(self, x: Tensor, shape: tuple[int, ...]) -> Tensor:
+        """``x`` with a mask of ``shape``, which has to broadcast to that of ``x``."""
         if not self.training:
             return x
-        element = torch.arange(x.numel(), dtype=torch.int32, device=x.device).view(x.shape)
+        element = torch.arange(math.prod(shape), dtype=torch.int32, device=x.device).view(shape)
         keep = uniform(draw(self.key, element)) >= self.rate
-        return x * keep / (1.0 - self.rate)
+        return x * (keep / (1.0 - self.rate))
+
+
+class LaneSpatialDropout(LaneDropout):
+    """Zero whole channels of images (Tompson et al., CVPR 2015); as `nn.Dropout2d`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(b, c, h, w) to the same."""
+        return self._dropped(x, (x.shape[0], x.shape[1], 1, 1))
 
 
 class WeightNormLinear(nn.Module):

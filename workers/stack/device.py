@@ -42,9 +42,9 @@ class DeviceData:
         return self.x.device
 
     @property
-    def inputs(self) -> int:
-        """Number of features of an example."""
-        return int(self.x.shape[1])
+    def inputs(self) -> tuple[int, ...]:
+        """The shape of an example."""
+        return tuple(self.x.shape[1:])
 
     @property
     def train_rows(self) -> int:

@@ -2,7 +2,8 @@
 
 Shapes: `k` lanes, `P` parameters, `Q` buffer elements (running statistics), `b` examples, `L` dropout layers. Row i of
 ``weights (k, P)`` and ``stats (k, Q)`` is the whole model of lane i, so that a checkpoint, dropping lanes or an optimizer
-step is an operation on whole matrices.
+step is an operation on whole matrices. The weights of a convolution lie in a row with their channels last, which is how
+the fastest convolutions read them.
 """
 
 from __future__ import annotations
@@ -12,11 +13,13 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from workers.models import ModelShape, build_model
 from workers.models.layers import LaneDropout
+from workers.models.sequence import StepBatchNorm
 
-_NORMS = (nn.BatchNorm1d, nn.LayerNorm, nn.GroupNorm)
+_NORMS = (_BatchNorm, StepBatchNorm, nn.LayerNorm, nn.GroupNorm)
 
 
 class FlatModel:
@@ -24,9 +27,10 @@ class FlatModel:
 
     def __init__(self, shape: ModelShape, device: torch.device) -> None:
         self.shape = shape
+        self._device = device
         self.module = build_model(shape).to(device)
         for module in self.module.modules():
-            if isinstance(module, nn.BatchNorm1d):
+            if isinstance(module, _BatchNorm):
                 module.num_batches_tracked = None  # only momentum=None needs this count, the one integer of a lane
         parameters = dict(self.module.named_parameters())
         self.names = tuple(parameters)
@@ -47,6 +51,11 @@ class FlatModel:
         """Q, the length of a row of running statistics."""
         return sum(self._buffer_sizes)
 
+    @property
+    def stacks(self) -> bool:
+        """Whether several lanes are faster as one batched model: everywhere but for convolutions on a CPU."""
+        return self.shape.family != "cnn" or self._device.type != "cpu"
+
     def rows(self) -> tuple[Tensor, Tensor]:
         """The template's present state as rows (P,) and (Q,)."""
         buffers = dict(self.module.named_buffers())
@@ -62,7 +71,7 @@ class FlatModel:
             f"{name}.{own}"
             for name, module in self.module.named_modules()
             for own, _ in module.named_parameters(recurse=False)
-            if isinstance(module, _NORMS) or own == "bias"
+            if isinstance(module, _NORMS) or own.startswith("bias")
         }
         pairs = zip(self.names, self._sizes, strict=True)
         device = next(self.module.parameters()).device
@@ -85,6 +94,8 @@ class FlatModel:
     ) -> tuple[Tensor, Tensor]:
         """All lanes at once, in the template's present mode.
 
+        A single lane runs as an ordinary module, without `vmap`, and so does each lane where that is faster.
+
         Args:
             weights: (k, P).
             stats: (k, Q).
@@ -95,6 +106,10 @@ class FlatModel:
         Returns:
             (k, b, outputs), and the running statistics (k, Q) after this pass.
         """
+        if weights.shape[0] == 1 or not self.stacks:
+            each = [_fast(x if shared else x[lane]) for lane in range(weights.shape[0])]
+            pairs = [self._one(*own) for own in zip(weights, stats, rates, keys, each, strict=True)]
+            return torch.stack([out for out, _ in pairs]), torch.stack([updated for _, updated in pairs])
         return vmap(self._one, in_dims=(0, 0, 0, 0, None if shared else 0))(weights, stats, rates, keys, x)
 
     def _one(self, row: Tensor, stats: Tensor, rates: Tensor, keys: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -110,7 +125,7 @@ class FlatModel:
 
     def _parameters(self, row: Tensor) -> dict[str, Tensor]:
         parts = zip(self.names, torch.split_with_sizes(row, self._sizes), self._shapes, strict=True)
-        return {name: part.view(shape) for name, part, shape in parts}
+        return {name: _unflatten(part, shape) for name, part, shape in parts}
 
     def _buffers(self, stats: Tensor) -> dict[str, Tensor]:
         return (
@@ -120,10 +135,25 @@ class FlatModel:
         )
 
 
+def _fast(x: Tensor) -> Tensor:
+    """Images with their channels last in memory, as convolutions like them."""
+    return x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
+
+
 def _is_hyper(name: str) -> bool:
     return name.rsplit(".", 1)[-1] in ("rate", "key")
 
 
 def _flatten(tensors: Iterable[Tensor]) -> Tensor:
-    flat = [tensor.detach().flatten() for tensor in tensors]
+    flat = [
+        tensor.detach().movedim(1, -1).flatten() if tensor.ndim == 4 else tensor.detach().flatten() for tensor in tensors
+    ]
     return torch.cat(flat) if flat else torch.zeros(0)
+
+
+def _unflatten(part: Tensor, shape: torch.Size) -> Tensor:
+    """A part of a row as a parameter; the inverse of `_flatten`."""
+    if len(shape) != 4:
+        return part.view(shape)
+    out, channels, height, width = shape
+    return part.view(out, height, width, channels).movedim(-1, 1)

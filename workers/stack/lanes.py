@@ -8,7 +8,7 @@ not even in the last bit.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 
 import torch
@@ -65,11 +65,9 @@ class LaneHyper:
         columns["seed"] = torch.zeros(k, dtype=torch.int32, device=device)
         return cls(**columns)
 
-    def load(self, lane: int, recipe: Recipe, *, seed: int) -> None:
-        """Write a recipe's values into the columns of ``lane``."""
-        depth = self.dropout.shape[1] - 1
-        rates = [recipe.number("input_dropout"), *recipe.layers("dropout", depth)[:depth]]
-        self.dropout[lane] = torch.tensor(rates)
+    def load(self, lane: int, recipe: Recipe, *, rates: Sequence[float], seed: int) -> None:
+        """Write a recipe's values, and the dropout ``rates`` (L,) it comes to, into the columns of ``lane``."""
+        self.dropout[lane] = torch.tensor(list(rates))
         self.seed[lane] = seed
         for name in _PLAIN:
             getattr(self, name)[lane] = recipe.number(name)

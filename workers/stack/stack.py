@@ -44,8 +44,8 @@ class StackKey:
     batch_size: int
 
     @classmethod
-    def of(cls, recipe: Recipe, inputs: int, outputs: int) -> StackKey:
-        """The key of a recipe on data with so many features and outputs."""
+    def of(cls, recipe: Recipe, inputs: tuple[int, ...], outputs: int) -> StackKey:
+        """The key of a recipe on data with examples of the shape ``inputs`` and so many outputs."""
         shape = ModelShape.of(recipe, inputs, outputs)
         return cls(shape, recipe.word("optimizer"), recipe.integer("batch_size"))
 
@@ -112,7 +112,7 @@ class Stack:
         self.state.moments[:, lane] = 0.0
         self.state.updates[lane] = 0
         self.folds[lane] = fold
-        self.hyper.load(lane, recipe, seed=seed)
+        self.hyper.load(lane, recipe, rates=self.key.shape.rates(recipe), seed=seed)
         techniques = self.techniques | techniques_of([recipe])
         if techniques != self.techniques:
             self.techniques = techniques
@@ -172,8 +172,7 @@ class Stack:
         """Outputs (k, r, outputs) of the given weights on data rows ``rows (k, r)``, in eval mode."""
         self.model.module.eval()
         k = weights.shape[0]
-        widest = max((self.key.shape.inputs, *self.key.shape.widths))
-        chunk = max(1, _EVALUATION_ELEMENTS // max(1, k * widest))
+        chunk = max(1, _EVALUATION_ELEMENTS // max(1, k * self.key.shape.largest_activation))
         keys = torch.zeros(k, self.key.shape.dropouts, dtype=torch.int32, device=self.data.device)
         shared = self.data.folds == 1
         parts = []
@@ -192,7 +191,7 @@ class Stack:
     def best(self, lane: int) -> dict[str, Tensor]:
         """The best weights of a lane, named as in the module's state dict, on the CPU."""
         named = self.model.state_dict(self.best_weights[lane], self.best_stats[lane])
-        return {name: value.detach().cpu().clone() for name, value in named.items()}
+        return {name: value.detach().cpu().clone(memory_format=torch.contiguous_format) for name, value in named.items()}
 
     def saved(self, lane: int) -> dict[str, Tensor]:
         """A lane's whole state, on the CPU."""

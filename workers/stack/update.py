@@ -94,13 +94,34 @@ class Update:
     def _gradient(
         self, state: LaneState, hyper: LaneHyper, keys: Tensor, x: Tensor, y: Tensor
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        if len(x) > 1 and not self.model.stacks:
+            return self._one_by_one(state, hyper, keys, x, y)
+
         def total(weights: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
             out, stats = self.model.forward(weights, state.stats, hyper.dropout, keys, x)
             losses = self.loss(out, y).mean(1)
             return losses.sum(), (losses, stats)
 
+        if len(x) == 1 and not torch.compiler.is_compiling():
+            # Ordinary autograd, whose convolutions copy nothing; `grad` is for `vmap` and for the compiler.
+            weights = state.weights.detach().requires_grad_()
+            loss, (losses, stats) = total(weights)
+            (gradient,) = torch.autograd.grad(loss, weights)
+            return gradient, (losses.detach(), stats.detach())
         gradient, aux = grad(total, has_aux=True)(state.weights)
         return gradient, aux
+
+    def _one_by_one(
+        self, state: LaneState, hyper: LaneHyper, keys: Tensor, x: Tensor, y: Tensor
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """The gradients of models that are faster each by itself, which also takes the memory of one lane only."""
+        parts = []
+        for lane in range(len(x)):
+            own = torch.tensor([lane], device=x.device)
+            parts.append(self._gradient(state.select(own), hyper.select(own), keys[own], x[own], y[own]))
+        gradients, rest = zip(*parts, strict=True)
+        losses, stats = zip(*rest, strict=True)
+        return torch.cat(gradients), (torch.cat(losses), torch.cat(stats))
 
     def _shape(self, gradient: Tensor, weights: Tensor, hyper: LaneHyper) -> None:
         """Add the gradients of λ₁·Σ|w| (at 0 it is 0) and λ₂/2·Σw², then clip by value, then by norm."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from service.spec.domain import Domain, Frozen, Range
-from service.spec.setting import Setting
+from service.spec.domain import OFF, Domain, Fixed, Frozen, Range
+from service.spec.setting import Setting, When
 
 
 class Dropout(Frozen):
@@ -14,9 +14,14 @@ class Dropout(Frozen):
     dropout: Annotated[Domain | None, Setting(
         group="dropout", kind="float", low=0.0, high=0.95, neutral=0.0, off=True, regularizer=True, per_layer=True,
         search=Range(low=0.05, high=0.75, off=True),
-        doc="Rate at which hidden activations are zeroed, one for all layers or one per layer (Srivastava et al. 2014).",
+        doc="Rate at which hidden activations are zeroed, one for all layers or one per layer (Srivastava et al. 2014); in a "
+        "`cnn` whole channels, behind every stage (Tompson et al. 2015).",
     )] = None
     input_dropout: Annotated[Domain | None, Setting(
         group="dropout", kind="float", low=0.0, high=0.95, neutral=0.0, off=True, regularizer=True,
         search=Range(low=0.02, high=0.3, off=True),
         doc="Rate at which input features are zeroed.")] = None
+    head_dropout: Annotated[Domain | None, Setting(
+        group="dropout", kind="float", low=0.0, high=0.95, neutral=0.0, off=True, regularizer=True,
+        search=Fixed(value=OFF), when=When("family", ("cnn", "sequence")),
+        doc="Rate at which pooled features are zeroed in front of the head.")] = None

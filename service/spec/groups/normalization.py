@@ -7,14 +7,18 @@ from typing import Annotated
 from service.spec.domain import Choices, Domain, Fixed, Frozen
 from service.spec.setting import Setting, When
 
+WORDS = ("none", "batch", "layer", "group", "instance", "local_response", "weight")
+
 
 class Normalization(Frozen):
     """Normalization of activations or weights."""
 
     normalization: Annotated[Domain | None, Setting(
-        group="normalization", kind="word", words=("none", "batch", "layer", "group", "weight"), neutral="none",
+        group="normalization", kind="word", words=WORDS, neutral="none",
         regularizer=True, scope="stack", search=Choices(choices=("none", "batch", "layer")),
-        doc="Normalization behind every hidden linear layer (`weight`: of its weights; Salimans and Kingma 2016).")] = None
+        doc="Normalization behind every hidden layer or convolution (`weight`: of its weights, Salimans and Kingma 2016, not "
+        "in a `sequence`; `instance`, Ulyanov et al. 2016, and `local_response`, Krizhevsky et al. 2012, in a `cnn` only).",
+    )] = None
     normalization_groups: Annotated[Domain | None, Setting(
         group="normalization", kind="int", low=1, high=1024, neutral=8, scope="stack", search=Fixed(value=8),
         when=When("normalization", ("group",)),

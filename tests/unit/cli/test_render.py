@@ -32,8 +32,8 @@ RESULT: dict[str, Any] = {
     "metric": "balanced_accuracy",
     "direction": "maximize",
     "verdict": "Trial 3 beats the unregularized network.",
-    "winner": setting("trial 3", 55.0),
-    "baseline": setting("unregularized", 73.0),
+    "winner": setting("trial 3", 55.0, gap={"train_test": 7.5}),
+    "baseline": setting("unregularized", 73.0, gap={"train_test": 22.0}),
     "others": [setting("early stopping only", 57.0), setting("trial 9", 55.2), setting("broken", 0, valid=None, test=None)],
     "ties": ["trial 9"],
     "seeds": 5,
@@ -43,8 +43,16 @@ RESULT: dict[str, Any] = {
     "utilization": {"training": 0.87},
     "ablation": [
         {"without": "l1", "valid": {"mean": 56, "std": 1, "n": 5}, "change": 1.0},
-        {"without": "dropout", "valid": {"mean": 60, "std": 1, "n": 5}, "change": 5.0},
+        {"without": "dropout", "valid": {"mean": 60, "std": 1, "n": 5}, "change": 5.0, "low": 4.25, "high": 5.75},
     ],
+    "recommended": {"name": "trial 9", "reason": "it is simpler", "recipe": {}},
+    "gain": {"mean": 18.5, "low": 11.5, "high": 25.5},
+    "ensemble": {
+        "members": [{"name": "trial 9", "seed": 0, "share": 0.5}] * 2,
+        "test": {"mean": 53.25, "low": 50.5, "high": 56.75},
+        "single": {"test": {"mean": 55.75}},
+    },
+    "importance": {"fanova": {"dropout": 0.75, "l1": 0.25}, "ped_anova": None},
 }
 
 
@@ -64,13 +72,21 @@ def test_an_answer_shows_all_of_it_the_verdict_first() -> None:
         "266 train, 88 validation, 88 test",
         "1 min 23 s",
         "87%",
+        "4.25 – 5.75",
+        "trial 9: it is simpler",
+        "18.5 on the test rows (11.5 – 25.5)",
+        "7.5 from training to test rows; unregularized 22",
+        "2 trained networks together: test 53.25 (50.5 – 56.75), the best single one 55.75",
+        "dropout 75%, l1 25%",
     ):
         assert part in text
     rows = [row for row in text.splitlines() if "±" in row]
     assert [row.split()[1] for row in rows[-2:]] == ["dropout", "l1"]
 
 
-@pytest.mark.parametrize("missing", ["ablation", "finalizing_seconds", "utilization", "ties"])
+@pytest.mark.parametrize(
+    "missing", ["ablation", "finalizing_seconds", "utilization", "ties", "recommended", "gain", "ensemble", "importance"]
+)
 def test_an_answer_without_its_optional_parts(missing: str) -> None:
     assert "trial 3 (winner)" in shown(render.result({name: part for name, part in RESULT.items() if name != missing}))
 

@@ -1,11 +1,21 @@
-"""Out of memory, really: a process with a limit on its address space trains more lanes than fit, and loses nothing."""
+"""The memory a stack needs, foretold from two lanes; and out of memory, really: more lanes than a process may hold."""
 
 from __future__ import annotations
 
+import itertools
 import json
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+from tests.unit.stack.runs import data, recipe
+from workers.calibration import train_once
+from workers.memory import MemoryNeed, peak_bytes
+from workers.stack.stack import StackKey
 
 CODE = """
 import json, logging, resource, sys
@@ -58,3 +68,33 @@ def test_more_lanes_than_fit_are_trained_in_turns() -> None:
 def test_a_run_that_does_not_even_fit_alone_fails() -> None:
     found, _ = train_within(megabytes=10, runs=2)
     assert {ending for ending, _ in found["together"].values()} == {"out_of_memory"}
+
+
+def peak_of(lanes: int, **settings: object) -> int:
+    setting, on = recipe(**settings), data()
+    key = StackKey.of(setting, on.inputs, on.outputs)
+    return peak_bytes(lambda: train_once(key, setting, on, lanes), on.device)
+
+
+@pytest.mark.parametrize("normalization", ["none", "batch", "layer", "weight"])
+def test_the_peak_of_many_lanes_is_foretold_from_two(normalization: str) -> None:
+    setting, on = recipe(normalization=normalization, width=64), data()
+    key = StackKey.of(setting, on.inputs, on.outputs)
+    need = MemoryNeed.measured(lambda lanes: train_once(key, setting, on, lanes), on.device)
+    peak = peak_of(24, normalization=normalization, width=64)
+    assert abs(need.bytes(24) - peak) < 0.2 * peak
+    assert need.most_lanes(need.bytes(24)) == 24
+
+
+def test_the_peak_is_what_the_profiler_of_torch_sees() -> None:
+    def call() -> torch.Tensor:
+        a = torch.ones(1000, 100)
+        b = a @ a.T  # 1000 x 1000
+        c = (b + 1.0).sum()
+        return c + torch.zeros(10).sum()
+
+    call()
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as profiled:
+        call()
+    changes = [event.nbytes() for event in profiled.profiler.kineto_results.events() if event.name() == "[memory]"]
+    assert peak_bytes(call, torch.device("cpu")) == pytest.approx(max(itertools.accumulate(changes)), rel=0.01)

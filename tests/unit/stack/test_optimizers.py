@@ -84,7 +84,7 @@ def ours(settings: Sequence[Recipe], updates: int = UPDATES) -> Tensor:
     step = Update(model, key.optimizer, "classification", techniques_of(settings))
     hyper = LaneHyper.zeros(k, key.shape.dropouts, on.device)
     for lane, setting in enumerate(settings):
-        hyper.load(lane, setting, seed=lane)
+        hyper.load(lane, setting, rates=key.shape.rates(setting), seed=lane)
     moments = torch.zeros(MOMENTS[key.optimizer], k, model.parameters)
     state = LaneState(bowl.start.repeat(k, 1), moments, torch.zeros(k, 0), torch.zeros(k, dtype=torch.int32))
     lr = torch.tensor([setting.number("lr") for setting in settings])
@@ -131,6 +131,6 @@ def test_every_lane_is_torch_optim(optimizer: str) -> None:
 def test_weight_decay_is_decoupled_under_every_rule(optimizer: str) -> None:
     """One update with decay is the decay, then the update without it, which does not look at the weights."""
     plain, decayed = ours_once(recipe(optimizer=optimizer)), ours_once(recipe(optimizer=optimizer, weight_decay=20.0))
-    mask = FlatModel(StackKey.of(recipe(), 6, 3).shape, torch.device("cpu")).penalty_mask()
+    mask = FlatModel(StackKey.of(recipe(), (6,), 3).shape, torch.device("cpu")).penalty_mask()
     start = Bowl(len(mask)).start
     torch.testing.assert_close(decayed, plain - 0.01 * 20.0 * mask * start, rtol=1e-5, atol=1e-6)

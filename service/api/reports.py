@@ -1,0 +1,89 @@
+"""The routes of what a finished study leaves: the report as a page, as Markdown or PDF, and the trained model."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Path, Query, Response
+
+from service.api.bodies import JsonRoute
+from service.api.problems import answers
+from service.errors import Conflict, NotInstalled
+from service.report import Source, tell, to_html, to_markdown
+from service.store import Store
+from service.store.records import StudyRecord
+
+StudyId = Annotated[int, Path(ge=1, lt=2**31, description="A study's id.")]
+ReportFormat = Literal["html", "markdown"]
+ModelFormat = Literal["archive", "onnx"]
+
+# The page needs nothing from anywhere, and a study's own words in it must never become a script.
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
+_MOST_TRIALS = 100_000
+_CONTENT: Any = {200: {"content": {"text/html": {}, "text/markdown": {}}}}
+
+
+def router(store: Store) -> APIRouter:
+    """Report and model, under /v1/studies."""
+    routes = APIRouter(prefix="/v1/studies", tags=["studies"], route_class=JsonRoute)
+
+    @routes.get("/{study_id}/report", response_class=Response, responses={**_CONTENT, **answers(404, 409, 422)})
+    def get_report(study_id: StudyId, format_: Annotated[ReportFormat, Query(alias="format")] = "html") -> Response:
+        """The answer as one page to look at, to keep and to print. 409 until the study is finished."""
+        report = tell(_source(store, study_id))
+        if format_ == "markdown":
+            return Response(to_markdown(report), media_type="text/markdown; charset=utf-8")
+        return Response(to_html(report), media_type="text/html", headers={"content-security-policy": _POLICY})
+
+    @routes.get(
+        "/{study_id}/model",
+        response_class=Response,
+        responses={200: {"content": {"application/zip": {}, "application/octet-stream": {}}}, **answers(404, 409, 422, 501)},
+    )
+    def get_model(study_id: StudyId, format_: Annotated[ModelFormat, Query(alias="format")] = "archive") -> Response:
+        """The winner's trained network. `archive`: a ZIP file of weights (safetensors), recipe and preprocessing (JSON) and
+        a loader; `onnx`: one ONNX model, preprocessing included.
+        """
+        model = result_of(store.studies.get(study_id)).get("model", {})
+        if not model.get("available"):
+            raise Conflict(f"study {study_id} has no model: {model.get('reason', 'it was finished by an earlier version')}")
+        archive = store.archives.get(study_id)
+        if format_ == "onnx":
+            return _attachment(_onnx(archive.content), f"regsearch-{study_id}.onnx", "application/octet-stream")
+        return _attachment(archive.content, f"regsearch-{study_id}.zip", "application/zip")
+
+    return routes
+
+
+def _attachment(content: bytes, name: str, media_type: str) -> Response:
+    headers = {"content-disposition": f'attachment; filename="{name}"'}
+    return Response(content, media_type=media_type, headers=headers)
+
+
+def _onnx(archive: bytes) -> bytes:
+    try:
+        from service.onnx_export import to_onnx
+    except ModuleNotFoundError as error:
+        raise NotInstalled(
+            f"ONNX needs the package {error.name} where the API runs: pip install 'regsearch[onnx]'"
+        ) from None
+    return to_onnx(archive)
+
+
+def result_of(record: StudyRecord) -> dict[str, Any]:
+    """The result of a study.
+
+    Raises:
+        Conflict: It has none.
+    """
+    if record.result is None:
+        reason = f" ({record.reason})" if record.reason else ""
+        raise Conflict(f"study {record.id} is {record.state}{reason}: it has no result")
+    return record.result
+
+
+def _source(store: Store, study_id: int) -> Source:
+    study = store.studies.get(study_id)
+    result = result_of(study)
+    trials, _ = store.history.page(study_id, limit=_MOST_TRIALS)
+    return Source(study, result, trials, store.studies.test_accesses(study_id))

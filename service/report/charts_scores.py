@@ -1,0 +1,116 @@
+"""Charts of scores: settings with their intervals, what a regularizer brings, importances, the gap to unseen rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from service.report.axes import Scale, bottom_axis, number
+from service.report.scene import Box, Dot, Drawing, Line, Role, Words, shortened
+
+WIDTH = 460.0
+_LABELS = 138.0
+_ROW = 30.0
+_RIGHT = WIDTH - 14
+
+Said = Mapping[str, Any]
+
+
+def intervals(rows: Sequence[tuple[str, Role, Said]], metric: str) -> Drawing:
+    """Settings by their test score: a dot with its 95 % interval, and a ring for the mean on validation rows."""
+    drawing = Drawing(WIDTH, 14 + _ROW * len(rows) + 40, f"Test {metric} of {len(rows)} settings with 95 % intervals")
+    values = [
+        value for _, _, said in rows for value in (*(said["test"][key] for key in ("low", "high")), said["valid"]["mean"])
+    ]
+    scale = Scale.around(values, _LABELS, _RIGHT)
+    bottom_axis(drawing, scale, 14 + _ROW * len(rows), metric, top=8)
+    for place, (name, role, said) in enumerate(rows):
+        y = 14 + _ROW * (place + 0.5)
+        test, valid = said["test"], said["valid"]
+        bold = role in ("winner", "baseline")
+        drawing.add(
+            Words(_LABELS - 10, y + 4, shortened(name, _LABELS - 12), "end", "ink" if bold else "soft", bold),
+            Line([(scale(test["low"]), y), (scale(test["high"]), y)], role, 2.5 if bold else 1.5),
+            Dot(scale(valid["mean"]), y, 4, role, ring=True, says=f"{name}: validation {number(valid['mean'])}"),
+            Dot(scale(test["mean"]), y, 5 if bold else 4, role, says=_interval(name, test)),
+        )
+    return drawing
+
+
+def _interval(name: str, test: Said) -> str:
+    return f"{name}: test {number(test['mean'])}, 95 % interval {number(test['low'])} to {number(test['high'])}"
+
+
+def changes(rows: Sequence[tuple[str, float, float | None, float | None]], label: str, title: str) -> Drawing:
+    """Bars from zero, with whiskers where there is an interval; ``rows`` are name, value, low and high."""
+    drawing = Drawing(WIDTH, 14 + _ROW * len(rows) + 40, title)
+    values = [0.0, *(value for _, *found in rows for value in found if value is not None)]
+    scale = Scale.around(values, _LABELS, _RIGHT)
+    bottom = 14 + _ROW * len(rows)
+    bottom_axis(drawing, scale, bottom, label, top=8)
+    for place, (name, value, low, high) in enumerate(rows):
+        y = 14 + _ROW * (place + 0.5)
+        left, right = sorted((scale(0.0), scale(value)))
+        role: Role = "winner" if value >= 0 else "baseline"
+        drawing.add(
+            Words(_LABELS - 10, y + 4, shortened(name, _LABELS - 12), "end"),
+            Box(left, y - 8, max(1.0, right - left), 16, role, says=f"{name}: {number(value)}"),
+        )
+        if low is not None and high is not None:
+            drawing.add(
+                Line([(scale(low), y), (scale(high), y)], "ink", 1.5),
+                *(Line([(scale(end), y - 4), (scale(end), y + 4)], "ink", 1.5) for end in (low, high)),
+            )
+    drawing.add(Line([(scale(0.0), 8), (scale(0.0), bottom)], "ink"))
+    return drawing
+
+
+def shares(rows: Sequence[tuple[str, Sequence[float | None]]], kinds: Sequence[str], title: str) -> Drawing:
+    """Shares of a whole in percent, a bar per kind for every name; the second kind is drawn lighter."""
+    roles: tuple[Role, ...] = ("winner", "other")
+    drawing = Drawing(WIDTH, 34 + _ROW * len(rows) + 24, title)
+    scale = Scale(
+        0.0, max([0.1, *(value for _, found in rows for value in found if value is not None)]), _LABELS, _RIGHT - 34
+    )
+    legend(drawing, [(kind, roles[index], False) for index, kind in enumerate(kinds)], _LABELS)
+    height = 16.0 / len(kinds)
+    for place, (name, found) in enumerate(rows):
+        y = 34 + _ROW * (place + 0.5)
+        drawing.add(Words(_LABELS - 10, y + 4, shortened(name, _LABELS - 12), "end"))
+        for index, value in enumerate(found):
+            if value is None:
+                continue
+            top = y - 8 + index * height
+            end = scale(value)
+            drawing.add(Box(_LABELS, top, max(1.0, end - _LABELS), height - 1, roles[index], says=f"{name}: {value:.0%}"))
+        first = found[0]
+        if first is not None:
+            end = max(scale(value) for value in found if value is not None)
+            drawing.add(Words(end + 5, y + 4, f"{first:.0%}", "start", "soft"))
+    return drawing
+
+
+def gap(rows: Sequence[tuple[str, Role, Sequence[tuple[str, float]]]], metric: str) -> Drawing:
+    """Per setting the score on rows ever further from training, joined by a line: the longer, the more it overfits."""
+    drawing = Drawing(WIDTH, 20 + 52 * len(rows) + 40, f"{metric} on training, validation and test rows")
+    scale = Scale.around([value for _, _, found in rows for _, value in found], _LABELS, _RIGHT, margin=0.1)
+    bottom = 20 + 52.0 * len(rows)
+    bottom_axis(drawing, scale, bottom, metric, top=8)
+    for place, (name, role, found) in enumerate(rows):
+        y = 20 + 52.0 * (place + 0.5)
+        drawing.add(Words(_LABELS - 10, y + 4, shortened(name, _LABELS - 12), "end", "ink", bold=True))
+        drawing.add(Line([(scale(value), y) for _, value in found], role, 2))
+        for index, (part, value) in enumerate(found):
+            above = index != 1
+            drawing.add(
+                Dot(scale(value), y, 5, role, ring=index == 0, says=f"{name}, {part}: {number(value)}"),
+                Words(scale(value), y - 9 if above else y + 18, part, "middle", "soft", size=11),
+            )
+    return drawing
+
+
+def legend(drawing: Drawing, entries: Sequence[tuple[str, Role, bool]], x: float, y: float = 14.0) -> None:
+    """Names of roles beside a sample of their line."""
+    for name, role, dash in entries:
+        drawing.add(Line([(x, y - 4), (x + 22, y - 4)], role, 2.5, dash), Words(x + 28, y, name, "start", "soft"))
+        x += 46 + 0.56 * 12 * len(name)

@@ -1,0 +1,185 @@
+"""Charts of a search: its history, its trials as lines through all of their settings, and what settings did on average.
+
+Parallel coordinates lie here, an axis below the other, so that names and values are readable on a narrow screen.
+Reference: Inselberg, "The plane with parallel coordinates", The Visual Computer 1 (1985).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from service.report.axes import Scale, bottom_axis, left_axis, number, robust_range
+from service.report.charts_scores import WIDTH, legend
+from service.report.scene import Anchor, Dot, Drawing, Line, Role, Words, shortened
+from service.store.records import TrialRecord
+
+_LEFT, _TOP, _BOTTOM, _RIGHT = 52.0, 44.0, 276.0, WIDTH - 12
+_HEIGHT = 320.0
+_AXIS_GAP = 48.0
+_MOST_DOTS = 1500
+_MOST_LINES = 250
+_MOST_AXES = 14
+_LOG_FROM = 30.0
+
+
+def history(trials: Sequence[TrialRecord], metric: str, *, minimize: bool, winner: int | None) -> Drawing:
+    """Values of trials by number, and the best so far. Pruned trials are rings, at the best value they had."""
+    valued = [trial for trial in trials if trial.value is not None and math.isfinite(trial.value)]
+    drawing = Drawing(WIDTH, _HEIGHT, f"Validation {metric} of {len(valued)} trials by number")
+    complete = [trial.value or 0.0 for trial in valued if trial.state == "complete"]
+    low, high = robust_range(complete or [trial.value or 0.0 for trial in valued], 0.92)
+    y = Scale.around((low, high), _BOTTOM, _TOP)
+    x = Scale(0.0, max((trial.number for trial in valued), default=1) or 1, _LEFT + 6, _RIGHT)
+    left_axis(drawing, y, _LEFT, f"validation {metric}", right=_RIGHT)
+    bottom_axis(drawing, x, _BOTTOM, "trial", top=_TOP)
+    for trial in _thinned(valued, _MOST_DOTS):
+        pruned = trial.state != "complete"
+        says = f"trial {trial.number}, {trial.stop_reason}: {number(trial.value)}"
+        at = (x(trial.number), y(trial.value or 0.0))
+        drawing.add(Dot(*at, 2.5 if pruned else 3.2, "other", ring=pruned, opacity=0.8, says=says))
+    drawing.add(Line([(x(n), y(value)) for n, value in _best_so_far(valued, minimize=minimize)], "winner", 2))
+    chosen = next((trial for trial in valued if trial.number == winner), None)
+    if chosen is not None:
+        drawing.add(Dot(x(chosen.number), y(chosen.value or 0.0), 6, "winner", says=f"trial {chosen.number}, the winner"))
+    legend(drawing, [("best so far", "winner", False)], _RIGHT - 110)
+    return drawing
+
+
+def _best_so_far(trials: Sequence[TrialRecord], *, minimize: bool) -> list[tuple[float, float]]:
+    """Corners of the step line through the best complete value."""
+    corners: list[tuple[float, float]] = []
+    best = math.inf
+    sign = 1.0 if minimize else -1.0
+    for trial in trials:
+        if trial.state == "complete" and sign * (trial.value or 0.0) < best:
+            if corners:
+                corners.append((trial.number, corners[-1][1]))
+            best = sign * (trial.value or 0.0)
+            corners.append((trial.number, trial.value or 0.0))
+    if corners and trials:
+        corners.append((trials[-1].number, corners[-1][1]))
+    return corners
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One setting's axis: where each value lies, and what is written under it."""
+
+    name: str
+    places: Mapping[Any, float]
+    scale: Scale | None
+    marks: Sequence[tuple[float, str]]
+
+    def __call__(self, value: Any) -> float | None:
+        """The place of a value; None where it has none."""
+        if value in self.places:
+            return self.places[value]
+        return self.scale(float(value)) if self.scale is not None and isinstance(value, int | float) else None
+
+
+def parallel(trials: Sequence[TrialRecord], metric: str, *, minimize: bool, winner: int | None) -> Drawing | None:
+    """Complete trials as lines through an axis per searched setting; the best tenth is coloured. None without any."""
+    complete = [trial for trial in trials if trial.state == "complete" and trial.value is not None]
+    drawn = [(trial, settings_of(trial.params)) for trial in complete]
+    names = list(dict.fromkeys(name for _, found in drawn for name in found))[:_MOST_AXES]
+    if len(drawn) < 2 or not names:
+        return None
+    sign = 1.0 if minimize else -1.0
+    drawn.sort(key=lambda pair: sign * (pair[0].value or 0.0))
+    best = max(1, len(drawn) // 10)
+    axes = [_axis(name, [found.get(name) for _, found in drawn]) for name in names]
+    axes.append(_axis(f"validation {metric}", [trial.value for trial, _ in drawn]))
+    drawing = Drawing(WIDTH, _AXIS_GAP * len(axes) + 14, f"{len(drawn)} trials as lines through {len(names)} settings")
+    chosen = [*drawn[:best], *_thinned(drawn[best:], _MOST_LINES - best)]
+    for place, (trial, found) in reversed(list(enumerate(chosen))):
+        values = [*(found.get(name) for name in names), trial.value]
+        places = [(axis(value), 22 + _AXIS_GAP * row) for row, (axis, value) in enumerate(zip(axes, values, strict=True))]
+        role: Role = "winner" if place < best else "other"
+        first = trial.number == winner
+        opacity = 1.0 if first else 0.6 if place < best else 0.22
+        drawing.add(Line([(x, y) for x, y in places if x is not None], role, 3.0 if first else 1.2, opacity=opacity))
+    for row, axis in enumerate(axes):
+        y = 22 + _AXIS_GAP * row
+        drawing.add(Line([(_LEFT - 40, y), (_RIGHT, y)], "ink", 1.0), Words(_LEFT - 40, y - 8, axis.name, bold=True))
+        for index, (x, text) in enumerate(axis.marks):
+            anchor: Anchor = "start" if index == 0 else "end" if index == len(axis.marks) - 1 else "middle"
+            drawing.add(Line([(x, y - 3), (x, y + 3)], "ink"), Words(x, y + 15, text, anchor, "soft", size=11))
+    return drawing
+
+
+def settings_of(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Drawn parameters by setting: `use_l1` = false is `l1` off; a value per layer is their mean."""
+    found: dict[str, Any] = {}
+    layers: dict[str, list[float]] = {}
+    for name, value in params.items():
+        base, _, last = name.rpartition("_")
+        if name.startswith("use_"):
+            if not value:
+                found[name.removeprefix("use_")] = "off"
+            else:
+                found.setdefault(name.removeprefix("use_"), "off")
+        elif last.isdigit() and base:
+            layers.setdefault(base, []).append(float(value))
+        else:
+            found[name] = value
+    return {**found, **{name: sum(values) / len(values) for name, values in layers.items()}}
+
+
+def _axis(name: str, values: Sequence[Any]) -> Axis:
+    numbers = [float(value) for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
+    words = sorted({str(value) for value in values if isinstance(value, str | bool)})
+    start, end = _LEFT - 40, _RIGHT
+    if not numbers:
+        step = (end - start) / max(1, len(words) - 1)
+        at = {word: start + step * index for index, word in enumerate(words)} if len(words) > 1 else {words[0]: start}
+        width = (end - start) / len(words)
+        return Axis(name, at, None, [(x, shortened(word, width, 11)) for word, x in at.items()])
+    off = dict.fromkeys(words, start)
+    first = start + 60 if words else start
+    low, high = min(numbers), max(numbers)
+    if any("validation" in part for part in (name,)):
+        low, high = robust_range(numbers, 0.9)
+    scale = Scale(low, high, first, end, log=low > 0 and high / low > _LOG_FROM)
+    ends = [(first, number(low)), (end, number(high))] if high > low else [((first + end) / 2, number(low))]
+    return Axis(name, off, scale, [*((start, word) for word in words), *ends])
+
+
+def effects(found: Sequence[Mapping[str, Any]], metric: str) -> Drawing:
+    """Mean value of trials by setting, in bins with standard errors: a small chart for every setting."""
+    columns, wide, high = 2, (WIDTH - 20) / 2, 150.0
+    rows = -(-len(found) // columns)
+    drawing = Drawing(WIDTH, rows * high + 4, f"Mean validation {metric} of trials by setting")
+    bins = [each for setting in found for each in setting["bins"]]
+    low, top = robust_range([each["mean"] for each in bins], 0.9)
+    for place, setting in enumerate(found):
+        left, upper = (place % columns) * (wide + 20) + 44, (place // columns) * high + 26
+        y = Scale.around((low, top), upper + 84, upper + 6, margin=0.1)
+        drawing.add(Words(left - 42, upper - 10, shortened(setting["setting"], wide), bold=True))
+        left_axis(drawing, y, left, "", right=left + wide - 44, ticks=3)
+        step = (wide - 44) / len(setting["bins"])
+        for index, each in enumerate(setting["bins"]):
+            x = left + step * (index + 0.5)
+            error = each["standard_error"] or 0.0
+            name = str(each["choice"]) if "choice" in each else _short((each["low"] + each["high"]) / 2)
+            says = f"{setting['setting']} {name}: {number(each['mean'])} ± {number(error)} over {each['n']} trials"
+            drawing.add(
+                Line([(x, y(each["mean"] - error)), (x, y(each["mean"] + error))], "winner", 1.5),
+                Dot(x, y(each["mean"]), 3.5, "winner", says=says),
+                Words(x, upper + 100, shortened(name, step, 9), "middle", "soft", size=9),
+            )
+    return drawing
+
+
+def _short(value: float) -> str:
+    """Two significant digits."""
+    return number(float(f"{value:.1e}")).replace("0.", ".") if abs(value) < 1 else number(float(f"{value:.1e}"))
+
+
+def _thinned(items: Sequence[Any], most: int) -> list[Any]:
+    """At most so many, evenly."""
+    if len(items) <= most:
+        return list(items)
+    return [items[round(index * (len(items) - 1) / (most - 1))] for index in range(most)]

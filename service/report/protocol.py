@@ -1,0 +1,95 @@
+"""The protocol in words, and where everything came from: what a reader needs to believe a number, or to repeat it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from service.report.axes import number
+from service.report.content import Block, Source, Table, Text
+
+
+def protocol(source: Source) -> Iterator[Block]:
+    """How the numbers came about."""
+    yield from map(Text, _sentences(source))
+
+
+def _sentences(source: Source) -> Iterator[str]:
+    result, spec = source.result, source.study.spec
+    rows = result.get("rows")
+    if rows:
+        copies = (
+            f" {rows['duplicates']:,} rows repeat another one; copies stay on one side of every split."
+            if rows["duplicates"]
+            else ""
+        )
+        yield (
+            f"The rows were divided first, fixed by the seed {spec.get('seed', 0)}: {rows['train']:,} to train, "
+            f"{rows['valid']:,} to "
+            f"validate, {rows['test']:,} locked away to test.{copies} Preprocessing was fitted on training rows only."
+        )
+    counts = source.study.counts
+    budget = spec.get("budget", {})
+    sampler, pruner = spec.get("sampler", {}).get("name", "?"), spec.get("pruner", {}).get("name", "?")
+    yield (
+        f"{counts.finished} trials of at most {budget.get('epochs', '?')} epochs were searched with the sampler "
+        f"{sampler} and the pruner "
+        f"{pruner}: {counts.complete} complete, {counts.pruned} pruned because they were worse than their peers, "
+        f"{counts.fail} failed. "
+        f"Each was judged by its {source.metric} on validation rows{_stopping(spec)}."
+    )
+    yield (
+        "Then the best settings, the same network with every regularizer off, and the framework's defaults were "
+        "trained anew, each "
+        f"over the same {result.get('seeds', 'few')} seeds. The winner is the best mean over seeds on validation rows. "
+        "Only then was "
+        "the test part opened, once, to score all of them; nothing was chosen by test scores."
+    )
+    yield (
+        "Intervals are 95 % and cover which rows the test part happens to hold and which seeds the networks happened "
+        "to have. They "
+        "do not cover another way of collecting the data."
+    )
+
+
+def _stopping(spec: Mapping[str, Any]) -> str:
+    stopping = spec.get("early_stopping")
+    if not stopping:
+        return ""
+    return f", and stopped when {stopping.get('patience', '?')} epochs in a row were no better"
+
+
+def provenance(source: Source) -> Iterator[Block]:
+    """Versions, seeds, data, time, and who looked at the test part."""
+    result, study = source.result, source.study
+    model = result.get("model") or {}
+    facts = {
+        "study": f"{study.id}, {study.name}",
+        "submitted": f"{study.created_at:%Y-%m-%d %H:%M} UTC",
+        "seed": str(study.spec.get("seed", 0)),
+        "data": _data(source),
+        "trials": f"{study.counts.finished} with {study.epochs:,} epochs in all",
+        "wall time": f"{number(result.get('wall_seconds'))} s",
+        "of which finalizing": f"{number(result.get('finalizing_seconds'))} s",
+        **{f"version of {name}": version for name, version in (result.get("versions") or {}).items()},
+    }
+    if model:
+        facts["model"] = _model(model)
+    facts["readings of the test part"] = str(result.get("test_accesses", len(source.test_record)))
+    yield Table(("what", "value"), list(facts.items()))
+    if source.test_record:
+        rows = [(f"{each['at']:%Y-%m-%d %H:%M} UTC", each["who"], each["purpose"]) for each in source.test_record]
+        yield Table(("test part read", "by", "for"), rows)
+
+
+def _data(source: Source) -> str:
+    data = source.study.spec.get("data", {})
+    fingerprint = source.result.get("data_fingerprint")
+    name = data.get("dataset") or data.get("path") or "?"
+    return f"{name}, fingerprint {fingerprint}" if fingerprint else str(name)
+
+
+def _model(model: Mapping[str, Any]) -> str:
+    if not model.get("available"):
+        return f"none: {model.get('reason', '?')}"
+    return f"{model['rule']} Seed {model['seed']}, epoch {model['epoch']}; SHA-256 of the archive {model['sha256'][:16]}…"

@@ -1,0 +1,172 @@
+"""The report says what the result says, whatever the result lacks, and no text of a user becomes markup."""
+
+from __future__ import annotations
+
+import math
+import re
+from html.parser import HTMLParser
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+
+from service.report import tell, to_html, to_markdown
+from service.report.axes import Scale, number, robust_range
+from service.report.charts_search import history, parallel, settings_of
+from service.report.content import Figure
+from service.report.scene import Dot, Line, to_svg
+from tests.unit.report.sources import HOSTILE, classified, result, source, trial
+
+VOID = {"meta", "link", "br"}
+
+
+class Checker(HTMLParser):
+    """Well-formed, and nothing in it that a browser would fetch or run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.text: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        assert tag not in ("script", "iframe", "img", "object")
+        for name, value in attrs:
+            assert not name.startswith("on")
+            assert name != "src"
+            if name == "href" and tag != "a":
+                assert value == "data:,"
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        assert tag in ("polyline", "circle", "rect")
+
+    def handle_data(self, data: str) -> None:
+        self.text.append(data)
+
+
+def checked(page: str) -> str:
+    checker = Checker()
+    checker.feed(page)
+    assert checker.open == []
+    assert "url(" not in page
+    assert "@import" not in page
+    return " ".join(" ".join(checker.text).split())
+
+
+def test_the_page_has_every_part_of_the_answer() -> None:
+    said = checked(to_html(tell(source())))
+    for part in (
+        "Test rmse 50 with dropout",
+        "On validation data these can't be told apart from the winner: trial 5.",
+        "the search was too optimistic by 5",
+        "fANOVA",
+        "266 to train, 88 to validate, 88 locked away to test. 2 rows repeat another one",
+        "sampler tpe and the pruner median",
+        "2026-01-02 03:04 UTC worker 1 final score",
+        "SHA-256 of the archive abababababababab…",
+    ):
+        assert part in said
+
+
+def test_classes_get_a_confusion_matrix_and_a_reliability_diagram() -> None:
+    said = checked(to_html(tell(source(result(pictures=classified())))))
+    assert "Expected calibration error: 0.120" in said
+    assert "no taken for no: 40 of 42" in said
+
+
+@pytest.mark.parametrize("missing", [*result(), "all"])
+def test_what_a_result_lacks_is_left_out(missing: str) -> None:
+    found = result()
+    kept: dict[str, Any] = {} if missing == "all" else {name: value for name, value in found.items() if name != missing}
+    report = tell(source(kept, trials=[]))
+    checked(to_html(report))
+    to_markdown(report)
+
+
+def test_a_baseline_that_did_not_train_is_left_out() -> None:
+    untrained = {**result()["baseline"], "test": None, "valid": None, "train": None}
+    checked(to_html(tell(source(result(baseline=untrained)))))
+
+
+def test_texts_of_users_stay_texts() -> None:
+    found = result(verdict=HOSTILE, pictures=classified())
+    report = tell(source(found, name=HOSTILE))
+    said = checked(to_html(report))
+    assert said.count(HOSTILE) >= 3
+    assert "49" not in said.split("regsearch")[0]
+    markdown = to_markdown(report)
+    assert "<script>" not in markdown.replace("\\<script\\>", "")
+    for line in markdown.splitlines():
+        if line.startswith("| true"):
+            assert len(re.findall(r"(?<!\\)\|", line)) == 4
+
+
+def test_every_drawing_is_xml_with_a_name_and_stays_on_its_sheet() -> None:
+    report = tell(source(result(pictures=classified())))
+    figures = [block for section in report.sections for block in section.blocks if isinstance(block, Figure)]
+    assert len(figures) >= 9
+    for figure in figures:
+        drawing = figure.drawing
+        element = ElementTree.fromstring(to_svg(drawing))
+        assert element.attrib["aria-label"]
+        for shape in drawing.shapes:
+            points = shape.points if isinstance(shape, Line) else [(shape.x, shape.y)]
+            for x, y in points:
+                assert 0 <= x <= drawing.width
+                assert 0 <= y <= drawing.height
+
+
+def test_the_best_so_far_is_a_falling_staircase_to_the_best() -> None:
+    trials = [trial(n) for n in range(40)]
+    (line,) = [
+        shape for shape in history(trials, "rmse", minimize=True, winner=None).shapes if getattr(shape, "width", 0) == 2
+    ]
+    assert isinstance(line, Line)
+    heights = [y for _, y in line.points]
+    assert heights == sorted(heights)  # down the sheet is lower
+    dots = [shape.y for shape in history(trials, "rmse", minimize=True, winner=None).shapes if isinstance(shape, Dot)]
+    assert heights[-1] == max(dots)
+
+
+def test_parallel_lines_go_from_axis_to_axis() -> None:
+    trials = [trial(n) for n in range(30)]
+    drawing = parallel(trials, "rmse", minimize=True, winner=4)
+    assert drawing is not None
+    lines = [shape for shape in drawing.shapes if isinstance(shape, Line) and len(shape.points) == 4]
+    assert len(lines) == 30
+    assert sum(line.role == "winner" for line in lines) == 3
+    assert [line.width for line in lines].count(3.0) == 1
+    assert parallel([trial(1)], "rmse", minimize=True, winner=None) is None
+
+
+def test_parameters_are_read_as_settings() -> None:
+    assert settings_of({"use_l1": False, "use_l2": True, "l2": 0.1, "dropout_0": 0.2, "dropout_1": 0.4}) == {
+        "l1": "off",
+        "l2": 0.1,
+        "dropout": pytest.approx(0.3),
+    }
+
+
+def test_scales_and_ticks() -> None:
+    scale = Scale(0.0, 10.0, 100.0, 200.0)
+    assert [scale(value) for value in (-5, 0, 5, 10, 50)] == [100, 100, 150, 200, 200]
+    assert scale.ticks(5) == [0.0, 2.5, 5.0, 7.5, 10.0]
+    assert Scale(0.13, 0.87, 0, 1).ticks(5) == [0.2, 0.4, 0.6, 0.8]
+    log = Scale(1e-4, 1.0, 0.0, 100.0, log=True)
+    assert log(1e-2) == pytest.approx(50.0)
+    assert log.ticks() == pytest.approx([1e-4, 1e-3, 1e-2, 1e-1, 1.0])
+    assert Scale.around([3.0, 3.0, math.nan], 0, 1)(3.0) == 0.5
+    low, high = robust_range([*range(100), 1e9])
+    assert (low, high < 1000) == (0, True)
+    assert [number(value) for value in (None, math.inf, 0.0, -1234.5, 1e-7, 0.12346)] == [
+        "–",
+        "–",
+        "0",
+        "−1234",
+        "1e−7",
+        "0.1235",
+    ]

@@ -1,0 +1,142 @@
+"""Image and sequence models in a stack: a lane of several is its trial alone; a trial alone is plain PyTorch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from service.spec import Recipe
+from service.spec.model import NORMALIZATIONS
+from tests.unit.stack.runs import protocol, train
+from workers.data import Fold, TargetScale
+from workers.data.preprocessor import ArrayScaler
+from workers.hashing import combine
+from workers.models import ModelShape, build_model, initialize
+from workers.models.layers import LaneDropout
+from workers.stack.device import DeviceData
+from workers.stack.flat import FlatModel
+from workers.stack.lanes import LaneHyper, LaneState
+from workers.stack.stack import Stack, StackKey
+from workers.stack.update import Update
+
+SHAPES = {"cnn": (2, 7, 6), "sequence": (5, 3)}
+CASES = [("cnn", word, "gru") for word in NORMALIZATIONS["cnn"]] + [
+    ("sequence", word, cell) for word in NORMALIZATIONS["sequence"] for cell in ("gru", "transformer")
+]
+
+
+def data(family: str, rows: int = 40, valid: int = 24) -> DeviceData:
+    """Two classes that differ in their mean; series are padded."""
+    rng = np.random.default_rng(0)
+    y = np.arange(rows + valid) % 2
+    x = rng.normal(size=(rows + valid, *SHAPES[family])) + 0.7 * y.reshape(-1, *(1 for _ in SHAPES[family]))
+    x = x.astype(np.float32)
+    layout = "image" if family == "cnn" else "sequence"
+    if family == "sequence":
+        x[np.arange(SHAPES[family][0]) >= rng.integers(1, 6, size=(rows + valid, 1))] = np.nan
+    scaler = ArrayScaler(layout, np.zeros(1), np.ones(1))  # type: ignore[arg-type]
+    fold = Fold(x[:rows], y[:rows], x[rows:], y[rows:], TargetScale(), scaler)
+    return DeviceData.of([fold], task="classification", outputs=2, device=torch.device("cpu"))
+
+
+def setting(family: str, lane: int = 0, **more: Any) -> Recipe:
+    values: dict[str, Any] = {
+        "family": family,
+        "width": 4,
+        "depth": 2,
+        "batch_size": 16,
+        "normalization_groups": 2,
+        "heads": 2,
+    }
+    own: dict[str, Any] = {
+        "lr": 0.004 * (lane + 1),
+        "dropout": (0.1 * lane, 0.2),
+        "input_dropout": 0.05 * lane,
+        "head_dropout": 0.1 * lane,
+        "l1": 1e-3 * lane,
+        "weight_decay": 0.3 * (lane % 2),
+        "init": "he" if lane % 2 else "xavier",
+    }
+    return Recipe({**values, **own, **more})
+
+
+@pytest.mark.parametrize(("family", "normalization", "cell"), CASES)
+def test_a_lane_has_the_curve_of_its_trial_alone(
+    family: str, normalization: str, cell: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(FlatModel, "stacks", True)
+    settings = [setting(family, lane, normalization=normalization, cell=cell) for lane in range(3)]
+    on, how = data(family), protocol(epochs=3)
+    together = train(settings, [100, 101, 102], on, how)
+    for lane, own in enumerate(settings):
+        (alone,) = train([own], [100 + lane], on, how)
+        for name, curve in alone.curve.items():
+            np.testing.assert_allclose(together[lane].curve[name], curve, rtol=1e-3, atol=1e-4, err_msg=f"{lane} {name}")
+
+
+def test_convolutions_on_a_cpu_are_trained_one_by_one_with_the_same_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = [setting("cnn", lane, normalization="batch") for lane in range(3)]
+    on, how = data("cnn"), protocol(epochs=2)
+    assert not Stack(StackKey.of(settings[0], on.inputs, on.outputs), on).model.stacks
+    one_by_one = train(settings, [1, 2, 3], on, how)
+    monkeypatch.setattr(FlatModel, "stacks", True)
+    stacked = train(settings, [1, 2, 3], on, how)
+    for a, b in zip(one_by_one, stacked, strict=True):
+        np.testing.assert_allclose(a.curve["loss"], b.curve["loss"], rtol=1e-3, atol=1e-4)
+
+
+NETWORKS: list[tuple[str, dict[str, Any]]] = [
+    *(
+        ("cnn", {"residual": residual, "downsampling": downsampling, "blocks": 2 if residual else 1})
+        for residual in (True, False)
+        for downsampling in ("strided", "max", "average")
+    ),
+    ("cnn", {"pooling": "max"}),
+    *(("sequence", {"cell": cell, "pooling": how}) for cell in ("gru", "transformer") for how in ("mean", "max", "last")),
+]
+
+
+@pytest.mark.parametrize(("family", "network"), NETWORKS, ids=str)
+def test_a_stacks_gradient_is_that_of_plain_pytorch(family: str, network: dict[str, Any]) -> None:
+    """Every shape of network, dropout included: the update's gradient rows against ordinary modules."""
+    recipe = setting(family, 2, normalization="layer", **network)
+    on = data(family)
+    model = FlatModel(ModelShape.of(recipe, on.inputs, on.outputs), on.device)
+    k, layers = 2, model.shape.dropouts
+    states = []
+    for lane in range(k):
+        initialize(model.module, recipe, lane)
+        states.append(model.rows())
+    weights, stats = torch.stack([row for row, _ in states]), torch.stack([row for _, row in states])
+    hyper = LaneHyper.zeros(k, layers, on.device)
+    hyper.dropout = torch.tensor([model.shape.rates(recipe)] * k)
+    keys = combine(torch.arange(k * layers, dtype=torch.int32), 5).view(k, layers)
+    x, y = on.x[: 2 * 8].view(k, 8, *on.inputs), on.y[:16].view(k, 8)
+    state = LaneState(weights, torch.zeros(2, *weights.shape), stats, torch.zeros(k, dtype=torch.int32))
+    model.module.train()
+    gradient, (losses, _) = Update(model, "adamw", "classification", frozenset())._gradient(state, hyper, keys, x, y)
+    for lane in range(k):
+        module = build_model(model.shape)
+        module.load_state_dict(model.state_dict(weights[lane], stats[lane]))
+        dropouts = [each for each in module.modules() if isinstance(each, LaneDropout)]
+        for each, rate, key in zip(dropouts, model.shape.rates(recipe), keys[lane], strict=True):
+            each.rate.fill_(rate)
+            each.key.copy_(key)
+        loss = F.cross_entropy(module(x[lane]), y[lane])
+        loss.backward()  # type: ignore[no-untyped-call]
+        assert losses[lane].item() == pytest.approx(loss.item(), rel=1e-5)
+        ours = model.state_dict(gradient[lane], stats[lane])
+        for name, parameter in module.named_parameters():
+            assert parameter.grad is not None
+            torch.testing.assert_close(ours[name], parameter.grad, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize(("family", "normalization", "cell"), CASES)
+def test_every_family_learns(family: str, normalization: str, cell: str) -> None:
+    own = setting(family, 1, normalization=normalization, cell=cell, width=8, lr=0.02, dropout=0.0, l1=0.0)
+    (run,) = train([own], [3], data(family), protocol(epochs=12))
+    assert run.curve["train_loss"][-1] < 0.55  # chance: ln 2 = 0.69

@@ -1,0 +1,247 @@
+"""A downloaded model gives the predictions of the service, in a process that has neither the service nor pandas."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pandas as pd
+import pytest
+import torch
+
+from service.errors import Conflict
+from service.onnx_export import to_onnx
+from service.spec import Recipe
+from workers.answer.networks import outputs
+from workers.archive import CannotExport, Trained, build_archive
+from workers.archive.loader import CannotPredict, Model
+from workers.data import DataSource, Fold, PrepareOptions, Preprocessor, RawTable, load_table, prepare
+from workers.data.preprocessor import text_of
+from workers.data.split import Plan, split_rows
+from workers.models import ModelShape, build_model, initialize
+from workers.models.layers import WeightNormLinear
+
+ABOUT: dict[str, Any] = {
+    "study": {"id": 7, "name": "people"},
+    "task": "classification",
+    "target": "class",
+    "classes": [],
+    "metric": "accuracy",
+    "direction": "maximize",
+    "chosen": {"rule": "It was the only one."},
+    "scores": {"this_network": 0.5, "valid": {"mean": 0.5, "std": 0.1, "n": 5}, "test": None},
+    "data": {"rows": 200, "fingerprint": "0123456789abcdef"},
+}
+
+# Nothing of the service, and nothing but what the loader says it needs, can be imported in here.
+ALONE = """
+import importlib.abc, sys
+
+class Absent(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("service", "workers", "pandas", "sklearn", "scipy", "optuna"):
+            raise ImportError(name)
+
+sys.meta_path.insert(0, Absent())
+sys.path.insert(0, sys.argv[1])
+import numpy, torch
+torch.set_num_threads(int(sys.argv[4]))
+from loader import Model
+model = Model.load(sys.argv[1])
+out = model.outputs(sys.argv[2])
+numpy.savez(sys.argv[3], out=out.numpy(), predictions=model.predict(sys.argv[2]).astype("U40"))
+"""
+
+
+def people(path: Path, rows: int = 200) -> Path:
+    """A file with everything that makes preprocessing hard: gaps, rare words, numbers as categories, booleans."""
+    rng = np.random.default_rng(3)
+    frame = pd.DataFrame(
+        {
+            "age": rng.integers(18, 90, rows).astype(float),
+            "income": rng.lognormal(3, 2, rows),
+            "job": rng.choice(["a", "b", "Ä, quoted", "c"], rows),
+            "zip": rng.integers(1, 60, rows),
+            "member": rng.random(rows) < 0.5,
+            "mixed": rng.choice(["1", "1.50", "x", "true"], rows),
+            "class": rng.choice(["yes", "no", "perhaps"], rows),
+        }
+    )
+    frame.loc[rng.random(rows) < 0.2, "age"] = np.nan
+    frame.loc[rng.random(rows) < 0.2, "job"] = np.nan
+    frame.loc[rng.random(rows) < 0.1, "zip"] = np.nan
+    frame.to_csv(path, index=False)
+    return path
+
+
+def a_fold(table: RawTable, options: PrepareOptions | None = None) -> Fold:
+    return prepare(table, split_rows(table, Plan(1)), 0, options or PrepareOptions(max_levels=20, flag_missing=True))
+
+
+def untrained(fold: Fold, classes: int, **settings: Any) -> Trained:
+    """A network with weights and running statistics that are no neutral elements."""
+    recipe = Recipe({"widths": (24, 12), **settings})
+    assert isinstance(fold.preprocessor, Preprocessor)
+    shape = ModelShape.of(recipe, (fold.preprocessor.width,), classes)
+    module = build_model(shape)
+    initialize(module, recipe, 5)
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for name, value in [*module.named_parameters(), *module.named_buffers()]:
+            if value.dtype == torch.float32 and value.ndim == 1:
+                value.copy_(torch.rand(value.shape, generator=generator) + (0.5 if name.endswith("weight") else 0.1))
+        for layer in module.modules():
+            if isinstance(layer, WeightNormLinear):
+                layer.weight_g.mul_(1.7)
+    hyper = {name for name, _ in module.named_buffers() if name.endswith(("num_batches_tracked", ".rate", ".key"))}
+    weights = {name: value for name, value in module.state_dict().items() if name not in hyper}
+    return Trained("mlp", recipe, shape, weights, fold)
+
+
+def unpacked(archive: bytes, directory: Path) -> Path:
+    with zipfile.ZipFile(io.BytesIO(archive)) as files:
+        files.extractall(directory)
+    return directory
+
+
+def alone(directory: Path, rows: Path, tmp_path: Path) -> tuple[np.ndarray[Any, Any], list[str]]:
+    found = tmp_path / "found.npz"
+    command = [sys.executable, "-I", "-c", ALONE, str(directory), str(rows), str(found), str(torch.get_num_threads())]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    with np.load(found) as arrays:
+        return arrays["out"], arrays["predictions"].tolist()
+
+
+def test_a_classifier_says_the_same_alone(tmp_path: Path) -> None:
+    rows = people(tmp_path / "people.csv")
+    table = load_table(DataSource("classification", path=rows, target="class", categorical=("zip",)))
+    fold = a_fold(table)
+    model = untrained(fold, 3, normalization="batch", activation="gelu")
+    archive = build_archive(model, {**ABOUT, "classes": list(table.labels)})
+    expected = outputs(model.shape, model.weights, torch.from_numpy(fold.preprocessor.apply(table.features)))  # type: ignore[arg-type]
+    out, labels = alone(unpacked(archive, tmp_path / "model"), rows, tmp_path)
+    np.testing.assert_array_equal(out, expected.numpy())
+    assert labels == [table.labels[index] for index in expected.argmax(1)]
+
+
+@pytest.mark.parametrize(("normalization", "scaling"), [("layer", "quantile"), ("group", "log"), ("weight", "minmax")])
+def test_a_regression_says_the_same_alone(normalization: str, scaling: Any, tmp_path: Path) -> None:
+    rows = people(tmp_path / "people.csv")
+    table = load_table(DataSource("regression", path=rows, target="income"))
+    fold = a_fold(table, PrepareOptions(scaling=scaling, categories="ordinal"))
+    model = untrained(fold, 1, normalization=normalization, activation="elu")
+    archive = build_archive(model, {**ABOUT, "task": "regression", "target": "income"})
+    expected = outputs(model.shape, model.weights, torch.from_numpy(fold.preprocessor.apply(table.features)))  # type: ignore[arg-type]
+    out, predictions = alone(unpacked(archive, tmp_path / "model"), rows, tmp_path)
+    np.testing.assert_array_equal(out, expected.numpy())
+    np.testing.assert_array_equal(np.array(predictions, dtype=float), fold.target.restore(expected[:, 0].numpy()))
+
+
+def test_rows_come_as_a_frame_or_as_columns_too(tmp_path: Path) -> None:
+    rows = people(tmp_path / "people.csv")
+    table = load_table(DataSource("classification", path=rows, target="class"))
+    archive = build_archive(untrained(a_fold(table), 3), {**ABOUT, "classes": list(table.labels)})
+    model = Model.load(unpacked(archive, tmp_path / "model"))
+    expected = model.probabilities(rows)
+    np.testing.assert_array_equal(model.probabilities(table.features), expected)
+    columns = {str(name): table.features[name].tolist() for name in table.features.columns}
+    np.testing.assert_array_equal(model.probabilities(columns), expected)
+    np.testing.assert_allclose(expected.sum(1), 1.0)
+
+
+def test_an_archive_is_the_same_bytes_every_time_and_holds_no_pickle(tmp_path: Path) -> None:
+    table = load_table(DataSource("classification", name="wine"))
+    model = untrained(a_fold(table), 3)
+    archive = build_archive(model, {**ABOUT, "classes": list(table.labels)})
+    assert archive == build_archive(model, {**ABOUT, "classes": list(table.labels)})
+    with zipfile.ZipFile(io.BytesIO(archive)) as files:
+        names = ["weights.safetensors", "recipe.json", "preprocessing.json", "loader.py", "README.md"]
+        assert files.namelist() == names
+        assert json.loads(files.read("recipe.json"))["recipe"]["widths"] == [24, 12]
+        assert "| validation | 0.5 |" in files.read("README.md").decode()
+        assert b"pickle" not in files.read("loader.py")
+
+
+def test_a_family_without_a_loader_is_refused() -> None:
+    table = load_table(DataSource("classification", name="wine"))
+    model = untrained(a_fold(table), 3)
+    other = Trained("cnn", model.recipe, model.shape, model.weights, model.fold)
+    with pytest.raises(CannotExport, match="family 'cnn'"):
+        build_archive(other, ABOUT)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("x1,x0\n1,2\n", "there is no column 'x2', 'x3', 'x4'"),
+        ("a,b\n1\n", "line 2: 1 fields, but the header has 2"),
+        ("a,b\n", "has no rows"),
+    ],
+)
+def test_what_is_wrong_with_rows_is_told(content: str, said: str, tmp_path: Path) -> None:
+    table = load_table(DataSource("classification", name="wine"))
+    archive = build_archive(untrained(a_fold(table), 3), {**ABOUT, "classes": list(table.labels)})
+    model = Model.load(unpacked(archive, tmp_path / "model"))
+    rows = tmp_path / "rows.csv"
+    rows.write_text(content)
+    with pytest.raises(CannotPredict, match=said):
+        model.predict(rows)
+
+
+def in_onnxruntime(archive: bytes, table: RawTable) -> list[Any]:
+    session = onnxruntime.InferenceSession(to_onnx(archive), providers=["CPUExecutionProvider"])
+    properties = session.get_modelmeta().custom_metadata_map
+    numbers, words = (json.loads(properties[f"{name}.columns"]) for name in ("numbers", "categories"))
+    inputs: dict[str, Any] = {}
+    if numbers:
+        inputs["numbers"] = table.features[numbers].to_numpy(dtype=np.float64)
+    if words:
+        texts = table.features[words].astype(object).map(lambda value: "" if pd.isna(value) else text_of(value))
+        inputs["categories"] = texts.to_numpy(dtype=object)
+    found: list[Any] = session.run(None, inputs)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("normalization", "activation"),
+    [("none", "relu"), ("batch", "gelu"), ("layer", "silu"), ("group", "tanh"), ("weight", "elu")],
+)
+def test_onnx_classifies_as_pytorch_does(normalization: str, activation: str, tmp_path: Path) -> None:
+    table = load_table(DataSource("classification", path=people(tmp_path / "people.csv"), target="class"))
+    fold = a_fold(table)
+    model = untrained(fold, 3, normalization=normalization, activation=activation)
+    label, probabilities = in_onnxruntime(build_archive(model, {**ABOUT, "classes": list(table.labels)}), table)
+    expected = outputs(model.shape, model.weights, torch.from_numpy(fold.preprocessor.apply(table.features))).softmax(1)  # type: ignore[arg-type]
+    np.testing.assert_allclose(probabilities, expected.numpy(), rtol=1e-4, atol=1e-6)
+    sure = np.sort(expected.numpy())[:, -1] - np.sort(expected.numpy())[:, -2] > 1e-5
+    assert sure.sum() > 100
+    assert np.array(label)[sure].tolist() == [table.labels[index] for index in expected.argmax(1)[sure]]
+
+
+@pytest.mark.parametrize(
+    ("scaling", "categories"), [("standard", "onehot"), ("minmax", "ordinal"), ("log", "onehot"), ("none", "ordinal")]
+)
+def test_onnx_preprocesses_as_training_did(scaling: Any, categories: Any, tmp_path: Path) -> None:
+    table = load_table(DataSource("regression", path=people(tmp_path / "people.csv"), target="income"))
+    options = PrepareOptions(scaling=scaling, categories=categories, flag_missing=True, max_levels=3)
+    fold = a_fold(table, options)
+    model = untrained(fold, 1)
+    (prediction,) = in_onnxruntime(build_archive(model, {**ABOUT, "task": "regression"}), table)
+    expected = outputs(model.shape, model.weights, torch.from_numpy(fold.preprocessor.apply(table.features)))[:, 0]  # type: ignore[arg-type]
+    np.testing.assert_allclose(prediction, fold.target.restore(expected.numpy()), rtol=1e-4)
+
+
+def test_onnx_refuses_what_it_cannot_say(tmp_path: Path) -> None:
+    table = load_table(DataSource("classification", name="wine"))
+    fold = a_fold(table, PrepareOptions(scaling="quantile"))
+    archive = build_archive(untrained(fold, 3), {**ABOUT, "classes": list(table.labels)})
+    with pytest.raises(Conflict, match="quantiles can't be exported"):
+        to_onnx(archive)

@@ -1,0 +1,84 @@
+"""Which settings are trained over seeds: finalists, baselines, and the winner without one regularizer at a time.
+
+Knows no data and no training; a `Candidate` holds what training makes of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from service.search import recipe
+from service.spec import Recipe, StudySpec
+from service.spec.model import MODEL_SETTINGS
+from service.store.records import TrialRecord
+from workers.answer.scores import Spread
+from workers.training import Run
+
+FINALISTS = 5
+_PLAIN_RECIPE = Recipe({})
+_SHAPE = ("widths", *MODEL_SETTINGS, "batch_size")
+
+Weights = Mapping[str, Tensor]
+"""A state dict on the CPU."""
+
+
+@dataclass(eq=False)
+class Candidate:
+    """One setting to be trained over seeds, and what came of it. ``role`` is finalist, baseline or ablation."""
+
+    name: str
+    role: str
+    recipe: Recipe
+    early_stopping: bool = True
+    trial: int | None = None
+    found: float | None = None
+    """What the search had measured, on one seed, as the luckiest of many."""
+    without: str | None = None
+    runs: dict[int, Run] = field(default_factory=dict)
+    """By index of the seed, those that trained to an end; in order of the index once training is over."""
+    weights: dict[int, Sequence[Weights]] = field(default_factory=dict)
+    """By index of the seed, a state dict per fold."""
+
+    @property
+    def values(self) -> list[float]:
+        """The validation value of every seed that trained to an end, as the stack measured it."""
+        return [run.best_value for run in self.runs.values()]
+
+    @property
+    def valid(self) -> Spread:
+        """Validation score over seeds."""
+        return Spread.of(self.values or [float("nan")])
+
+
+def finalists(spec: StudySpec, trials: Sequence[TrialRecord]) -> list[Candidate]:
+    """The best settings, no two of them the same; ``trials`` are complete ones, best first."""
+    chosen: list[Candidate] = []
+    for trial in trials:
+        setting = recipe(spec, trial.params)
+        if all(dict(setting) != dict(other.recipe) for other in chosen):
+            name = f"trial {trial.number}"
+            chosen.append(Candidate(name, "finalist", setting, trial=trial.number, found=trial.value))
+        if len(chosen) == FINALISTS:
+            break
+    return chosen
+
+
+def baselines(best: Recipe) -> list[Candidate]:
+    """What belongs beside the best setting: the same network unregularized, and the framework's defaults."""
+    shape = {name: best[name] for name in _SHAPE if name in best}
+    return [
+        Candidate("unregularized", "baseline", best.unregularized(), early_stopping=False),
+        Candidate("early stopping only", "baseline", best.unregularized()),
+        Candidate("framework defaults", "baseline", Recipe({**_PLAIN_RECIPE, **shape}), early_stopping=False),
+    ]
+
+
+def ablations(winner: Candidate) -> list[Candidate]:
+    """The winner with each of its regularizers switched off, one at a time."""
+    return [
+        Candidate(f"without {name}", "ablation", winner.recipe.without(name), without=name)
+        for name in winner.recipe.regularizers()
+    ]

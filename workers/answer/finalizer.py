@@ -1,0 +1,188 @@
+"""The protocol at the end of a study: train over seeds, choose on validation, open the test part once, say what came out.
+
+The winner is the best mean over seeds on validation data. Everything that is chosen (winner, ties, ensemble) is chosen
+before the test part is opened, and that is put on record. Knows no database.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from service.errors import TrialError
+from service.spec import Recipe, StudySpec
+from service.store.records import TrialRecord
+from workers.answer import anatomy
+from workers.answer.candidates import Candidate, Weights, ablations, baselines, finalists
+from workers.answer.ensemble import Ensemble, build
+from workers.answer.importance import effects, importance
+from workers.answer.networks import Gauge, Measured, Prepared, Rows, test_rows, validation_rows
+from workers.answer.scores import Scores
+from workers.answer.statement import Teller, best_place
+from workers.answer.ties import recommended, ties
+from workers.answer.training import SEEDS, Trainer
+from workers.answer.verdict import verdict
+from workers.timing import Timer
+from workers.training import Run
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """One trained network: with `Prepared`, whose first fold has its preprocessing, all that is needed to write it down."""
+
+    name: str
+    recipe: Recipe
+    seed: int
+    """Index of its seed among those of the finalists."""
+    weights: Weights
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a study comes to.
+
+    ``result`` is JSON (see `workers.answer`); ``model`` the winner's network with the best validation score, and ``run``
+    its training; ``test`` the rows that were opened; ``ensemble`` networks with their shares.
+    """
+
+    result: dict[str, Any]
+    model: TrainedModel
+    run: Run
+    test: Rows
+    ensemble: tuple[tuple[TrainedModel, float], ...]
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """All that is decided before the test part is opened."""
+
+    everyone: Sequence[Candidate]
+    winner: Candidate
+    tied: Sequence[Candidate]
+    ensemble: Ensemble
+    measured: dict[Candidate, Measured]
+
+    @property
+    def trained(self) -> list[Candidate]:
+        """Candidates with at least one trained network."""
+        return [each for each in self.everyone if each.runs]
+
+
+class Finalizer:
+    """Turns a searched study into its answer. ``alive`` is called between epochs and raises when the lease is lost."""
+
+    def __init__(self, spec: StudySpec, data: Prepared, alive: Callable[[], None]) -> None:
+        assert spec.metric is not None, "a stored spec is resolved"
+        self._spec = spec
+        self._data = data
+        self._metric = spec.metric
+        self._sign = 1.0 if spec.direction == "minimize" else -1.0
+        self._trainer = Trainer(spec, data.device, alive)
+        self._gauge = Gauge(data, str(spec.task), spec.metric)
+        self._timer = Timer()
+
+    def run(self, trials: Sequence[TrialRecord], open_test: Callable[[], None]) -> Answer:
+        """Train, choose, open the test part, score.
+
+        Args:
+            trials: Complete trials of the study, best first.
+            open_test: Puts the reading of the test part on record; called once, before it.
+
+        Raises:
+            TrialError: No finalist could be trained.
+        """
+        with self._timer.section("finalists"):
+            everyone = self._contestants(trials)
+            winner = self._winner(everyone)
+        with self._timer.section("ablation"):
+            ablated = ablations(winner)
+            self._trainer.train(ablated)
+        with self._timer.section("scoring"):
+            chosen = self._choose(everyone, winner)
+        open_test()
+        with self._timer.section("scoring"):
+            rows = test_rows(self._data)
+            ensemble_test = self._score(chosen, rows)
+        with self._timer.section("importance"):
+            overall = {"importance": importance(self._spec, trials), "effects": effects(self._spec, trials)}
+        teller = Teller(self._metric, self._sign, winner, chosen.measured)
+        result = {
+            **self._settings(chosen, teller),
+            "ablation": teller.ablation(ablated),
+            "selection": teller.selection(chosen.trained[0]),
+            "ensemble": teller.ensemble(chosen.ensemble, ensemble_test),
+            **overall,
+            **self._anatomy(chosen),
+            "rows": self._rows(),
+            "phases": self._timer.seconds,
+        }
+        model = self._best(chosen)
+        return Answer(result, model, winner.runs[model.seed], rows, self._members(chosen))
+
+    def _contestants(self, trials: Sequence[TrialRecord]) -> list[Candidate]:
+        best = finalists(self._spec, trials)
+        everyone = [*best, *baselines(best[0].recipe)]
+        self._trainer.train(everyone)
+        return everyone
+
+    def _winner(self, everyone: Sequence[Candidate]) -> Candidate:
+        able = [each for each in everyone if each.role == "finalist" and each.runs]
+        if not able:
+            raise TrialError("none of the best settings could be trained again: their losses are not finite")
+        return min(able, key=lambda each: self._sign * each.valid.mean)
+
+    def _choose(self, everyone: Sequence[Candidate], winner: Candidate) -> Chosen:
+        measured = {each: self._gauge.measure(each) for each in everyone if each.runs}
+        able = [each for each in measured if each.role == "finalist"]
+        ensemble = build(able, measured, self._gauge, validation_rows(self._data, 0), self._sign)
+        return Chosen(everyone, winner, ties(winner, able, measured, self._sign), ensemble, measured)
+
+    def _score(self, chosen: Chosen, rows: Rows) -> Scores:
+        """Score everything on the test rows; returns the ensemble's scores."""
+        for candidate, measured in chosen.measured.items():
+            self._gauge.test(candidate, measured, rows)
+        said = {candidate: measured.test_out for candidate, measured in chosen.measured.items()}
+        return self._gauge.score(chosen.ensemble.outputs(self._gauge.task, said), rows)
+
+    def _settings(self, chosen: Chosen, teller: Teller) -> dict[str, Any]:
+        said = {each: teller.setting(each) for each in chosen.everyone}
+        baseline = next(each for each in chosen.everyone if each.name == "unregularized")
+        others = [said[each] for each in chosen.everyone if each not in (chosen.winner, baseline)]
+        simplest, reason = recommended(chosen.winner, chosen.tied)
+        return {
+            "metric": self._metric,
+            "direction": self._spec.direction,
+            "verdict": verdict(self._metric, said[chosen.winner], said[baseline], others),
+            "winner": said[chosen.winner],
+            "baseline": said[baseline],
+            "others": others,
+            "gain": said[baseline]["behind_winner"],
+            "ties": [each.name for each in chosen.tied],
+            "recommended": {"name": simplest.name, "reason": reason, "recipe": said[simplest]["recipe"]},
+            "optimism": teller.optimism(),
+            "seeds": SEEDS,
+        }
+
+    def _anatomy(self, chosen: Chosen) -> dict[str, Any]:
+        both = [each for each in chosen.trained if each is chosen.winner or each.name == "unregularized"]
+        return {
+            "weights": {each.name: anatomy.weights(each) for each in both},
+            "curves": {each.name: anatomy.curves(each, self._metric) for each in both},
+        }
+
+    def _rows(self) -> dict[str, int]:
+        train, valid = self._data.split.folds[0]
+        parts = {"train": len(train), "valid": len(valid), "test": len(self._data.split.test)}
+        return {**parts, "duplicates": self._data.split.duplicates}
+
+    def _best(self, chosen: Chosen) -> TrainedModel:
+        measured = chosen.measured[chosen.winner]
+        return _model(chosen.winner, measured.indices[best_place(measured, self._sign)])
+
+    def _members(self, chosen: Chosen) -> tuple[tuple[TrainedModel, float], ...]:
+        return tuple((_model(candidate, index), share) for candidate, index, share in chosen.ensemble.members)
+
+
+def _model(candidate: Candidate, index: int) -> TrainedModel:
+    return TrainedModel(candidate.name, candidate.recipe, index, candidate.weights[index][0])

@@ -1,0 +1,130 @@
+"""What trained networks say: outputs of every seed of a candidate on training, validation and test rows.
+
+Shapes: `s` seeds, `r` rows, `o` outputs. A fold's rows are scored by the networks that were trained for this fold; the
+test rows by those of the first fold, which is the one whose model is handed out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from workers.answer.candidates import Candidate, Weights
+from workers.answer.scores import Scores, exact, mean_over_folds, score
+from workers.data import Fold, RawTable, Split
+from workers.data.locked import test_part
+from workers.models import ModelShape, build_model
+from workers.stack.device import DeviceData
+
+_BATCH = 4096
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A study's data in all the forms that finalizing needs."""
+
+    table: RawTable
+    split: Split
+    folds: Sequence[Fold]
+    device: DeviceData
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows that networks are scored on: features as the model takes them, targets, and the target's unit."""
+
+    x: Tensor
+    y: Tensor
+    scale: float
+
+
+def training_rows(data: Prepared, fold: int) -> Rows:
+    """What a fold trains on."""
+    rows = data.device.train[fold]
+    return Rows(data.device.x[rows], data.device.y[rows], float(data.device.scale[fold]))
+
+
+def validation_rows(data: Prepared, fold: int) -> Rows:
+    """What a fold validates on."""
+    rows = data.device.valid[fold][data.device.mask[fold] > 0]
+    return Rows(data.device.x[rows], data.device.y[rows], float(data.device.scale[fold]))
+
+
+def test_rows(data: Prepared) -> Rows:
+    """Open the locked test part; the caller has put that on record."""
+    fold = data.folds[0]
+    features, target = test_part(data.table, data.split, fold)
+    device = data.device.device
+    return Rows(torch.from_numpy(features).to(device), torch.from_numpy(target).to(device), fold.target.scale)
+
+
+@torch.no_grad()
+def outputs(shape: ModelShape, weights: Weights, x: Tensor) -> Tensor:
+    """(r, o) outputs of one trained network, run as an ordinary module; they come to the CPU."""
+    module = build_model(shape).to(x.device)
+    module.load_state_dict(dict(weights), strict=True)
+    module.eval()
+    return torch.cat([module(part) for part in torch.split(x, _BATCH)]).cpu()
+
+
+@dataclass
+class Measured:
+    """Scores of a candidate's seeds (``train (s,)``) in order of their index; outputs (s, r, o) on the first fold's rows."""
+
+    indices: list[int]
+    train: NDArray[np.float64]
+    valid: Scores
+    valid_exact: NDArray[np.float64]
+    """(s,) on the first fold, whose networks the test rows and the ensemble see."""
+    valid_out: Tensor
+    test: Scores | None = None
+    test_out: Tensor = field(default_factory=lambda: torch.zeros(0))
+
+    def common(self, other: Measured) -> tuple[list[int], list[int]]:
+        """Places of the seeds that both have trained, here and there."""
+        both = [index for index in self.indices if index in other.indices]
+        return [self.indices.index(index) for index in both], [other.indices.index(index) for index in both]
+
+
+@dataclass(frozen=True)
+class Gauge:
+    """Scores candidates of one study."""
+
+    data: Prepared
+    task: str
+    metric: str
+
+    def measure(self, candidate: Candidate) -> Measured:
+        """Scores on training and validation rows, all folds together."""
+        train, valid, outs = [], [], []
+        for fold in range(self.data.device.folds):
+            rows = training_rows(self.data, fold)
+            out = self.outputs(candidate, rows, fold)
+            train.append(self.exact(out, rows))
+            rows = validation_rows(self.data, fold)
+            outs.append(self.outputs(candidate, rows, fold))
+            valid.append(self.score(outs[-1], rows))
+        return Measured(list(candidate.runs), np.mean(train, axis=0), mean_over_folds(valid), valid[0].exact, outs[0])
+
+    def test(self, candidate: Candidate, measured: Measured, rows: Rows) -> None:
+        """Add the scores on the test rows."""
+        measured.test_out = self.outputs(candidate, rows)
+        measured.test = self.score(measured.test_out, rows)
+
+    def exact(self, out: Tensor, rows: Rows) -> NDArray[np.float64]:
+        """(n,) scores of outputs (n, r, o) on rows."""
+        return exact(self.task, self.metric, out, rows.y.cpu(), rows.scale, self.data.device.positive)
+
+    def score(self, out: Tensor, rows: Rows) -> Scores:
+        """The same with the jackknife over the rows."""
+        return score(self.task, self.metric, out, rows.y.cpu(), rows.scale, self.data.device.positive)
+
+    def outputs(self, candidate: Candidate, rows: Rows, fold: int = 0) -> Tensor:
+        """(s, r, o) outputs of the networks that every seed trained for a fold."""
+        shape = ModelShape.of(candidate.recipe, self.data.device.inputs, self.data.device.outputs)
+        return torch.stack([outputs(shape, candidate.weights[index][fold], rows.x) for index in candidate.runs])

@@ -1,0 +1,80 @@
+"""The archive's README: what the model is, what is known of it, and how it is used."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+_MOST_COLUMNS = 60
+
+
+def model_card(about: Mapping[str, Any], preprocessing: Mapping[str, Any]) -> str:
+    """Markdown."""
+    metric = about["metric"].replace("_", " ")
+    return "\n".join(
+        [
+            f"# {about['study']['name']}: a {about['task']} model for `{about['target']}`",
+            "",
+            f"Trained and chosen by regsearch, study {about['study']['id']}. {about['chosen']['rule']}",
+            "",
+            *_scores(about["scores"], metric),
+            "",
+            "## Use it",
+            "",
+            "It needs `torch`, `safetensors` and `numpy`; nothing is unpickled.",
+            "",
+            "```sh",
+            "python loader.py new.csv --out predictions.csv",
+            "```",
+            "",
+            "```python",
+            "from loader import Model",
+            "",
+            'model = Model.load(".")',
+            'model.predict("new.csv")  # or a pandas DataFrame, or {column: values}',
+            "```",
+            "",
+            *_columns(preprocessing),
+            "",
+            "## What it is",
+            "",
+            *[f"- {name}: {value}" for name, value in about["model"].items()],
+            *[f"- {name}: {value}" for name, value in about["recipe"].items() if name not in about["model"]],
+            "",
+            "## What it is not",
+            "",
+            "Its score holds for rows drawn as the study's rows were. Of other rows (another year, another place, values "
+            "outside of what training had) nothing is known. Categories that training never saw count as none of the known "
+            "ones. It says what goes together in the data, not what causes what.",
+            "",
+            "## Where it comes from",
+            "",
+            f"- data: {about['data']['rows']} rows, fingerprint `{about['data']['fingerprint']}`",
+            *[f"- {name} {value}" for name, value in about["versions"].items()],
+            "",
+        ]
+    )
+
+
+def _scores(scores: Mapping[str, Any], metric: str) -> list[str]:
+    valid, test = scores["valid"], scores["test"]
+    lines = [
+        f"| {metric} | value | how |",
+        "|---|---|---|",
+        f"| validation | {scores['this_network']:.4g} | this network, which was chosen by this number |",
+        f"| validation | {valid['mean']:.4g} ± {valid['std']:.2g} | mean and deviation over {valid['n']} seeds |",
+    ]
+    if test is not None:
+        interval = f"95 % interval {test['low']:.4g} to {test['high']:.4g}"
+        lines.append(f"| test | {test['mean']:.4g} | {interval}, {test['n']} rows that nothing was chosen on |")
+    return lines
+
+
+def _columns(preprocessing: Mapping[str, Any]) -> list[str]:
+    numbers, words = preprocessing["numbers"]["columns"], preprocessing["words"]["columns"]
+    return [
+        f"- {kind}: {', '.join(f'`{name}`' for name in names[:_MOST_COLUMNS])}"
+        + (f" and {len(names) - _MOST_COLUMNS} more (see preprocessing.json)" if len(names) > _MOST_COLUMNS else "")
+        for kind, names in (("numbers", numbers), ("categories", words))
+        if names
+    ]

@@ -1,0 +1,62 @@
+"""From a stack's module to ordinary PyTorch: the shape in plain values, and weights named as `loader` names its layers.
+
+One function per family of networks; a family without one is refused rather than written wrongly. Dropout is gone, and
+weight normalization is folded into its weights by the very expression of the forward pass, so no prediction changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import Tensor
+
+from service.errors import RegsearchError
+from workers.models import ModelShape
+
+Plain = tuple[dict[str, Any], dict[str, Tensor]]
+_BLOCK = "blocks"
+
+
+class CannotExport(RegsearchError):
+    """The model can't be put into an archive; the message says why."""
+
+
+def plain(family: str, shape: ModelShape, weights: Mapping[str, Tensor]) -> Plain:
+    """A network as the loader builds it: `model` of recipe.json, and the state dict of an `nn.Sequential`.
+
+    Raises:
+        CannotExport: There is no loader for this family.
+    """
+    if family not in _FAMILIES:
+        raise CannotExport(f"networks of the family {family!r} can't be downloaded yet, only {', '.join(_FAMILIES)}")
+    return _FAMILIES[family](shape, weights)
+
+
+def _mlp(shape: ModelShape, weights: Mapping[str, Tensor]) -> Plain:
+    (inputs,) = shape.inputs
+    described = {
+        "family": "mlp",
+        "inputs": inputs,
+        "outputs": shape.outputs,
+        "widths": list(shape.widths),
+        "activation": shape.activation,
+        "normalization": shape.normalization,
+        "groups": shape.groups,
+    }
+    named: dict[str, Tensor] = {}
+    for name, value in weights.items():
+        if not name.startswith(_BLOCK):
+            named[name] = value
+            continue
+        _, block, place, own = name.split(".", maxsplit=3)
+        layer = f"{'linear' if place == '0' else 'norm'}{int(block) + 1}"
+        if own == "weight_v":
+            gain = weights[f"{_BLOCK}.{block}.{place}.weight_g"]
+            named[f"{layer}.weight"] = value * (gain / value.norm(dim=1, keepdim=True))
+        elif own not in ("weight_g", "num_batches_tracked"):
+            named[f"{layer}.{own}"] = value
+    return described, {name: value.detach().cpu().contiguous() for name, value in named.items()}
+
+
+_FAMILIES: Mapping[str, Callable[[ModelShape, Mapping[str, Tensor]], Plain]] = {"mlp": _mlp}

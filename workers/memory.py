@@ -1,0 +1,95 @@
+"""How much memory a stack needs at its peak: measured for a few lanes, foretold for more.
+
+On CUDA the allocator knows. On a CPU nobody does, so every tensor is followed from its making to its end; what a kernel
+takes for itself inside one operation is not seen.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import psutil
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+RESERVE = 0.2
+"""Share of the free memory that is left alone: for other stacks, for fragmentation, and for what is not seen."""
+
+
+def peak_bytes(call: Callable[[], object], device: torch.device) -> int:
+    """The most memory that tensors made by ``call`` held at once on ``device``."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        before = torch.cuda.memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        call()
+        torch.cuda.synchronize(device)
+        return int(torch.cuda.max_memory_allocated(device) - before)
+    with _Followed() as followed:
+        call()
+    return int(followed.peak)
+
+
+@dataclass(frozen=True)
+class MemoryNeed:
+    """The peak of a stack: ``base`` bytes, and ``lane`` bytes more for every lane."""
+
+    base: int
+    lane: int
+
+    @classmethod
+    def measured(cls, call: Callable[[int], object], device: torch.device) -> MemoryNeed:
+        """From the peaks of ``call(k)`` with one lane and with two."""
+        one, two = (peak_bytes(partial(call, lanes), device) for lanes in (1, 2))
+        return cls(base=max(0, 2 * one - two), lane=max(1, two - one))
+
+    def bytes(self, lanes: int) -> int:
+        """The peak to be expected of ``lanes`` lanes."""
+        return self.base + self.lane * lanes
+
+    def most_lanes(self, free: float) -> int:
+        """How many lanes fit into ``free`` bytes; at least one, which has nowhere else to go."""
+        return max(1, int((free - self.base) // self.lane))
+
+
+def free_bytes(device: torch.device) -> float:
+    """What a stack may take on ``device`` now."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return (free + cached) * (1.0 - RESERVE)
+    return float(psutil.virtual_memory().available) * (1.0 - RESERVE)
+
+
+class _Followed(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Adds up the storages of all tensors that operations make, until they are freed."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._seen: weakref.WeakSet[torch.UntypedStorage] = weakref.WeakSet()
+        self._now = 0
+        self.peak = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        known = {id(each.untyped_storage()) for each in tree_leaves((args, kwargs)) if isinstance(each, torch.Tensor)}
+        out = func(*args, **(kwargs or {}))
+        for each in tree_leaves(out):
+            if isinstance(each, torch.Tensor) and id(each.untyped_storage()) not in known:
+                self._follow(each.untyped_storage())
+        return out
+
+    def _follow(self, storage: torch.UntypedStorage) -> None:
+        if storage in self._seen:
+            return
+        self._seen.add(storage)
+        self._now += storage.nbytes()
+        self.peak = max(self.peak, self._now)
+        weakref.finalize(storage, self._free, storage.nbytes())
+
+    def _free(self, size: int) -> None:
+        self._now -= size
