@@ -21,6 +21,7 @@ from torch import Tensor
 
 from service.spec import LOWER_IS_BETTER, EarlyStopping, Recipe
 from workers.metrics import names
+from workers.stack.averaging import holds
 from workers.stack.device import DeviceData
 from workers.stack.schedules import LaneSchedule
 from workers.stack.stack import Stack, StackKey
@@ -99,6 +100,10 @@ class Run:
     def rates(self, updates: int) -> NDArray[np.float32]:
         """(updates,) learning rates of the coming epoch."""
         return self._schedule.rates(self.epoch, updates)
+
+    def holds(self, updates: int) -> NDArray[np.float32]:
+        """(updates,) shares of the averaged weights that the coming epoch's updates keep."""
+        return holds(self.recipe, self.epoch, self.protocol.epochs, updates)
 
     def observe(self, train_loss: float, metrics: dict[str, float]) -> bool:
         """Take in one finished epoch; returns whether the run is at its best (and its weights are to be kept)."""
@@ -254,7 +259,7 @@ class StackRunner:
         for lane, owner in enumerate(self._owner):
             if owner is not None:
                 rates[lane] = owner.rates(self.stack.updates)
-        losses = self.stack.train_epoch(rates)
+        losses = self.stack.train_epoch(rates, self._holds())
         table = np.concatenate([losses[:, None].cpu().numpy(), self.stack.evaluate().cpu().numpy()], axis=1)
         sparsity = self.stack.sparsity().cpu().numpy() if "proximal_l1" in self.stack.techniques else None
         self.lane_epochs += self.lanes
@@ -272,6 +277,13 @@ class StackRunner:
                 keep[lane] = improved
         self.stack.keep_best(keep)
         return list(self.runs)
+
+    def _holds(self) -> NDArray[np.float32] | None:
+        """(k, u) how every lane averages its weights; None where none does."""
+        if "averaging" not in self.stack.techniques:
+            return None
+        nothing = np.zeros(self.stack.updates, dtype=np.float32)
+        return np.stack([owner.holds(self.stack.updates) if owner else nothing for owner in self._owner])
 
     def lanes_of(self, run: Run) -> list[int]:
         """The lanes a run is on, in order of its folds."""
