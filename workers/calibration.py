@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from service.spec import Recipe
-from workers.memory import MemoryNeed, free_bytes
+from workers.memory import MemoryNeed, free_bytes, is_out_of_memory
 from workers.stack.device import DeviceData
 from workers.stack.stack import Stack, StackKey
 
@@ -65,7 +65,7 @@ def measure(key: StackKey, recipe: Recipe, data: DeviceData, most: int) -> dict[
         try:
             measured[lanes] = _throughput(key, recipe, data, lanes)
         except (RuntimeError, MemoryError) as error:
-            if "memory" not in str(error).lower() and not isinstance(error, MemoryError):
+            if not is_out_of_memory(error):
                 raise
             break
         rates = list(measured.values())

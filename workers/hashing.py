@@ -9,6 +9,8 @@ random numbers: as easy as 1, 2, 3" (SC 2011) for the idea.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -43,6 +45,12 @@ def draw(key: Tensor, counter: Tensor) -> Tensor:
 def uniform(bits: Tensor) -> Tensor:
     """Turn scrambled int32 bits into float32 in [0, 1), in steps of 2⁻²⁴."""
     return (bits & 0xFFFFFF).to(torch.float32) * (1.0 / (1 << 24))
+
+
+def normal(key: Tensor, counter: Tensor) -> Tensor:
+    """Standard normal float32 for every ``counter`` under a ``key`` (Box and Muller 1958)."""
+    first, second = uniform(draw(key, 2 * counter)), uniform(draw(key, 2 * counter + 1))
+    return torch.sqrt(-2.0 * torch.log(1.0 - first)) * torch.cos(2.0 * math.pi * second)
 
 
 def permutations(keys: Tensor, n: int) -> Tensor:

@@ -17,6 +17,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+_ALLOCATOR_SAYS = ("not enough memory", "can't allocate memory")
+
 RESERVE = 0.2
 """Share of the free memory that is left alone: for other stacks, for fragmentation, and for what is not seen."""
 
@@ -44,9 +46,17 @@ class MemoryNeed:
 
     @classmethod
     def measured(cls, call: Callable[[int], object], device: torch.device) -> MemoryNeed:
-        """From the peaks of ``call(k)`` with one lane and with two."""
-        one, two = (peak_bytes(partial(call, lanes), device) for lanes in (1, 2))
-        return cls(base=max(0, 2 * one - two), lane=max(1, two - one))
+        """From the peaks of ``call(k)`` with two lanes and with four; one alone is run in another way.
+
+        Where these do not fit, nothing is known but that a stack of one lane has to do.
+        """
+        try:
+            two, four = (peak_bytes(partial(call, lanes), device) for lanes in (2, 4))
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            return cls(base=0, lane=int(free_bytes(device)) + 1)
+        return cls(base=max(0, 2 * two - four), lane=max(1, (four - two) // 2))
 
     def bytes(self, lanes: int) -> int:
         """The peak to be expected of ``lanes`` lanes."""
@@ -55,6 +65,11 @@ class MemoryNeed:
     def most_lanes(self, free: float) -> int:
         """How many lanes fit into ``free`` bytes; at least one, which has nowhere else to go."""
         return max(1, int((free - self.base) // self.lane))
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """CUDA has a class for it; the CPU's allocator only a message."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(said in str(error) for said in _ALLOCATOR_SAYS)
 
 
 def free_bytes(device: torch.device) -> float:

@@ -15,12 +15,13 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from service.spec import LOWER_IS_BETTER, EarlyStopping, Recipe
+from workers.memory import is_out_of_memory
 from workers.metrics import names
+from workers.stack.averaging import holds
 from workers.stack.device import DeviceData
 from workers.stack.schedules import LaneSchedule
 from workers.stack.stack import Stack, StackKey
@@ -100,6 +101,10 @@ class Run:
         """(updates,) learning rates of the coming epoch."""
         return self._schedule.rates(self.epoch, updates)
 
+    def holds(self, updates: int) -> NDArray[np.float32]:
+        """(updates,) shares of the averaged weights that the coming epoch's updates keep."""
+        return holds(self.recipe, self.epoch, self.protocol.epochs, updates)
+
     def observe(self, train_loss: float, metrics: dict[str, float]) -> bool:
         """Take in one finished epoch; returns whether the run is at its best (and its weights are to be kept)."""
         self.curve.setdefault("train_loss", []).append(train_loss)
@@ -137,14 +142,6 @@ class Run:
         stopping = self.protocol.early_stopping
         name = self.protocol.metric if stopping is None or stopping.monitor == "metric" else stopping.monitor
         return metrics[name] if name in LOWER_IS_BETTER else -metrics[name]
-
-
-_ALLOCATOR_SAYS = ("not enough memory", "can't allocate memory")
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    """CUDA has a class for it; the CPU's allocator only a message."""
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(said in str(error) for said in _ALLOCATOR_SAYS)
 
 
 class StackRunner:
@@ -231,7 +228,7 @@ class StackRunner:
             try:
                 return self._epoch()
             except (RuntimeError, MemoryError) as error:
-                if not _is_out_of_memory(error):
+                if not is_out_of_memory(error):
                     raise
                 if len(self.runs) == 1:
                     self.runs[0].ending = "out_of_memory"
@@ -254,7 +251,7 @@ class StackRunner:
         for lane, owner in enumerate(self._owner):
             if owner is not None:
                 rates[lane] = owner.rates(self.stack.updates)
-        losses = self.stack.train_epoch(rates)
+        losses = self.stack.train_epoch(rates, self._holds())
         table = np.concatenate([losses[:, None].cpu().numpy(), self.stack.evaluate().cpu().numpy()], axis=1)
         sparsity = self.stack.sparsity().cpu().numpy() if "proximal_l1" in self.stack.techniques else None
         self.lane_epochs += self.lanes
@@ -272,6 +269,13 @@ class StackRunner:
                 keep[lane] = improved
         self.stack.keep_best(keep)
         return list(self.runs)
+
+    def _holds(self) -> NDArray[np.float32] | None:
+        """(k, u) how every lane averages its weights; None where none does."""
+        if "averaging" not in self.stack.techniques:
+            return None
+        nothing = np.zeros(self.stack.updates, dtype=np.float32)
+        return np.stack([owner.holds(self.stack.updates) if owner else nothing for owner in self._owner])
 
     def lanes_of(self, run: Run) -> list[int]:
         """The lanes a run is on, in order of its folds."""

@@ -76,6 +76,8 @@ def _settings() -> Iterator[str]:
 
 def _setting(name: str, setting: Setting) -> str:
     when = f" Only under `{setting.when.parent}` = {_or(setting.when.values)}." if setting.when else ""
+    if setting.task:
+        when += f" {setting.task.capitalize()} only."
     per_layer = "; one per layer" if setting.per_layer else ""
     cells = (f"`{name}`", setting.doc + when, setting.allowed() + per_layer, _domain(setting.search), setting.scope)
     return f"| {' | '.join(map(_escaped, cells))} |"

@@ -40,6 +40,7 @@ class Setting:
         words: Allowed values of a `word` setting.
         regularizer: Switched off in the unregularized baseline, and one by one in the ablation.
         off: The word `off` is accepted.
+        task: The only task it makes sense for; None for any.
         scope: `lane` where every lane of a stack may have its own value; `stack` where it changes the graph, so
             that only trials with equal values train together.
     """
@@ -56,6 +57,7 @@ class Setting:
     regularizer: bool = False
     off: bool = False
     per_layer: bool = False
+    task: Literal["classification", "regression"] | None = None
     scope: Literal["lane", "stack"] = "lane"
     when: When | None = None
 

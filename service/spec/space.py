@@ -13,9 +13,11 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from service.spec.domain import Domain, Fixed
+from service.spec.groups.averaging import Averaging
 from service.spec.groups.dropout import Dropout
 from service.spec.groups.initialization import Initialization
 from service.spec.groups.lr_schedule import LrSchedule
+from service.spec.groups.noise import Noise
 from service.spec.groups.normalization import Normalization
 from service.spec.groups.optimizer import Optimizer
 from service.spec.groups.penalties import Penalties
@@ -23,7 +25,7 @@ from service.spec.setting import Setting, refuse_unmet, settings_of
 
 
 # The last base's settings come first in the space, in the reference and in every draw.
-class Space(Initialization, LrSchedule, Optimizer, Normalization, Dropout, Penalties):
+class Space(Initialization, Averaging, LrSchedule, Optimizer, Noise, Normalization, Dropout, Penalties):
     """Which settings are searched, and where. What is not named comes from the preset."""
 
     preset: Literal["default", "minimal", "off"] = Field(

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from service.spec.domain import Domain, Frozen, PerLayer, possible_values
+from service.spec.domain import Domain, Frozen, PerLayer, can_leave, possible_values
 from service.spec.metrics import LOWER_IS_BETTER, Metric, Task, metrics_for
 from service.spec.model import MODEL_SETTINGS, NORMALIZATIONS, ModelSpec
 from service.spec.parts import BudgetSpec, DataSpec, EarlyStopping, OptionalEarlyStopping, ValidationSpec
@@ -84,6 +84,19 @@ class StudySpec(Frozen):
         if isinstance(inner, HyperbandPruner) and inner.min_epochs > self.budget.epochs:
             field = "pruner.min_epochs" if inner is self.pruner else "pruner.pruner.min_epochs"
             _refuse(field, "is beyond the last epoch", inner.min_epochs, f"at most budget.epochs, {self.budget.epochs}")
+        return self
+
+    @model_validator(mode="after")
+    def _settings_fit_task(self) -> StudySpec:
+        for name, domain in self.domains.items():
+            setting = SETTINGS[name]
+            if self.task is not None and setting.task not in (None, self.task) and can_leave(domain, setting.neutral):
+                _refuse(
+                    f"space.{name}",
+                    f"does not fit a {self.task} task",
+                    domain.model_dump(),
+                    f"off, or a {setting.task} task",
+                )
         return self
 
     @cached_property

@@ -9,19 +9,25 @@ not even in the last bit.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
 
 from service.spec import SETTINGS, Domain, Recipe
 from service.spec.domain import can_leave
+from workers.stack.noise import mixup_quantiles
 
-TECHNIQUES = ("l1", "l2", "weight_decay", "proximal_l1", "max_norm", "clip_norm", "clip_value", "nesterov")
+TECHNIQUES = (
+    "l1", "l2", "weight_decay", "proximal_l1", "max_norm", "clip_norm", "clip_value", "nesterov",
+    "label_smoothing", "mixup", "input_noise", "feature_masking", "averaging",
+)  # fmt: skip
 """Settings that cost nothing in a stack whose lanes all have them at their neutral value."""
 
 _INFINITE_WHEN_OFF = ("max_norm", "clip_norm", "clip_value")
-_PLAIN = ("l1", "l2", "weight_decay", "proximal_l1", "momentum", "nesterov")
+_PLAIN = (
+    "l1", "l2", "weight_decay", "proximal_l1", "momentum", "nesterov", "label_smoothing", "input_noise", "feature_masking",
+)  # fmt: skip
 
 
 def techniques_of(recipes: Iterable[Recipe]) -> frozenset[str]:
@@ -36,7 +42,7 @@ def techniques_in(domains: Mapping[str, Domain]) -> frozenset[str]:
 
 @dataclass
 class LaneHyper:
-    """Per-lane hyperparameters, each (k,), but ``dropout`` (k, L).
+    """Per-lane hyperparameters, each (k,), but ``dropout`` (k, L) and ``mixup``, quantiles of its distribution (k, q).
 
     Limits (``max_norm``, ``clip_norm``, ``clip_value``) are infinite where off. Adam's β come as their complements 1 − β,
     which float32 holds more exactly.
@@ -53,6 +59,10 @@ class LaneHyper:
     nesterov: Tensor
     rest1: Tensor
     rest2: Tensor
+    label_smoothing: Tensor
+    input_noise: Tensor
+    feature_masking: Tensor
+    mixup: Tensor
     dropout: Tensor
     seed: Tensor
 
@@ -61,6 +71,7 @@ class LaneHyper:
         """Columns for k idle lanes."""
         columns = {field.name: torch.zeros(k, device=device) for field in fields(cls)}
         columns |= {name: torch.ones(k, device=device) for name in ("rest1", "rest2")}
+        columns["mixup"] = mixup_quantiles(0.0).to(device).repeat(k, 1)
         columns["dropout"] = torch.zeros(k, dropouts, device=device)
         columns["seed"] = torch.zeros(k, dtype=torch.int32, device=device)
         return cls(**columns)
@@ -69,6 +80,7 @@ class LaneHyper:
         """Write a recipe's values, and the dropout ``rates`` (L,) it comes to, into the columns of ``lane``."""
         self.dropout[lane] = torch.tensor(list(rates))
         self.seed[lane] = seed
+        self.mixup[lane] = mixup_quantiles(recipe.number("mixup")).to(self.mixup.device)
         for name in _PLAIN:
             getattr(self, name)[lane] = recipe.number(name)
         for name in _INFINITE_WHEN_OFF:
@@ -85,14 +97,44 @@ class LaneHyper:
         return LaneHyper(**{name: torch.cat([value, getattr(other, name)]) for name, value in vars(self).items()})
 
 
+_LANES_SECOND = ("moments", "mean_weights", "mean_stats")
+
+
 @dataclass
 class LaneState:
-    """What an update changes: ``weights`` (k, P), ``moments`` (m, k, P), ``stats`` (k, Q), ``updates`` (k,) done."""
+    """What an update changes: ``weights`` (k, P), ``moments`` (m, k, P), ``stats`` (k, Q), ``updates`` (k,) done.
+
+    In a stack with averaging, ``mean_weights`` (1, k, P) and ``mean_stats`` (1, k, Q); else these have no rows at all.
+    """
 
     weights: Tensor
     moments: Tensor
     stats: Tensor
     updates: Tensor
+    mean_weights: Tensor
+    mean_stats: Tensor
+
+    @classmethod
+    def zeros(
+        cls, k: int, *, parameters: int, statistics: int, moments: int, averaging: bool, device: torch.device
+    ) -> LaneState:
+        """Rows for k idle lanes: zero weights stay zero under any update with learning rate 0."""
+        return cls(
+            weights=torch.zeros(k, parameters, device=device),
+            moments=torch.zeros(moments, k, parameters, device=device),
+            stats=torch.zeros(k, statistics, device=device),
+            updates=torch.zeros(k, dtype=torch.int32, device=device),
+            mean_weights=torch.zeros(int(averaging), k, parameters, device=device),
+            mean_stats=torch.zeros(int(averaging), k, statistics, device=device),
+        )
+
+    def evaluated(self) -> tuple[Tensor, Tensor]:
+        """The weights (k, P) and statistics (k, Q) that count: the averages where there are any."""
+        return (self.mean_weights[0], self.mean_stats[0]) if len(self.mean_weights) else (self.weights, self.stats)
+
+    def with_averages(self) -> LaneState:
+        """The same state with averages, which so far are the weights themselves."""
+        return replace(self, mean_weights=self.weights.clone()[None], mean_stats=self.stats.clone()[None])
 
     def copy(self) -> LaneState:
         """The same state in memory of its own."""
@@ -100,13 +142,26 @@ class LaneState:
 
     def select(self, lanes: Tensor) -> LaneState:
         """The rows of the named lanes, in that order."""
-        return LaneState(self.weights[lanes], self.moments[:, lanes], self.stats[lanes], self.updates[lanes])
+        return LaneState(**{name: value.index_select(_lane_dim(name), lanes) for name, value in vars(self).items()})
 
     def followed_by(self, other: LaneState) -> LaneState:
         """These lanes, then those of ``other``."""
-        return LaneState(
-            torch.cat([self.weights, other.weights]),
-            torch.cat([self.moments, other.moments], dim=1),
-            torch.cat([self.stats, other.stats]),
-            torch.cat([self.updates, other.updates]),
-        )
+        both = {name: (value, getattr(other, name)) for name, value in vars(self).items()}
+        return LaneState(**{name: torch.cat(pair, dim=_lane_dim(name)) for name, pair in both.items()})
+
+    def lane(self, lane: int) -> dict[str, Tensor]:
+        """One lane's state, on the CPU."""
+        return {name: value.select(_lane_dim(name), lane).cpu().clone() for name, value in vars(self).items()}
+
+    def load(self, lane: int, state: Mapping[str, Tensor]) -> None:
+        """Bring a lane to a ``state`` that `lane` gave; averages, if only this stack has them, to its weights."""
+        for name, value in vars(self).items():
+            rows = value.select(_lane_dim(name), lane)
+            saved = state[name]
+            if name in ("mean_weights", "mean_stats"):
+                saved = saved if len(saved) == len(rows) else state[name.removeprefix("mean_")].expand_as(rows)
+            rows.copy_(saved)
+
+
+def _lane_dim(name: str) -> int:
+    return 1 if name in _LANES_SECOND else 0

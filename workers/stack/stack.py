@@ -25,7 +25,7 @@ from workers.stack.device import DeviceData
 from workers.stack.flat import FlatModel
 from workers.stack.lanes import LaneHyper, LaneState, techniques_of
 from workers.stack.optimizers import MOMENTS
-from workers.stack.update import Update, dropout_keys
+from workers.stack.update import Update, update_keys
 
 log = logging.getLogger(__name__)
 
@@ -109,44 +109,51 @@ class Stack:
         weights, stats = self.model.rows()
         self.state.weights[lane] = weights
         self.state.stats[lane] = stats
+        self.state.mean_weights[:, lane] = weights
+        self.state.mean_stats[:, lane] = stats
         self.state.moments[:, lane] = 0.0
         self.state.updates[lane] = 0
         self.folds[lane] = fold
         self.hyper.load(lane, recipe, rates=self.key.shape.rates(recipe), seed=seed)
         techniques = self.techniques | techniques_of([recipe])
         if techniques != self.techniques:
+            if "averaging" in techniques - self.techniques:
+                self.state = self.state.with_averages()
             self.techniques = techniques
             self._prepare_update()
 
-    def train_epoch(self, rates: NDArray[np.float32]) -> Tensor:
+    def train_epoch(self, rates: NDArray[np.float32], holds: NDArray[np.float32] | None = None) -> Tensor:
         """One epoch of all lanes at learning rates ``rates (k, u)``; returns the mean training losses (k,).
+
+        ``holds`` (k, u) says how the weights are averaged (see `workers.stack.averaging`); silent, they are not.
 
         Every lane sees all of its rows in its own order; the last batch is filled with the order's first rows.
         """
-        return self.train_updates(rates, self.updates)
+        return self.train_updates(rates, self.updates, holds)
 
-    def train_updates(self, rates: NDArray[np.float32], updates: int) -> Tensor:
+    def train_updates(self, rates: NDArray[np.float32], updates: int, holds: NDArray[np.float32] | None = None) -> Tensor:
         """The first so many updates of an epoch; see `train_epoch`."""
         self.model.module.train()
         lr = torch.from_numpy(np.ascontiguousarray(rates.T)).to(self.data.device)
+        hold = torch.zeros_like(lr) if holds is None else torch.from_numpy(np.ascontiguousarray(holds.T)).to(lr.device)
         batches = self._batches()
         total = torch.zeros(self.lanes, device=self.data.device)
         updates = min(updates, self.updates)
         steps = torch.arange(updates, dtype=torch.int32, device=self.data.device)[:, None] + self.state.updates
-        keys = dropout_keys(self.hyper.seed, steps, self.key.shape.dropouts)
+        keys = update_keys(self.hyper.seed, steps, self.key.shape.dropouts)
         for u in range(updates):
             rows = batches[:, u * self.batch : (u + 1) * self.batch]
-            total += self._step(lr[u], keys[u], self.data.x[rows], self.data.y[rows])
+            total += self._step(lr[u], hold[u], keys[u], self.data.x[rows], self.data.y[rows])
         return total / updates
 
-    def _step(self, lr: Tensor, keys: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    def _step(self, lr: Tensor, hold: Tensor, keys: Tensor, x: Tensor, y: Tensor) -> Tensor:
         """One update; the first ones of a compiled stack are checked against the eager ones."""
         if self._unchecked == 0:
-            return self.update(self.state, self.hyper, lr, keys, x, y)
+            return self.update(self.state, self.hyper, lr, hold, keys, x, y)
         self._unchecked -= 1
         before = self.state.copy()
-        losses = self.update(self.state, self.hyper, lr, keys, x, y)
-        expected = self._eager(before, self.hyper, lr, keys, x, y)
+        losses = self.update(self.state, self.hyper, lr, hold, keys, x, y)
+        expected = self._eager(before, self.hyper, lr, hold, keys, x, y)
         if not torch.allclose(losses, expected, rtol=1e-3, atol=1e-4, equal_nan=True):
             log.warning("the compiled update is wrong on this machine; the stack is trained without torch.compile")
             self.state, losses = before, expected
@@ -157,7 +164,7 @@ class Stack:
     def evaluate(self) -> Tensor:
         """Metrics (k, len(metrics.names(…))) of the present weights on each lane's validation rows."""
         rows, mask = self.data.valid[self.folds], self.data.mask[self.folds]
-        out = self.predict(self.state.weights, self.state.stats, rows)
+        out = self.predict(*self.state.evaluated(), rows)
         scale = self.data.scale[self.folds]
         wanted, positive = self.data.wanted, self.data.positive
         return evaluate(self.data.task, out, self.data.y[rows], mask, scale, wanted=wanted, positive=positive)
@@ -165,7 +172,7 @@ class Stack:
     def sparsity(self) -> Tensor:
         """(k,) share of the weights that are exactly zero."""
         penalized = self._eager.penalized
-        return ((self.state.weights == 0) * penalized).sum(1) / penalized.sum()
+        return ((self.state.evaluated()[0] == 0) * penalized).sum(1) / penalized.sum()
 
     @torch.no_grad()
     def predict(self, weights: Tensor, stats: Tensor, rows: Tensor) -> Tensor:
@@ -185,8 +192,9 @@ class Stack:
     def keep_best(self, improved: Sequence[bool]) -> None:
         """Remember the present weights of every lane where ``improved`` (k,) as its best."""
         mask = torch.tensor(list(improved), device=self.data.device)[:, None]
-        self.best_weights = torch.where(mask, self.state.weights, self.best_weights)
-        self.best_stats = torch.where(mask, self.state.stats, self.best_stats)
+        weights, stats = self.state.evaluated()
+        self.best_weights = torch.where(mask, weights, self.best_weights)
+        self.best_stats = torch.where(mask, stats, self.best_stats)
 
     def best(self, lane: int) -> dict[str, Tensor]:
         """The best weights of a lane, named as in the module's state dict, on the CPU."""
@@ -195,22 +203,12 @@ class Stack:
 
     def saved(self, lane: int) -> dict[str, Tensor]:
         """A lane's whole state, on the CPU."""
-        state = {
-            "weights": self.state.weights[lane],
-            "moments": self.state.moments[:, lane],
-            "stats": self.state.stats[lane],
-            "updates": self.state.updates[lane],
-            "best_weights": self.best_weights[lane],
-            "best_stats": self.best_stats[lane],
-        }
-        return {name: value.detach().cpu().clone() for name, value in state.items()}
+        best = {"best_weights": self.best_weights[lane], "best_stats": self.best_stats[lane]}
+        return {**self.state.lane(lane), **{name: value.cpu().clone() for name, value in best.items()}}
 
     def restore(self, lane: int, saved: dict[str, Tensor]) -> None:
         """Bring a lane to a state that `saved` gave."""
-        self.state.weights[lane] = saved["weights"].to(self.data.device)
-        self.state.moments[:, lane] = saved["moments"].to(self.data.device)
-        self.state.stats[lane] = saved["stats"].to(self.data.device)
-        self.state.updates[lane] = saved["updates"].to(self.data.device)
+        self.state.load(lane, saved)
         self.best_weights[lane] = saved["best_weights"].to(self.data.device)
         self.best_stats[lane] = saved["best_stats"].to(self.data.device)
 
@@ -223,12 +221,12 @@ class Stack:
         return self.data.train[self.folds].gather(1, order)
 
     def _idle_state(self, k: int) -> LaneState:
-        """Rows for k idle lanes: zero weights stay zero under any update with learning rate 0."""
-        device = self.data.device
-        moments = MOMENTS[self.key.optimizer]
-        return LaneState(
-            weights=torch.zeros(k, self.model.parameters, device=device),
-            moments=torch.zeros(moments, k, self.model.parameters, device=device),
-            stats=torch.zeros(k, self.model.statistics, device=device),
-            updates=torch.zeros(k, dtype=torch.int32, device=device),
+        """Rows for k idle lanes."""
+        return LaneState.zeros(
+            k,
+            parameters=self.model.parameters,
+            statistics=self.model.statistics,
+            moments=MOMENTS[self.key.optimizer],
+            averaging="averaging" in self.techniques,
+            device=self.data.device,
         )

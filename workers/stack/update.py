@@ -6,7 +6,7 @@ sum of their losses is, row by row, the gradient of each loss.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +16,14 @@ from torch.func import grad
 from workers.hashing import combine
 from workers.stack.flat import FlatModel
 from workers.stack.lanes import LaneHyper, LaneState
+from workers.stack.noise import (
+    NOISES,
+    mixed,
+    mixup_shares,
+    partner,
+    with_gaussian_noise,
+    with_masked_features,
+)
 from workers.stack.optimizers import adadelta, adagrad, adam, rmsprop, sgd
 
 
@@ -32,8 +40,8 @@ def _squared_error(out: Tensor, target: Tensor) -> Tensor:
     return (out.squeeze(-1) - target).square()
 
 
-def dropout_keys(seeds: Tensor, updates: Tensor, layers: int) -> Tensor:
-    """The key of every lane's dropout masks, for each update and layer.
+def update_keys(seeds: Tensor, updates: Tensor, layers: int) -> Tensor:
+    """The keys of every lane's dropout masks and of its noises, for each update and layer or noise.
 
     Args:
         seeds: (k,) int32, the lanes' own.
@@ -41,9 +49,10 @@ def dropout_keys(seeds: Tensor, updates: Tensor, layers: int) -> Tensor:
         layers: L, the number of dropout layers.
 
     Returns:
-        (u, k, L) int32.
+        (u, k, L + len(NOISES)) int32.
     """
-    layer = torch.arange(1, layers + 1, dtype=torch.int32, device=seeds.device)
+    noises = range(-len(NOISES), 0)
+    layer = torch.tensor([*range(1, layers + 1), *noises], dtype=torch.int32, device=seeds.device)
     return combine(combine(seeds, updates)[:, :, None], layer)
 
 
@@ -61,13 +70,16 @@ class Update:
         self.units = model.units()
         self.loss = example_loss(task)
 
-    def __call__(self, state: LaneState, hyper: LaneHyper, lr: Tensor, keys: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    def __call__(
+        self, state: LaneState, hyper: LaneHyper, lr: Tensor, hold: Tensor, keys: Tensor, x: Tensor, y: Tensor
+    ) -> Tensor:
         """Train every lane on its own batch ``x (k, b, ...)``, ``y (k, b)``.
 
         Args:
             state, hyper: Of k lanes; the state is changed in place.
             lr: (k,) learning rates of this update.
-            keys: (k, L) int32 keys of the dropout masks (see `dropout_keys`).
+            hold: (k,) shares of the average that this update keeps, where there is averaging.
+            keys: (k, L + len(NOISES)) int32 (see `update_keys`).
             x, y: The batches.
 
         Returns:
@@ -78,6 +90,9 @@ class Update:
             state.stats.copy_(stats)
             state.updates.add_(1)
             self.apply(gradient, state, hyper, lr)
+            if "averaging" in self.techniques:
+                _average(state.mean_weights[0], state.weights, hold)
+                _average(state.mean_stats[0], state.stats, hold)
         return losses
 
     def apply(self, gradient: Tensor, state: LaneState, hyper: LaneHyper, lr: Tensor) -> None:
@@ -96,10 +111,11 @@ class Update:
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         if len(x) > 1 and not self.model.stacks:
             return self._one_by_one(state, hyper, keys, x, y)
+        x, shares = self._noisy(x, hyper, dict(zip(NOISES, keys[:, -len(NOISES) :].unbind(1), strict=True)))
 
         def total(weights: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
             out, stats = self.model.forward(weights, state.stats, hyper.dropout, keys, x)
-            losses = self.loss(out, y).mean(1)
+            losses = self._losses(out, y, hyper, shares).mean(1)
             return losses.sum(), (losses, stats)
 
         if len(x) == 1 and not torch.compiler.is_compiling():
@@ -122,6 +138,34 @@ class Update:
         gradients, rest = zip(*parts, strict=True)
         losses, stats = zip(*rest, strict=True)
         return torch.cat(gradients), (torch.cat(losses), torch.cat(stats))
+
+    def _noisy(self, x: Tensor, hyper: LaneHyper, keys: Mapping[str, Tensor]) -> tuple[Tensor, Tensor | None]:
+        """The batch with all noise on it, and under mixup the share of each pair's first example (k,)."""
+        shares = None
+        if "mixup" in self.techniques:
+            shares = mixup_shares(hyper.mixup, keys["mixup"])
+            x = mixed(x, shares)
+        if "input_noise" in self.techniques:
+            x = with_gaussian_noise(x, hyper.input_noise, keys["input_noise"])
+        if "feature_masking" in self.techniques:
+            x = with_masked_features(x, hyper.feature_masking, keys["feature_masking"])
+        return x, shares
+
+    def _losses(self, out: Tensor, y: Tensor, hyper: LaneHyper, shares: Tensor | None) -> Tensor:
+        """(k, b) losses of the labels, smoothed and mixed like their examples."""
+        if shares is None:
+            return self._loss(out, y, hyper)
+        if y.is_floating_point():
+            return self._loss(out, mixed(y, shares), hyper)
+        share = shares[:, None]
+        return share * self._loss(out, y, hyper) + (1.0 - share) * self._loss(out, partner(y), hyper)
+
+    def _loss(self, out: Tensor, y: Tensor, hyper: LaneHyper) -> Tensor:
+        loss = self.loss(out, y)
+        if "label_smoothing" in self.techniques:
+            spread = hyper.label_smoothing[:, None]
+            loss = (1.0 - spread) * loss - spread * out.log_softmax(2).mean(2)
+        return loss
 
     def _shape(self, gradient: Tensor, weights: Tensor, hyper: LaneHyper) -> None:
         """Add the gradients of λ₁·Σ|w| (at 0 it is 0) and λ₂/2·Σw², then clip by value, then by norm."""
@@ -150,6 +194,11 @@ class Update:
             case _:
                 updates = state.updates[:, None].to(torch.float32)
                 adam(weights, gradient, moments, lr, updates, hyper.rest1[:, None], hyper.rest2[:, None])
+
+
+def _average(mean: Tensor, present: Tensor, hold: Tensor) -> None:
+    """h·mean + (1 − h)·present, in place; exactly ``present`` where h is 0."""
+    mean.mul_(hold[:, None]).add_((1.0 - hold)[:, None] * present)
 
 
 def _clip_norm(gradient: Tensor, limit: Tensor) -> None:

@@ -14,14 +14,12 @@ from torch import nn
 from service.spec import Recipe
 from service.spec.groups.lr_schedule import SCHEDULES
 from service.spec.groups.optimizer import OPTIMIZERS
-from tests.unit.stack.runs import ROWS, data, protocol, recipe, runner, train
+from tests.unit.stack.reference import alone_in_torch
+from tests.unit.stack.runs import data, protocol, recipe, runner, train
 from workers.checkpoints import Checkpoints
-from workers.hashing import combine, permutations
-from workers.models import build_model, initialize
+from workers.models import build_model
 from workers.models.layers import LaneDropout, WeightNormLinear
 from workers.models.mlp import Mlp
-from workers.stack.schedules import LaneSchedule
-from workers.stack.stack import _ORDER, StackKey
 from workers.training import Run
 
 
@@ -35,6 +33,13 @@ def eight(first: int = 0, **common: Any) -> list[Recipe]:
             weight_decay=0.5 * (lane % 4),
             proximal_l1=0.2 * (lane % 3),
             max_norm=(0.0, 0.7, 1.3)[lane % 3],
+            label_smoothing=0.05 * (lane % 4),
+            mixup=0.2 * (lane % 3),
+            input_noise=0.1 * ((lane + 1) % 3),
+            feature_masking=0.1 * (lane % 4),
+            averaging=("none", "ema", "swa")[lane % 3],
+            ema_decay=0.8,
+            swa_start=0.1 * lane,
             dropout=(0.1 * lane, 0.05 * lane) if lane % 2 else 0.08 * lane,
             input_dropout=0.03 * lane,
             lr=0.002 * (lane + 1),
@@ -73,78 +78,10 @@ def test_a_lane_has_the_curve_of_its_trial_alone(normalization: str, optimizer: 
             np.testing.assert_allclose(together[lane].curve[name], curve, rtol=2e-4, atol=2e-5, err_msg=f"{lane} {name}")
 
 
-@torch.no_grad()
-def constrain(module: nn.Module, setting: Recipe, lr: float) -> None:
-    """What follows an optimizer's step: soft-thresholding, then the largest norm of a unit's incoming weights."""
-    for name, weight in module.named_parameters():
-        if weight.ndim == 2:
-            weight.copy_(F.softshrink(weight, lr * setting.number("proximal_l1")))
-            if setting.number("max_norm") and not name.endswith("weight_v"):  # weight normalization's norm is its gain
-                weight.copy_(torch.renorm(weight, 2, 0, setting.number("max_norm")))
-
-
-def alone_in_torch(setting: Recipe, seed: int, task: str, epochs: int) -> tuple[nn.Module, list[float]]:
-    """The same training written as anybody would: a module, torch.optim, penalties in the loss, one batch at a time."""
-    on = data(task=task)
-    key = StackKey.of(setting, on.inputs, on.outputs)
-    module = build_model(key.shape)
-    initialize(module, setting, seed)
-    dropouts = [layer for layer in module.modules() if isinstance(layer, LaneDropout)]
-    rates = [setting.number("input_dropout"), *setting.layers("dropout", len(key.shape.widths))]
-    for layer, rate in zip(dropouts, rates, strict=True):
-        layer.rate.fill_(rate)
-    weights = [p for name, p in module.named_parameters() if p.ndim == 2]
-    others = [p for name, p in module.named_parameters() if p.ndim != 2]
-    groups = [{"params": weights, "weight_decay": setting.number("weight_decay")}, {"params": others, "weight_decay": 0.0}]
-    if setting.word("optimizer") == "sgd":
-        optimizer: torch.optim.Optimizer = torch.optim.SGD(
-            module.parameters(), momentum=setting.number("momentum"), nesterov=setting.flag("nesterov")
-        )
-    else:
-        optimizer = torch.optim.AdamW(groups)
-    schedule = LaneSchedule(setting, epochs)
-    updates = -(-ROWS // setting.integer("batch_size"))
-    batch = -(-ROWS // updates)
-    losses, update = [], 0
-    for epoch in range(epochs):
-        order_key = combine(
-            combine(torch.tensor([seed], dtype=torch.int32), _ORDER), torch.tensor([epoch], dtype=torch.int32)
-        )
-        order = permutations(order_key, ROWS)[0]
-        order = torch.cat([order, order[: updates * batch - ROWS]])
-        total = 0.0
-        for u, rate in enumerate(schedule.rates(epoch, updates)):
-            module.train()
-            base = combine(torch.tensor(seed, dtype=torch.int32), torch.tensor(update, dtype=torch.int32))
-            for index, layer in enumerate(dropouts):
-                layer.key.copy_(combine(base, index + 1))
-            rows = order[u * batch : (u + 1) * batch]
-            out = module(on.x[rows])
-            loss = F.cross_entropy(out, on.y[rows]) if task == "classification" else F.mse_loss(out[:, 0], on.y[rows])
-            l1 = sum((w.abs().sum() for w in weights), torch.zeros(()))
-            l2 = sum((w.square().sum() for w in weights), torch.zeros(()))
-            optimizer.zero_grad()
-            (loss + setting.number("l1") * l1 + setting.number("l2") / 2 * l2).backward()  # type: ignore[no-untyped-call]
-            nn.utils.clip_grad_value_(module.parameters(), setting.number("clip_value") or torch.inf)
-            nn.utils.clip_grad_norm_(module.parameters(), setting.number("clip_norm") or torch.inf)
-            for group in optimizer.param_groups:
-                group["lr"] = float(rate)
-            if setting.word("optimizer") == "sgd":
-                with torch.no_grad():  # decoupled decay, which torch.optim.SGD has not
-                    for w in weights:
-                        w.mul_(1 - float(rate) * setting.number("weight_decay"))
-            optimizer.step()
-            constrain(module, setting, float(rate))
-            total += loss.item()
-            update += 1
-        losses.append(total / updates)
-    return module, losses
-
-
 @pytest.mark.parametrize("task", ["classification", "regression"])
-@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize(("optimizer", "averaging"), [("sgd", "swa"), ("adamw", "ema"), ("sgd", "none")])
 @pytest.mark.parametrize("normalization", NORMALIZATIONS)
-def test_a_lane_is_plain_pytorch(normalization: str, optimizer: str, task: str) -> None:
+def test_a_lane_is_plain_pytorch(normalization: str, optimizer: str, averaging: str, task: str) -> None:
     setting = recipe(
         normalization=normalization,
         optimizer=optimizer,
@@ -159,6 +96,13 @@ def test_a_lane_is_plain_pytorch(normalization: str, optimizer: str, task: str) 
         proximal_l1=0.05,
         max_norm=0.8,
         nesterov=True,
+        label_smoothing=0.1 if task == "classification" else 0.0,
+        mixup=1.0,
+        input_noise=0.3,
+        feature_masking=0.2,
+        averaging=averaging,
+        ema_decay=0.8,
+        swa_start=0.3,
         lr_schedule="step",
         step_every=2,
     )

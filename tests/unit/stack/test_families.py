@@ -14,14 +14,13 @@ from service.spec.model import NORMALIZATIONS
 from tests.unit.stack.runs import protocol, train
 from workers.data import Fold, TargetScale
 from workers.data.preprocessor import ArrayScaler
-from workers.hashing import combine
 from workers.models import ModelShape, build_model, initialize
 from workers.models.layers import LaneDropout
 from workers.stack.device import DeviceData
 from workers.stack.flat import FlatModel
 from workers.stack.lanes import LaneHyper, LaneState
 from workers.stack.stack import Stack, StackKey
-from workers.stack.update import Update
+from workers.stack.update import Update, update_keys
 
 SHAPES = {"cnn": (2, 7, 6), "sequence": (5, 3)}
 CASES = [("cnn", word, "gru") for word in NORMALIZATIONS["cnn"]] + [
@@ -114,16 +113,19 @@ def test_a_stacks_gradient_is_that_of_plain_pytorch(family: str, network: dict[s
     weights, stats = torch.stack([row for row, _ in states]), torch.stack([row for _, row in states])
     hyper = LaneHyper.zeros(k, layers, on.device)
     hyper.dropout = torch.tensor([model.shape.rates(recipe)] * k)
-    keys = combine(torch.arange(k * layers, dtype=torch.int32), 5).view(k, layers)
+    keys = update_keys(torch.arange(k, dtype=torch.int32), torch.zeros(1, k, dtype=torch.int32), layers)[0]
     x, y = on.x[: 2 * 8].view(k, 8, *on.inputs), on.y[:16].view(k, 8)
-    state = LaneState(weights, torch.zeros(2, *weights.shape), stats, torch.zeros(k, dtype=torch.int32))
+    sizes = {"parameters": weights.shape[1], "statistics": stats.shape[1], "moments": 2}
+    state = LaneState.zeros(k, **sizes, averaging=False, device=on.device)
+    state.weights.copy_(weights)
+    state.stats.copy_(stats)
     model.module.train()
     gradient, (losses, _) = Update(model, "adamw", "classification", frozenset())._gradient(state, hyper, keys, x, y)
     for lane in range(k):
         module = build_model(model.shape)
         module.load_state_dict(model.state_dict(weights[lane], stats[lane]))
         dropouts = [each for each in module.modules() if isinstance(each, LaneDropout)]
-        for each, rate, key in zip(dropouts, model.shape.rates(recipe), keys[lane], strict=True):
+        for each, rate, key in zip(dropouts, model.shape.rates(recipe), keys[lane], strict=False):
             each.rate.fill_(rate)
             each.key.copy_(key)
         loss = F.cross_entropy(module(x[lane]), y[lane])

@@ -1,4 +1,4 @@
-"""The memory a stack needs, foretold from two lanes; and out of memory, really: more lanes than a process may hold."""
+"""The memory a stack needs, foretold from few lanes; and out of memory, really: more lanes than a process may hold."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def peak_of(lanes: int, **settings: object) -> int:
 
 
 @pytest.mark.parametrize("normalization", ["none", "batch", "layer", "weight"])
-def test_the_peak_of_many_lanes_is_foretold_from_two(normalization: str) -> None:
+def test_the_peak_of_many_lanes_is_foretold_from_few(normalization: str) -> None:
     setting, on = recipe(normalization=normalization, width=64), data()
     key = StackKey.of(setting, on.inputs, on.outputs)
     need = MemoryNeed.measured(lambda lanes: train_once(key, setting, on, lanes), on.device)

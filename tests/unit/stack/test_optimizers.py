@@ -85,8 +85,10 @@ def ours(settings: Sequence[Recipe], updates: int = UPDATES) -> Tensor:
     hyper = LaneHyper.zeros(k, key.shape.dropouts, on.device)
     for lane, setting in enumerate(settings):
         hyper.load(lane, setting, rates=key.shape.rates(setting), seed=lane)
-    moments = torch.zeros(MOMENTS[key.optimizer], k, model.parameters)
-    state = LaneState(bowl.start.repeat(k, 1), moments, torch.zeros(k, 0), torch.zeros(k, dtype=torch.int32))
+    state = LaneState.zeros(
+        k, parameters=model.parameters, statistics=0, moments=MOMENTS[key.optimizer], averaging=False, device=on.device
+    )
+    state.weights += bowl.start
     lr = torch.tensor([setting.number("lr") for setting in settings])
     for number in range(updates):
         state.updates += 1

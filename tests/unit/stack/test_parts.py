@@ -14,7 +14,8 @@ from scipy import stats
 from service.spec import Recipe
 from service.spec.groups.lr_schedule import SCHEDULES as NAMES_OF_SCHEDULES
 from workers.calibration import choose
-from workers.hashing import combine, draw, mix, permutations, uniform
+from workers.hashing import combine, draw, mix, normal, permutations, uniform
+from workers.stack.noise import mixup_quantiles, mixup_shares
 from workers.stack.schedules import LaneSchedule
 
 
@@ -146,6 +147,25 @@ def test_the_hash_is_a_bijection_with_avalanche() -> None:
     flipped = mix(x) ^ mix(x ^ 1)
     bits = sum(((flipped >> bit) & 1).float().mean().item() for bit in range(32))
     assert bits == pytest.approx(16, abs=0.5)
+
+
+def test_the_normal_numbers_are_normal_and_their_neighbours_independent() -> None:
+    keys = combine(torch.arange(200, dtype=torch.int32), 3)
+    draws = normal(keys[:, None], torch.arange(500, dtype=torch.int32)[None]).numpy()
+    assert stats.kstest(draws.ravel(), "norm").pvalue > 0.001
+    assert abs(np.corrcoef(draws[:-1].ravel(), draws[1:].ravel())[0, 1]) < 0.02
+    assert abs(np.corrcoef(draws[:, :-1].ravel(), draws[:, 1:].ravel())[0, 1]) < 0.02
+
+
+@pytest.mark.parametrize("alpha", [0.1, 0.4, 1.0, 4.0])
+def test_the_shares_of_mixup_are_beta_distributed(alpha: float) -> None:
+    keys = combine(torch.arange(20000, dtype=torch.int32), 9)
+    shares = mixup_shares(mixup_quantiles(alpha).repeat(len(keys), 1), keys).numpy()
+    exact = stats.beta.ppf(uniform(draw(keys, torch.zeros_like(keys))).numpy(), alpha, alpha)
+    error = np.abs(shares - exact)
+    assert error.mean() < 2e-4
+    assert np.quantile(error, 0.99) < 5e-3
+    assert (mixup_shares(mixup_quantiles(0.0).repeat(10, 1), keys[:10]) == 1).all()
 
 
 def test_permutations_are_permutations_and_uniform() -> None:
