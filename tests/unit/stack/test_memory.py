@@ -26,9 +26,10 @@ from tests.unit.stack.runs import data, protocol, recipe, runner
 from workers.training import Run
 
 logging.basicConfig(stream=sys.stderr)
-on, how, setting = data(), protocol(epochs=2), recipe(width=1000, depth=2)
+on, how = data(), protocol(epochs=2)
 
-def curves(count):
+def curves(count, width=1000):
+    setting = recipe(width=width, depth=2)
     stack = runner(setting, on)
     runs = [Run(i, setting, ((0, i),), how) for i in range(count)]
     stack.add(runs)
@@ -43,13 +44,13 @@ def curves(count):
 before = curves(2)
 limit = psutil.Process().memory_info().vms + int(sys.argv[1]) * 2**20
 resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-after = curves(int(sys.argv[2]))
+after = curves(int(sys.argv[2]), int(sys.argv[3]))
 print(json.dumps({"alone": before, "together": after}))
 """
 
 
-def train_within(megabytes: int, runs: int) -> tuple[dict[str, dict[str, tuple[str, list[float]]]], str]:
-    command = [sys.executable, "-c", CODE, str(megabytes), str(runs)]
+def train_within(megabytes: int, runs: int, width: int = 1000) -> tuple[dict[str, dict[str, tuple[str, list[float]]]], str]:
+    command = [sys.executable, "-c", CODE, str(megabytes), str(runs), str(width)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[3])
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout), done.stderr
@@ -66,7 +67,7 @@ def test_more_lanes_than_fit_are_trained_in_turns() -> None:
 
 
 def test_a_run_that_does_not_even_fit_alone_fails() -> None:
-    found, _ = train_within(megabytes=10, runs=2)
+    found, _ = train_within(megabytes=10, runs=2, width=4000)
     assert {ending for ending, _ in found["together"].values()} == {"out_of_memory"}
 
 
