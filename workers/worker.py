@@ -147,9 +147,11 @@ class Worker:
                 "shares": session.shares(),
             }
 
-        with self._beating(stats):
-            session.run()
-        self._last_shares = session.shares()
+        try:
+            with self._beating(stats):
+                session.run()
+        finally:
+            self._last_shares = session.shares()
         self._beat(stats(), force=True)
         log.info("study %d: %s", lease.study_id, session.shares())
 
