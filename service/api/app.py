@@ -11,7 +11,7 @@ from typing import Any
 from fastapi import FastAPI
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.api import dashboard, datasets, operations, problems, studies
+from service.api import dashboard, datasets, operations, problems, replays, studies
 from service.api.bodies import BodyLimit
 from service.api.openapi import describe
 from service.settings import Settings
@@ -32,6 +32,7 @@ def create_app(store: Store, settings: Settings) -> FastAPI:
     app.add_middleware(BodyLimit, upload_path=datasets.PATH, max_upload_bytes=int(settings.max_upload_mb * 2**20))
     app.add_middleware(Requests)
     app.include_router(studies.router(store, settings))
+    app.include_router(replays.router(store))
     app.include_router(datasets.router(store, settings))
     app.include_router(operations.router(store))
     if settings.dashboard != "off":

@@ -27,8 +27,8 @@ curves                              by name: {epochs[], seeds[], best, train_los
 rows, phases                        row counts; seconds of finalists, baselines and ablation, scoring, importance
 finalizing_epochs                   epochs that all of it took, to be compared with trials.epochs of the search
 
-The worker adds wall_seconds, search_seconds, finalizing_seconds, trials, utilization, test_accesses (a count); the API
-adds test_record[{at, who, purpose}].
+The worker adds wall_seconds, search_seconds, finalizing_seconds, trials, utilization, provenance, test_accesses (a
+count); the API adds test_record[{at, who, purpose}].
 """
 
 from workers.answer.finalizer import Answer, Finalizer, TrainedModel
