@@ -15,9 +15,9 @@ from service.store.records import StudyRecord
 from workers.answer import Answer, Prepared
 from workers.answer.networks import outputs
 from workers.archive import CannotExport, Trained, build_archive
-from workers.data import RawTable
 from workers.models import ModelShape
 from workers.pictures import test_pictures
+from workers.provenance import data_hash
 
 
 @dataclass(frozen=True)
@@ -87,12 +87,5 @@ class Keeper:
             "direction": self.spec.direction,
             "chosen": dict(chosen),
             "scores": dict(scores),
-            "data": {"rows": table.rows, "fingerprint": fingerprint(table)},
+            "data": {"rows": table.rows, "hash": data_hash(table)},
         }
-
-
-def fingerprint(table: RawTable) -> str:
-    """A hash of all rows with their targets, in order: whether two studies had the same data."""
-    content = hashlib.sha256(table.row_hashes.tobytes())
-    content.update(table.target.tobytes())
-    return content.hexdigest()[:16]

@@ -24,7 +24,7 @@ from service.spec import StudySpec
 from service.store import Store
 from service.store.records import SEARCHED, AskedTrial, Lease, Report, TrialResult
 from workers.checkpoints import Checkpoints
-from workers.planning import make_plan
+from workers.planning import Plan, make_plan
 from workers.recorder import Recorder
 from workers.stack.device import DeviceData
 from workers.stack.lanes import techniques_in
@@ -51,6 +51,8 @@ class Environment:
     checkpoints: Checkpoints
     turn_seconds: float = 30.0
     """After so long, a study without a worker has the next turn."""
+    plan: Plan | None = None
+    """That of the study which this one repeats."""
 
 
 def seed_of(study_seed: int, *path: int) -> int:
@@ -80,7 +82,8 @@ class Session:
         self._turn: float | None = None
         self.timer = Timer()
         with self.timer.section("calibration"):
-            self.plan = make_plan(spec, self._supply.example(), data, environment.cache)
+            example = self._supply.example()
+            self.plan = environment.plan or make_plan(spec, example, data, environment.cache)
         self.recorder = Recorder(store, lease, lease_seconds=environment.lease_seconds)
 
     @property

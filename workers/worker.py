@@ -31,6 +31,8 @@ from workers.answer import Finalizer, Prepared
 from workers.checkpoints import Checkpoints
 from workers.data import DataSource, RawTable, load_table, make_split, prepare
 from workers.keeping import Keeper
+from workers.planning import Plan
+from workers.provenance import data_hash, made_of
 from workers.session import Environment, Session
 from workers.stack.device import DeviceData
 from workers.timing import Timer
@@ -134,10 +136,12 @@ class Worker:
 
     def _search(self, lease: Lease, spec: StudySpec, data: Prepared) -> None:
         checkpoints = Checkpoints(self._settings.home / "checkpoints")
+        plan = self._plan_to_repeat(lease.study_id, data)
         environment = Environment(
-            self._settings.cache, self._settings.lease_seconds, self._stop, checkpoints, self._settings.turn_seconds
+            self._settings.cache, self._settings.lease_seconds, self._stop, checkpoints, self._settings.turn_seconds, plan
         )
         session = Session(self._store, lease, spec, data.device, environment)
+        self._store.provenance.note(lease.study_id, made_of(data.table, self._device, session.plan))
 
         def stats() -> dict[str, Any]:
             return {
@@ -149,11 +153,24 @@ class Worker:
                 "shares": session.shares(),
             }
 
-        with self._beating(stats):
-            session.run()
-        self._last_shares = session.shares()
+        try:
+            with self._beating(stats):
+                session.run()
+        finally:
+            self._last_shares = session.shares()
         self._beat(stats(), force=True)
         log.info("study %d: %s", lease.study_id, session.shares())
+
+    def _plan_to_repeat(self, study_id: int, data: Prepared) -> Plan | None:
+        """The plan of the study that this one replays, on the same data."""
+        original = self._store.provenance.get(study_id).replay_of
+        known = None if original is None else self._store.provenance.get(original).made_of
+        if known is None:
+            return None
+        found = data_hash(data.table)
+        if found != known["data_hash"]:
+            raise TrialError(f"the data is not what study {original} had: its hash is {found}, not {known['data_hash']}")
+        return Plan(**known["plan"])
 
     def _finalize(self, lease: Lease, study: StudyRecord, spec: StudySpec, data: Prepared) -> None:
         timer = Timer()
@@ -185,6 +202,7 @@ class Worker:
         result["search_seconds"] = round(result["wall_seconds"] - timer.elapsed, 3)
         result["trials"] = {**vars(now.counts), "epochs": now.epochs}
         result["utilization"] = self._last_shares
+        result["provenance"] = self._store.provenance.get(study.id).made_of
         result["test_accesses"] = len(self._store.studies.test_accesses(study.id))
         kept = Keeper(study, spec, data).keep(answer).within(int(self._settings.max_model_mb * 2**20))
         result |= {"model": kept.said, "pictures": kept.pictures}

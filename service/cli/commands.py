@@ -233,6 +233,23 @@ def extend(study_id: StudyId, trials: Annotated[int, typer.Option(min=1, help="T
 
 
 @app.command()
+def replay(
+    study_id: StudyId,
+    watch: Annotated[bool, typer.Option(help="Follow it, and say whether it came to the same.")] = True,
+    url: Url = None,
+) -> None:
+    """Run a study again: same spec, seed and data. Exit code 1 where a trial came out differently."""
+    client = _client(url)
+    again = client.post(f"/v1/studies/{study_id}/replay", None)
+    render.say(out, f"study {again['id']} repeats study {study_id}: {client.url}{again['links']['dashboard']}")
+    if watch:
+        _watch(client, again["id"])
+        found = client.get(f"/v1/studies/{again['id']}/comparison")
+        out.print(render.comparison(found))
+        raise typer.Exit(0 if found["same"] else 1)
+
+
+@app.command()
 def delete(study_id: StudyId, url: Url = None) -> None:
     """Remove an ended study with its trials."""
     _client(url).delete(f"/v1/studies/{study_id}")

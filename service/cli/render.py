@@ -13,6 +13,7 @@ from service.cli.client import Refused
 
 _COLUMNS = 8
 _IMPORTANT = 5
+_DIFFERENCES = 10
 _STATE_STYLE = {"finished": "green", "running": "cyan", "finalizing": "cyan", "failed": "red", "cancelled": "yellow"}
 
 
@@ -164,6 +165,23 @@ def _remarks(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if important.get("fanova"):
         first = list(important["fanova"].items())[:_IMPORTANT]
         yield "Importance", ", ".join(f"{name} {share:.0%}" for name, share in first)
+
+
+def comparison(found: Mapping[str, Any]) -> RenderableType:
+    """Whether a replay came to the same."""
+    order = "" if found["same_order"] else ", told in another order"
+    if found["same"]:
+        said = f"All {found['trials']} trials have the same parameters and values as in study {found['replay_of']}{order}."
+        return Text(said, style="bold green")
+    said = (
+        f"{found['differing']} of {found['trials']} trials differ from study {found['replay_of']}{order}; values by at most "
+        f"{found['largest_difference']:.2g} of theirs."
+    )
+    table = Table("trial", "what", "was", "is")
+    for each in found["differences"][:_DIFFERENCES]:
+        table.add_row(str(each["number"]), each["field"], _short(each["was"]), _short(each["now"]))
+    unequal = [Text(f"{name}: {was} then, {now} now", style="dim") for name, (was, now) in found["made_of"].items()]
+    return Group(Text(said, style="bold yellow"), table, *unequal)
 
 
 def ablation(rows: Sequence[Mapping[str, Any]], metric: str) -> RenderableType:

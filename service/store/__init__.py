@@ -19,6 +19,7 @@ from service.store.engine import Database, normalize
 from service.store.gauges import read_metrics
 from service.store.history import History
 from service.store.leases import Leases
+from service.store.provenance import Provenances
 from service.store.records import StudyState
 from service.store.registry import Datasets, Workers
 from service.store.schema import check_schema, close_storage, create_schema, optuna_storage
@@ -41,6 +42,7 @@ class Store:
         self.trials = Trials(database)
         self.history = History(database)
         self.leases = Leases(database)
+        self.provenance = Provenances(database)
         self.workers = Workers(database)
         self.datasets = Datasets(database)
         self.archives = ModelArchives(database)

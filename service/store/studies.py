@@ -44,8 +44,13 @@ class Studies:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def submit(self, spec: StudySpec, *, note: str = "", dataset_id: str | None = None) -> int:
-        """Queue a study whose task and metric are resolved; returns its id. One transaction for Optuna's rows and ours."""
+    def submit(
+        self, spec: StudySpec, *, note: str = "", dataset_id: str | None = None, attributes: Mapping[str, Any] | None = None
+    ) -> int:
+        """Queue a study whose task and metric are resolved; returns its id. One transaction for Optuna's rows and ours.
+
+        ``attributes`` become user attributes in Optuna's tables.
+        """
         assert spec.metric is not None, "a stored spec is resolved"
         whole = spec.model_dump(mode="json")
 
@@ -55,7 +60,7 @@ class Studies:
             study_id = inserted_key(made)
             direction = stored_direction(spec.direction)
             connection.execute(insert(t.o_directions).values(direction=direction, study_id=study_id, objective=0))
-            _attributes(connection, t.o_study_user, study_id, {"spec": whole, "seed": spec.seed})
+            _attributes(connection, t.o_study_user, study_id, {"spec": whole, "seed": spec.seed, **(attributes or {})})
             pieces = [note[start : start + _NOTE_PIECE] for start in range(0, len(note), _NOTE_PIECE)]
             system = {f"dashboard:note_str:{index}": piece for index, piece in enumerate(pieces)}
             names = {"study:metric_names": [spec.metric]}

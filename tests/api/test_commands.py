@@ -70,6 +70,8 @@ def test_commands_speak_to_it(serving: Serving, command: Command, tmp_path: Path
     assert "paused" in command("pause", number).stdout
     assert "queued" in command("resume", number).stdout
     assert "of 150" in command("extend", number, "--trials", "50").stdout
+    again = command("replay", number, "--no-watch")
+    assert (again.returncode, f"repeats study {number}" in again.stdout) == (0, True)
     too_soon = command("result", number)
     assert (too_soon.returncode, "it has no result" in too_soon.stderr) == (2, True)
     assert command("delete", number).returncode == 2

@@ -24,10 +24,11 @@ importance                          {fanova, ped_anova: {setting: share} or None
 effects[]                           {setting, bins[{low, high} or {choice}, n, mean, standard_error]}
 weights                             by name of winner and unregularized: {norm, sparsity, layers[{name, norm, sparsity}]}
 curves                              by name: {epochs[], seeds[], best, train_loss[], loss[], <metric>[]}
-rows, phases                        row counts; seconds of finalists, ablation, scoring, importance
+rows, phases                        row counts; seconds of finalists, baselines and ablation, scoring, importance
+finalizing_epochs                   epochs that all of it took, to be compared with trials.epochs of the search
 
-The worker adds wall_seconds, search_seconds, finalizing_seconds, trials, utilization, test_accesses (a count); the API
-adds test_record[{at, who, purpose}].
+The worker adds wall_seconds, search_seconds, finalizing_seconds, trials, utilization, provenance, test_accesses (a
+count); the API adds test_record[{at, who, purpose}].
 """
 
 from workers.answer.finalizer import Answer, Finalizer, TrainedModel

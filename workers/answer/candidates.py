@@ -37,6 +37,8 @@ class Candidate:
     found: float | None = None
     """What the search had measured, on one seed, as the luckiest of many."""
     without: str | None = None
+    continues: Candidate | None = None
+    """Its training begins as this one's, which stops earlier; both must be trained together."""
     runs: dict[int, Run] = field(default_factory=dict)
     """By index of the seed, those that trained to an end; in order of the index once training is over."""
     weights: dict[int, Sequence[Weights]] = field(default_factory=dict)
@@ -69,9 +71,10 @@ def finalists(spec: StudySpec, trials: Sequence[TrialRecord]) -> list[Candidate]
 def baselines(best: Recipe) -> list[Candidate]:
     """What belongs beside the best setting: the same network unregularized, and the framework's defaults."""
     shape = {name: best[name] for name in _SHAPE if name in best}
+    early = Candidate("early stopping only", "baseline", best.unregularized())
     return [
-        Candidate("unregularized", "baseline", best.unregularized(), early_stopping=False),
-        Candidate("early stopping only", "baseline", best.unregularized()),
+        Candidate("unregularized", "baseline", best.unregularized(), early_stopping=False, continues=early),
+        early,
         Candidate("framework defaults", "baseline", Recipe({**_PLAIN_RECIPE, **shape}), early_stopping=False),
     ]
 

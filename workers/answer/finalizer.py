@@ -95,9 +95,10 @@ class Finalizer:
         with self._timer.section("finalists"):
             everyone = self._contestants(trials)
             winner = self._winner(everyone)
-        with self._timer.section("ablation"):
+        with self._timer.section("baselines and ablation"):
             ablated = ablations(winner)
-            self._trainer.train(ablated)
+            self._trainer.add(ablated)
+            self._trainer.finish([*everyone, *ablated])
         with self._timer.section("scoring"):
             chosen = self._choose(everyone, winner)
         open_test()
@@ -116,14 +117,17 @@ class Finalizer:
             **self._anatomy(chosen),
             "rows": self._rows(),
             "phases": self._timer.seconds,
+            "finalizing_epochs": self._trainer.lane_epochs,
         }
         model = self._best(chosen)
         return Answer(result, model, winner.runs[model.seed], rows, self._members(chosen))
 
     def _contestants(self, trials: Sequence[TrialRecord]) -> list[Candidate]:
+        """Finalists, trained; and baselines, in training."""
         best = finalists(self._spec, trials)
         everyone = [*best, *baselines(best[0].recipe)]
-        self._trainer.train(everyone)
+        self._trainer.add(everyone)
+        self._trainer.finish(best)
         return everyone
 
     def _winner(self, everyone: Sequence[Candidate]) -> Candidate:

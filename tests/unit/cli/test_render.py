@@ -91,6 +91,18 @@ def test_an_answer_without_its_optional_parts(missing: str) -> None:
     assert "trial 3 (winner)" in shown(render.result({name: part for name, part in RESULT.items() if name != missing}))
 
 
+def test_a_replay_is_the_same_or_what_differs_is_listed() -> None:
+    same = {"same": True, "same_order": True, "trials": 30, "replay_of": 4}
+    assert "All 30 trials have the same parameters and values as in study 4." in shown(render.comparison(same))
+    assert "in another order" in shown(render.comparison({**same, "same_order": False}))
+    differences = [{"number": 7, "field": "value", "was": 1.5, "now": 1.75}]
+    made_of = {"threads": [1, 2]}
+    other = {**same, "same": False, "differing": 1, "largest_difference": 0.125, "differences": differences}
+    text = shown(render.comparison({**other, "made_of": made_of}))
+    for part in ("1 of 30 trials differ from study 4", "at most 0.12", "7", "1.75", "threads: 1 then, 2 now"):
+        assert part in text
+
+
 def test_a_narrow_terminal_loses_no_numbers() -> None:
     text = shown(render.result(RESULT), width=60)
     assert "55 ± 0.5" in text

@@ -1,0 +1,82 @@
+"""Routes that run a study again and say whether it came to the same."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Path, Response, status
+from pydantic import BaseModel, Field
+
+from service.api.bodies import JsonRoute
+from service.api.models import StudyOut
+from service.api.problems import answers
+from service.api.submission import note_of
+from service.errors import Conflict
+from service.replay import compare
+from service.spec import StudySpec
+from service.store import Store
+from service.store.provenance import REPLAY_OF
+from service.store.records import StudyState
+
+StudyId = Annotated[int, Path(ge=1, lt=2**31, description="A study's id.")]
+_LONGEST_NAME = 200
+_SUFFIX = " (replay)"
+
+
+class DifferenceOut(BaseModel):
+    """Something of a trial that is not the same; `field` is `trial` where one of the studies lacks it."""
+
+    number: int
+    field: str
+    was: Any
+    now: Any
+
+
+class ComparisonOut(BaseModel):
+    """A replay beside the study that it repeats."""
+
+    id: int
+    replay_of: int
+    same: bool = Field(description="Every trial has the same parameters, state, value and epochs, bit by bit.")
+    same_order: bool = Field(description="Trials were told in the same order.")
+    trials: int
+    differing: int = Field(description="Trials with any difference.")
+    largest_difference: float = Field(description="Of two values of a trial, relative to the first.")
+    differences: list[DifferenceOut] = Field(description="The first hundred.")
+    made_of: dict[str, Any] = Field(description="Data hash, versions, device and plan, where the two differ: [was, now].")
+
+
+def router(store: Store) -> APIRouter:
+    """Routes under /v1/studies/{id}."""
+    routes = APIRouter(prefix="/v1/studies", tags=["studies"], route_class=JsonRoute)
+
+    @routes.post("/{study_id}/replay", status_code=status.HTTP_201_CREATED, responses=answers(404, 422))
+    def replay(study_id: StudyId, response: Response) -> StudyOut:
+        """Queue the same study again: same spec, seed, data and number of lanes. Compare when it is finished."""
+        record = store.studies.get(study_id)
+        spec = StudySpec.model_validate(record.spec)
+        spec = spec.model_copy(update={"name": f"{spec.name[: _LONGEST_NAME - len(_SUFFIX)]}{_SUFFIX}"})
+        attributes = {REPLAY_OF: study_id}
+        again = store.studies.submit(spec, note=note_of(spec), dataset_id=record.dataset_id, attributes=attributes)
+        response.headers["Location"] = f"/v1/studies/{again}"
+        return StudyOut.of(store.studies.get(again))
+
+    @routes.get("/{study_id}/comparison", responses=answers(404, 409, 422))
+    def comparison(study_id: StudyId) -> ComparisonOut:
+        """Whether a replay came to the same, trial by trial. 409 while it or its original still runs."""
+        again = store.studies.get(study_id)
+        provenance = store.provenance.get(study_id)
+        if provenance.replay_of is None:
+            raise Conflict(f"study {study_id} is no replay of another")
+        original = store.studies.get(provenance.replay_of)
+        for study in (original, again):
+            if study.state is not StudyState.FINISHED:
+                raise Conflict(f"study {study.id} is {study.state}; both must be finished")
+        trials = (store.history.since(study.id, 0) for study in (original, again))
+        made = [dict(store.provenance.get(study.id).made_of or {}) for study in (original, again)]
+        changed = {name: [each.get(name) for each in made] for name in made[0].keys() | made[1].keys()}
+        unequal = {name: pair for name, pair in sorted(changed.items()) if pair[0] != pair[1]}
+        return ComparisonOut(id=again.id, replay_of=original.id, made_of=unequal, **asdict(compare(*trials)))
+
+    return routes

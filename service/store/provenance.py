@@ -1,0 +1,62 @@
+"""What a study was made of: kept with it as attributes in Optuna's tables, which its dashboard shows too. Thread-safe."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, insert, select
+
+from service.store import tables as t
+from service.store.engine import Database
+from service.store.rows import dumps, lock_study
+
+REPLAY_OF = "replay_of"
+_MADE_OF = "provenance"
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """``replay_of`` names the study that this one repeats. ``made_of`` is what the first worker found, None before it.
+
+    It holds data_hash, rows, versions, device, threads, and the plan of the search: its lanes, on which the order of
+    asking and telling depends.
+    """
+
+    replay_of: int | None
+    made_of: Mapping[str, Any] | None
+
+
+class Provenances:
+    """Reading and writing it."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def get(self, study_id: int) -> Provenance:
+        """Of one study; empty for an unknown one."""
+        table = t.o_study_user
+        wanted = (table.c.study_id == study_id) & table.c.key.in_((REPLAY_OF, _MADE_OF))
+        query = select(table.c.key, table.c.value_json).where(wanted)
+        rows = self._database.read(lambda connection: connection.execute(query).all())
+        found = {key: json.loads(text) for key, text in rows}
+        return Provenance(found.get(REPLAY_OF), found.get(_MADE_OF))
+
+    def note(self, study_id: int, made_of: Mapping[str, Any]) -> None:
+        """Write it down, unless another worker has.
+
+        Raises:
+            NotFound: There is no such study.
+        """
+
+        def work(connection: Connection) -> None:
+            lock_study(connection, study_id)
+            table = t.o_study_user
+            there = select(table.c.key).where(table.c.study_id == study_id, table.c.key == _MADE_OF)
+            if connection.execute(there).first() is None:
+                row = {"study_id": study_id, "key": _MADE_OF, "value_json": dumps(made_of)}
+                connection.execute(insert(table).values(row))
+
+        self._database.write(work)
