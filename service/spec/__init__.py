@@ -23,7 +23,15 @@ from service.spec.pruners import (
     ThresholdPruner,
 )
 from service.spec.recipe import Recipe, Value
-from service.spec.samplers import RandomSampler, TpeSampler
+from service.spec.samplers import (
+    CmaEsSampler,
+    GpSampler,
+    GridSampler,
+    NsgaSampler,
+    QmcSampler,
+    RandomSampler,
+    TpeSampler,
+)
 from service.spec.setting import Setting, When
 from service.spec.space import Space
 from service.spec.study import SETTINGS, StudySpec
@@ -37,19 +45,24 @@ __all__ = [
     "SETTINGS",
     "BudgetSpec",
     "Choices",
+    "CmaEsSampler",
     "DataSpec",
     "Domain",
     "EarlyStopping",
     "Fixed",
+    "GpSampler",
+    "GridSampler",
     "HyperbandPruner",
     "MedianPruner",
     "Metric",
     "ModelSpec",
     "NoPruner",
+    "NsgaSampler",
     "PatientPruner",
     "PerLayer",
     "PercentilePruner",
     "Pruner",
+    "QmcSampler",
     "RandomSampler",
     "Range",
     "Recipe",
