@@ -6,6 +6,7 @@ repeats exactly.
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import warnings
 from collections.abc import Mapping, Sequence
@@ -16,11 +17,16 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.samplers import BaseSampler
 from optuna.trial import TrialState
 
+from service.errors import TrialError
+from service.search.bobyqa import DISCARDED, BobyqaSampler
+from service.search.lipo import LipoSampler
 from service.search.parameters import Drawn, Params, walked
 from service.search.planned import Plan
 from service.search.tpe import BatchTpeSampler
 from service.search.whole import WholeSpace
+from service.spec import BobyqaSampler as BobyqaSpec
 from service.spec import CmaEsSampler, GpSampler, NsgaSampler, StudySpec, TpeSampler
+from service.spec import LipoSampler as LipoSpec
 
 logging.getLogger("optuna").setLevel(logging.WARNING)
 
@@ -33,7 +39,7 @@ class Search:
         self.planned = Plan(spec)
         """The parameters that a trial of a given number must have, if any."""
         self._sampler = make_sampler(spec, spec.seed if seed is None else seed)
-        joint = isinstance(spec.sampler, GpSampler | CmaEsSampler | NsgaSampler)
+        joint = isinstance(spec.sampler, GpSampler | CmaEsSampler | NsgaSampler | LipoSpec)
         self._space = WholeSpace(spec, numeric=isinstance(spec.sampler, CmaEsSampler)) if joint else None
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -45,6 +51,8 @@ class Search:
         """Draw ``n`` trials from what is known now; each must be adopted under its number, or discarded."""
         if isinstance(self._sampler, BatchTpeSampler):
             self._sampler.begin_batch(self._study)
+        elif isinstance(self._sampler, BobyqaSampler):
+            self._sampler.begin_batch(self._study, n)
         return [self._draw() for _ in range(n)]
 
     def _draw(self) -> Drawn:
@@ -67,6 +75,7 @@ class Search:
         for mirror in drawn:
             number = used.get(mirror)
             if number is None or self.planned(number) is not None:
+                self._study._storage.set_trial_system_attr(self._mirror_id(mirror), DISCARDED, True)
                 self._study.tell(mirror, state=TrialState.FAIL)
             else:
                 self._trials[number] = mirror
@@ -86,10 +95,13 @@ class Search:
             self._add(final, values, steps, drawn)
             return
         storage = self._study._storage
-        trial_id = storage.get_trial_id_from_study_id_trial_number(self._study._study_id, mirror)
+        trial_id = self._mirror_id(mirror)
         for step, best in steps.items():
             storage.set_trial_intermediate_value(trial_id, step, best)
         storage.set_trial_state_values(trial_id, final, values)
+
+    def _mirror_id(self, mirror: int) -> int:
+        return self._study._storage.get_trial_id_from_study_id_trial_number(self._study._study_id, mirror)
 
     def _add(
         self,
@@ -121,17 +133,29 @@ def _suggest(trial: optuna.Trial, name: str, kind: BaseDistribution) -> Any:
 
 
 def make_sampler(spec: StudySpec, seed: int) -> BaseSampler:
-    """The sampler that a study asks for; a planned one draws at random where its plan has an end."""
+    """The sampler that a study asks for; a planned one draws at random where its plan has an end.
+
+    Raises:
+        TrialError: It needs a package that is not installed here.
+    """
+    made: BaseSampler
     match spec.sampler:
         case TpeSampler(startup_trials=startup):
-            return BatchTpeSampler(startup_trials=startup, seed=seed)
+            made = BatchTpeSampler(startup_trials=startup, seed=seed)
         case GpSampler(startup_trials=startup):
-            return optuna.samplers.GPSampler(seed=seed, n_startup_trials=startup, warn_independent_sampling=False)
+            made = optuna.samplers.GPSampler(seed=seed, n_startup_trials=startup, warn_independent_sampling=False)
         case CmaEsSampler(startup_trials=startup, population=population):
-            return optuna.samplers.CmaEsSampler(
+            made = optuna.samplers.CmaEsSampler(
                 seed=seed, n_startup_trials=startup, popsize=population, warn_independent_sampling=False
             )
         case NsgaSampler(population=population):
-            return optuna.samplers.NSGAIISampler(seed=seed, population_size=population)
+            made = optuna.samplers.NSGAIISampler(seed=seed, population_size=population)
+        case LipoSpec():
+            made = LipoSampler(seed=seed)
+        case BobyqaSpec(startup_trials=startup):
+            if importlib.util.find_spec("pybobyqa") is None:
+                raise TrialError("the sampler bobyqa needs Py-BOBYQA on every worker: pip install regsearch[bobyqa]")
+            made = BobyqaSampler(startup_trials=startup, seed=seed)
         case _:
-            return optuna.samplers.RandomSampler(seed=seed)
+            made = optuna.samplers.RandomSampler(seed=seed)
+    return made

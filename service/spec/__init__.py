@@ -24,9 +24,11 @@ from service.spec.pruners import (
 )
 from service.spec.recipe import Recipe, Value
 from service.spec.samplers import (
+    BobyqaSampler,
     CmaEsSampler,
     GpSampler,
     GridSampler,
+    LipoSampler,
     NsgaSampler,
     QmcSampler,
     RandomSampler,
@@ -43,6 +45,7 @@ __all__ = [
     "RANKING_METRICS",
     "REGRESSION_METRICS",
     "SETTINGS",
+    "BobyqaSampler",
     "BudgetSpec",
     "Choices",
     "CmaEsSampler",
@@ -53,6 +56,7 @@ __all__ = [
     "GpSampler",
     "GridSampler",
     "HyperbandPruner",
+    "LipoSampler",
     "MedianPruner",
     "Metric",
     "ModelSpec",

@@ -60,8 +60,29 @@ class QmcSampler(Frozen):
     name: Literal["qmc"] = "qmc"
 
 
+class LipoSampler(Frozen):
+    """LIPO (Malherbe and Vayatis 2017): only points that may be the best if the function is no steeper than seen so far."""
+
+    name: Literal["lipo"] = "lipo"
+
+
+class BobyqaSampler(Frozen):
+    """TPE, then BOBYQA (Powell 2009) on the numbers of the best trial. Needs Py-BOBYQA: `pip install regsearch[bobyqa]`."""
+
+    name: Literal["bobyqa"] = "bobyqa"
+    startup_trials: int = Field(48, ge=1, description="Trials of TPE before the best one is refined.")
+
+
 Sampler = Annotated[
-    TpeSampler | RandomSampler | GpSampler | CmaEsSampler | NsgaSampler | GridSampler | QmcSampler,
+    TpeSampler
+    | RandomSampler
+    | GpSampler
+    | CmaEsSampler
+    | NsgaSampler
+    | GridSampler
+    | QmcSampler
+    | LipoSampler
+    | BobyqaSampler,
     Field(discriminator="name"),
     BeforeValidator(by_name),
 ]

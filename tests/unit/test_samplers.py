@@ -9,9 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from optuna._transform import _SearchSpaceTransform
 from scipy.stats import qmc
 
-from service.search import Search
+from service.errors import TrialError
+from service.search import Search, lipo
 from service.search.parameters import Params, whole
 from service.search.planned import grid
 from service.spec import SETTINGS, StudySpec
@@ -84,7 +86,85 @@ def test_a_gaussian_process_finds_a_better_trial_in_few() -> None:
     assert min(searched(spec(GP), 0, 40)[0]) < 0.1 * min(searched(spec(RANDOM), 0, 40)[0])
 
 
-ALL = [*(case[0] for case in LEARNING), GP, RANDOM, {"name": "qmc"}, {"name": "grid", "points": 3}]
+NUMBERS = {"preset": "off", "lr": {"low": 1e-4, "high": 1.0, "log": True}, "dropout": {"low": 0.0, "high": 0.9}}
+
+
+def bowl(params: Params) -> float:
+    return float((np.log10(params["lr"]) / 4 + 0.5) ** 2 + (params["dropout"] - 0.3) ** 2)
+
+
+def test_lipo_draws_where_the_best_point_may_be() -> None:
+    def late(of: Any) -> float:
+        return float(np.mean([searched(spec(of, NUMBERS), seed, 64, value=bowl)[0][-32:] for seed in range(5)]))
+
+    assert late("lipo") < 0.4 * late("random")
+
+
+def test_lipo_draws_no_point_that_the_steepest_slope_rules_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without exploration, every point's bound reaches the best value known when it was drawn."""
+    monkeypatch.setattr(lipo, "EXPLORATION", 0.0)
+    losses, everything = searched(spec("lipo", NUMBERS), 0, 60, batch=1, value=bowl)
+    points = np.array([[np.log10(each["lr"]) / 4 + 1, each["dropout"] / 0.9] for each in everything])
+    told = np.array([number % 20 != 7 for number in range(60)])
+    for number in range(10, 60):
+        seen = np.flatnonzero(told[:number])
+        x, y = points[seen], np.array(losses)[seen]
+        apart = np.linalg.norm(x[:, None] - x, axis=2)
+        slope = max(abs(y[i] - y[j]) / apart[i, j] for i, j in itertools.combinations(range(len(seen)), 2))
+        bound = (y - 1.01 * slope * np.linalg.norm(x - points[number], axis=1)).max()
+        assert bound <= y.min() + 1e-9
+
+
+def test_different_choices_are_at_distance_one() -> None:
+    space = {
+        "preset": "off",
+        "lr": {"low": 0.1, "high": 1.0},
+        "batch_size": [16, 64, 128],
+        "normalization": ["none", "layer"],
+    }
+    kinds = whole(spec("lipo", space))
+    transform = _SearchSpaceTransform(kinds, transform_0_1=True)
+    a, b, c = (
+        lipo._scaled(transform.transform({"lr": lr, "batch_size": size, "normalization": norm})[None], transform)
+        for lr, size, norm in ((0.1, 16, "none"), (0.1, 128, "none"), (1.0, 128, "layer"))
+    )
+    assert [lipo._distances(a, b)[0, 0], lipo._distances(a, c)[0, 0]] == pytest.approx([1.0, 3**0.5])
+
+
+def test_bobyqa_refines_the_best_trial_to_the_last_digits() -> None:
+    for seed in range(3):
+        refined = searched(spec({"name": "bobyqa", "startup_trials": 24}, NUMBERS), seed, 80, value=bowl)[0]
+        assert min(refined) < 1e-5
+        assert min(refined) < 0.1 * min(searched(spec({"name": "tpe"}, NUMBERS), seed, 80, value=bowl)[0])
+
+
+def test_bobyqa_keeps_choices_and_gives_way_to_tpe_once_it_has_converged() -> None:
+    made = spec({"name": "bobyqa", "startup_trials": 24})
+    losses, everything = searched(made, 1, 32)
+    centre = everything[min((n for n in range(32) if n % 20 != 7 and n % 10 != 3), key=lambda n: losses[n])]
+    _, everything = searched(made, 1, 200)
+    for params in everything[32:48]:
+        assert params.keys() == centre.keys()
+        assert all(params[name] == value for name, value in centre.items() if isinstance(value, bool | str))
+    choices = [tuple(value for value in each.values() if isinstance(value, bool | str)) for each in everything]
+    assert len(set(choices[32:48])) == 1 < len(set(choices[48:]))
+
+
+def test_bobyqa_without_its_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(TrialError, match=r"pip install regsearch\[bobyqa\]"):
+        Search(spec("bobyqa"))
+
+
+ALL = [
+    *(case[0] for case in LEARNING),
+    GP,
+    {"name": "lipo"},
+    {"name": "bobyqa", "startup_trials": 12},
+    RANDOM,
+    {"name": "qmc"},
+    {"name": "grid", "points": 3},
+]
 
 
 @pytest.mark.parametrize("sampler", ALL, ids=[each["name"] for each in ALL])

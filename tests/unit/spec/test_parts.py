@@ -73,7 +73,7 @@ def test_any_metric_may_be_the_objective_and_has_a_direction(task: Any) -> None:
 
 def test_samplers_and_known_settings_survive_json() -> None:
     known = [{"lr": 0.001, "dropout": "off", "lr_schedule": "cosine", "cosine_floor": 0.0}, {}]
-    for name in ("tpe", "random", "gp", "cma_es", "nsga2", "grid", "qmc"):
+    for name in ("tpe", "random", "gp", "cma_es", "nsga2", "grid", "qmc", "lipo", "bobyqa"):
         made = spec(sampler=name, enqueue=known)
         assert StudySpec.model_validate_json(made.model_dump_json()) == made
 
