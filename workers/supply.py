@@ -84,9 +84,13 @@ class Supply:
         with self.timer.section("sampling"):
             proposals = [Proposal(*drawn) for drawn in self._search.propose(wanted)]
         with self.timer.section("database"):
-            trials = self._store.trials.ask(self._lease, proposals)
+            trials = self._store.trials.ask(self._lease, proposals, self._planned)
         self._search.adopt([trial.number for trial in trials if trial.fresh])
         return trials, foreign
+
+    def _planned(self, number: int) -> Proposal | None:
+        drawn = self._search.planned(number)
+        return None if drawn is None else Proposal(*drawn)
 
     def _learn_from_others(self) -> list[FinishedTrial]:
         """Take in the trials told since the last look that were not run here; returns them."""

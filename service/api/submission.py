@@ -19,8 +19,9 @@ from service.api.issues import validation_issues
 from service.datasets import BUILTIN, BuiltinFacts, Column, TableInfo, infer_task, resolve_path
 from service.datasets.uploads import file_format
 from service.errors import InvalidInput, Issue, NotFound
+from service.search.planned import MOST_POINTS, grid
 from service.settings import Settings
-from service.spec import SETTINGS, Choices, Range, StudySpec, Task
+from service.spec import SETTINGS, Choices, GridSampler, Range, StudySpec, Task
 from service.spec.guidance import warnings_for
 from service.spec.model import FAMILIES
 from service.store import Store
@@ -55,6 +56,7 @@ def check(spec: StudySpec, store: Store, settings: Settings, inspections: Inspec
         resolved = spec.resolved(task)
     except ValidationError as error:
         raise InvalidInput(validation_issues(error)) from None
+    _grid(resolved)
     return Submission(resolved, dataset_id, [*warnings_for(resolved), *_advice(resolved, table)])
 
 
@@ -225,6 +227,21 @@ def _positive(spec: StudySpec, task: Task, target: Column, table: TableInfo) -> 
         )
     if isinstance(table, BuiltinFacts) and value not in table.classes:
         raise InvalidInput.one("data.positive", f"there is no class {value!r}", value=value, allowed=list(table.classes))
+
+
+def _grid(spec: StudySpec) -> None:
+    """A grid must have a point for every trial that is not enqueued."""
+    if not isinstance(spec.sampler, GridSampler):
+        return
+    try:
+        size = sum(block.size for block in grid(spec, spec.sampler.points))
+    except ValueError as error:
+        allowed = f"at most {MOST_POINTS:,} points"
+        raise InvalidInput.one("sampler", f"the grid {error}", value=spec.sampler.points, allowed=allowed) from None
+    if spec.budget.trials > size + len(spec.enqueue):
+        message = f"the grid has only {size} points" + (" beside the enqueued ones" if spec.enqueue else "")
+        allowed = f"at most {size + len(spec.enqueue)}"
+        raise InvalidInput.one("budget.trials", message, value=spec.budget.trials, allowed=allowed)
 
 
 def _no_column(field: str, name: str, names: Sequence[str]) -> InvalidInput:

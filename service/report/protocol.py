@@ -84,9 +84,9 @@ def provenance(source: Source) -> Iterator[Block]:
 
 def _data(source: Source) -> str:
     data = source.study.spec.get("data", {})
-    fingerprint = source.result.get("data_fingerprint")
+    digest = source.result.get("provenance", {}).get("data_hash")
     name = data.get("dataset") or data.get("path") or "?"
-    return f"{name}, fingerprint {fingerprint}" if fingerprint else str(name)
+    return f"{name}, SHA-256 {digest[:16]}…" if digest else str(name)
 
 
 def _model(model: Mapping[str, Any]) -> str:

@@ -23,7 +23,17 @@ from service.spec.pruners import (
     ThresholdPruner,
 )
 from service.spec.recipe import Recipe, Value
-from service.spec.samplers import RandomSampler, TpeSampler
+from service.spec.samplers import (
+    BobyqaSampler,
+    CmaEsSampler,
+    GpSampler,
+    GridSampler,
+    LipoSampler,
+    NsgaSampler,
+    QmcSampler,
+    RandomSampler,
+    TpeSampler,
+)
 from service.spec.setting import Setting, When
 from service.spec.space import Space
 from service.spec.study import SETTINGS, StudySpec
@@ -35,21 +45,28 @@ __all__ = [
     "RANKING_METRICS",
     "REGRESSION_METRICS",
     "SETTINGS",
+    "BobyqaSampler",
     "BudgetSpec",
     "Choices",
+    "CmaEsSampler",
     "DataSpec",
     "Domain",
     "EarlyStopping",
     "Fixed",
+    "GpSampler",
+    "GridSampler",
     "HyperbandPruner",
+    "LipoSampler",
     "MedianPruner",
     "Metric",
     "ModelSpec",
     "NoPruner",
+    "NsgaSampler",
     "PatientPruner",
     "PerLayer",
     "PercentilePruner",
     "Pruner",
+    "QmcSampler",
     "RandomSampler",
     "Range",
     "Recipe",

@@ -1,4 +1,4 @@
-"""The samplers: where the next trials come from. What they do is in `service.search` and `service.sampling`."""
+"""The samplers: where the next trials come from. What they do is in `service.search`."""
 
 from __future__ import annotations
 
@@ -23,4 +23,66 @@ class RandomSampler(Frozen):
     name: Literal["random"] = "random"
 
 
-Sampler = Annotated[TpeSampler | RandomSampler, Field(discriminator="name"), BeforeValidator(by_name)]
+class GpSampler(Frozen):
+    """Gaussian process with log expected improvement, as Optuna's; an ask takes about a second, so for small studies."""
+
+    name: Literal["gp"] = "gp"
+    startup_trials: int = Field(16, ge=1, description="Random trials before the model is used.")
+
+
+class CmaEsSampler(Frozen):
+    """Covariance matrix adaptation (Hansen 2016): numeric settings, and choices as if they were numbers."""
+
+    name: Literal["cma_es"] = "cma_es"
+    startup_trials: int = Field(8, ge=1, description="Random trials before the first generation.")
+    population: int | None = Field(
+        None, ge=5, le=10_000, description="Trials of a generation; 4 + 3·ln(number of settings) if silent."
+    )
+
+
+class NsgaSampler(Frozen):
+    """Genetic algorithm of non-dominated sorting, NSGA-II (Deb et al. 2002); with one objective the best survive."""
+
+    name: Literal["nsga2"] = "nsga2"
+    population: int = Field(24, ge=4, le=10_000, description="Trials of a generation.")
+
+
+class GridSampler(Frozen):
+    """Every combination of values, in random order; a setting without effect is not varied."""
+
+    name: Literal["grid"] = "grid"
+    points: int = Field(5, ge=2, le=1000, description="Values of every range, its two ends among them.")
+
+
+class QmcSampler(Frozen):
+    """Quasi-random points that fill the space evenly: the scrambled sequence of Sobol."""
+
+    name: Literal["qmc"] = "qmc"
+
+
+class LipoSampler(Frozen):
+    """LIPO (Malherbe and Vayatis 2017): only points that may be the best if the function is no steeper than seen so far."""
+
+    name: Literal["lipo"] = "lipo"
+
+
+class BobyqaSampler(Frozen):
+    """TPE, then BOBYQA (Powell 2009) on the numbers of the best trial. Needs Py-BOBYQA: `pip install regsearch[bobyqa]`."""
+
+    name: Literal["bobyqa"] = "bobyqa"
+    startup_trials: int = Field(48, ge=1, description="Trials of TPE before the best one is refined.")
+
+
+Sampler = Annotated[
+    TpeSampler
+    | RandomSampler
+    | GpSampler
+    | CmaEsSampler
+    | NsgaSampler
+    | GridSampler
+    | QmcSampler
+    | LipoSampler
+    | BobyqaSampler,
+    Field(discriminator="name"),
+    BeforeValidator(by_name),
+]

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from service.spec.domain import Domain, Frozen, PerLayer, can_leave, possible_values
+from service.spec.enqueue import check_known
 from service.spec.metrics import LOWER_IS_BETTER, Metric, Task, metrics_for
 from service.spec.model import MODEL_SETTINGS, NORMALIZATIONS, ModelSpec
 from service.spec.parts import BudgetSpec, DataSpec, EarlyStopping, OptionalEarlyStopping, ValidationSpec
@@ -38,6 +39,11 @@ class StudySpec(Frozen):
     validation: ValidationSpec = ValidationSpec()
     early_stopping: OptionalEarlyStopping = EarlyStopping()
     sampler: Sampler = TpeSampler()
+    enqueue: tuple[dict[str, bool | int | float | str | tuple[float, ...]], ...] = Field(
+        (),
+        max_length=10_000,
+        description="Known settings to try first, each as `{setting: value}`; what one does not name is drawn at random.",
+    )
     pruner: Pruner = MedianPruner()
     budget: BudgetSpec = BudgetSpec()
     max_parallel_trials: int | None = Field(None, ge=1, description="Most trials in flight at once, all workers.")
@@ -63,6 +69,14 @@ class StudySpec(Frozen):
                     list(domain.per_layer),
                     "one value per hidden layer",
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _known_settings_are_in_the_space(self) -> StudySpec:
+        if len(self.enqueue) > self.budget.trials:
+            _refuse("enqueue", "has more settings than trials", len(self.enqueue), f"at most {self.budget.trials}")
+        for index, given in enumerate(self.enqueue):
+            check_known(index, given, self.domains, SETTINGS, self.model.depths()[1])
         return self
 
     @model_validator(mode="after")

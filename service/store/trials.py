@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from optuna.trial import TrialState as OptunaState
@@ -42,10 +42,13 @@ class Trials:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def ask(self, lease: Lease, proposals: Sequence[Proposal]) -> list[AskedTrial]:
+    def ask(
+        self, lease: Lease, proposals: Sequence[Proposal], planned: Callable[[int], Proposal | None] = lambda _: None
+    ) -> list[AskedTrial]:
         """Trials for this lease to run, at most one per proposal: first those that wait to be run again, then new ones.
 
-        New trials (``fresh``) take the first proposals, as far as the budget allows; the others are not used.
+        New trials (``fresh``) take the first proposals, as far as the budget allows; the others are not used. A number for
+        which ``planned`` has parameters gets these instead of its proposal's.
 
         Raises:
             LeaseLost: The lease is gone.
@@ -59,7 +62,9 @@ class Trials:
                 return _load(connection, done)
             again = self._claim_waiting(connection, lease, row, len(proposals), key)
             room = min(len(proposals), self._grant(connection, row)) - len(again)
-            return again + self._create(connection, lease, row, proposals[: max(0, room)], key)
+            first = row["asked"]
+            new = [planned(first + place) or proposal for place, proposal in enumerate(proposals[: max(0, room)])]
+            return again + self._create(connection, lease, row, new, key)
 
         return self._database.write(work) if proposals else []
 

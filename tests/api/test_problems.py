@@ -39,6 +39,11 @@ BAD_SUBMITS: list[tuple[dict[str, Any], str, Any]] = [
     ({"spcae": {}}, "spcae", {}),
     ({"validation": {"test_fraction": 0.001}}, "validation.test_fraction", 0.001),
     ({"validation": {"valid_fraction": 0.001}}, "validation.valid_fraction", 0.001),
+    ({"data": {"dataset": "diabetes", "positive": "1"}}, "data.positive", "1"),
+    ({"data": {"dataset": "wine", "positive": "class_1"}}, "data.positive", "class_1"),
+    ({"data": {"dataset": "breast_cancer", "positive": "beningn"}}, "data.positive", "beningn"),
+    ({"sampler": {"name": "grid", "points": 1000}, "space": {"preset": "default"}}, "sampler", 1000),
+    ({"sampler": "grid", "space": {"preset": "off", "dropout": [0.1, 0.2]}, "budget": {"trials": 3}}, "budget.trials", 3),
 ]
 
 

@@ -67,6 +67,18 @@ def test_the_budget_is_exact_between_threads(store: Store) -> None:
     assert sorted(trial.number for trial in taken) == list(range(50))
 
 
+def test_a_number_that_is_planned_has_its_own_parameters_whoever_asks(store: Store) -> None:
+    lease = started(store)
+    points = {number: Proposal({"lr": 0.05, "norm": "none", "step": number}, DISTRIBUTIONS) for number in (1, 2, 4)}
+    first = store.trials.ask(lease, proposals(2), points.get)
+    second = store.trials.ask(lease, proposals(3), points.get)
+    steps = {trial.number: trial.params["step"] for trial in (*first, *second)}
+    assert steps == {0: 1, 1: 1, 2: 2, 3: 2, 4: 4}
+    assert [trial.params["norm"] for trial in (*first, *second)] == ["batch", "none", "none", "batch", "none"]
+    page, _ = store.history.page(lease.study_id)
+    assert [trial.params for trial in page] == [dict(trial.params) for trial in (*first, *second)]
+
+
 def test_a_study_is_finalized_once_everything_is_told(store: Store) -> None:
     lease = started(store, budget={"trials": 3})
     trials = store.trials.ask(lease, proposals(3))

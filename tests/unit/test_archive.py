@@ -37,7 +37,7 @@ ABOUT: dict[str, Any] = {
     "direction": "maximize",
     "chosen": {"rule": "It was the only one."},
     "scores": {"this_network": 0.5, "valid": {"mean": 0.5, "std": 0.1, "n": 5}, "test": None},
-    "data": {"rows": 200, "fingerprint": "0123456789abcdef"},
+    "data": {"rows": 200, "hash": "0123456789abcdef"},
 }
 
 # Nothing of the service, and nothing but what the loader says it needs, can be imported in here.

@@ -8,8 +8,8 @@ import optuna
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-from service.sampling import _rank
 from service.search import Search, distributions, recipe
+from service.search.tpe import _rank
 from service.spec import StudySpec
 
 

@@ -49,7 +49,7 @@ def model_card(about: Mapping[str, Any], preprocessing: Mapping[str, Any]) -> st
             "",
             "## Where it comes from",
             "",
-            f"- data: {about['data']['rows']} rows, fingerprint `{about['data']['fingerprint']}`",
+            f"- data: {about['data']['rows']} rows, hash `{about['data']['hash']}`",
             *[f"- {name} {value}" for name, value in about["versions"].items()],
             "",
         ]

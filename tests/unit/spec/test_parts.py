@@ -29,6 +29,20 @@ BAD: list[tuple[dict[str, Any], str, object]] = [
     ({"pruner": "threshold"}, "pruner", {"name": "threshold"}),
     ({"pruner": {"name": "threshold", "lower": 2, "upper": 1}}, "pruner.lower", 2.0),
     ({"pruner": {"name": "threshold", "lower": "a"}}, "pruner.lower", "a"),
+    ({"sampler": {"name": "grid", "points": 1}}, "sampler.points", 1),
+    ({"sampler": {"name": "cma_es", "population": 2}}, "sampler.population", 2),
+    ({"sampler": {"name": "gp", "startup_trials": 0}}, "sampler.startup_trials", 0),
+    ({"enqueue": [{"l1": "off"}, {"lr": "fast"}]}, "enqueue.1.lr", "fast"),
+    ({"enqueue": [{"lr": 0.5}]}, "enqueue.0.lr", 0.5),
+    ({"enqueue": [{"lr": True}]}, "enqueue.0.lr", True),
+    ({"enqueue": [{"lr": "off"}]}, "enqueue.0.lr", "off"),
+    ({"enqueue": [{"learning_rate": 0.1}]}, "enqueue.0.learning_rate", 0.1),
+    ({"enqueue": [{"normalization": "group"}]}, "enqueue.0.normalization", "group"),
+    ({"enqueue": [{"batch_size": 64}]}, "enqueue.0.batch_size", 64),
+    ({"enqueue": [{"cosine_floor": 0.0}]}, "enqueue.0.cosine_floor", 0.0),
+    ({"enqueue": [{"dropout": [0.1, 0.2]}]}, "enqueue.0.dropout", (0.1, 0.2)),
+    ({"enqueue": [{}, {}], "budget": {"trials": 1}}, "enqueue", 2),
+    ({"enqueue": {"lr": 0.5}}, "enqueue", {"lr": 0.5}),
     ({"pruner": {"name": "patient", "patience": -1}}, "pruner.patience", -1),
     ({"pruner": {"name": "patient", "pruner": "patient"}}, "pruner.pruner", "patient"),
     ({"pruner": {"name": "patient", "pruner": {"name": "median", "warmup": 1}}}, "pruner.pruner.warmup", 1),
@@ -54,6 +68,13 @@ def test_any_metric_may_be_the_objective_and_has_a_direction(task: Any) -> None:
     for metric in CLASSIFICATION_METRICS if task == "classification" else REGRESSION_METRICS:
         made = spec(metric=metric, early_stopping={"monitor": metric}).resolved(task)
         assert made.direction == ("minimize" if metric in LOWER_IS_BETTER else "maximize")
+        assert StudySpec.model_validate_json(made.model_dump_json()) == made
+
+
+def test_samplers_and_known_settings_survive_json() -> None:
+    known = [{"lr": 0.001, "dropout": "off", "lr_schedule": "cosine", "cosine_floor": 0.0}, {}]
+    for name in ("tpe", "random", "gp", "cma_es", "nsga2", "grid", "qmc", "lipo", "bobyqa"):
+        made = spec(sampler=name, enqueue=known)
         assert StudySpec.model_validate_json(made.model_dump_json()) == made
 
 

@@ -1,0 +1,155 @@
+"""BOBYQA around the best trial so far: a quadratic model in a trust region, over the numeric parameters that it has.
+
+The first trials are TPE's. Then the best one's choices are kept and its numbers refined; when that has converged, TPE goes
+on, until it finds a better place to refine. The solver calls its objective, and so can't be asked for points: it is run
+from the start again for every batch, is given the values known by now, and what it asks beyond them is the batch. A value
+that is still awaited is taken to be no better than the best, so that several points can be had at once.
+
+Reference: Cartis, Fiala, Marteau and Roberts, "Improving the Flexibility and Robustness of Model-Based Derivative-Free
+Optimization Solvers", ACM TOMS 45 (2019), on Powell's BOBYQA (2009).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from optuna._transform import _SearchSpaceTransform
+from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.samplers import BaseSampler
+from optuna.study import Study, StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from service.search.tpe import BatchTpeSampler
+
+RADIUS, LAST_RADIUS = 0.1, 1e-2
+"""First and last radius of the trust region, as a share of every range."""
+DISCARDED = "discarded"
+"""Attribute of a proposal that did not become a trial, and so says nothing about its point."""
+
+Key = tuple[float, ...]
+Floats = NDArray[np.float64]
+
+
+class _EnoughError(Exception):
+    """The solver has asked for as many points as are wanted."""
+
+
+@dataclass
+class _Refinement:
+    """One local search: its centre, its numeric parameters, and the trials that its points became."""
+
+    centre: FrozenTrial
+    transform: _SearchSpaceTransform
+    start: Floats
+    trials: dict[Key, int] = field(default_factory=dict)
+
+    @classmethod
+    def around(cls, centre: FrozenTrial) -> _Refinement | None:
+        """A search around a trial; None if it has no number to refine."""
+        kinds = {
+            name: kind
+            for name, kind in centre.distributions.items()
+            if not isinstance(kind, CategoricalDistribution) and not kind.single()
+        }
+        if not kinds:
+            return None
+        transform = _SearchSpaceTransform(kinds, transform_0_1=True)
+        return cls(centre, transform, transform.transform({name: centre.params[name] for name in kinds}))
+
+
+class BobyqaSampler(BaseSampler):
+    """TPE first, then BOBYQA. Call `begin_batch` before the trials of a batch are asked."""
+
+    def __init__(self, *, startup_trials: int, seed: int) -> None:
+        self._startup_trials = startup_trials
+        self._tpe = BatchTpeSampler(startup_trials=startup_trials, seed=seed)
+        self._refinement: _Refinement | None = None
+        self._refined: int | None = None
+        """Number of the trial whose surroundings are known."""
+        self._points: list[Floats] = []
+
+    def begin_batch(self, study: Study, n: int) -> None:
+        """Find the points for a batch of ``n`` trials; for what is missing, TPE is asked."""
+        self._tpe.begin_batch(study)
+        self._points = []
+        known = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
+        complete = [trial for trial in known if trial.state is TrialState.COMPLETE]
+        if len(known) < self._startup_trials or not complete:
+            return
+        best = min(complete, key=lambda trial: _loss(study, trial))
+        if self._refinement is None and best.number != self._refined:
+            self._refinement = _Refinement.around(best)
+        if self._refinement is not None:
+            self._points, converged = _asked(study, self._refinement, n)
+            if converged:
+                # What the search itself has found needs no further refinement.
+                self._refinement, self._refined = None, best.number
+
+    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        """All parameters of the centre, while there are points."""
+        return dict(self._refinement.centre.distributions) if self._refinement and self._points else {}
+
+    def sample_relative(self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]) -> dict[str, Any]:
+        """The next point: numbers from the solver, choices from the centre."""
+        if self._refinement is None or not search_space:
+            return {}
+        point = self._points.pop(0)
+        self._refinement.trials[_key(point)] = trial.number
+        return {**self._refinement.centre.params, **self._refinement.transform.untransform(point)}
+
+    def sample_independent(
+        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        """As TPE."""
+        return self._tpe.sample_independent(study, trial, param_name, param_distribution)
+
+
+def _asked(study: Study, search: _Refinement, n: int) -> tuple[list[Floats], bool]:
+    """Up to ``n`` points that the solver needs next, and whether it has come to its end without any."""
+    import pybobyqa  # noqa: PLC0415  # brings pandas along, and only this sampler needs it
+
+    trials = study.get_trials(deepcopy=False)
+    values = {_key(search.start): _loss(study, search.centre)}
+    pending: set[Key] = set()
+    for key, number in search.trials.items():
+        trial = trials[number]
+        if trial.state is TrialState.FAIL and DISCARDED not in trial.system_attrs:
+            values[key] = np.inf
+        elif trial.state.is_finished() and trial.intermediate_values:
+            values[key] = _loss(study, trial)
+        elif trial.state is TrialState.RUNNING:
+            pending.add(key)
+    finite = [value for value in values.values() if np.isfinite(value)]
+    best, worst = min(finite), max(finite)
+    wanted: list[Floats] = []
+
+    def objective(x: Floats) -> float:
+        key = _key(x)
+        if key in values:
+            return float(min(values[key], worst))
+        if key not in pending:
+            pending.add(key)
+            wanted.append(x.copy())
+            if len(wanted) == n:
+                raise _EnoughError
+        return float(best)
+
+    bounds = (np.zeros_like(search.start), np.ones_like(search.start))
+    try:
+        pybobyqa.solve(objective, search.start, bounds=bounds, rhobeg=RADIUS, rhoend=LAST_RADIUS, do_logging=False)
+    except _EnoughError:
+        return wanted, False
+    return wanted, not wanted and not any(trials[number].state is TrialState.RUNNING for number in search.trials.values())
+
+
+def _loss(study: Study, trial: FrozenTrial) -> float:
+    """A trial's value, or that of the last evaluation of a pruned one; to be minimized."""
+    value = trial.value if trial.value is not None else max(trial.intermediate_values.items())[1]
+    return value if study.direction is StudyDirection.MINIMIZE else -value
+
+
+def _key(point: Floats) -> Key:
+    return tuple(np.round(point, 12).tolist())

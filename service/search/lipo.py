@@ -1,0 +1,115 @@
+"""LIPO: global optimization of Lipschitz functions, with the constant estimated as it goes.
+
+A point can only be the best one if the smallest of the cones above the values seen so far, value + k·distance, reaches the
+best of these values there. Points are drawn uniformly until one may be the best; some are drawn without that condition,
+to learn how steep the function is. k is the least power of 1 + α that no two trials contradict.
+
+Distances are Euclidean over numeric parameters scaled to [0, 1] (logarithms where the search is logarithmic); a different
+choice is at distance 1. Shapes: `n` trials, `c` candidates, `d` coordinates.
+Reference: Malherbe and Vayatis, "Global optimization of Lipschitz functions", ICML 2017 (Algorithm 2, AdaLIPO).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from optuna._transform import _SearchSpaceTransform
+from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.samplers import BaseSampler, RandomSampler
+from optuna.search_space import IntersectionSearchSpace
+from optuna.study import Study, StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+CANDIDATES = 512
+EXPLORATION = 0.1
+"""Share of points drawn without the condition."""
+ALPHA = 0.01
+
+Floats = NDArray[np.float64]
+
+
+class LipoSampler(BaseSampler):
+    """AdaLIPO over all parameters that every trial of the study has; others are drawn at random."""
+
+    def __init__(self, *, seed: int) -> None:
+        self._rng = np.random.default_rng(seed)
+        self._random = RandomSampler(seed=seed)
+        self._intersection = IntersectionSearchSpace()
+        self._points: Floats = np.zeros((0, 0))
+        self._values: Floats = np.zeros(0)
+        self._seen: set[int] = set()
+        self._slope = 0.0
+
+    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        """What all trials so far have in common."""
+        found = self._intersection.calculate(study)
+        return {name: kind for name, kind in found.items() if not kind.single()}
+
+    def sample_relative(self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]) -> dict[str, Any]:
+        """A point that may be the best one, or any point."""
+        if not search_space:
+            return {}
+        transform = _SearchSpaceTransform(search_space, transform_0_1=True)
+        self._learn(study, transform)
+        drawn = self._drawn(transform, search_space)
+        if len(self._values) < 2 or self._rng.random() < EXPLORATION:
+            return transform.untransform(drawn[0])
+        return transform.untransform(drawn[self._choose(_scaled(drawn, transform))])
+
+    def sample_independent(
+        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        """Uniform."""
+        return self._random.sample_independent(study, trial, param_name, param_distribution)
+
+    def _learn(self, study: Study, transform: _SearchSpaceTransform) -> None:
+        """Take in the trials that were completed since the last time, and how steep the function is between them."""
+        sign = -1.0 if study.direction is StudyDirection.MINIMIZE else 1.0
+        for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
+            if trial.number in self._seen or trial.value is None or not math.isfinite(trial.value):
+                continue
+            self._seen.add(trial.number)
+            point, value = _scaled(transform.transform(trial.params)[None], transform), sign * trial.value
+            if len(self._values):
+                distance = np.linalg.norm(self._points - point, axis=1)
+                apart = distance > 0
+                slopes = np.abs(value - self._values[apart]) / distance[apart]
+                self._slope = max(self._slope, float(slopes.max(initial=0.0)))
+                point = np.concatenate([self._points, point])
+            self._points, self._values = point, np.append(self._values, value)
+
+    def _choose(self, candidates: Floats) -> int:
+        """The first candidate that may be the best point; if none may, the one whose bound is highest."""
+        constant = (1 + ALPHA) ** math.ceil(math.log(self._slope, 1 + ALPHA)) if self._slope > 0 else 0.0
+        bound = (self._values + constant * _distances(candidates, self._points)).min(axis=1)
+        possible = np.flatnonzero(bound >= self._values.max())
+        return int(possible[0]) if len(possible) else int(bound.argmax())
+
+    def _drawn(self, transform: _SearchSpaceTransform, space: dict[str, BaseDistribution]) -> Floats:
+        """(c, d) uniform points, choices as one coordinate per value."""
+        drawn = self._rng.random((CANDIDATES, len(transform.bounds)))
+        for columns, kind in zip(transform.column_to_encoded_columns, space.values(), strict=True):
+            if isinstance(kind, CategoricalDistribution):
+                chosen = self._rng.integers(len(columns), size=CANDIDATES)
+                drawn[:, columns] = np.eye(len(columns))[chosen]
+        return drawn
+
+
+def _scaled(points: Floats, transform: _SearchSpaceTransform) -> Floats:
+    """Coordinates in which two different choices, which differ in two columns, are at distance 1."""
+    columns = transform.column_to_encoded_columns
+    factor = np.ones(points.shape[1])
+    for each in columns:
+        factor[each] = 1.0 if len(each) == 1 else math.sqrt(0.5)
+    scaled: Floats = points * factor
+    return scaled
+
+
+def _distances(a: Floats, b: Floats) -> Floats:
+    """(len(a), len(b)) Euclidean distances."""
+    square = (a**2).sum(1)[:, None] + (b**2).sum(1) - 2.0 * a @ b.T
+    apart: Floats = np.sqrt(np.maximum(square, 0.0))
+    return apart

@@ -1,0 +1,168 @@
+"""Between a spec and Optuna's parameters: distributions, their union over all conditions, and recipes. Pure functions.
+
+A searched off is a parameter of its own, ``use_<setting>``; a rate per layer is ``<setting>_1``, ``_2`` ….
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+
+from service.spec import OFF, SETTINGS, Choices, Domain, Fixed, PerLayer, Range, Recipe, StudySpec, Value
+from service.spec.domain import possible_values
+
+Params = Mapping[str, Any]
+Drawn = tuple[dict[str, Any], dict[str, BaseDistribution]]
+"""The parameters of a trial, and their distributions."""
+
+
+def distributions(spec: StudySpec, params: Params) -> dict[str, BaseDistribution]:
+    """The parameters that are drawn next, given those drawn so far: what define-by-run would suggest.
+
+    A searched off is a parameter of its own, ``use_<setting>``; a rate per layer is ``<setting>_1``, ``_2`` ….
+    """
+    found: dict[str, BaseDistribution] = {}
+    for name, domain in spec.domains.items():
+        if not _ready(spec, name, domain, params):
+            continue
+        if isinstance(domain, Range) and domain.off:
+            found[f"use_{name}"] = CategoricalDistribution((True, False))
+            if not params.get(f"use_{name}", False):
+                continue
+        found.update(_own(spec, name, domain, params))
+    return found
+
+
+def recipe(spec: StudySpec, params: Params) -> Recipe:
+    """The concrete settings that a trial's parameters stand for."""
+    values: dict[str, Value] = {}
+    if spec.model.widths is not None:
+        values["widths"] = tuple(float(width) for width in spec.model.widths)
+    for name, domain in spec.domains.items():
+        if _condition_holds(spec, name, params):
+            values[name] = _value(spec, name, domain, params)
+    return Recipe(values)
+
+
+def _own(spec: StudySpec, name: str, domain: Domain, params: Params) -> dict[str, BaseDistribution]:
+    match domain:
+        case Choices(choices=choices) if len(choices) > 1:
+            return {name: CategoricalDistribution(choices)}
+        case Range(per_layer=True):
+            depth = _depth(spec, params)
+            return {f"{name}_{layer + 1}": _numeric(name, domain) for layer in range(depth)}
+        case Range():
+            return {name: _numeric(name, domain)}
+        case _:
+            return {}
+
+
+def _numeric(name: str, domain: Range) -> BaseDistribution:
+    if SETTINGS[name].kind == "int":
+        return IntDistribution(int(domain.low), int(domain.high), log=domain.log)
+    return FloatDistribution(domain.low, domain.high, log=domain.log)
+
+
+def _value(spec: StudySpec, name: str, domain: Domain, params: Params) -> Value:
+    """One setting's value; `off` is its neutral one."""
+    setting = SETTINGS[name]
+    match domain:
+        case Fixed(value=value):
+            drawn: Value = value
+        case PerLayer(per_layer=values):
+            return values[: _depth(spec, params)]
+        case Choices(choices=choices):
+            drawn = params.get(name, choices[0])
+        case Range(off=True) if not params.get(f"use_{name}", False):
+            drawn = OFF
+        case Range(per_layer=True):
+            return tuple(float(params[f"{name}_{layer + 1}"]) for layer in range(_depth(spec, params)))
+        case _:
+            drawn = params[name]
+    return setting.neutral if drawn == OFF and setting.off else drawn
+
+
+def _condition_holds(spec: StudySpec, name: str, params: Params) -> bool:
+    when = SETTINGS[name].when
+    if when is None:
+        return True
+    parent = spec.domains[when.parent]
+    return _value(spec, when.parent, parent, params) in when.values
+
+
+def _ready(spec: StudySpec, name: str, domain: Domain, params: Params) -> bool:
+    """Whether all that a setting hangs on is drawn, and asks for it."""
+    if isinstance(domain, Range) and domain.per_layer and not _decided(spec, "depth", params):
+        return False
+    when = SETTINGS[name].when
+    return when is None or (_decided(spec, when.parent, params) and _condition_holds(spec, name, params))
+
+
+def _decided(spec: StudySpec, name: str, params: Params) -> bool:
+    match spec.domains.get(name):
+        case Range():
+            return name in params
+        case Choices(choices=choices):
+            return len(choices) == 1 or name in params
+        case _:
+            return True
+
+
+def _depth(spec: StudySpec, params: Params) -> int:
+    if spec.model.widths is not None:
+        return len(spec.model.widths)
+    depth = spec.domains["depth"]
+    value = _value(spec, "depth", depth, params)
+    assert isinstance(value, int | float)
+    return int(value)
+
+
+def whole(spec: StudySpec) -> dict[str, BaseDistribution]:
+    """Every parameter that some trial may have, whatever the others are: the space without its conditions."""
+    found: dict[str, BaseDistribution] = {}
+    deepest = {"depth": spec.model.depths()[1]}
+    for name, domain in spec.domains.items():
+        if not _can_matter(spec, name):
+            continue
+        if isinstance(domain, Range) and domain.off:
+            found[f"use_{name}"] = CategoricalDistribution((True, False))
+        found.update(_own(spec, name, domain, deepest))
+    return found
+
+
+def _can_matter(spec: StudySpec, name: str) -> bool:
+    """Whether a setting's condition holds anywhere in the space."""
+    when = SETTINGS[name].when
+    if when is None:
+        return True
+    values = possible_values(spec.domains[when.parent])
+    return _can_matter(spec, when.parent) and (values is None or not set(values).isdisjoint(when.values))
+
+
+def walked(spec: StudySpec, choose: Callable[[str, BaseDistribution], Any]) -> Drawn:
+    """A trial's parameters, conditions first, each with the value that ``choose(name, distribution)`` gives."""
+    params: dict[str, Any] = {}
+    kinds: dict[str, BaseDistribution] = {}
+    while new := {name: kind for name, kind in distributions(spec, params).items() if name not in params}:
+        for name, kind in new.items():
+            params[name] = choose(name, kind)
+            kinds[name] = kind
+    return params, kinds
+
+
+def placed(kind: BaseDistribution, place: float) -> Any:
+    """The value at a ``place`` in [0, 1) of a distribution; uniform places give its own distribution."""
+    match kind:
+        case CategoricalDistribution(choices=choices):
+            return choices[min(int(place * len(choices)), len(choices) - 1)]
+        case IntDistribution(low=low, high=high, log=log):
+            lowest, highest = low - 0.5, high + 0.5
+            value = lowest * (highest / lowest) ** place if log else lowest + place * (highest - lowest)
+            return min(max(round(value), low), high)
+        case FloatDistribution(low=low, high=high, log=log):
+            value = low * (high / low) ** place if log else low + place * (high - low)
+            return min(max(value, low), high)
+        case _:
+            raise AssertionError(f"no setting has a {type(kind).__name__}")

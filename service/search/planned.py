@@ -1,0 +1,161 @@
+"""Trials whose parameters follow from their number alone: enqueued settings, a grid, a low-discrepancy sequence.
+
+Whichever worker makes trial n, and however often it is started anew, n stands for the same point; so a grid is covered
+without gaps and repetitions by any number of workers.
+
+Reference: Bergstra and Bengio, "Random Search for Hyper-Parameter Optimization", JMLR 13 (2012), on Sobol sequences.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+
+from service.search.parameters import Drawn, distributions, placed, walked, whole
+from service.spec import OFF, SETTINGS, GridSampler, QmcSampler, StudySpec
+
+MOST_POINTS = 1_000_000
+_MOST_BLOCKS = 4096
+
+
+class Plan:
+    """What trial numbers are bound to be, as far as they are. Not thread-safe."""
+
+    def __init__(self, spec: StudySpec) -> None:
+        self._spec = spec
+        self._names = sorted(whole(spec))
+        self._grid = grid(spec, spec.sampler.points) if isinstance(spec.sampler, GridSampler) else None
+        self._order = None if self._grid is None else _shuffled(sum(block.size for block in self._grid), spec.seed)
+
+    def __call__(self, number: int) -> Drawn | None:
+        """The parameters of the trial of this number; None where a sampler is free to choose."""
+        if number < len(self._spec.enqueue):
+            return enqueued(self._spec, number)
+        index = number - len(self._spec.enqueue)
+        if isinstance(self._spec.sampler, QmcSampler):
+            places = dict(zip(self._names, self._sobol(index), strict=True))
+            return walked(self._spec, lambda name, kind: placed(kind, places[name]))
+        if self._grid is not None and self._order is not None and index < len(self._order):
+            point = _point(self._grid, self._order[index])
+            return walked(self._spec, lambda name, _: point[name])
+        return None
+
+    def _sobol(self, index: int) -> Sequence[float]:
+        """Point ``index`` of the scrambled Sobol sequence."""
+        if not self._names:
+            return []
+        from scipy.stats import qmc  # noqa: PLC0415  # slow to import, and only needed here
+
+        engine = qmc.Sobol(len(self._names), scramble=True, seed=self._spec.seed)
+        if index:
+            engine.fast_forward(index)
+        return [float(place) for place in engine.random(1)[0]]
+
+
+def enqueued(spec: StudySpec, index: int) -> Drawn:
+    """An enqueued setting; what it does not name is drawn at random, always the same."""
+    given = spec.enqueue[index]
+    draws = random.Random(f"{spec.seed} {index}")
+
+    def choose(name: str, kind: BaseDistribution) -> Any:
+        place = draws.random()
+        if name in given:
+            return _exactly(kind, given[name])
+        setting, _, layer = name.rpartition("_")
+        if name.startswith("use_") and (used := name.removeprefix("use_")) in given:
+            return given[used] != OFF
+        if layer.isdigit() and setting in given and setting in SETTINGS:
+            value = given[setting]
+            return _exactly(kind, value[int(layer) - 1] if isinstance(value, tuple) else value)
+        return placed(kind, place)
+
+    return walked(spec, choose)
+
+
+def _exactly(kind: BaseDistribution, value: Any) -> Any:
+    """A value as its distribution has it: 1 and 1.0 are one choice in a spec, and two in JSON."""
+    if isinstance(kind, CategoricalDistribution):
+        return next(
+            choice for choice in kind.choices if choice == value and isinstance(choice, bool) == isinstance(value, bool)
+        )
+    return int(value) if isinstance(kind, IntDistribution) else float(value)
+
+
+@dataclass(frozen=True)
+class Block:
+    """A part of a grid in which every point has the same parameters: the product of ``values``, beside ``fixed``."""
+
+    fixed: Mapping[str, Any]
+    values: Mapping[str, Sequence[Any]]
+
+    @property
+    def size(self) -> int:
+        """Number of points."""
+        return math.prod(map(len, self.values.values()))
+
+
+def grid(spec: StudySpec, points: int) -> list[Block]:
+    """The grid with ``points`` values of every range; a setting that does not matter somewhere is not varied there.
+
+    Raises:
+        ValueError: It has too many points.
+    """
+    blocks = list(itertools.islice(_blocks(spec, points), _MOST_BLOCKS + 1))
+    if len(blocks) > _MOST_BLOCKS or sum(block.size for block in blocks) > MOST_POINTS:
+        raise ValueError(f"has more than {MOST_POINTS:,} points: search fewer settings, or lower points")
+    return blocks
+
+
+def _blocks(spec: StudySpec, points: int) -> Iterator[Block]:
+    """One block for every combination of the parameters that others depend on."""
+    parents = {setting.when.parent for setting in SETTINGS.values() if setting.when is not None} | {"depth"}
+    waiting: list[dict[str, Any]] = [{}]
+    while waiting:
+        fixed = waiting.pop()
+        values = {name: _values(kind, points) for name, kind in distributions(spec, fixed).items() if name not in fixed}
+        deciding = [name for name in values if name in parents or name.startswith("use_")]
+        if not deciding:
+            yield Block(fixed, values)
+        for combination in itertools.product(*(values[name] for name in deciding)) if deciding else ():
+            waiting.append(fixed | dict(zip(deciding, combination, strict=True)))
+
+
+def _values(kind: BaseDistribution, points: int) -> list[Any]:
+    """A distribution's values in a grid; both ends of a range are among them."""
+    if isinstance(kind, CategoricalDistribution):
+        return list(kind.choices)
+    assert isinstance(kind, IntDistribution | FloatDistribution)
+    space = np.geomspace if kind.log else np.linspace
+    values = np.clip(space(kind.low, kind.high, points), kind.low, kind.high)
+    if isinstance(kind, FloatDistribution):
+        return [float(value) for value in values]
+    if kind.high - kind.low < points:
+        return list(range(kind.low, kind.high + 1))
+    return sorted({round(value) for value in values})
+
+
+def _shuffled(size: int, seed: int) -> list[int]:
+    """A grid is gone through at random, so that a part of it is a fair picture of the whole."""
+    order = list(range(size))
+    random.Random(seed).shuffle(order)
+    return order
+
+
+def _point(blocks: Sequence[Block], index: int) -> dict[str, Any]:
+    """Point ``index`` of a grid."""
+    for block in blocks:
+        if index < block.size:
+            break
+        index -= block.size
+    point = dict(block.fixed)
+    for name, values in block.values.items():
+        index, place = divmod(index, len(values))
+        point[name] = values[place]
+    return point

@@ -1,0 +1,51 @@
+"""A space of conditions shown as a space without: for samplers that look at all parameters of a trial together.
+
+Gaussian processes, evolution strategies, genetic and Lipschitz methods need a point of a fixed number of coordinates. So
+every trial has all parameters there, those that its conditions leave out included; only the others reach the trial
+itself. A parameter that a trial did not have, for another worker drew it, is put in the middle of its range.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
+
+from service.search.parameters import Drawn, Params, placed, walked, whole
+from service.spec import StudySpec
+
+
+class WholeSpace:
+    """The parameters of a study without its conditions; ``numeric`` turns choices into numbers as well."""
+
+    def __init__(self, spec: StudySpec, *, numeric: bool) -> None:
+        self._spec = spec
+        self._kinds = whole(spec)
+        self._numeric = numeric
+        self.distributions = {name: self._shown(kind) for name, kind in self._kinds.items()}
+
+    def trial(self, point: Params) -> Drawn:
+        """The trial that a point stands for."""
+        return walked(self._spec, lambda name, kind: self._real(kind, point[name]))
+
+    def point(self, params: Params) -> dict[str, Any]:
+        """The point of a trial."""
+        return {
+            name: self._coordinate(kind, params[name]) if name in params else self._coordinate(kind, placed(kind, 0.5))
+            for name, kind in self._kinds.items()
+        }
+
+    def _shown(self, kind: BaseDistribution) -> BaseDistribution:
+        if self._numeric and isinstance(kind, CategoricalDistribution):
+            return FloatDistribution(0.0, float(len(kind.choices)))
+        return kind
+
+    def _real(self, kind: BaseDistribution, value: Any) -> Any:
+        if self._numeric and isinstance(kind, CategoricalDistribution):
+            return placed(kind, value / len(kind.choices))
+        return value
+
+    def _coordinate(self, kind: BaseDistribution, value: Any) -> Any:
+        if self._numeric and isinstance(kind, CategoricalDistribution):
+            return kind.to_internal_repr(value) + 0.5
+        return value

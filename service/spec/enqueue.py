@@ -1,0 +1,70 @@
+"""Known settings that are tried first: each maps names of settings to values that the study's space must hold."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic_core import PydanticCustomError
+
+from service.spec.domain import OFF, Choices, Domain, Fixed, PerLayer, Range, Scalar
+from service.spec.setting import Setting
+
+Known = Mapping[str, Scalar | tuple[float, ...]]
+
+
+def check_known(
+    index: int, given: Known, domains: Mapping[str, Domain], settings: Mapping[str, Setting], depth: int
+) -> None:
+    """Refuse a setting that the space does not hold.
+
+    Raises:
+        PydanticCustomError: It names field, value and what is allowed.
+    """
+    for name, value in given.items():
+        field = f"enqueue.{index}.{name}"
+        if name not in domains:
+            _refuse(field, "is not a setting of this space", value, ", ".join(domains))
+        when = settings[name].when
+        if when is not None and not _holds(given, domains, when.parent, when.values):
+            allowed = f"{when.parent} = {' or '.join(map(str, when.values))} beside it"
+            _refuse(field, "would have no effect", value, allowed)
+        _check_value(field, value, domains[name], settings[name], depth)
+
+
+def _holds(given: Known, domains: Mapping[str, Domain], parent: str, values: tuple[Scalar, ...]) -> bool:
+    domain = domains[parent]
+    fixed = domain.value if isinstance(domain, Fixed) else None
+    return given.get(parent, fixed) in values
+
+
+def _check_value(field: str, value: Any, domain: Domain, setting: Setting, depth: int) -> None:
+    match domain:
+        case Fixed(value=only):
+            good, allowed = _same(value, only), f"{only}, which this space fixes"
+        case PerLayer(per_layer=only):
+            good, allowed = value == only, f"{list(only)}, which this space fixes"
+        case Choices(choices=choices):
+            good, allowed = any(_same(value, choice) for choice in choices), ", ".join(map(str, choices))
+        case Range(low=low, high=high, per_layer=per_layer):
+            allowed = f"from {low:g} to {high:g}" + (f", or {OFF}" if domain.off else "")
+            values = value if isinstance(value, tuple) and per_layer and len(value) == depth else (value,)
+            good = (value == OFF and domain.off) or all(_is_within(each, low, high, setting) for each in values)
+            allowed += f"; or {depth} such values" if per_layer else ""
+    if not good:
+        _refuse(field, "is not in this space", value, allowed)
+
+
+def _same(a: Any, b: Any) -> bool:
+    """Whether two scalars are equal; true is no 1, and a word no number."""
+    return bool(a == b) and isinstance(a, bool) == isinstance(b, bool)
+
+
+def _is_within(value: Any, low: float, high: float, setting: Setting) -> bool:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and low <= value <= high and (setting.kind == "float" or float(value).is_integer())
+
+
+def _refuse(field: str, message: str, value: Any, allowed: str) -> None:
+    context = {"message": message, "key": field, "value": value, "allowed": allowed}
+    raise PydanticCustomError("study", "{message}; allowed: {allowed}", context)
