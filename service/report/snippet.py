@@ -13,7 +13,17 @@ from service.report.schedule_code import SCHEDULES
 from service.spec import Recipe
 
 _KNOWN = {
-    *("widths", "width", "depth", "activation", "normalization", "normalization_groups", "dropout", "input_dropout"),
+    *(
+        "family",
+        "widths",
+        "width",
+        "depth",
+        "activation",
+        "normalization",
+        "normalization_groups",
+        "dropout",
+        "input_dropout",
+    ),
     *("l1", "l2", "weight_decay", "proximal_l1", "max_norm", "clip_norm", "clip_value"),
     *("optimizer", "momentum", "nesterov", "adam_beta1", "adam_beta2", "lr", "batch_size"),
     *("lr_schedule", "warmup_epochs", "init", "init_distribution"),
@@ -46,15 +56,14 @@ def snippet(recipe: Recipe, spec: Mapping[str, Any]) -> str:
     Raises:
         NoSnippet: There is a setting, or a family of networks, that this module does not cover.
     """
-    _refuse_unknown(recipe, spec)
+    _refuse_unknown(recipe)
     parts = [_head(spec), _network(recipe), _rate(recipe), _update(recipe, spec), _training(recipe, spec)]
     return "\n\n\n".join("\n".join(part) for part in parts) + "\n"
 
 
-def _refuse_unknown(recipe: Recipe, spec: Mapping[str, Any]) -> None:
-    family = spec.get("model", {}).get("family", "mlp")
-    if family != "mlp":
-        raise NoSnippet(f"there is no snippet for networks of the family {family}")
+def _refuse_unknown(recipe: Recipe) -> None:
+    if recipe.word("family") != "mlp":
+        raise NoSnippet(f"there is no snippet for networks of the family {recipe.word('family')}")
     schedule = recipe.word("lr_schedule")
     if schedule not in SCHEDULES:
         raise NoSnippet(f"there is no snippet for the schedule {schedule}")

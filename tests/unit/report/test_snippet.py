@@ -23,7 +23,7 @@ def spec(task: str = "classification", **changes: Any) -> dict[str, Any]:
     stopping = {"patience": 3, "min_delta": 0.0, "restore_best": True, "monitor": "metric"}
     metric = "accuracy" if task == "classification" else "rmse"
     whole = {"task": task, "metric": metric, "budget": {"epochs": EPOCHS}, "early_stopping": stopping}
-    return {**whole, "model": {"family": "mlp"}, **changes}
+    return {**whole, **changes}
 
 
 def program(setting: Recipe, of: dict[str, Any]) -> dict[str, Any]:
@@ -139,7 +139,7 @@ def test_without_early_stopping_it_trains_to_the_end() -> None:
 
 def test_what_it_cannot_say_it_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(NoSnippet, match="family cnn"):
-        snippet(recipe(), spec(model={"family": "cnn"}))
+        snippet(recipe(family="cnn"), spec())
     monkeypatch.setattr("service.report.snippet._KNOWN", {"lr"})
     with pytest.raises(NoSnippet, match="width"):
         snippet(recipe(), spec())
