@@ -68,6 +68,7 @@ def result(**changes: Any) -> dict[str, Any]:
         "rows": {"train": 266, "valid": 88, "test": 88, "duplicates": 2},
         "seeds": 5,
         "test_accesses": 1,
+        "provenance": {"data_hash": "cd" * 32, "device": "x86_64", "versions": {"torch": "2.13", "gone": None}},
         "model": {"available": True, "rule": "It is the best.", "seed": 7, "epoch": 3, "sha256": "ab" * 32},
     }
     return {**whole, **changes}

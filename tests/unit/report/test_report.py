@@ -69,6 +69,8 @@ def test_the_page_has_every_part_of_the_answer() -> None:
         "266 to train, 88 to validate, 88 locked away to test. 2 rows repeat another one",
         "sampler tpe and the pruner median",
         "2026-01-02 03:04 UTC worker 1 final score",
+        "hash of the data cdcdcd",
+        "versions torch 2.13",
         "SHA-256 of the archive abababababababab…",
     ):
         assert part in said
