@@ -206,7 +206,8 @@ class Worker:
         result["test_accesses"] = len(self._store.studies.test_accesses(study.id))
         kept = Keeper(study, spec, data).keep(answer).within(int(self._settings.max_model_mb * 2**20))
         result |= {"model": kept.said, "pictures": kept.pictures}
-        self._store.studies.finish(lease, result, kept.archive)
+        report = f"[Report]({self._settings.public_url}/v1/studies/{study.id}/report)"
+        self._store.studies.finish(lease, result, kept.archive, note=f"**{result['verdict']}**\n\n{report}")
 
     def _beating(self, stats: Callable[[], dict[str, Any]]) -> _Heart:
         return _Heart(self, stats)

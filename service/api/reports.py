@@ -14,35 +14,38 @@ from service.store import Store
 from service.store.records import StudyRecord
 
 StudyId = Annotated[int, Path(ge=1, lt=2**31, description="A study's id.")]
-ReportFormat = Literal["html", "markdown"]
+ReportFormat = Literal["html", "markdown", "pdf"]
 ModelFormat = Literal["archive", "onnx"]
 
 # The page needs nothing from anywhere, and a study's own words in it must never become a script.
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
 _MOST_TRIALS = 100_000
-_CONTENT: Any = {200: {"content": {"text/html": {}, "text/markdown": {}}}}
+_MODELS: Any = {200: {"content": {"application/zip": {}, "application/octet-stream": {}}}}
+_PAGES: Any = {200: {"content": {"text/html": {}, "text/markdown": {}, "application/pdf": {}}}}
 
 
 def router(store: Store) -> APIRouter:
     """Report and model, under /v1/studies."""
     routes = APIRouter(prefix="/v1/studies", tags=["studies"], route_class=JsonRoute)
 
-    @routes.get("/{study_id}/report", response_class=Response, responses={**_CONTENT, **answers(404, 409, 422)})
+    @routes.get("/{study_id}/report", response_class=Response, responses={**_PAGES, **answers(404, 409, 422)})
     def get_report(study_id: StudyId, format_: Annotated[ReportFormat, Query(alias="format")] = "html") -> Response:
         """The answer as one page to look at, to keep and to print. 409 until the study is finished."""
         report = tell(_source(store, study_id))
         if format_ == "markdown":
             return Response(to_markdown(report), media_type="text/markdown; charset=utf-8")
+        if format_ == "pdf":
+            from service.report.pdf import to_pdf
+
+            return _attachment(to_pdf(report), f"regsearch-{study_id}.pdf", "application/pdf")
         return Response(to_html(report), media_type="text/html", headers={"content-security-policy": _POLICY})
 
-    @routes.get(
-        "/{study_id}/model",
-        response_class=Response,
-        responses={200: {"content": {"application/zip": {}, "application/octet-stream": {}}}, **answers(404, 409, 422, 501)},
-    )
+    @routes.get("/{study_id}/model", response_class=Response, responses={**_MODELS, **answers(404, 409, 422, 501)})
     def get_model(study_id: StudyId, format_: Annotated[ModelFormat, Query(alias="format")] = "archive") -> Response:
-        """The winner's trained network. `archive`: a ZIP file of weights (safetensors), recipe and preprocessing (JSON) and
-        a loader; `onnx`: one ONNX model, preprocessing included.
+        """The winner's trained network.
+
+        `archive`: a ZIP file of weights (safetensors), recipe and preprocessing (JSON) and a loader; `onnx`: one ONNX model,
+        preprocessing included.
         """
         model = result_of(store.studies.get(study_id)).get("model", {})
         if not model.get("available"):

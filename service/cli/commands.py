@@ -47,6 +47,7 @@ class Format(StrEnum):
 
     HTML = "html"
     MARKDOWN = "markdown"
+    PDF = "pdf"
 
     @property
     def ending(self) -> str:
@@ -170,7 +171,7 @@ def result(study_id: StudyId, json_: Json = False, url: Url = None) -> None:
 @app.command()
 def report(
     study_id: StudyId,
-    format_: Annotated[Format, typer.Option("--format", help="html or markdown.")] = Format.HTML,
+    format_: Annotated[Format, typer.Option("--format", help="html, markdown or pdf.")] = Format.HTML,
     out_: Annotated[Path | None, typer.Option("--out", help="Where it goes; default: regsearch-ID and the ending.")] = None,
     open_: Annotated[bool, typer.Option("--open", help="Show it in the browser.")] = False,
     url: Url = None,

@@ -63,7 +63,7 @@ def confusion(labels: Sequence[str], counts: Sequence[Sequence[int]]) -> Drawing
     """Rows by true and predicted class, shaded by the share of the true class."""
     size = len(labels)
     left, top = 110.0, 52.0
-    cell = min(64.0, (WIDTH - left - 10) / size)
+    cell = min(84.0, (WIDTH - left - 10) / size)
     drawing = Drawing(WIDTH, top + cell * size + 12, "Rows by true class (down) and predicted class (across)")
     drawing.add(
         Words(left + cell * size / 2, 16, "predicted", "middle", "soft"), Words(4, top - 12, "true", "start", "soft")

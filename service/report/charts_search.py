@@ -13,7 +13,7 @@ from typing import Any
 
 from service.report.axes import Scale, bottom_axis, left_axis, number, robust_range
 from service.report.charts_scores import WIDTH, legend
-from service.report.scene import Anchor, Dot, Drawing, Line, Role, Words, shortened
+from service.report.scene import LETTER, Anchor, Box, Dot, Drawing, Line, Role, Words, shortened
 from service.store.records import TrialRecord
 
 _LEFT, _TOP, _BOTTOM, _RIGHT = 52.0, 44.0, 276.0, WIDTH - 12
@@ -103,11 +103,20 @@ def parallel(trials: Sequence[TrialRecord], metric: str, *, minimize: bool, winn
         drawing.add(Line([(x, y) for x, y in places if x is not None], role, 3.0 if first else 1.2, opacity=opacity))
     for row, axis in enumerate(axes):
         y = 22 + _AXIS_GAP * row
-        drawing.add(Line([(_LEFT - 40, y), (_RIGHT, y)], "ink", 1.0), Words(_LEFT - 40, y - 8, axis.name, bold=True))
+        drawing.add(Line([(_LEFT - 40, y), (_RIGHT, y)], "ink", 1.0))
+        _label(drawing, Words(_LEFT - 40, y - 7, axis.name, bold=True))
         for index, (x, text) in enumerate(axis.marks):
             anchor: Anchor = "start" if index == 0 else "end" if index == len(axis.marks) - 1 else "middle"
-            drawing.add(Line([(x, y - 3), (x, y + 3)], "ink"), Words(x, y + 15, text, anchor, "soft", size=11))
+            drawing.add(Line([(x, y - 3), (x, y + 3)], "ink"))
+            _label(drawing, Words(x, y + 15, text, anchor, "soft", size=11))
     return drawing
+
+
+def _label(drawing: Drawing, words: Words) -> None:
+    """Words on a ground of their own, readable where lines cross them."""
+    width = LETTER * 1.08 * words.size * len(words.text) + 4
+    left = words.x - {"start": 2.0, "middle": width / 2, "end": width - 2}[words.anchor]
+    drawing.add(Box(max(0.0, left), words.y - words.size + 1, width, words.size + 3, "paper", 0.82), words)
 
 
 def settings_of(params: Mapping[str, Any]) -> dict[str, Any]:
@@ -174,8 +183,10 @@ def effects(found: Sequence[Mapping[str, Any]], metric: str) -> Drawing:
 
 
 def _short(value: float) -> str:
-    """Two significant digits."""
-    return number(float(f"{value:.1e}")).replace("0.", ".") if abs(value) < 1 else number(float(f"{value:.1e}"))
+    """Two significant digits, or one and a power of ten."""
+    if value and (abs(value) < 1e-3 or abs(value) >= 1e4):
+        return number(float(f"{value:.0e}"))
+    return number(float(f"{value:.1e}")).removeprefix("0") or "0"
 
 
 def _thinned(items: Sequence[Any], most: int) -> list[Any]:

@@ -62,31 +62,26 @@ def _stopping(spec: Mapping[str, Any]) -> str:
 def provenance(source: Source) -> Iterator[Block]:
     """Versions, seeds, data, time, and who looked at the test part."""
     result, study = source.result, source.study
-    model = result.get("model") or {}
+    made_of: Mapping[str, Any] = result.get("provenance") or {}
+    data = study.spec.get("data", {})
     facts = {
         "study": f"{study.id}, {study.name}",
         "submitted": f"{study.created_at:%Y-%m-%d %H:%M} UTC",
         "seed": str(study.spec.get("seed", 0)),
-        "data": _data(source),
+        "data": str(data.get("dataset") or data.get("path") or "?"),
+        "hash of the data": made_of.get("data_hash"),
+        "device": made_of.get("device"),
         "trials": f"{study.counts.finished} with {study.epochs:,} epochs in all",
         "wall time": f"{number(result.get('wall_seconds'))} s",
         "of which finalizing": f"{number(result.get('finalizing_seconds'))} s",
-        **{f"version of {name}": version for name, version in (result.get("versions") or {}).items()},
+        "versions": ", ".join(f"{name} {said}" for name, said in (made_of.get("versions") or {}).items() if said),
+        "model": _model(result["model"]) if result.get("model") else None,
+        "readings of the test part": str(result.get("test_accesses", len(source.test_record))),
     }
-    if model:
-        facts["model"] = _model(model)
-    facts["readings of the test part"] = str(result.get("test_accesses", len(source.test_record)))
-    yield Table(("what", "value"), list(facts.items()))
+    yield Table(("what", "value"), [(name, value) for name, value in facts.items() if value])
     if source.test_record:
         rows = [(f"{each['at']:%Y-%m-%d %H:%M} UTC", each["who"], each["purpose"]) for each in source.test_record]
         yield Table(("test part read", "by", "for"), rows)
-
-
-def _data(source: Source) -> str:
-    data = source.study.spec.get("data", {})
-    digest = source.result.get("provenance", {}).get("data_hash")
-    name = data.get("dataset") or data.get("path") or "?"
-    return f"{name}, SHA-256 {digest[:16]}…" if digest else str(name)
 
 
 def _model(model: Mapping[str, Any]) -> str:

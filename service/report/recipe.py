@@ -1,13 +1,14 @@
-"""The winning recipe: its settings in a table."""
+"""The winning recipe: its settings in a table, and a program that trains with it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from service.report.axes import number
-from service.report.content import Block, Source, Table
-from service.spec import SETTINGS
+from service.report.content import Block, Code, Source, Table, Text
+from service.report.snippet import NoSnippet, snippet, stand_in
+from service.spec import SETTINGS, Recipe
 
 
 def recipe(source: Source) -> Iterator[Block]:
@@ -22,6 +23,25 @@ def recipe(source: Source) -> Iterator[Block]:
         for name, value in settings
     ]
     yield Table(("setting", "value", "what it is"), rows)
+    yield from _program(source, winner["recipe"])
+
+
+def _program(source: Source, settings: Mapping[str, Any]) -> Iterator[Block]:
+    spec = source.study.spec
+    if set(settings) - set(SETTINGS) - {"widths"}:
+        return  # a result of another version, whose settings are not those of this one
+    try:
+        code = snippet(Recipe.from_json(settings), spec)
+    except NoSnippet as error:
+        yield Text(f"As a program: {error}.")
+        return
+    watched = stand_in(spec)
+    instead = f" The study's early stopping watched {watched}; this one watches the loss." if watched else ""
+    yield Text(
+        "The same in plain PyTorch, to be pasted; its updates are those of the search, its random numbers are its own. The "
+        f"preprocessing and the trained weights are in the model's archive.{instead}"
+    )
+    yield Code(code, "python")
 
 
 def said(value: Any) -> str:

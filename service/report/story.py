@@ -43,7 +43,7 @@ def tell(source: Source) -> Report:
         verdict=str(result.get("verdict", "This study has no verdict.")),
         tiles=list(_tiles(source)),
         sections=[section for section in sections if section.blocks],
-        links={**links, "as Markdown": f"{here}/report?format=markdown"},
+        links={**links, "as Markdown": f"{here}/report?format=markdown", "as PDF": f"{here}/report?format=pdf"},
     )
 
 

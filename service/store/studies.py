@@ -15,6 +15,7 @@ from service.spec import StudySpec
 from service.store import tables as t
 from service.store.archives import replace_archive
 from service.store.engine import Database
+from service.store.notes import note_attributes, put_in_front
 from service.store.records import SEARCHED, BestTrial, Lease, StudyRecord, StudyState, TrialCounts
 from service.store.rows import (
     Distributions,
@@ -28,9 +29,6 @@ from service.store.rows import (
     settle,
 )
 from service.store.rows import optuna_direction as stored_direction
-
-_NOTE_PIECE = 2045
-"""Longest piece of a note in one of Optuna's attributes, as optuna-dashboard cuts it."""
 
 _NAME_RACES = 30
 """How many submits of one name may come between the look for a free name and its use."""
@@ -61,10 +59,8 @@ class Studies:
             direction = stored_direction(spec.direction)
             connection.execute(insert(t.o_directions).values(direction=direction, study_id=study_id, objective=0))
             _attributes(connection, t.o_study_user, study_id, {"spec": whole, "seed": spec.seed, **(attributes or {})})
-            pieces = [note[start : start + _NOTE_PIECE] for start in range(0, len(note), _NOTE_PIECE)]
-            system = {f"dashboard:note_str:{index}": piece for index, piece in enumerate(pieces)}
-            names = {"study:metric_names": [spec.metric]}
-            _attributes(connection, t.o_study_system, study_id, {**names, "dashboard:note_ver": 1, **system})
+            shown = {"study:metric_names": [spec.metric], **note_attributes(note)}
+            _attributes(connection, t.o_study_system, study_id, shown)
             connection.execute(insert(t.studies).values(self._row(study_id, name, spec, whole, dataset_id)))
             return study_id
 
@@ -190,13 +186,17 @@ class Studies:
 
         self._database.write_once(work)
 
-    def finish(self, lease: Lease, result: Mapping[str, Any], archive: bytes | None = None) -> None:
+    def finish(
+        self, lease: Lease, result: Mapping[str, Any], archive: bytes | None = None, *, note: str | None = None
+    ) -> None:
         """Store the answer of a study in `finalizing`, and its trained model; the lease ends with it.
+
+        ``note`` is put in front of the study's note in the dashboard.
 
         Raises:
             LeaseLost: Another worker, or nobody, is to finish it.
         """
-        self._end(lease, StudyState.FINISHED, None, result, archive)
+        self._end(lease, StudyState.FINISHED, None, result, archive, note)
 
     def fail(self, lease: Lease, reason: str) -> None:
         """End a study that can't go on (its data vanished, no model fits), saying why.
@@ -229,6 +229,7 @@ class Studies:
         reason: str | None,
         result: Mapping[str, Any] | None,
         archive: bytes | None = None,
+        note: str | None = None,
     ) -> None:
         def work(connection: Connection) -> None:
             row = lock_study(connection, lease.study_id)
@@ -246,6 +247,8 @@ class Studies:
                 stored = update(t.studies).where(t.studies.c.study_id == lease.study_id).values(result=dumps(result))
                 connection.execute(stored)
                 replace_archive(connection, self._database, lease.study_id, archive)
+            if note is not None:
+                put_in_front(connection, lease.study_id, note)
 
         self._database.write(work)
 

@@ -170,5 +170,7 @@ def test_a_report_is_a_page_that_may_load_and_run_nothing(client: TestClient, st
     text = client.get("/v1/studies/1/report", params={"format": "markdown"})
     assert text.headers["content-type"] == "text/markdown; charset=utf-8"
     assert text.text.startswith("# \\<b\\>mine\\</b\\>\n")
+    pdf = client.get("/v1/studies/1/report", params={"format": "pdf"})
+    assert (pdf.headers["content-type"], pdf.content[:5]) == ("application/pdf", b"%PDF-")
     assert client.get("/v1/studies/1/report", params={"format": "docx"}).status_code == 422
     assert client.get("/v1/studies/1").json()["links"]["report"] == "/v1/studies/1/report"

@@ -203,12 +203,15 @@ def test_results_of_failed_trials_have_no_value(store: Store) -> None:
 
 
 def test_a_finished_study_keeps_its_model_until_it_is_finished_again_or_deleted(store: Store) -> None:
-    lease = started(store, budget={"trials": 1})
+    study_id = store.studies.submit(a_spec(budget={"trials": 1}), note="x" * 3000)
+    lease = store.leases.claim("worker", 60)
+    assert lease is not None
+    assert lease.study_id == study_id
     (trial,) = store.trials.ask(lease, proposals(1))
     store.trials.record(lease, [], [complete(trial)])
     final = store.leases.claim("worker", 60)
     assert final is not None
-    store.studies.finish(final, {"verdict": "good"}, b"\0first")
+    store.studies.finish(final, {"verdict": "good"}, b"\0first", note="the first")
     store.studies.finish(final, {"verdict": "good"}, b"\0first")  # as after a lost connection
     found = store.archives.get(lease.study_id)
     assert (found.content, found.sha256) == (b"\0first", hashlib.sha256(b"\0first").hexdigest())
@@ -219,8 +222,11 @@ def test_a_finished_study_keeps_its_model_until_it_is_finished_again_or_deleted(
     store.trials.record(again, [], [complete(trial)])
     final = store.leases.claim("worker", 60)
     assert final is not None
-    store.studies.finish(final, {"verdict": "better"}, b"second")
+    store.studies.finish(final, {"verdict": "better"}, b"second", note="the second")
     assert store.archives.get(lease.study_id).content == b"second"
+    attrs = store.optuna_storage().get_study_system_attrs(lease.study_id)
+    found_note = get_note_from_system_attrs(attrs, None)
+    assert (found_note["body"], found_note["version"]) == ("the second\n\n---\n\n" + "x" * 3000, 3)
     store.studies.delete(lease.study_id)
     with pytest.raises(NotFound):
         store.archives.get(lease.study_id)

@@ -68,6 +68,7 @@ def result(**changes: Any) -> dict[str, Any]:
         "rows": {"train": 266, "valid": 88, "test": 88, "duplicates": 2},
         "seeds": 5,
         "test_accesses": 1,
+        "provenance": {"data_hash": "cd" * 32, "device": "x86_64", "versions": {"torch": "2.13", "gone": None}},
         "model": {"available": True, "rule": "It is the best.", "seed": 7, "epoch": 3, "sha256": "ab" * 32},
     }
     return {**whole, **changes}
@@ -110,7 +111,8 @@ def source(found: dict[str, Any] | None = None, **changes: Any) -> Source:
             "budget": {"trials": 60, "epochs": 40},
             "sampler": {"name": "tpe"},
             "pruner": {"name": "median"},
-            "early_stopping": {"patience": 9},
+            "metric": "rmse",
+            "early_stopping": {"patience": 9, "min_delta": 0.0, "restore_best": True, "monitor": "metric"},
         },
         owner="default",
         priority=0,

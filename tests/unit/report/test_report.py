@@ -9,11 +9,13 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
+from pypdfium2 import PdfDocument
 
 from service.report import tell, to_html, to_markdown
 from service.report.axes import Scale, number, robust_range
 from service.report.charts_search import history, parallel, settings_of
 from service.report.content import Figure
+from service.report.pdf import to_pdf
 from service.report.scene import Dot, Line, to_svg
 from tests.unit.report.sources import HOSTILE, classified, result, source, trial
 
@@ -67,6 +69,8 @@ def test_the_page_has_every_part_of_the_answer() -> None:
         "266 to train, 88 to validate, 88 locked away to test. 2 rows repeat another one",
         "sampler tpe and the pruner median",
         "2026-01-02 03:04 UTC worker 1 final score",
+        "hash of the data cdcdcd",
+        "versions torch 2.13",
         "SHA-256 of the archive abababababababab…",
     ):
         assert part in said
@@ -170,3 +174,29 @@ def test_scales_and_ticks() -> None:
         "1e−7",
         "0.1235",
     ]
+
+
+def test_the_pdf_has_the_same_words_and_stays_in_its_margins() -> None:
+    report = tell(source(result(pictures=classified()), name="Größe → łuk 漢"))
+    content = to_pdf(report)
+    assert content == to_pdf(report)
+    document = PdfDocument(content)
+    pages = [page.get_textpage() for page in document]
+    said = " ".join(" ".join(page.get_text_bounded().split()) for page in pages)
+    assert "Größe ? ?uk ?" in said
+    assert "Test rmse 50 with dropout" in said
+    assert "readings of the test part 1" in said
+    assert "def train_step(model, optimizer, x, y, lr):" in said
+    for section in report.sections:
+        assert section.title in said
+    for sheet, page in zip(document, pages, strict=True):
+        width, height = sheet.get_size()
+        for index in range(page.count_rects()):
+            left, bottom, right, top = page.get_rect(index)
+            assert left > 40
+            assert right < width - 40
+            assert bottom > 20
+            assert top < height - 40
+    for page in pages:
+        page.close()
+    document.close()
