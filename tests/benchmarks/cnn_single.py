@@ -46,7 +46,11 @@ def ours(recipe: Recipe, data: DeviceData) -> Callable[[], None]:
     stack.resize([], 1)
     stack.load(0, recipe, seed=0)
     rates = np.full((1, stack.updates), recipe.number("lr"), dtype=np.float32)
-    return lambda: float(stack.train_epoch(rates)) and None
+
+    def epoch() -> None:
+        stack.train_epoch(rates).item()
+
+    return epoch
 
 
 def plain(recipe: Recipe, data: DeviceData) -> Callable[[], None]:
@@ -63,7 +67,7 @@ def plain(recipe: Recipe, data: DeviceData) -> Callable[[], None]:
     def epoch() -> None:
         module.train()
         total = torch.zeros(())
-        for chosen in torch.randperm(rows).split(batch):
+        for chosen in torch.split(torch.randperm(rows), batch):
             optimizer.zero_grad(set_to_none=True)
             loss = F.cross_entropy(module(x[chosen]), data.y[chosen])
             loss.backward()  # type: ignore[no-untyped-call]
