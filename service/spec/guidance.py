@@ -28,6 +28,12 @@ def warnings_for(spec: StudySpec) -> list[str]:
             "An L2 penalty inside an adaptive optimizer is scaled away where gradients are large; weight_decay is decoupled "
             "from them (Loshchilov and Hutter, Decoupled Weight Decay Regularization, ICLR 2019)."
         )
+    if batch_norm and "gru" in _values(domains["cell"]) and spec.model.word == "sequence":
+        found.append(
+            "Batch normalization mixes the steps of a recurrent network, whose statistics change along a series; layer "
+            "normalization does not (Ba et al., Layer Normalization, 2016; Laurent et al., Batch Normalized Recurrent "
+            "Neural Networks, ICASSP 2016)."
+        )
     return found
 
 

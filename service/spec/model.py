@@ -53,7 +53,7 @@ class ModelSpec(Frozen):
     blocks: Annotated[Domain | None, Setting(
         group="model", kind="int", low=1, high=32, neutral=1, scope="stack", search=Fixed(value=1),
         when=When("family", ("cnn",)), doc="Blocks of two 3x3 convolutions in every stage.")] = None
-    residual: Annotated[Domain | None, Setting(
+    shortcuts: Annotated[Domain | None, Setting(
         group="model", kind="bool", neutral=True, scope="stack", search=Fixed(value=True),
         when=When("family", ("cnn",)), doc="A shortcut around every block (He et al. 2016).")] = None
     downsampling: Annotated[Domain | None, Setting(

@@ -12,7 +12,8 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from service.spec.domain import Domain, Fixed
+from service.spec.domain import OFF, Choices, Domain, Fixed, Range
+from service.spec.groups.augmentation import Augmentation
 from service.spec.groups.averaging import Averaging
 from service.spec.groups.dropout import Dropout
 from service.spec.groups.initialization import Initialization
@@ -25,13 +26,13 @@ from service.spec.setting import Setting, refuse_unmet, settings_of
 
 
 # The last base's settings come first in the space, in the reference and in every draw.
-class Space(Initialization, Averaging, LrSchedule, Optimizer, Noise, Normalization, Dropout, Penalties):
+class Space(Initialization, Averaging, LrSchedule, Optimizer, Noise, Augmentation, Normalization, Dropout, Penalties):
     """Which settings are searched, and where. What is not named comes from the preset."""
 
-    preset: Literal["default", "minimal", "off"] = Field(
+    preset: Literal["default", "minimal", "images", "sequences", "off"] = Field(
         "default",
         description="Where unnamed settings come from: `default` searches the usual ones, `minimal` only weight decay "
-        "and dropout, `off` none.",
+        "and dropout, `images` and `sequences` what helps these, augmentation included, `off` none.",
     )
 
     @model_validator(mode="before")
@@ -62,8 +63,27 @@ def _preset(searched: set[str] | None) -> dict[str, Domain]:
     }
 
 
+def _advised(*names: str) -> dict[str, Domain]:
+    return {name: SPACE_SETTINGS[name].searched for name in names}
+
+
+_IMAGES: dict[str, Domain] = {
+    **_preset({"weight_decay", "lr", "lr_schedule"}),
+    **_advised("head_dropout", "rotation", "shift", "shear", "zoom", "cutout", "cutmix"),
+    "dropout": Range(low=0.05, high=0.4, off=True),
+    "normalization": Choices(choices=("none", "batch", "group")),
+    "horizontal_flip": Choices(choices=(OFF, 0.5)),
+}
+_SEQUENCES: dict[str, Domain] = {
+    **_preset({"weight_decay", "dropout", "input_dropout", "lr", "lr_schedule"}),
+    **_advised("head_dropout", "clip_norm"),
+    "normalization": Choices(choices=("none", "layer")),
+}
+
 PRESETS: Mapping[str, Mapping[str, Domain]] = {
     "default": _preset(None),
     "minimal": _preset({"weight_decay", "dropout"}),
+    "images": _IMAGES,
+    "sequences": _SEQUENCES,
     "off": _preset(set()),
 }

@@ -33,7 +33,7 @@ class ModelShape:
     groups: int
     family: str = "mlp"
     blocks: int = 1
-    residual: bool = False
+    shortcuts: bool = False
     downsampling: str = ""
     pooling: str = ""
     cell: str = ""
@@ -45,7 +45,7 @@ class ModelShape:
         family, normalization = recipe.word("family"), recipe.word("normalization")
         own: dict[str, Any] = {}
         if family == "cnn":
-            own = {"blocks": recipe.integer("blocks"), "residual": bool(recipe["residual"])}
+            own = {"blocks": recipe.integer("blocks"), "shortcuts": bool(recipe["shortcuts"])}
             own |= {name: recipe.word(name) for name in ("downsampling", "pooling")}
         elif family == "sequence":
             own = {name: recipe.word(name) for name in ("cell", "pooling")}
@@ -102,7 +102,7 @@ def build_model(shape: ModelShape) -> nn.Module:
                 shape.outputs,
                 shape.widths,
                 blocks=shape.blocks,
-                residual=shape.residual,
+                shortcuts=shape.shortcuts,
                 downsampling=shape.downsampling,
                 pooling=shape.pooling,
                 **common,

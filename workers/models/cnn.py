@@ -85,10 +85,18 @@ def halving(how: str | None) -> nn.Module:
 
 
 class Block(nn.Module):
-    """Two convolutions, with a shortcut around them if ``residual``; ``halve``: how the resolution is halved, if it is."""
+    """Two convolutions, with a shortcut around them if ``shortcuts``; ``halve``: how the resolution is halved, if it is."""
 
     def __init__(
-        self, before: int, after: int, *, halve: str | None, residual: bool, activation: str, normalization: str, groups: int
+        self,
+        before: int,
+        after: int,
+        *,
+        halve: str | None,
+        shortcuts: bool,
+        activation: str,
+        normalization: str,
+        groups: int,
     ) -> None:
         super().__init__()
         stride = 2 if halve == "strided" else 1
@@ -99,7 +107,7 @@ class Block(nn.Module):
         self.norm2 = channel_norm(after, normalization, groups)
         self.activation = ACTIVATIONS[activation]()
         self.shortcut: nn.Module | None = None
-        if residual:
+        if shortcuts:
             same = before == after and stride == 1
             self.shortcut = nn.Identity() if same else convolution(before, after, normalization, size=1, stride=stride)
 
@@ -123,7 +131,7 @@ class Cnn(nn.Module):
         widths: Sequence[int],
         *,
         blocks: int,
-        residual: bool,
+        shortcuts: bool,
         downsampling: str,
         pooling: str,
         activation: str,
@@ -148,7 +156,7 @@ class Cnn(nn.Module):
                         before,
                         width,
                         halve=halve,
-                        residual=residual,
+                        shortcuts=shortcuts,
                         activation=activation,
                         normalization=normalization,
                         groups=groups,

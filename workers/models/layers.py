@@ -19,7 +19,8 @@ class LaneDropout(nn.Module):
     """Zero each activation with probability ``rate`` and rescale the rest; identity in eval mode.
 
     The mask is a hash of ``key`` (one per lane and update) and the element's index, so a lane drops the same units
-    whatever its neighbours are. Both are buffers, not attributes: stacking k modules gives each lane its own.
+    whatever its neighbours are. Both are buffers, not attributes: stacking k modules gives each lane its own. ``active``
+    is for all lanes: off, no mask is computed, which is the same as a rate of 0 in every lane.
     """
 
     rate: Tensor
@@ -27,6 +28,7 @@ class LaneDropout(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
+        self.active = True
         self.register_buffer("rate", torch.zeros(()), persistent=False)
         self.register_buffer("key", torch.zeros((), dtype=torch.int32), persistent=False)
 
@@ -36,7 +38,7 @@ class LaneDropout(nn.Module):
 
     def _dropped(self, x: Tensor, shape: tuple[int, ...]) -> Tensor:
         """``x`` with a mask of ``shape``, which has to broadcast to that of ``x``."""
-        if not self.training:
+        if not (self.training and self.active):
             return x
         element = torch.arange(math.prod(shape), dtype=torch.int32, device=x.device).view(shape)
         keep = uniform(draw(self.key, element)) >= self.rate

@@ -8,7 +8,7 @@ the fastest convolutions read them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -55,6 +55,13 @@ class FlatModel:
     def stacks(self) -> bool:
         """Whether several lanes are faster as one batched model: everywhere but for convolutions on a CPU."""
         return self.shape.family != "cnn" or self._device.type != "cpu"
+
+    def drop_in(self, layers: Sequence[bool]) -> None:
+        """Say in which dropout layers (L,) some lane has a rate; the others are left out of the graph."""
+        for name, active in zip(self._dropouts, layers, strict=True):
+            layer = self.module.get_submodule(name)
+            assert isinstance(layer, LaneDropout), "collected by its type"
+            layer.active = active
 
     def rows(self) -> tuple[Tensor, Tensor]:
         """The template's present state as rows (P,) and (Q,)."""

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from service.spec import SETTINGS, Domain, Recipe
 from service.spec.domain import can_leave
+from workers.stack.augmentation import AUGMENTATIONS
 from workers.stack.noise import mixup_quantiles
 
 TECHNIQUES = (
@@ -24,6 +25,7 @@ TECHNIQUES = (
 )  # fmt: skip
 """Settings that cost nothing in a stack whose lanes all have them at their neutral value."""
 
+_ALL = (*TECHNIQUES, *AUGMENTATIONS)
 _INFINITE_WHEN_OFF = ("max_norm", "clip_norm", "clip_value")
 _PLAIN = (
     "l1", "l2", "weight_decay", "proximal_l1", "momentum", "nesterov", "label_smoothing", "input_noise", "feature_masking",
@@ -32,17 +34,18 @@ _PLAIN = (
 
 def techniques_of(recipes: Iterable[Recipe]) -> frozenset[str]:
     """The techniques that at least one of the recipes has on."""
-    return frozenset(name for recipe in recipes for name in TECHNIQUES if recipe[name] != SETTINGS[name].neutral)
+    return frozenset(name for recipe in recipes for name in _ALL if recipe[name] != SETTINGS[name].neutral)
 
 
 def techniques_in(domains: Mapping[str, Domain]) -> frozenset[str]:
     """The techniques that some recipe of a study's ``domains`` may have on."""
-    return frozenset(name for name in TECHNIQUES if name in domains and can_leave(domains[name], SETTINGS[name].neutral))
+    return frozenset(name for name in _ALL if name in domains and can_leave(domains[name], SETTINGS[name].neutral))
 
 
 @dataclass
 class LaneHyper:
-    """Per-lane hyperparameters, each (k,), but ``dropout`` (k, L) and ``mixup``, quantiles of its distribution (k, q).
+    """Per-lane hyperparameters, each (k,), but ``dropout`` (k, L), ``augmentation`` (k, len(AUGMENTATIONS)), and ``mixup``,
+    quantiles of its distribution (k, q).
 
     Limits (``max_norm``, ``clip_norm``, ``clip_value``) are infinite where off. Adam's β come as their complements 1 − β,
     which float32 holds more exactly.
@@ -63,6 +66,7 @@ class LaneHyper:
     input_noise: Tensor
     feature_masking: Tensor
     mixup: Tensor
+    augmentation: Tensor
     dropout: Tensor
     seed: Tensor
 
@@ -72,6 +76,7 @@ class LaneHyper:
         columns = {field.name: torch.zeros(k, device=device) for field in fields(cls)}
         columns |= {name: torch.ones(k, device=device) for name in ("rest1", "rest2")}
         columns["mixup"] = mixup_quantiles(0.0).to(device).repeat(k, 1)
+        columns["augmentation"] = torch.zeros(k, len(AUGMENTATIONS), device=device)
         columns["dropout"] = torch.zeros(k, dropouts, device=device)
         columns["seed"] = torch.zeros(k, dtype=torch.int32, device=device)
         return cls(**columns)
@@ -81,6 +86,7 @@ class LaneHyper:
         self.dropout[lane] = torch.tensor(list(rates))
         self.seed[lane] = seed
         self.mixup[lane] = mixup_quantiles(recipe.number("mixup")).to(self.mixup.device)
+        self.augmentation[lane] = torch.tensor([recipe.number(name) for name in AUGMENTATIONS])
         for name in _PLAIN:
             getattr(self, name)[lane] = recipe.number(name)
         for name in _INFINITE_WHEN_OFF:

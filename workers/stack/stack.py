@@ -115,6 +115,8 @@ class Stack:
         self.state.updates[lane] = 0
         self.folds[lane] = fold
         self.hyper.load(lane, recipe, rates=self.key.shape.rates(recipe), seed=seed)
+        if not self._compile:  # a compiled update is made once, for any rates
+            self.model.drop_in((self.hyper.dropout > 0).any(0).tolist())
         techniques = self.techniques | techniques_of([recipe])
         if techniques != self.techniques:
             if "averaging" in techniques - self.techniques:

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.func import grad
 
 from workers.hashing import combine
+from workers.stack.augmentation import AUGMENTATIONS, augmented
 from workers.stack.flat import FlatModel
 from workers.stack.lanes import LaneHyper, LaneState
 from workers.stack.noise import (
@@ -25,6 +26,9 @@ from workers.stack.noise import (
     with_masked_features,
 )
 from workers.stack.optimizers import adadelta, adagrad, adam, rmsprop, sgd
+
+_AUGMENTATION = 0xA06
+"""Makes a key of its own from that of the first dropout layer."""
 
 
 def example_loss(task: str) -> Callable[[Tensor, Tensor], Tensor]:
@@ -111,6 +115,7 @@ class Update:
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         if len(x) > 1 and not self.model.stacks:
             return self._one_by_one(state, hyper, keys, x, y)
+        x = self._augmented(x, hyper, keys)
         x, shares = self._noisy(x, hyper, dict(zip(NOISES, keys[:, -len(NOISES) :].unbind(1), strict=True)))
 
         def total(weights: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
@@ -126,6 +131,12 @@ class Update:
             return gradient, (losses.detach(), stats.detach())
         gradient, aux = grad(total, has_aux=True)(state.weights)
         return gradient, aux
+
+    def _augmented(self, x: Tensor, hyper: LaneHyper, keys: Tensor) -> Tensor:
+        """The images as this update shows them; anything else as it is."""
+        strengths = dict(zip(AUGMENTATIONS, hyper.augmentation.unbind(1), strict=True))
+        used = {name: strength for name, strength in strengths.items() if name in self.techniques}
+        return augmented(x, used, combine(keys[:, 0], _AUGMENTATION)) if used else x
 
     def _one_by_one(
         self, state: LaneState, hyper: LaneHyper, keys: Tensor, x: Tensor, y: Tensor

@@ -23,5 +23,5 @@ class Dropout(Frozen):
         doc="Rate at which input features are zeroed.")] = None
     head_dropout: Annotated[Domain | None, Setting(
         group="dropout", kind="float", low=0.0, high=0.95, neutral=0.0, off=True, regularizer=True,
-        search=Fixed(value=OFF), when=When("family", ("cnn", "sequence")),
+        search=Fixed(value=OFF), advised=Range(low=0.05, high=0.6, off=True), when=When("family", ("cnn", "sequence")),
         doc="Rate at which pooled features are zeroed in front of the head.")] = None

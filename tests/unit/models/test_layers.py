@@ -162,14 +162,14 @@ def test_weight_normalization_of_a_convolution_is_torchs() -> None:
 
 @pytest.mark.parametrize("size", [(8, 8), (7, 5), (1, 1)])
 @pytest.mark.parametrize("halve", ["strided", "max", "average"])
-@pytest.mark.parametrize("residual", [True, False])
-def test_a_block_halves_any_resolution_rounding_up(residual: bool, halve: str, size: tuple[int, int]) -> None:
-    block = Block(3, 6, halve=halve, residual=residual, activation="relu", normalization="group", groups=2)
+@pytest.mark.parametrize("shortcuts", [True, False])
+def test_a_block_halves_any_resolution_rounding_up(shortcuts: bool, halve: str, size: tuple[int, int]) -> None:
+    block = Block(3, 6, halve=halve, shortcuts=shortcuts, activation="relu", normalization="group", groups=2)
     assert block(torch.randn(2, 3, *size)).shape == (2, 6, -(-size[0] // 2), -(-size[1] // 2))
 
 
 def test_a_block_without_change_of_shape_starts_from_its_input() -> None:
-    block = Block(4, 4, halve=None, residual=True, activation="relu", normalization="none", groups=1)
+    block = Block(4, 4, halve=None, shortcuts=True, activation="relu", normalization="none", groups=1)
     with torch.no_grad():
         for parameter in block.conv2.parameters():
             parameter.zero_()

@@ -106,6 +106,8 @@ BAD: list[tuple[dict[str, Any], str, object]] = [
     ({"model": {"family": "cnn", "pooling": "last"}}, "model.pooling", "last"),
     ({"space": {"normalization": ["none", "instance"]}}, "space.normalization", ["none", "instance"]),
     ({"space": {"head_dropout": 0.5}}, "space.head_dropout", 0.5),
+    ({"space": {"rotation": 10}}, "space.rotation", 10),
+    ({"model": {"family": "sequence"}, "space": {"cutout": [0.1, 0.2]}}, "space.cutout", [0.1, 0.2]),
     ({"model": {"widths": [8], "depth": 2}}, "model.depth", 2),
     ({"model": {"activation": "sine"}}, "model.activation", "sine"),
     ({"sampler": "annealing"}, "sampler", "annealing"),
@@ -190,3 +192,24 @@ def test_doubtful_combinations_are_warned_of_with_their_source() -> None:
     for source in ("Wu and He", "Li et al.", "Loshchilov and Hutter"):
         assert source in texts
     assert warnings_for(spec(space={"preset": "off"})) == []
+    for model, warned in (
+        ({"family": "sequence"}, True),
+        ({"family": "sequence", "cell": "transformer"}, False),
+        ({}, False),
+    ):
+        texts = " ".join(warnings_for(spec(model=model, space={"preset": "off", "normalization": "batch"})))
+        assert ("Ba et al." in texts) == warned
+
+
+def test_each_kind_of_data_has_a_space_of_its_own() -> None:
+    images = spec(model={"family": "cnn"}, space={"preset": "images"}).domains
+    assert all(isinstance(images[name], Range) for name in ("rotation", "shift", "cutout", "cutmix", "head_dropout"))
+    assert images["horizontal_flip"] == Choices(choices=("off", 0.5))
+    series = spec(model={"family": "sequence"}, space={"preset": "sequences"}).domains
+    assert series["normalization"] == Choices(choices=("none", "layer"))
+    assert series["rotation"] == Fixed(value="off")
+    for family in ("mlp", "sequence"):
+        with pytest.raises(ValidationError) as caught:
+            spec(model={"family": family}, space={"preset": "images"})
+        (issue,) = validation_issues(caught.value)
+        assert "family = cnn" in issue.message

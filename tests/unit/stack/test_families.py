@@ -77,6 +77,21 @@ def test_a_lane_has_the_curve_of_its_trial_alone(
             np.testing.assert_allclose(together[lane].curve[name], curve, rtol=1e-3, atol=1e-4, err_msg=f"{lane} {name}")
 
 
+def test_augmentation_is_a_lanes_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lanes with and without it, together and alone; and it makes a difference."""
+    monkeypatch.setattr(FlatModel, "stacks", True)
+    names = ("rotation", "shift", "shear", "zoom", "horizontal_flip", "vertical_flip", "cutout")
+    strengths: list[dict[str, Any]] = [dict.fromkeys(names, 0.4), {}, {"cutout": 0.5, "rotation": 40.0}]
+    settings = [setting("cnn", **own) for own in strengths]
+    on, how = data("cnn"), protocol(epochs=3)
+    together = train(settings, [7, 7, 7], on, how)
+    for lane, own in enumerate(settings):
+        (alone,) = train([own], [7], on, how)
+        np.testing.assert_allclose(together[lane].curve["loss"], alone.curve["loss"], rtol=1e-3, atol=1e-4)
+    losses = [run.curve["train_loss"][-1] for run in together]
+    assert len({round(loss, 3) for loss in losses}) == 3
+
+
 def test_convolutions_on_a_cpu_are_trained_one_by_one_with_the_same_result(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = [setting("cnn", lane, normalization="batch") for lane in range(3)]
     on, how = data("cnn"), protocol(epochs=2)
@@ -90,8 +105,8 @@ def test_convolutions_on_a_cpu_are_trained_one_by_one_with_the_same_result(monke
 
 NETWORKS: list[tuple[str, dict[str, Any]]] = [
     *(
-        ("cnn", {"residual": residual, "downsampling": downsampling, "blocks": 2 if residual else 1})
-        for residual in (True, False)
+        ("cnn", {"shortcuts": shortcuts, "downsampling": downsampling, "blocks": 2 if shortcuts else 1})
+        for shortcuts in (True, False)
         for downsampling in ("strided", "max", "average")
     ),
     ("cnn", {"pooling": "max"}),
