@@ -50,7 +50,7 @@ def make_plan(spec: StudySpec, example: Params, data: DeviceData, cache: Path) -
     fitting = found.need.most_lanes(free_bytes(data.device) - (keys - 1) * found.need.base)
     capacity = max(data.folds, min(found.lanes * keys, most, fitting))
     pays = compiling.pays(expected_lane_updates(spec, data) / keys, found.rate)
-    if spec.model.word != "mlp" or not (pays and compiling.available(data.device.type)):
+    if spec.model.word != "mlp" or key.micro_batches > 1 or not (pays and compiling.available(data.device.type)):
         return Plan(capacity, None)
     return Plan(capacity, 1 << max(0, math.ceil(math.log2(max(1, capacity // keys)))))
 

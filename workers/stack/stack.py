@@ -25,6 +25,7 @@ from workers.stack.device import DeviceData
 from workers.stack.flat import FlatModel
 from workers.stack.lanes import LaneHyper, LaneState, techniques_of
 from workers.stack.optimizers import MOMENTS
+from workers.stack.precision import shortened_products
 from workers.stack.update import Update, update_keys
 
 log = logging.getLogger(__name__)
@@ -42,12 +43,15 @@ class StackKey:
     shape: ModelShape
     optimizer: str
     batch_size: int
+    micro_batches: int = 1
+    precision: str = "float32"
 
     @classmethod
     def of(cls, recipe: Recipe, inputs: tuple[int, ...], outputs: int) -> StackKey:
         """The key of a recipe on data with examples of the shape ``inputs`` and so many outputs."""
         shape = ModelShape.of(recipe, inputs, outputs)
-        return cls(shape, recipe.word("optimizer"), recipe.integer("batch_size"))
+        parts, precision = recipe.integer("micro_batches"), recipe.word("precision")
+        return cls(shape, recipe.word("optimizer"), recipe.integer("batch_size"), parts, precision)
 
 
 class Stack:
@@ -82,7 +86,15 @@ class Stack:
 
     def _prepare_update(self) -> None:
         """The update with the techniques in use, and what it is checked against."""
-        self._eager = Update(self.model, self.key.optimizer, self.data.task, self.techniques)
+        key = self.key
+        self._eager = Update(
+            self.model,
+            key.optimizer,
+            self.data.task,
+            self.techniques,
+            micro_batches=key.micro_batches,
+            mixed_precision=key.precision == "bfloat16",
+        )
         self.update: Callable[..., Tensor] = compiled(self._eager, self.data.device) if self._compile else self._eager
         self._unchecked = CHECKED_UPDATES if self._compile else 0
 
@@ -143,9 +155,10 @@ class Stack:
         updates = min(updates, self.updates)
         steps = torch.arange(updates, dtype=torch.int32, device=self.data.device)[:, None] + self.state.updates
         keys = update_keys(self.hyper.seed, steps, self.key.shape.dropouts)
-        for u in range(updates):
-            rows = batches[:, u * self.batch : (u + 1) * self.batch]
-            total += self._step(lr[u], hold[u], keys[u], self.data.x[rows], self.data.y[rows])
+        with shortened_products(self.key.precision == "tf32"):
+            for u in range(updates):
+                rows = batches[:, u * self.batch : (u + 1) * self.batch]
+                total += self._step(lr[u], hold[u], keys[u], self.data.x[rows], self.data.y[rows])
         return total / updates
 
     def _step(self, lr: Tensor, hold: Tensor, keys: Tensor, x: Tensor, y: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ sum of their losses is, row by row, the gradient of each loss.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -26,6 +27,7 @@ from workers.stack.noise import (
     with_masked_features,
 )
 from workers.stack.optimizers import adadelta, adagrad, adam, rmsprop, sgd
+from workers.stack.precision import mixed_precision
 
 _AUGMENTATION = 0xA06
 """Makes a key of its own from that of the first dropout layer."""
@@ -66,10 +68,21 @@ class Update:
     It computes the ``techniques`` it is made with and no others (see `workers.stack.lanes`).
     """
 
-    def __init__(self, model: FlatModel, optimizer: str, task: str, techniques: frozenset[str]) -> None:
+    def __init__(
+        self,
+        model: FlatModel,
+        optimizer: str,
+        task: str,
+        techniques: frozenset[str],
+        *,
+        micro_batches: int = 1,
+        mixed_precision: bool = False,
+    ) -> None:
         self.model = model
         self.optimizer = optimizer
         self.techniques = techniques
+        self.micro_batches = micro_batches
+        self.mixed_precision = mixed_precision
         self.penalized = model.penalty_mask()
         self.units = model.units()
         self.loss = example_loss(task)
@@ -89,7 +102,7 @@ class Update:
         Returns:
             (k,) losses in front of the update.
         """
-        gradient, (losses, stats) = self._gradient(state, hyper, keys, x, y)
+        gradient, (losses, stats) = self._accumulated(state, hyper, keys, x, y)
         with torch.no_grad():
             state.stats.copy_(stats)
             state.updates.add_(1)
@@ -110,6 +123,22 @@ class Update:
         if "max_norm" in self.techniques:
             _limit_units(state.weights, hyper.max_norm, self.units)
 
+    def _accumulated(
+        self, state: LaneState, hyper: LaneHyper, keys: Tensor, x: Tensor, y: Tensor
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """The gradient of the batch, from parts of it that are in memory one after the other."""
+        parts = min(self.micro_batches, x.shape[1])
+        if parts == 1:
+            return self._gradient(state, hyper, keys, x, y)
+        gradient, losses = torch.zeros_like(state.weights), torch.zeros_like(hyper.l1)
+        for number, (own_x, own_y) in enumerate(zip(x.tensor_split(parts, 1), y.tensor_split(parts, 1), strict=True)):
+            share = own_x.shape[1] / x.shape[1]
+            own, (loss, stats) = self._gradient(state, hyper, combine(keys, number), own_x, own_y)
+            gradient.add_(own, alpha=share)
+            losses.add_(loss, alpha=share)
+            state = replace(state, stats=stats)
+        return gradient, (losses, state.stats)
+
     def _gradient(
         self, state: LaneState, hyper: LaneHyper, keys: Tensor, x: Tensor, y: Tensor
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
@@ -119,8 +148,9 @@ class Update:
         x, shares = self._noisy(x, hyper, dict(zip(NOISES, keys[:, -len(NOISES) :].unbind(1), strict=True)))
 
         def total(weights: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-            out, stats = self.model.forward(weights, state.stats, hyper.dropout, keys, x)
-            losses = self._losses(out, y, hyper, shares).mean(1)
+            with mixed_precision(x.device, self.mixed_precision):
+                out, stats = self.model.forward(weights, state.stats, hyper.dropout, keys, x)
+            losses = self._losses(out.float(), y, hyper, shares).mean(1)
             return losses.sum(), (losses, stats)
 
         if len(x) == 1 and not torch.compiler.is_compiling():

@@ -7,6 +7,7 @@ from typing import Annotated
 from service.spec.domain import OFF, Choices, Domain, Fixed, Frozen, Range
 from service.spec.setting import Setting, When
 
+PRECISIONS = ("float32", "tf32", "bfloat16")
 OPTIMIZERS = ("sgd", "adam", "adamw", "rmsprop", "adagrad", "adadelta")
 
 
@@ -38,6 +39,14 @@ class Optimizer(Frozen):
     batch_size: Annotated[Domain | None, Setting(
         group="optimizer", kind="int", low=1, high=65536, neutral=128, scope="stack", search=Fixed(value=128),
         doc="Largest batch; an epoch is cut into equal batches no larger than this.")] = None
+    micro_batches: Annotated[Domain | None, Setting(
+        group="optimizer", kind="int", low=1, high=1024, neutral=1, scope="stack", search=Fixed(value=1),
+        doc="Parts that an update's batch is cut into, so that only one of them is in memory (gradient accumulation); batch "
+        "normalization sees a part at a time.")] = None
+    precision: Annotated[Domain | None, Setting(
+        group="optimizer", kind="word", words=PRECISIONS, neutral="float32", scope="stack", search=Fixed(value="float32"),
+        doc="Arithmetic of training: `tf32` shortens matrix products on CUDA, `bfloat16` is automatic mixed precision. Weights, "
+        "optimizer and evaluation stay in float32.")] = None
     clip_norm: Annotated[Domain | None, Setting(
         group="optimizer", kind="float", low=0.0, high=1000.0, neutral=0.0, off=True, search=Fixed(value=OFF),
         advised=Range(low=0.1, high=10.0, log=True, off=True),
