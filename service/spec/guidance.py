@@ -6,6 +6,7 @@ from service.spec.domain import Choices, Domain, Fixed, Range, Scalar, can_leave
 from service.spec.study import StudySpec
 
 _SMALL_BATCH = 16
+_ACTIVATION_NORMS = {"batch", "layer", "group"}
 
 
 def warnings_for(spec: StudySpec) -> list[str]:
@@ -23,7 +24,7 @@ def warnings_for(spec: StudySpec) -> list[str]:
             "Batch normalization with dropout shifts variances between training and test, and is often worse than either "
             "alone (Li et al., Understanding the Disharmony between Dropout and Batch Normalization, CVPR 2019)."
         )
-    if _can_be_on(domains["l2"]) and "adamw" in _values(domains["optimizer"]):
+    if _can_be_on(domains["l2"]) and set(_values(domains["optimizer"])) - {"sgd"}:
         found.append(
             "An L2 penalty inside an adaptive optimizer is scaled away where gradients are large; weight_decay is decoupled "
             "from them (Loshchilov and Hutter, Decoupled Weight Decay Regularization, ICLR 2019)."
@@ -33,6 +34,16 @@ def warnings_for(spec: StudySpec) -> list[str]:
             "Batch normalization mixes the steps of a recurrent network, whose statistics change along a series; layer "
             "normalization does not (Ba et al., Layer Normalization, 2016; Laurent et al., Batch Normalized Recurrent "
             "Neural Networks, ICASSP 2016)."
+        )
+    if _can_be_on(domains["max_norm"]) and _ACTIVATION_NORMS & set(_values(domains["normalization"])):
+        found.append(
+            "In front of a normalization the size of the weights does not change the function, only the effective learning "
+            "rate, and so does max_norm (van Laarhoven, L2 Regularization versus Batch and Weight Normalization, 2017)."
+        )
+    if _can_be_on(domains["mixup"]) and spec.task == "regression":
+        found.append(
+            "Mixing arbitrary pairs makes wrong labels where the target is not linear in the features (Yao et al., C-Mixup: "
+            "Improving Generalization in Regression, NeurIPS 2022)."
         )
     return found
 

@@ -5,6 +5,7 @@ A test checks that what stands in the README is current.
 
 from __future__ import annotations
 
+import json
 import sys
 import types
 from collections.abc import Iterator
@@ -22,7 +23,7 @@ from service.spec.pruners import Pruner
 from service.spec.samplers import Sampler
 from service.spec.setting import Setting
 from service.spec.space import SPACE_SETTINGS
-from service.spec.study import StudySpec
+from service.spec.study import SETTINGS, StudySpec
 
 BEGIN, END = "<!-- spec reference: generated -->", "<!-- end of spec reference -->"
 
@@ -42,10 +43,23 @@ _PARTS: dict[str, type[BaseModel]] = {
     **_named("pruner", Pruner),
 }
 
+TESTS: dict[str, tuple[str, ...]] = {
+    "penalties": ("test_equality.py", "test_techniques.py"),
+    "dropout": ("test_equality.py",),
+    "noise": ("test_equality.py", "test_parts.py"),
+    "normalization": ("test_equality.py", "test_models.py"),
+    "optimizer": ("test_optimizers.py", "test_equality.py"),
+    "lr_schedule": ("test_parts.py",),
+    "averaging": ("test_equality.py", "test_techniques.py"),
+    "initialization": ("test_models.py",),
+    "model": ("test_equality.py", "test_models.py"),
+}
+"""Where the settings of each group are compared with an independent reference."""
+
 
 def render() -> str:
     """The reference in Markdown."""
-    return "\n".join([*_study(), *_settings(), *_parts()]).rstrip() + "\n"
+    return "\n".join([*_study(), *_settings(), *_techniques(), *_parts()]).rstrip() + "\n"
 
 
 def updated(text: str) -> str:
@@ -68,8 +82,8 @@ def _settings() -> Iterator[str]:
         if title == "model":
             yield "`width` and `depth` may be replaced by `widths`, written out layer by layer."
             yield ""
-        yield "| setting | what it is | allowed | default | one per |"
-        yield "|---|---|---|---|---|"
+        yield "| setting | what it is | allowed | default | to search it | one per |"
+        yield "|---|---|---|---|---|---|"
         yield from (_setting(name, setting) for name, setting in settings.items())
         yield ""
 
@@ -79,13 +93,29 @@ def _setting(name: str, setting: Setting) -> str:
     if setting.task:
         when += f" {setting.task.capitalize()} only."
     per_layer = "; one per layer" if setting.per_layer else ""
-    cells = (f"`{name}`", setting.doc + when, setting.allowed() + per_layer, _domain(setting.search), setting.scope)
+    allowed, search = setting.allowed() + per_layer, f"`{json.dumps(setting.searched.model_dump())}`"
+    cells = (f"`{name}`", setting.doc + when, allowed, _domain(setting.search), search, setting.scope)
     return f"| {' | '.join(map(_escaped, cells))} |"
 
 
 def _escaped(cell: str) -> str:
     """Text that does not end its cell."""
     return cell.replace("|", "\\|")
+
+
+def _techniques() -> Iterator[str]:
+    yield "#### The techniques and the tests that prove them"
+    yield ""
+    yield "Compared with plain PyTorch, closed forms and distributions, alone and beside lanes with other values."
+    yield ""
+    yield "| technique | settings | one per | tests (in `tests/unit/stack`) |"
+    yield "|---|---|---|---|"
+    for group, tests in TESTS.items():
+        settings = {name: setting for name, setting in SETTINGS.items() if setting.group == group}
+        scopes = " or ".join(dict.fromkeys(setting.scope for setting in settings.values()))
+        cells = (group, ", ".join(f"`{name}`" for name in settings), scopes, ", ".join(f"`{test}`" for test in tests))
+        yield f"| {' | '.join(cells)} |"
+    yield ""
 
 
 def _parts() -> Iterator[str]:

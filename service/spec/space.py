@@ -29,10 +29,11 @@ from service.spec.setting import Setting, refuse_unmet, settings_of
 class Space(Initialization, Averaging, LrSchedule, Optimizer, Noise, Augmentation, Normalization, Dropout, Penalties):
     """Which settings are searched, and where. What is not named comes from the preset."""
 
-    preset: Literal["default", "minimal", "images", "sequences", "off"] = Field(
+    preset: Literal["default", "minimal", "cocktail", "images", "sequences", "off"] = Field(
         "default",
         description="Where unnamed settings come from: `default` searches the usual ones, `minimal` only weight decay "
-        "and dropout, `images` and `sequences` what helps these, augmentation included, `off` none.",
+        "and dropout, `cocktail` the regularizers of Kadra et al. 2021 (of an `mlp`), `images` and `sequences` what helps "
+        "these, augmentation included, `off` none.",
     )
 
     @model_validator(mode="before")
@@ -54,10 +55,10 @@ class Space(Initialization, Averaging, LrSchedule, Optimizer, Noise, Augmentatio
 SPACE_SETTINGS: Mapping[str, Setting] = settings_of(Space)
 
 
-def _preset(searched: set[str] | None) -> dict[str, Domain]:
-    """Every unconditional setting: its search domain if ``searched`` holds it (None: all do), else its neutral value."""
+def _preset(searched: set[str]) -> dict[str, Domain]:
+    """Every unconditional setting: its domain to search it over if ``searched`` holds it, else its neutral value."""
     return {
-        name: setting.search if searched is None or name in searched else Fixed(value=setting.neutral)
+        name: setting.searched if name in searched else Fixed(value=setting.neutral)
         for name, setting in SPACE_SETTINGS.items()
         if setting.when is None
     }
@@ -80,10 +81,25 @@ _SEQUENCES: dict[str, Domain] = {
     "normalization": Choices(choices=("none", "layer")),
 }
 
+_DEFAULT = {name: setting.search for name, setting in SPACE_SETTINGS.items() if setting.when is None}
+
+# Kadra et al., "Well-tuned simple nets excel on tabular datasets" (NeurIPS 2021), table 1: weight decay, batch
+# normalization, stochastic weight averaging, dropout, skip connections, mixup and cutout, under cosine annealing with
+# restarts; early stopping is on by default. Their others are not here: cutmix, Shake-Shake, Shake-Drop, snapshot
+# ensembles, lookahead, adversarial training.
+_COCKTAIL: dict[str, Domain] = {
+    **_preset({"weight_decay", "dropout", "mixup", "feature_masking", "lr"}),
+    "normalization": Choices(choices=("none", "batch")),
+    "averaging": Choices(choices=("none", "swa")),
+    "skip_connections": Choices(choices=(False, True)),
+    "lr_schedule": Fixed(value="warm_restarts"),
+}
+
 PRESETS: Mapping[str, Mapping[str, Domain]] = {
-    "default": _preset(None),
+    "default": _DEFAULT,
     "minimal": _preset({"weight_decay", "dropout"}),
     "images": _IMAGES,
     "sequences": _SEQUENCES,
+    "cocktail": _COCKTAIL,
     "off": _preset(set()),
 }

@@ -8,14 +8,21 @@ from pathlib import Path
 from ruamel.yaml import YAML
 
 from service.cli.commands import app
-from service.spec import StudySpec
-from service.spec.reference import updated
+from service.spec import SETTINGS, StudySpec
+from service.spec.reference import TESTS, updated
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
 
 
 def test_the_reference_is_current() -> None:
     assert updated(README) == README, "run: python -m service.spec.reference README.md"
+
+
+def test_every_group_of_settings_has_tests_that_exist() -> None:
+    assert set(TESTS) == {setting.group for setting in SETTINGS.values()}
+    for tests in TESTS.values():
+        for test in tests:
+            assert (Path(__file__).parent / "stack" / test).is_file(), test
 
 
 def test_its_example_is_a_study() -> None:

@@ -12,7 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from service.spec import Recipe
 from workers.models.cnn import Cnn, WeightNormConv2d
-from workers.models.layers import WeightNormLinear
+from workers.models.layers import ACTIVATION_NORMS, WeightNormLinear
 from workers.models.mlp import Mlp
 from workers.models.sequence import Gru, SequenceModel, StepBatchNorm
 
@@ -38,6 +38,7 @@ class ModelShape:
     pooling: str = ""
     cell: str = ""
     heads: int = 1
+    norm_after: bool = False
 
     @classmethod
     def of(cls, recipe: Recipe, inputs: tuple[int, ...], outputs: int) -> ModelShape:
@@ -45,11 +46,14 @@ class ModelShape:
         family, normalization = recipe.word("family"), recipe.word("normalization")
         own: dict[str, Any] = {}
         if family == "cnn":
-            own = {"blocks": recipe.integer("blocks"), "shortcuts": bool(recipe["shortcuts"])}
+            own = {"blocks": recipe.integer("blocks"), "shortcuts": recipe.flag("shortcuts")}
             own |= {name: recipe.word(name) for name in ("downsampling", "pooling")}
         elif family == "sequence":
             own = {name: recipe.word(name) for name in ("cell", "pooling")}
             own["heads"] = recipe.integer("heads") if own["cell"] == "transformer" else 1
+        else:
+            after = recipe.word("normalization_position") == "after"
+            own = {"norm_after": after and normalization in ACTIVATION_NORMS, "shortcuts": recipe.flag("skip_connections")}
         return cls(
             inputs=inputs,
             outputs=outputs,
@@ -118,15 +122,17 @@ def build_model(shape: ModelShape) -> nn.Module:
                 **common,
             )
         case _:
-            return Mlp(math.prod(shape.inputs), shape.outputs, shape.widths, **common)
+            inputs = math.prod(shape.inputs)
+            common |= {"norm_after": shape.norm_after, "residual": shape.shortcuts}
+            return Mlp(inputs, shape.outputs, shape.widths, **common)
 
 
 @torch.no_grad()
 def initialize(model: nn.Module, recipe: Recipe, seed: int) -> None:
     """Overwrite the weights of ``model`` with fresh ones as ``recipe`` asks, drawn from ``seed`` alone.
 
-    Weights: He (fan in, gain √2) or Glorot, recurrent ones orthogonal per gate (Saxe et al. 2014); biases zero;
-    normalization gains one and statistics reset.
+    Weights as ``init`` says (`he` is fan in, gain √2; `orthogonal` has gain √2), recurrent ones orthogonal per gate (Saxe et
+    al. 2014); biases zero; normalization gains one and statistics reset.
     """
     generator = torch.Generator().manual_seed(seed)
     for module in model.modules():
@@ -163,5 +169,9 @@ def _draw(weight: Tensor, recipe: Recipe, generator: torch.Generator) -> None:
             nn.init.kaiming_normal_(weight, nonlinearity="relu", generator=generator)
         case "xavier", "uniform":
             nn.init.xavier_uniform_(weight, generator=generator)
-        case _:
+        case "xavier", _:
             nn.init.xavier_normal_(weight, generator=generator)
+        case "normal", _:
+            nn.init.normal_(weight, std=recipe.number("init_std"), generator=generator)
+        case _:
+            nn.init.orthogonal_(weight, gain=math.sqrt(2.0), generator=generator)

@@ -77,12 +77,14 @@ class WeightNormLinear(nn.Module):
         return F.linear(x, weight, self.bias)
 
 
-def linear(in_features: int, out_features: int, normalization: str) -> nn.Module:
+def linear(in_features: int, out_features: int, normalization: str, *, bias: bool = True) -> nn.Module:
     """A linear layer, reparametrized under weight normalization."""
     if normalization == "weight":
         return WeightNormLinear(in_features, out_features)
-    # Batch normalization takes any bias away again; left in, its gradient is rounding noise, which Adam scales up.
-    return nn.Linear(in_features, out_features, bias=normalization != "batch")
+    return nn.Linear(in_features, out_features, bias=bias)
+
+
+ACTIVATION_NORMS = ("batch", "layer", "group")
 
 
 def activation_norm(width: int, normalization: str, groups: int) -> nn.Module:

@@ -1,4 +1,8 @@
-"""The multilayer perceptron: (linear, normalization, activation, dropout) for every hidden layer, then a linear head."""
+"""The multilayer perceptron: (linear, normalization, activation, dropout) for every hidden layer, then a linear head.
+
+With ``norm_after`` the normalization follows the activation. With ``residual`` a hidden layer as wide as what goes into it
+adds that to what comes out (He et al., "Deep residual learning", 2016).
+"""
 
 from __future__ import annotations
 
@@ -16,26 +20,34 @@ class Mlp(nn.Module):
     """
 
     def __init__(
-        self, inputs: int, outputs: int, widths: tuple[int, ...], *, activation: str, normalization: str, groups: int
+        self,
+        inputs: int,
+        outputs: int,
+        widths: tuple[int, ...],
+        *,
+        activation: str,
+        normalization: str,
+        groups: int,
+        norm_after: bool = False,
+        residual: bool = False,
     ) -> None:
         super().__init__()
         self.input_dropout = LaneDropout()
         sizes = (inputs, *widths)
-        self.blocks = nn.ModuleList(
-            nn.Sequential(
-                linear(before, after, normalization),
-                activation_norm(after, normalization, groups),
-                ACTIVATIONS[activation](),
-                LaneDropout(),
-            )
-            for before, after in pairwise(sizes)
-        )
+        self.blocks = nn.ModuleList()
+        for before, after in pairwise(sizes):
+            # Batch normalization behind it takes any bias away again; its gradient is rounding noise, which Adam scales up.
+            dense = linear(before, after, normalization, bias=normalization != "batch" or norm_after)
+            norm, active = activation_norm(after, normalization, groups), ACTIVATIONS[activation]()
+            middle = (active, norm) if norm_after else (norm, active)
+            self.blocks.append(nn.Sequential(dense, *middle, LaneDropout()))
+        self._skips = tuple(residual and before == after for before, after in pairwise(sizes))
         self.head = nn.Linear(sizes[-1], outputs)
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits, or the standardized prediction of a regression."""
         x = self.input_dropout(x)
-        for block in self.blocks:
-            x = block(x)
+        for block, skip in zip(self.blocks, self._skips, strict=True):
+            x = x + block(x) if skip else block(x)
         out: Tensor = self.head(x)
         return out

@@ -21,6 +21,11 @@ NOISES = ("mixup", "input_noise", "feature_masking")
 _QUANTILES = 513
 
 
+def key_of(noise: str, keys: Tensor) -> Tensor:
+    """(k,) keys of one noise among those of an update (k, L + len(NOISES)), where noises come last."""
+    return keys[:, NOISES.index(noise) - len(NOISES)]
+
+
 @lru_cache(maxsize=4096)
 def mixup_quantiles(alpha: float) -> Tensor:
     """(q,) quantiles of Beta(α, α) at even steps; all 1, no mixing, for α = 0."""
@@ -51,7 +56,8 @@ def partner(batch: Tensor) -> Tensor:
 def mixed(batch: Tensor, shares: Tensor) -> Tensor:
     """Every example with its partner; ``shares`` (k,) are those of the first."""
     first = shares.view(-1, *[1] * (batch.ndim - 1))
-    return first * batch + (1.0 - first) * partner(batch)
+    # Where nothing is mixed not even the partner's padding is, which is NaN in series.
+    return torch.where(first < 1.0, first * batch + (1.0 - first) * partner(batch), batch)
 
 
 def with_gaussian_noise(x: Tensor, deviation: Tensor, keys: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ sum of their losses is, row by row, the gradient of each loss.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
@@ -20,6 +20,7 @@ from workers.stack.flat import FlatModel
 from workers.stack.lanes import LaneHyper, LaneState
 from workers.stack.noise import (
     NOISES,
+    key_of,
     mixed,
     mixup_shares,
     partner,
@@ -145,7 +146,7 @@ class Update:
         if len(x) > 1 and not self.model.stacks:
             return self._one_by_one(state, hyper, keys, x, y)
         x = self._augmented(x, hyper, keys)
-        x, shares = self._noisy(x, hyper, dict(zip(NOISES, keys[:, -len(NOISES) :].unbind(1), strict=True)))
+        x, shares = self._noisy(x, hyper, keys)
 
         def total(weights: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
             with mixed_precision(x.device, self.mixed_precision):
@@ -180,16 +181,16 @@ class Update:
         losses, stats = zip(*rest, strict=True)
         return torch.cat(gradients), (torch.cat(losses), torch.cat(stats))
 
-    def _noisy(self, x: Tensor, hyper: LaneHyper, keys: Mapping[str, Tensor]) -> tuple[Tensor, Tensor | None]:
+    def _noisy(self, x: Tensor, hyper: LaneHyper, keys: Tensor) -> tuple[Tensor, Tensor | None]:
         """The batch with all noise on it, and under mixup the share of each pair's first example (k,)."""
         shares = None
         if "mixup" in self.techniques:
-            shares = mixup_shares(hyper.mixup, keys["mixup"])
+            shares = mixup_shares(hyper.mixup, key_of("mixup", keys))
             x = mixed(x, shares)
         if "input_noise" in self.techniques:
-            x = with_gaussian_noise(x, hyper.input_noise, keys["input_noise"])
+            x = with_gaussian_noise(x, hyper.input_noise, key_of("input_noise", keys))
         if "feature_masking" in self.techniques:
-            x = with_masked_features(x, hyper.feature_masking, keys["feature_masking"])
+            x = with_masked_features(x, hyper.feature_masking, key_of("feature_masking", keys))
         return x, shares
 
     def _losses(self, out: Tensor, y: Tensor, hyper: LaneHyper, shares: Tensor | None) -> Tensor:

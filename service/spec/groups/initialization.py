@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from service.spec.domain import Domain, Fixed, Frozen
+from service.spec.domain import Choices, Domain, Fixed, Frozen, Range
 from service.spec.setting import Setting, When
 
 
@@ -12,9 +12,14 @@ class Initialization(Frozen):
     """The initial weights."""
 
     init: Annotated[Domain | None, Setting(
-        group="initialization", kind="word", words=("he", "xavier"), neutral="he", search=Fixed(value="he"),
-        doc="Initial weights: He et al. 2015 or Glorot and Bengio 2010; biases start at zero.")] = None
+        group="initialization", kind="word", words=("he", "xavier", "normal", "orthogonal"), neutral="he",
+        search=Fixed(value="he"), advised=Choices(choices=("he", "xavier", "orthogonal")),
+        doc="Initial weights: He et al. 2015, Glorot and Bengio 2010, N(0, `init_std`²), or orthogonal with gain √2 (Saxe et al. "
+        "2014); biases start at zero.")] = None
     init_distribution: Annotated[Domain | None, Setting(
         group="initialization", kind="word", words=("uniform", "normal"), neutral="uniform",
-        search=Fixed(value="uniform"), when=When("init", ("he", "xavier")), doc="Distribution of the initial weights.",
-    )] = None
+        search=Fixed(value="uniform"), advised=Choices(choices=("uniform", "normal")), when=When("init", ("he", "xavier")),
+        doc="Distribution of the initial weights.")] = None
+    init_std: Annotated[Domain | None, Setting(
+        group="initialization", kind="float", low=0.0, high=10.0, neutral=0.05, search=Range(low=0.01, high=0.2, log=True),
+        when=When("init", ("normal",)), doc="Standard deviation of the initial weights.")] = None

@@ -1,4 +1,4 @@
-"""Normalization of activations or weights."""
+"""Normalization of activations or weights, and connections that skip a layer."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ WORDS = ("none", "batch", "layer", "group", "instance", "local_response", "weigh
 
 
 class Normalization(Frozen):
-    """Normalization of activations or weights."""
+    """Normalization of activations or weights, and connections that skip a layer."""
 
     normalization: Annotated[Domain | None, Setting(
         group="normalization", kind="word", words=WORDS, neutral="none",
@@ -23,3 +23,12 @@ class Normalization(Frozen):
         group="normalization", kind="int", low=1, high=1024, neutral=8, scope="stack", search=Fixed(value=8),
         when=When("normalization", ("group",)),
         doc="Number of groups; lowered to its greatest common divisor with the width.")] = None
+    normalization_position: Annotated[Domain | None, Setting(
+        group="normalization", kind="word", words=("before", "after"), neutral="before", scope="stack",
+        search=Fixed(value="before"), advised=Choices(choices=("before", "after")),
+        when=When("family", ("mlp",)), doc="Whether batch, layer and group normalization stand before or after the activation.",
+    )] = None
+    skip_connections: Annotated[Domain | None, Setting(
+        group="normalization", kind="bool", neutral=False, regularizer=True, scope="stack", search=Fixed(value=False),
+        advised=Choices(choices=(False, True)), when=When("family", ("mlp",)),
+        doc="Skip connections around hidden layers that are as wide as the one before (He et al. 2016).")] = None

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from service.api.issues import validation_issues
 from service.spec import SETTINGS, Choices, Fixed, Range, Recipe, Space, StudySpec
+from service.spec.domain import possible_values
 from service.spec.guidance import warnings_for
 
 DATA = {"data": {"dataset": "diabetes"}}
@@ -39,7 +40,7 @@ def test_every_declaration_obeys_its_own_bounds(name: str) -> None:
     setting = SETTINGS[name]
     setting.parse(setting.search)
     assert setting.neutral == 0.0 or setting.parse(setting.neutral) == Fixed(value=setting.neutral)
-    assert not setting.regularizer or setting.off or setting.neutral in setting.words
+    assert not setting.regularizer or setting.off or setting.kind == "bool" or setting.neutral in setting.words
     assert setting.when is None or setting.when.parent in SETTINGS
 
 
@@ -64,8 +65,29 @@ def test_presets_decide_what_is_not_named() -> None:
     assert isinstance(minimal.dropout, Range)
     assert minimal.normalization == Fixed(value="none")
     assert isinstance(minimal.l1, Range)
+    cocktail = Space.model_validate({"preset": "cocktail"})
+    assert isinstance(cocktail.mixup, Range)
+    assert cocktail.averaging == Choices(choices=("none", "swa"))
+    assert cocktail.l1 == Fixed(value=0.0)
     off = Space.model_validate({"preset": "off"})
     assert all(isinstance(value, Fixed) for _, value in off if value is not None and not isinstance(value, str))
+
+
+def test_every_setting_can_be_searched_and_every_regularizer_switched_off() -> None:
+    for name, setting in SETTINGS.items():
+        assert setting.parse(setting.searched) == setting.searched, name
+        if setting.regularizer:
+            values = possible_values(setting.searched)
+            off = getattr(setting.searched, "off", False) if values is None else {setting.neutral, "off"} & set(values)
+            assert off, f"{name} is never off"
+
+
+def test_label_smoothing_is_refused_for_regression_only() -> None:
+    made = spec(space={"label_smoothing": 0.1})
+    assert made.resolved("classification").space.label_smoothing == Fixed(value=0.1)
+    with pytest.raises(ValidationError, match=r"does not fit a regression task; allowed: off, or a classification task"):
+        made.resolved("regression")
+    assert spec(space={"label_smoothing": "off"}).resolved("regression").task == "regression"
 
 
 def test_a_condition_without_its_own_domain_is_searched_by_default() -> None:
@@ -191,6 +213,12 @@ def test_doubtful_combinations_are_warned_of_with_their_source() -> None:
     texts = " ".join(warnings_for(spec(space=space)))
     for source in ("Wu and He", "Li et al.", "Loshchilov and Hutter"):
         assert source in texts
+    assert "L2 penalty" not in " ".join(warnings_for(spec(space={"preset": "off", "l2": 0.1, "optimizer": "sgd"})))
+    constrained = {"preset": "off", "max_norm": 1.0, "mixup": 0.2}
+    assert warnings_for(spec(space=constrained)) == []
+    (first, second) = warnings_for(spec(space={**constrained, "normalization": "layer"}, task="regression"))
+    assert "van Laarhoven" in first
+    assert "Yao et al." in second
     assert warnings_for(spec(space={"preset": "off"})) == []
     for model, warned in (
         ({"family": "sequence"}, True),

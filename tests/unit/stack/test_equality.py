@@ -54,7 +54,7 @@ def eight(first: int = 0, **common: Any) -> list[Recipe]:
             step_every=2,
             restart_period=2,
             plateau_patience=1,
-            init="he" if lane % 2 else "xavier",
+            init=("he", "xavier", "normal", "orthogonal")[lane % 4],
             init_distribution="normal" if lane % 3 else "uniform",
             **common,
         )
@@ -64,6 +64,18 @@ def eight(first: int = 0, **common: Any) -> list[Recipe]:
 
 NORMALIZATIONS = ["none", "batch", "layer", "group", "weight"]
 CASES = [*((name, "sgd") for name in NORMALIZATIONS), *(("layer", name) for name in OPTIMIZERS if name != "sgd")]
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize("normalization", ["none", "batch"])
+def test_a_lane_with_skip_connections_is_its_trial_alone(normalization: str, optimizer: str) -> None:
+    settings = eight(
+        normalization=normalization, normalization_position="after", skip_connections=True, optimizer=optimizer
+    )[:3]
+    together = train(settings, [1, 2, 3], data(), protocol())
+    for lane, setting in enumerate(settings):
+        (alone,) = train([setting], [lane + 1], data(), protocol())
+        np.testing.assert_allclose(together[lane].curve["loss"], alone.curve["loss"], rtol=2e-4, atol=2e-5)
 
 
 @pytest.mark.parametrize(("normalization", "optimizer"), CASES)
@@ -226,7 +238,15 @@ def test_the_linear_model_has_no_hidden_layer() -> None:
 
 def test_a_run_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
     setting = recipe(
-        dropout=0.2, normalization="batch", lr_schedule="plateau", plateau_patience=0, plateau_factor=0.5, lr=0.05
+        dropout=0.2,
+        normalization="batch",
+        lr_schedule="plateau",
+        plateau_patience=0,
+        plateau_factor=0.5,
+        lr=0.05,
+        mixup=0.3,
+        averaging="swa",
+        swa_start=0.2,
     )
     on, how = data(folds=2), protocol(epochs=9)
     seeds = ((0, 5), (1, 6))

@@ -130,10 +130,10 @@ def test_a_stacks_gradient_is_that_of_plain_pytorch(family: str, network: dict[s
     hyper.dropout = torch.tensor([model.shape.rates(recipe)] * k)
     keys = update_keys(torch.arange(k, dtype=torch.int32), torch.zeros(1, k, dtype=torch.int32), layers)[0]
     x, y = on.x[: 2 * 8].view(k, 8, *on.inputs), on.y[:16].view(k, 8)
-    sizes = {"parameters": weights.shape[1], "statistics": stats.shape[1], "moments": 2}
-    state = LaneState.zeros(k, **sizes, averaging=False, device=on.device)
-    state.weights.copy_(weights)
-    state.stats.copy_(stats)
+    state = LaneState.zeros(
+        k, parameters=weights.shape[1], statistics=stats.shape[1], moments=2, averaging=False, device=on.device
+    )
+    state.weights, state.stats = weights, stats
     model.module.train()
     gradient, (losses, _) = Update(model, "adamw", "classification", frozenset())._gradient(state, hyper, keys, x, y)
     for lane in range(k):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 
 from service.spec import Domain, Fixed, Range
 from tests.unit.stack.runs import data, protocol, recipe, runner, train
-from workers.stack.lanes import TECHNIQUES, LaneHyper, techniques_in, techniques_of
+from workers.stack.lanes import TECHNIQUES, LaneHyper, LaneState, techniques_in, techniques_of
 from workers.training import Run
 
 
@@ -77,6 +78,26 @@ def test_the_techniques_of_a_study_are_known_from_its_space() -> None:
         "lr": Fixed(value=1.0),
     }
     assert techniques_in(domains) == {"l1", "max_norm"}
+
+
+@pytest.mark.parametrize(("before", "after"), [(False, True), (True, False), (True, True)])
+def test_a_lane_moves_between_stacks_with_and_without_averages(before: bool, after: bool) -> None:
+    """Without averages a lane's average is its weights."""
+
+    def zeros(averaging: bool) -> LaneState:
+        device = torch.device("cpu")
+        return LaneState.zeros(3, parameters=5, statistics=2, moments=2, averaging=averaging, device=device)
+
+    old, new = zeros(before), zeros(after)
+    for value in vars(old).values():
+        value[:] = torch.arange(value.numel()).view(value.shape).to(value.dtype)
+    new.load(2, old.lane(1))
+    for name in ("weights", "stats", "updates"):
+        torch.testing.assert_close(getattr(new, name)[2], getattr(old, name)[1])
+    torch.testing.assert_close(new.moments[:, 2], old.moments[:, 1])
+    expected = old.evaluated()[0][1] if after else old.weights[1]
+    torch.testing.assert_close(new.evaluated()[0][2], expected)
+    assert not new.weights[:2].any()
 
 
 def test_the_columns_of_idle_lanes_are_their_own() -> None:
