@@ -45,14 +45,14 @@ _PARTS: dict[str, type[BaseModel]] = {
 
 TESTS: dict[str, tuple[str, ...]] = {
     "penalties": ("test_equality.py", "test_techniques.py"),
-    "dropout": ("test_equality.py",),
+    "dropout": ("test_equality.py", "test_families.py"),
     "noise": ("test_equality.py", "test_parts.py"),
     "normalization": ("test_equality.py", "test_models.py"),
     "optimizer": ("test_optimizers.py", "test_equality.py"),
     "lr_schedule": ("test_parts.py",),
     "averaging": ("test_equality.py", "test_techniques.py"),
     "initialization": ("test_models.py",),
-    "model": ("test_equality.py", "test_models.py"),
+    "model": ("test_equality.py", "test_models.py", "test_families.py"),
 }
 """Where the settings of each group are compared with an independent reference."""
 
