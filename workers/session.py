@@ -24,6 +24,7 @@ from service.spec import StudySpec
 from service.store import Store
 from service.store.records import SEARCHED, AskedTrial, Lease, Report, TrialResult
 from workers.checkpoints import Checkpoints
+from workers.conclusion import Conclusion
 from workers.planning import Plan, make_plan
 from workers.recorder import Recorder
 from workers.stack.device import DeviceData
@@ -84,6 +85,8 @@ class Session:
         with self.timer.section("calibration"):
             example = self._supply.example()
             self.plan = environment.plan or make_plan(spec, example, data, environment.cache)
+        rule = spec.budget.conclude
+        self._conclusion = None if rule is None else Conclusion(rule, self._protocol, data)
         self.recorder = Recorder(store, lease, lease_seconds=environment.lease_seconds)
 
     @property
@@ -121,6 +124,7 @@ class Session:
             while self._goes_on():
                 with self.timer.section("waiting for trials"):
                     self._ready.extend(self._supply.collect())
+                self._conclude()
                 self._fill_lanes()
                 self._ask_ahead()
                 if not self._trials and not self._wait_for_work():
@@ -178,6 +182,17 @@ class Session:
         self._dry_at = time.monotonic()
         most = self.plan.capacity + max(1, self.plan.capacity // AHEAD)
         self._supply.start((most - self._lanes_in_flight()) // self._data.folds - len(self._ready))
+
+    def _conclude(self) -> None:
+        """Ask for no further trial where those left are not expected to improve the best."""
+        if self._conclusion is None or self._supply.dry:
+            return
+        values = self._supply.values
+        left = self._spec.budget.trials - len(values) - len(self._trials) - len(self._ready)
+        reason = self._conclusion.reason(values, left)
+        if reason is not None:
+            log.info("study %d: %s", self._lease.study_id, reason)
+            self._store.conclusions.conclude(self._lease, reason)
 
     def _lanes_in_flight(self) -> int:
         return sum(runner.wanted_lanes for runner in self._runners.values())
@@ -242,6 +257,8 @@ class Session:
             self._supply.tell(trial, result)
             self._started.pop(run.key, None)
             self._environment.checkpoints.forget(trial.id)
+            if self._conclusion is not None:
+                self._conclusion.learn(run, runner)
             metric = run.curve[self._protocol.metric]
             self._judge.remember(trial.number, metric, complete=result.state == "complete", judged_here=True)
             runner.remove(run)

@@ -35,6 +35,8 @@ class Supply:
         self.seen = 0
         self.dry = False
         """Whether the last asking brought fewer trials than were wanted."""
+        self.values: list[float | None] = []
+        """Of all finished trials in the order of hearing of them, None for those that were pruned or failed."""
         self.timer = Timer()
 
     def example(self) -> dict[str, object]:
@@ -62,11 +64,13 @@ class Supply:
             for other in foreign:
                 curve = other.curve.get(self._metric, [])
                 self._judge.remember(other.number, curve, complete=other.state == "complete", judged_here=False)
+                self.values.append(other.value if other.state == "complete" else None)
             self._own.update(trial.number for trial in trials)
             self.dry = len(trials) < self._wanted
         for trial, result in self._told:
             drawn = (trial.params, trial.distributions)
             self._search.tell(trial.number, result.state, result.value, result.epochs, drawn)
+            self.values.append(result.value if result.state == "complete" else None)
         self._told.clear()
         return trials
 

@@ -202,6 +202,7 @@ class Worker:
         result["search_seconds"] = round(result["wall_seconds"] - timer.elapsed, 3)
         result["trials"] = {**vars(now.counts), "epochs": now.epochs}
         result["utilization"] = self._last_shares
+        result["concluded"] = self._store.conclusions.get(study.id)
         result["provenance"] = self._store.provenance.get(study.id).made_of
         result["test_accesses"] = len(self._store.studies.test_accesses(study.id))
         kept = Keeper(study, spec, data).keep(answer).within(int(self._settings.max_model_mb * 2**20))

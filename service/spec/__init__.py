@@ -11,7 +11,7 @@ from service.spec.metrics import (
     metrics_for,
 )
 from service.spec.model import ModelSpec
-from service.spec.parts import BudgetSpec, DataSpec, EarlyStopping, ValidationSpec
+from service.spec.parts import BudgetSpec, Conclude, DataSpec, EarlyStopping, ValidationSpec
 from service.spec.pruners import (
     HyperbandPruner,
     MedianPruner,
@@ -49,6 +49,7 @@ __all__ = [
     "BudgetSpec",
     "Choices",
     "CmaEsSampler",
+    "Conclude",
     "DataSpec",
     "Domain",
     "EarlyStopping",

@@ -55,6 +55,19 @@ class ValidationSpec(Frozen):
         return self
 
 
+class Conclude(Frozen):
+    """End the search when the trials left are not expected to improve the best value by what validation data can tell."""
+
+    after: int = Field(40, ge=20, description="Finished trials before the search may be concluded.")
+    tolerance: float = Field(
+        0.1, gt=0.0, description="Expected improvement that is not worth going on for, in standard errors of the best value."
+    )
+
+
+def _on_is_defaults(raw: Any) -> Any:
+    return {} if raw in ("on", True) else None if raw in ("off", False) else raw
+
+
 class BudgetSpec(Frozen):
     """What the study may spend. The number of trials is exact, whatever happens to workers."""
 
@@ -64,6 +77,9 @@ class BudgetSpec(Frozen):
     trial_seconds: float | None = Field(None, gt=0, description="A trial that trains for longer is pruned.")
     max_retries: int = Field(3, ge=0, le=100, description="How often a trial is repeated after its worker was lost.")
     max_failed_trials: int | None = Field(None, ge=0, description="More failed trials than this stop the study.")
+    conclude: Annotated[Conclude | None, BeforeValidator(_on_is_defaults)] = Field(
+        None, description="`on`, or its settings: see `budget.conclude` below. Off by default, so that the budget is exact."
+    )
 
 
 class EarlyStopping(Frozen):

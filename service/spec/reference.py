@@ -18,7 +18,7 @@ from pydantic_core import PydanticUndefined
 
 from service.spec.domain import Choices, Domain, Fixed, PerLayer, Range
 from service.spec.model import MODEL_SETTINGS
-from service.spec.parts import BudgetSpec, DataSpec, EarlyStopping, ValidationSpec
+from service.spec.parts import BudgetSpec, Conclude, DataSpec, EarlyStopping, ValidationSpec
 from service.spec.pruners import Pruner
 from service.spec.samplers import Sampler
 from service.spec.setting import Setting
@@ -39,6 +39,7 @@ _PARTS: dict[str, type[BaseModel]] = {
     "validation": ValidationSpec,
     "early_stopping": EarlyStopping,
     "budget": BudgetSpec,
+    "budget.conclude": Conclude,
     **_named("sampler", Sampler),
     **_named("pruner", Pruner),
 }
@@ -48,7 +49,8 @@ TESTS: dict[str, tuple[str, ...]] = {
     "dropout": ("test_equality.py", "test_families.py"),
     "noise": ("test_equality.py", "test_parts.py"),
     "normalization": ("test_equality.py", "test_models.py"),
-    "optimizer": ("test_optimizers.py", "test_equality.py"),
+    "optimizer": ("test_optimizers.py", "test_equality.py", "test_precision.py"),
+    "augmentation": ("test_augmentation.py",),
     "lr_schedule": ("test_parts.py",),
     "averaging": ("test_equality.py", "test_techniques.py"),
     "initialization": ("test_models.py",),

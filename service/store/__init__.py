@@ -15,6 +15,7 @@ from sqlalchemy.exc import DBAPIError
 from service.errors import DatabaseUnavailable
 from service.store import records
 from service.store.archives import ModelArchives
+from service.store.conclusions import Conclusions
 from service.store.engine import Database, normalize
 from service.store.gauges import read_metrics
 from service.store.history import History
@@ -43,6 +44,7 @@ class Store:
         self.history = History(database)
         self.leases = Leases(database)
         self.provenance = Provenances(database)
+        self.conclusions = Conclusions(database)
         self.workers = Workers(database)
         self.datasets = Datasets(database)
         self.archives = ModelArchives(database)

@@ -82,7 +82,7 @@ def settle(connection: Connection, database: Database, study_id: int) -> StudySt
         return state
     if row["complete"] == 0:
         return _end(connection, database, study_id, StudyState.FAILED, "no trial was completed")
-    return _end(connection, database, study_id, StudyState.FINALIZING, None)
+    return _end(connection, database, study_id, StudyState.FINALIZING, row["reason"])
 
 
 def _end(connection: Connection, database: Database, study_id: int, state: StudyState, reason: str | None) -> StudyState:

@@ -242,7 +242,8 @@ class Studies:
             if state is StudyState.FAILED:
                 fail_open_trials(connection, lease.study_id, "study failed")
                 connection.execute(delete(t.leases).where(t.leases.c.study_id == lease.study_id))
-            set_state(connection, self._database, lease.study_id, state, reason)
+            # A search that has concluded keeps its reason.
+            set_state(connection, self._database, lease.study_id, state, reason or row["reason"])
             if result is not None:
                 stored = update(t.studies).where(t.studies.c.study_id == lease.study_id).values(result=dumps(result))
                 connection.execute(stored)

@@ -154,6 +154,8 @@ def study(task: str, seed: int) -> dict[str, float]:
         "covered": float(test["low"] <= exact <= test["high"]),
         "below": float(exact < test["low"]),
         "width": test["high"] - test["low"],
+        "error": test["mean"] - exact,
+        "standard_error": math.hypot(test["se_rows"], test["se_seeds"]),
         "gain_covered": float(gain["low"] <= behind <= gain["high"]),
         "optimism": sign * (float(said[2].mean()) - (trials[0].value or math.nan)),
         "truth_error": float(said[0].std(ddof=1) / math.sqrt(len(said[0]))),
@@ -189,6 +191,8 @@ def summary(task: str, studies: list[dict[str, float]]) -> dict[str, Any]:
     for name in ("covered", "gain_covered", "percentile_covered"):
         found[name] = {"share": mean[name], "standard_error": math.sqrt(mean[name] * (1 - mean[name]) / n)}
     found |= {name: mean[name] for name in ("below", "width", "percentile_width", "truth_error")}
+    found["error"] = {"mean": mean["error"], "std": float(np.std([each["error"] for each in studies], ddof=1))}
+    found["standard_error"] = math.sqrt(float(np.mean([each["standard_error"] ** 2 for each in studies])))
     optimism = {"mean": mean["optimism"], "low": mean["optimism"] - half, "high": mean["optimism"] + half}
     return {**found, "optimism_of_best_validation_score": optimism}
 

@@ -38,9 +38,9 @@ from tests.benchmarks.journal import Journal
 from tests.benchmarks.one_process import answer_of
 from tests.benchmarks.report import save
 from workers.answer.ensemble import as_output
-from workers.answer.scores import exact
 from workers.data import DataSource, RawTable, load_table, make_split, prepare
 from workers.data.prepare import features, targets
+from workers.scores import exact
 
 OURS = ("winner", "recommended", "ensemble", "early stopping only", "framework defaults")
 THEIRS = {

@@ -28,7 +28,7 @@ rows, phases                        row counts; seconds of finalists, baselines 
 finalizing_epochs                   epochs that all of it took, to be compared with trials.epochs of the search
 
 The worker adds wall_seconds, search_seconds, finalizing_seconds, trials, utilization, provenance, test_accesses (a
-count); the API adds test_record[{at, who, purpose}].
+count), concluded {reason, trials, budget} or None; the API adds test_record[{at, who, purpose}].
 """
 
 from workers.answer.finalizer import Answer, Finalizer, TrainedModel

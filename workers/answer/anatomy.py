@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from workers.answer.candidates import Candidate, Weights
-from workers.answer.scores import Spread
+from workers.scores import Spread
 from workers.training import Run
 
 NEARLY_ZERO = 1e-3

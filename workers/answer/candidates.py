@@ -14,7 +14,7 @@ from service.search import recipe
 from service.spec import Recipe, StudySpec
 from service.spec.model import MODEL_SETTINGS
 from service.store.records import TrialRecord
-from workers.answer.scores import Spread
+from workers.scores import Spread
 from workers.training import Run
 
 FINALISTS = 5

@@ -18,11 +18,11 @@ from workers.answer.candidates import Candidate, Weights, ablations, baselines, 
 from workers.answer.ensemble import Ensemble, build
 from workers.answer.importance import effects, importance
 from workers.answer.networks import Gauge, Measured, Prepared, Rows, test_rows, validation_rows
-from workers.answer.scores import Scores
 from workers.answer.statement import Teller, best_place
 from workers.answer.ties import recommended, ties
 from workers.answer.training import SEEDS, Trainer
 from workers.answer.verdict import verdict
+from workers.scores import Scores
 from workers.timing import Timer
 from workers.training import Run
 

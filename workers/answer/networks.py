@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from workers.answer.candidates import Candidate, Weights
-from workers.answer.scores import Scores, exact, mean_over_folds, score
 from workers.data import Fold, RawTable, Split
 from workers.data.locked import test_part
 from workers.models import ModelShape, build_model
+from workers.scores import Scores, exact, mean_over_folds, score
 from workers.stack.device import DeviceData
 
 _BATCH = 4096

@@ -1,0 +1,60 @@
+"""A search that ends by itself, before its budget is spent: said by a worker, kept with its reason. Thread-safe."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from sqlalchemy import Connection, delete, insert, select, update
+
+from service.errors import LeaseLost
+from service.store import tables as t
+from service.store.engine import Database
+from service.store.records import SEARCHED, Lease
+from service.store.rows import dumps, lock_study, settle
+
+_KEY = "concluded"
+
+
+class Conclusions:
+    """Writing and reading it."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def conclude(self, lease: Lease, reason: str) -> None:
+        """Let no further trial start: the budget becomes what was asked for so far. Trials in flight are finished.
+
+        Raises:
+            LeaseLost: The lease is gone.
+        """
+
+        def work(connection: Connection) -> None:
+            row = lock_study(connection, lease.study_id)
+            stands = connection.execute(select(t.leases.c.token).where(t.leases.c.token == lease.token)).first()
+            if stands is None:
+                raise LeaseLost(f"lease {lease.token} on study {lease.study_id} is gone")
+            if row["state"] not in SEARCHED or row["asked"] >= row["budget_trials"]:
+                return
+            mine = update(t.studies).where(t.studies.c.study_id == lease.study_id)
+            connection.execute(mine.values(budget_trials=row["asked"], reason=reason))
+            said = {"reason": reason, "trials": row["asked"], "budget": row["budget_trials"]}
+            table = t.o_study_user
+            here = (table.c.study_id == lease.study_id) & (table.c.key == _KEY)
+            connection.execute(delete(table).where(here))
+            connection.execute(insert(table).values(study_id=lease.study_id, key=_KEY, value_json=dumps(said)))
+            settle(connection, self._database, lease.study_id)
+
+        self._database.write(work)
+
+    def get(self, study_id: int) -> dict[str, Any] | None:
+        """``reason``, ``trials`` at the end, ``budget`` before; None where the budget was spent, or extended since."""
+        table = t.o_study_user
+        here = (table.c.study_id == study_id) & (table.c.key == _KEY)
+        query = select(table.c.value_json, t.studies.c.budget_trials)
+        query = query.join(t.studies, t.studies.c.study_id == table.c.study_id).where(here)
+        row = self._database.read(lambda connection: connection.execute(query).first())
+        if row is None:
+            return None
+        said: dict[str, Any] = json.loads(row[0])
+        return said if said["trials"] == row[1] else None

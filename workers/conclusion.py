@@ -1,0 +1,106 @@
+"""When a search has come to an end by itself: what its trials say of those that are left. Knows no store.
+
+The values that pass a high threshold are taken as exponentially distributed beyond it (peaks over threshold, exponential
+tail). With k of the last n trials beyond threshold u, b further trials bring a Poisson number of them, b·k/n expected, and
+with d the distance from u to the best value so far, the best is expected to improve by
+
+    σ · Ein(Λ),   Λ = (b·k/n) · exp(−d/σ),   Ein(x) = ∫₀ˣ (1 − e⁻ᵗ)/t dt = E₁(x) + ln x + γ.
+
+σ is estimated by the mean excess; the result is raised by the ratio of σ's 95 % upper limit, 2kσ/χ²(2k), to it, so that an
+early end is rather too late than too early.
+Only the later half of the trials counts, for a search gets better as it learns. The improvement is held against the
+standard error of the best validation score: less than a fraction of it can't be told from nothing on these rows.
+
+References: Pickands, Annals of Statistics 3 (1975); Davison and Smith, "Models for exceedances over high thresholds",
+JRSS B 52 (1990). The aim is that of Makarova et al., "Automatic termination for hyperparameter optimization", AutoML (2022),
+without its Gaussian process.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from scipy import special, stats
+
+from service.spec import Conclude
+from workers.scores import mean_over_folds, score
+from workers.stack.device import DeviceData
+from workers.training import Protocol, Run, StackRunner
+
+TAIL_SHARE = 0.2
+FEWEST_IN_TAIL = 5
+_LEVEL = 0.95
+
+
+class Conclusion:
+    """Judges one worker's search. ``sign`` of values is such that lower is better."""
+
+    def __init__(self, rule: Conclude, protocol: Protocol, data: DeviceData) -> None:
+        self._rule = rule
+        self._protocol = protocol
+        self._data = data
+        self._best = math.inf
+        self._standard_error = math.inf
+        self._judged = 0
+
+    def learn(self, run: Run, runner: StackRunner) -> None:
+        """Take the standard error over validation rows of the best run completed here, while it is on its lanes."""
+        value = self._protocol.sign * run.best_value
+        if run.ending not in ("converged", "epochs") or value >= self._best:
+            return
+        scores = []
+        for (fold, _), lane in zip(run.fold_seeds, runner.lanes_of(run), strict=True):
+            rows = self._data.valid[fold][self._data.mask[fold] > 0]
+            stack = runner.stack
+            out = stack.predict(stack.best_weights[lane, None], stack.best_stats[lane, None], rows[None])
+            scale = float(self._data.scale[fold])
+            scores.append(score(self._data.task, self._protocol.metric, out, self._data.y[rows], scale))
+        self._best = value
+        self._standard_error = float(np.sqrt((mean_over_folds(scores).jumps ** 2).sum()))
+
+    def reason(self, values: Sequence[float | None], left: int) -> str | None:
+        """Why the search ends, in words; None where it goes on.
+
+        Args:
+            values: Of all finished trials in order of telling; None for those that were pruned or failed.
+            left: Trials of the budget that have not been started.
+        """
+        if len(values) < self._rule.after or len(values) == self._judged or left <= 0:
+            return None
+        self._judged = len(values)
+        signed = [None if value is None else self._protocol.sign * value for value in values]
+        improvement = expected_improvement(signed, left)
+        if improvement >= self._rule.tolerance * self._standard_error:
+            return None
+        return (
+            f"concluded: the {left} trials left are expected to improve the best value by {improvement:.2g}, less than "
+            f"{self._rule.tolerance:g} of its standard error {self._standard_error:.2g} on validation data"
+        )
+
+
+def expected_improvement(values: Sequence[float | None], left: int) -> float:
+    """Expected improvement of the best value by so many further trials; infinite where too little is known.
+
+    Args:
+        values: Of all finished trials in order of telling, lower is better; None for trials that were pruned or failed.
+        left: Number of further trials.
+    """
+    recent = values[len(values) // 2 :]
+    good = sorted(value for value in recent if value is not None and math.isfinite(value))
+    k = max(FEWEST_IN_TAIL, math.ceil(TAIL_SHARE * len(recent)))
+    if len(good) <= k:
+        return math.inf
+    threshold, best = good[k], min(value for value in values if value is not None)
+    scale = sum(threshold - value for value in good[:k]) / k
+    if scale == 0.0:
+        return 0.0
+    upper = scale * 2 * k / float(stats.chi2.ppf(1 - _LEVEL, 2 * k))
+    beyond = left * k / len(recent) * math.exp(-(threshold - best) / scale)
+    return upper * _ein(beyond)
+
+
+def _ein(x: float) -> float:
+    """The entire exponential integral."""
+    return x if x < 1e-8 else float(special.exp1(x)) + math.log(x) + float(np.euler_gamma)
