@@ -83,7 +83,8 @@ def left_axis(drawing: Drawing, scale: Scale, x: float, label: str, *, right: fl
     for tick in scale.ticks(ticks):
         y = scale(tick)
         drawing.add(Line([(x, y), (right, y)], "grid"), Words(x - 6, y + 4, number(tick), "end", "soft"))
-    drawing.add(Words(2, min(scale.start, scale.end) - 10, label, "start", "soft"))
+    if label:
+        drawing.add(Words(2, min(scale.start, scale.end) - 10, label, "start", "soft"))
 
 
 def robust_range(values: Sequence[float], keep: float = 0.95) -> tuple[float, float]:

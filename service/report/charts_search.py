@@ -177,7 +177,7 @@ def effects(found: Sequence[Mapping[str, Any]], metric: str) -> Drawing:
             drawing.add(
                 Line([(x, y(each["mean"] - error)), (x, y(each["mean"] + error))], "winner", 1.5),
                 Dot(x, y(each["mean"]), 3.5, "winner", says=says),
-                Words(x, upper + 100, shortened(name, step, 9), "middle", "soft", size=9),
+                Words(x, upper + 100, shortened(name, step, 10), "middle", "soft", size=10),
             )
     return drawing
 

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -21,6 +22,19 @@ from service.cli.supervisor import free_port
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
 FLAGS += ["--disable-component-update", "--disable-sync"]
+
+STUDY = """
+name: acceptance
+data: {dataset: diabetes}
+model: {widths: [32, 32]}
+space:
+  l1: off                       # a word in YAML 1.2, not a boolean
+  lr: {low: 1e-3, high: 1e-2, log: true}
+  lr_schedule: [constant, step]
+pruner: {name: successive_halving, min_epochs: 3}
+budget: {trials: 30, epochs: 12}
+seed: 5
+"""
 
 
 class Service:
@@ -89,6 +103,21 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     running = Service(tmp_path_factory.mktemp("service") / "home")
     yield running
     running.stop()
+
+
+@pytest.fixture(scope="session")
+def study(service: Service, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """A study submitted from a file and followed to its end."""
+    path = tmp_path_factory.mktemp("study") / "study.yaml"
+    path.write_text(STUDY)
+    done = service.run("submit", str(path), "--watch")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "30/30 finished" in done.stdout
+    assert "(winner)" in done.stdout
+    assert "Warning: Batch normalization with dropout" in done.stderr
+    found: dict[str, Any] = service.client.get("/v1/studies")["studies"][0]
+    assert found["name"] == "acceptance"
+    return found
 
 
 @pytest.fixture

@@ -16,35 +16,7 @@ import pytest
 from playwright.sync_api import Page, expect
 from sklearn.datasets import load_diabetes
 
-from tests.acceptance.conftest import Service, wait_for
-
-STUDY = """
-name: acceptance
-data: {dataset: diabetes}
-model: {widths: [32, 32]}
-space:
-  l1: off                       # a word in YAML 1.2, not a boolean
-  lr: {low: 1e-3, high: 1e-2, log: true}
-  lr_schedule: [constant, step]
-pruner: {name: successive_halving, min_epochs: 3}
-budget: {trials: 30, epochs: 12}
-seed: 5
-"""
-
-
-@pytest.fixture(scope="session")
-def study(service: Service, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """A study submitted from a file and followed to its end."""
-    path = tmp_path_factory.mktemp("study") / "study.yaml"
-    path.write_text(STUDY)
-    done = service.run("submit", str(path), "--watch")
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "30/30 finished" in done.stdout
-    assert "(winner)" in done.stdout
-    assert "Warning: Batch normalization with dropout" in done.stderr
-    found: dict[str, Any] = service.client.get("/v1/studies")["studies"][0]
-    assert found["name"] == "acceptance"
-    return found
+from tests.acceptance.conftest import STUDY, Service, wait_for
 
 
 def test_the_budget_is_exact_and_every_trial_has_its_reason(service: Service, study: dict[str, Any]) -> None:
