@@ -8,14 +8,15 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,15 +31,15 @@ LEASE_SECONDS = 2.0
 ENDED = ("finished", "failed", "cancelled")
 
 
-@dataclass
 class Postgres:
-    """A PostgreSQL server that may be killed and started again."""
+    """A PostgreSQL server that may be killed and started again.
 
-    directory: Path
-    server: Any = field(init=False)
+    Its data are in a directory of their own: the server runs as another user, whom pytest locks out of its directories.
+    """
 
-    def __post_init__(self) -> None:
-        self.server = start_postgres(self.directory)
+    def __init__(self) -> None:
+        self._directory = tempfile.mkdtemp(prefix="regsearch-pg-")
+        self.server = start_postgres(Path(self._directory))
 
     @property
     def url(self) -> str:
@@ -52,6 +53,11 @@ class Postgres:
         while _alive(pid):
             time.sleep(0.02)
         restart_postgres(self.server)
+
+    def stop(self) -> None:
+        """End it for good."""
+        self.server.cleanup()
+        shutil.rmtree(self._directory, ignore_errors=True)
 
 
 class Cluster:

@@ -56,7 +56,7 @@ def test_secrets_come_from_the_environment(services: dict[str, Any]) -> None:
 @pytest.fixture
 def running(services: dict[str, Any], tmp_path: Path) -> Iterator[tuple[dict[str, int], dict[str, Any]]]:
     """The commands of all containers as processes, with their environment; only addresses and paths differ."""
-    postgres = Postgres(tmp_path / "pg")
+    postgres = Postgres()
     ports = {"8000": free_port(), "8080": free_port()}
     replaced = {"/data": str(tmp_path), "0.0.0.0": "127.0.0.1", **{port: str(free) for port, free in ports.items()}}
     processes = []
@@ -81,7 +81,7 @@ def running(services: dict[str, Any], tmp_path: Path) -> Iterator[tuple[dict[str
         process.terminate()
     for process in processes:
         assert process.wait(timeout=60) in (0, -signal.SIGTERM)  # uvicorn hands the signal on when it is done
-    postgres.server.cleanup()
+    postgres.stop()
 
 
 def test_every_container_does_its_part(running: tuple[dict[str, int], dict[str, Any]]) -> None:

@@ -20,7 +20,7 @@ SPEC: dict[str, Any] = {
 
 @pytest.mark.parametrize("database", ["sqlite", "postgresql"])
 def test_nothing_is_lost_in_a_storm(tmp_path: Path, database: str) -> None:
-    postgres = Postgres(tmp_path / "pg") if database == "postgresql" else None
+    postgres = Postgres() if database == "postgresql" else None
     url = postgres.url if postgres else f"sqlite:///{tmp_path / 'regsearch.db'}"
     cluster = Cluster(tmp_path, url, workers=2, seed=1, postgres=postgres)
     try:
@@ -30,4 +30,4 @@ def test_nothing_is_lost_in_a_storm(tmp_path: Path, database: str) -> None:
     assert broken_invariants(url) == []
     assert sum(cluster.kills.values()) == 8
     if postgres:
-        postgres.server.cleanup()
+        postgres.stop()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import socket
-import statistics
 import threading
 import time
 from collections.abc import Iterator
@@ -28,26 +27,13 @@ MIB = 2**20
 ROWS = "".join(f"{i},{i % 7},{'xy'[i % 2]}\n" for i in range(2000))
 
 
-def test_it_is_ready_soon(serving: Serving) -> None:
-    assert serving.ready_seconds < 5.0
-
-
-def test_a_submit_is_quick(serving: Serving) -> None:
-    times = []
-    for _ in range(30):
-        start = time.perf_counter()
-        serving.client.post("/v1/studies", SPEC)
-        times.append(time.perf_counter() - start)
-    assert statistics.median(times) < 0.03
-
-
 def test_it_stays_small_whatever_it_is_given(serving: Serving, tmp_path: Path) -> None:
     table = tmp_path / "table.csv"
     table.write_text("a,b,c\n" + ROWS * 100)
     assert table.stat().st_size > MIB
     uploaded = serving.client.upload(table, "a table")
-    serving.client.post("/v1/studies", {"data": {"dataset": uploaded["id"], "target": "c"}})
-    for path in ("/dashboard", "/api/studies", "/api/studies/1?after=0", "/openapi.json", "/metrics"):
+    study = serving.client.post("/v1/studies", {"data": {"dataset": uploaded["id"], "target": "c"}})
+    for path in ("/dashboard", "/api/studies", f"/api/studies/{study['id']}?after=0", "/openapi.json", "/metrics"):
         assert httpx.get(serving.url + path).status_code == 200
     process = psutil.Process(serving.process.pid)
     assert process.memory_info().rss < 200 * MIB

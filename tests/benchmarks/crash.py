@@ -18,7 +18,7 @@ def weather(database: str, kills: int, workers: int) -> dict[str, Any]:
     start = time.monotonic()
     with tempfile.TemporaryDirectory() as scratch:
         home = Path(scratch)
-        postgres = Postgres(home / "pg") if database == "postgresql" else None
+        postgres = Postgres() if database == "postgresql" else None
         url = postgres.url if postgres else f"sqlite:///{home / 'regsearch.db'}"
         cluster = Cluster(home, url, workers=workers, seed=kills, postgres=postgres)
         try:
@@ -28,7 +28,7 @@ def weather(database: str, kills: int, workers: int) -> dict[str, Any]:
             cluster.stop()
         broken = broken_invariants(url)
         if postgres:
-            postgres.server.cleanup()
+            postgres.stop()
     return {
         "kills": dict(cluster.kills),
         "workers": workers,
