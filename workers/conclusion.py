@@ -56,7 +56,8 @@ class Conclusion:
             stack = runner.stack
             out = stack.predict(stack.best_weights[lane, None], stack.best_stats[lane, None], rows[None])
             scale = float(self._data.scale[fold])
-            scores.append(score(self._data.task, self._protocol.metric, out, self._data.y[rows], scale))
+            target, positive = self._data.y[rows], self._data.positive
+            scores.append(score(self._data.task, self._protocol.metric, out, target, scale, positive))
         self._best = value
         self._standard_error = float(np.sqrt((mean_over_folds(scores).jumps ** 2).sum()))
 
