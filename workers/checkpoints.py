@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import pickle
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,19 @@ class Checkpoints:
     def forget(self, trial_id: int) -> None:
         """Drop a trial's state, if there is one."""
         self._path(trial_id).unlink(missing_ok=True)
+
+    def sweep(self, still_open: Callable[[Sequence[int]], Collection[int]]) -> None:
+        """Drop the states of all trials but those that ``still_open`` picks from their ids.
+
+        A trial that ends drops its own state; this is for those that ended elsewhere, were cancelled or deleted, and for
+        files that a killed worker has left half-written. So what is on disk is at most one state per open trial.
+        """
+        files = list(self._directory.glob("trial-*.*"))
+        of = {path: int(number) for path in files if (number := path.stem.removeprefix("trial-")).isdecimal()}
+        kept = set(still_open(sorted(set(of.values())))) if of else set()
+        for path, trial_id in of.items():
+            if trial_id not in kept:
+                path.unlink(missing_ok=True)
 
     def _path(self, trial_id: int) -> Path:
         return self._directory / f"trial-{trial_id}.pt"

@@ -74,6 +74,7 @@ class Worker:
         self._device = torch.device(device)
         self._stop = stop
         self._prepared: tuple[str, Prepared] | None = None
+        self._checkpoints = Checkpoints(settings.home / "checkpoints")
         self._beat_at = 0.0
         self._last_shares: dict[str, float] = {}
         self.id = store.workers.register(
@@ -83,6 +84,7 @@ class Worker:
     def run(self) -> None:
         """Work until told to stop."""
         self._bury_the_dead()
+        self._checkpoints.sweep(self._store.history.open_among)
         while not self._stop():
             try:
                 if not self.turn():
@@ -135,11 +137,9 @@ class Worker:
             log.warning("%s; %s is not recorded", error, reason)
 
     def _search(self, lease: Lease, spec: StudySpec, data: Prepared) -> None:
-        checkpoints = Checkpoints(self._settings.home / "checkpoints")
         plan = self._plan_to_repeat(lease.study_id, data)
-        environment = Environment(
-            self._settings.cache, self._settings.lease_seconds, self._stop, checkpoints, self._settings.turn_seconds, plan
-        )
+        seconds, turn = self._settings.lease_seconds, self._settings.turn_seconds
+        environment = Environment(self._settings.cache, seconds, self._stop, self._checkpoints, turn, plan)
         session = Session(self._store, lease, spec, data.device, environment)
         self._store.provenance.note(lease.study_id, made_of(data.table, self._device, session.plan))
 

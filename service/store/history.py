@@ -25,6 +25,10 @@ _COLUMNS = (
 )
 
 
+_MOST_IDS = 500
+"""Ids in one query, below the number of variables that every SQLite takes."""
+
+
 class History:
     """Finished and running trials of a study, as values."""
 
@@ -133,6 +137,19 @@ class History:
             )
             for row in rows
         ]
+
+    def open_among(self, trial_ids: Sequence[int]) -> set[int]:
+        """Those of some trials that wait or run, whatever their study."""
+        states = t.o_trials.c.state.in_((OPTUNA_STATE["waiting"], OPTUNA_STATE["running"]))
+
+        def work(connection: Connection) -> set[int]:
+            found: set[int] = set()
+            for start in range(0, len(trial_ids), _MOST_IDS):
+                some = t.o_trials.c.trial_id.in_(trial_ids[start : start + _MOST_IDS])
+                found |= set(connection.execute(select(t.o_trials.c.trial_id).where(some, states)).scalars())
+            return found
+
+        return self._database.read(work)
 
     def trials_of_all(self) -> dict[str, int]:
         """Trials in the whole database by state, from the studies' counters."""

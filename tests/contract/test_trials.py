@@ -275,3 +275,16 @@ def expire(store: Store, lease: Lease) -> None:
     """Let a lease's time run out, by the database's clock."""
     sql = text("UPDATE rs_leases SET expires_at = expires_at - 1000 WHERE token = :token")
     store.database.write(lambda connection: connection.execute(sql, {"token": lease.token}))
+
+
+def test_open_trials_are_told_from_ended_ones(store: Store) -> None:
+    lease = started(store, budget={"trials": 3})
+    running, waiting, ended = store.trials.ask(lease, proposals(3))
+    store.trials.record(lease, [], [complete(ended)])
+    everyone = [running.id, waiting.id, ended.id]
+    assert store.history.open_among([*everyone, *range(10_000, 11_500)]) == {running.id, waiting.id}
+    store.leases.release(lease)
+    assert store.history.open_among(everyone) == {running.id, waiting.id}
+    store.studies.cancel(lease.study_id)
+    assert store.history.open_among(everyone) == set()
+    assert store.history.open_among([]) == set()
