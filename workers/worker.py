@@ -29,7 +29,7 @@ from service.store import Store
 from service.store.records import Lease, StudyRecord
 from workers.answer import Finalizer, Prepared
 from workers.checkpoints import Checkpoints
-from workers.data import DataSource, RawTable, load_table, make_split, prepare
+from workers.data import DataSource, PrepareOptions, RawTable, load_table, make_split, prepare
 from workers.keeping import Keeper
 from workers.planning import Plan
 from workers.provenance import data_hash, made_of
@@ -223,8 +223,9 @@ class Worker:
         key = f"{study.id}"
         if self._prepared is None or self._prepared[0] != key:
             table = load_table(self._source(study, spec))
-            split = make_split(table, spec.validation, spec.seed)
-            folds = [prepare(table, split, index) for index in range(len(split.folds))]
+            split = make_split(table, spec.validation, spec.seed, given=spec.data.split is not None)
+            options = PrepareOptions.of(spec.data)
+            folds = [prepare(table, split, index, options) for index in range(len(split.folds))]
             on_device = DeviceData.of(
                 folds,
                 task=table.task,
@@ -239,6 +240,7 @@ class Worker:
     def _source(self, study: StudyRecord, spec: StudySpec) -> DataSource:
         data = spec.data
         common: dict[str, Any] = {"task": str(spec.task), "categorical": data.categorical, "drop": data.drop}
+        common |= {"groups": data.groups, "time": data.time, "split": data.split}
         common["layout"] = LAYOUTS[spec.model.word]
         if data.dataset in BUILTIN:
             return DataSource(name=data.dataset, **common)

@@ -5,7 +5,6 @@ Nothing here reads rows: files are described once, when they are uploaded, and a
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -14,6 +13,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from service.api.columns import check_columns, check_rows, no_column
 from service.api.inspection import Inspections
 from service.api.issues import validation_issues
 from service.datasets import BUILTIN, BuiltinFacts, Column, TableInfo, infer_task, resolve_path
@@ -21,13 +21,10 @@ from service.datasets.uploads import file_format
 from service.errors import InvalidInput, Issue, NotFound
 from service.search.planned import MOST_POINTS, grid
 from service.settings import Settings
-from service.spec import SETTINGS, Choices, GridSampler, Range, StudySpec, Task
+from service.spec import SETTINGS, Choices, DataSpec, GridSampler, Range, StudySpec, Task
 from service.spec.guidance import warnings_for
 from service.spec.model import FAMILIES
 from service.store import Store
-
-_FEWEST_ROWS = 20
-_FEWEST_IN_PART = 2
 
 
 @dataclass(frozen=True)
@@ -47,9 +44,9 @@ def check(spec: StudySpec, store: Store, settings: Settings, inspections: Inspec
     """
     table, dataset_id, own = _table(spec, store, settings, inspections)
     target = _target(spec, table, own)
-    _columns(spec, table, target.name)
+    check_columns(spec, table, target.name, rows_of_arrays=own == "y")
     _family(spec, table)
-    _rows(spec, table.rows - target.missing)
+    check_rows(spec, table.rows - target.missing)
     task = _task(spec, target, table.rows - target.missing)
     _positive(spec, task, target, table)
     try:
@@ -121,26 +118,6 @@ def _of_path(issue: Issue, given: str) -> Issue:
     return replace(issue, field="data.path", value=issue.value or given, allowed=allowed)
 
 
-def _rows(spec: StudySpec, rows: int) -> None:
-    """Every part of the split must get rows, which only a very small table or a very small share can prevent."""
-    if rows < _FEWEST_ROWS:
-        message = f"has {rows} rows with a target"
-        raise InvalidInput.one("data", message, value=rows, allowed=f"at least {_FEWEST_ROWS}")
-    division = spec.validation
-    shares = {"test_fraction": division.test_fraction}
-    if division.method == "holdout":
-        shares["valid_fraction"] = division.valid_fraction
-    for name, share in shares.items():
-        if share * rows < _FEWEST_IN_PART:
-            message = f"leaves fewer than {_FEWEST_IN_PART} of {rows} rows"
-            allowed = f"≥ {_FEWEST_IN_PART / rows:.3g}"
-            raise InvalidInput.one(f"validation.{name}", message, value=share, allowed=allowed)
-    rest = int(rows * (1 - division.test_fraction))
-    if division.method == "kfold" and division.folds * _FEWEST_IN_PART > rest:
-        message = f"are too many for the {rest} rows outside of the test part"
-        raise InvalidInput.one("validation.folds", message, value=division.folds, allowed=f"≤ {rest // _FEWEST_IN_PART}")
-
-
 def _target(spec: StudySpec, table: TableInfo, own: str | None) -> Column:
     name = spec.data.target or own
     names = [column.name for column in table.columns]
@@ -148,23 +125,8 @@ def _target(spec: StudySpec, table: TableInfo, own: str | None) -> Column:
         raise InvalidInput.one("data.target", "is required for this data set", allowed=names)
     column = table.column(name)
     if column is None or (own is not None and name != own):
-        raise _no_column("data.target", name, [own] if own else names)
+        raise no_column("data.target", name, [own] if own else names)
     return column
-
-
-def _columns(spec: StudySpec, table: TableInfo, target: str) -> None:
-    names = [column.name for column in table.columns if column.name != target]
-    for field, wanted in (("categorical", spec.data.categorical), ("drop", spec.data.drop)):
-        for index, name in enumerate(wanted):
-            if name == target:
-                message = f"{name!r} is the target, which is never an input"
-                raise InvalidInput.one(f"data.{field}.{index}", message, value=name, allowed=names)
-            if name not in names:
-                raise _no_column(f"data.{field}.{index}", name, names)
-    if set(names) <= set(spec.data.drop):
-        raise InvalidInput.one(
-            "data.drop", "leaves no column to predict from", value=list(spec.data.drop), allowed="fewer columns"
-        )
 
 
 def _family(spec: StudySpec, table: TableInfo) -> None:
@@ -182,6 +144,11 @@ def _family(spec: StudySpec, table: TableInfo) -> None:
         if given and family != "mlp":
             message = f"names columns, and what a {family} reads has none"
             raise InvalidInput.one(f"data.{name}", message, value=list(given), allowed="nothing")
+    for name in ("scaling", "impute", "flag_missing", "impute_categories", "max_levels"):
+        value, usual = getattr(spec.data, name), DataSpec.model_fields[name].default
+        if value != usual and family != "mlp":
+            message = f"is about columns, and what a {family} reads has none"
+            raise InvalidInput.one(f"data.{name}", message, value=value, allowed=f"{usual}")
 
 
 def _families(table: TableInfo) -> tuple[str, ...]:
@@ -242,9 +209,3 @@ def _grid(spec: StudySpec) -> None:
         message = f"the grid has only {size} points" + (" beside the enqueued ones" if spec.enqueue else "")
         allowed = f"at most {size + len(spec.enqueue)}"
         raise InvalidInput.one("budget.trials", message, value=spec.budget.trials, allowed=allowed)
-
-
-def _no_column(field: str, name: str, names: Sequence[str]) -> InvalidInput:
-    close = difflib.get_close_matches(name, names, n=1)
-    hint = f"; did you mean {close[0]!r}?" if close else ""
-    return InvalidInput.one(field, f"there is no column {name!r}{hint}", value=name, allowed=list(names))

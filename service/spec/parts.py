@@ -26,6 +26,32 @@ class DataSpec(Frozen):
     )
     categorical: tuple[str, ...] = Field((), description="Columns to treat as categories although they hold numbers.")
     drop: tuple[str, ...] = Field((), description="Columns to leave out, such as row ids.")
+    groups: str | None = Field(
+        None, description="Column of groups, such as patients: no group is divided between parts. It is no input."
+    )
+    time: str | None = Field(
+        None,
+        description="Column of numbers or ISO 8601 times: later rows validate and test what earlier ones trained. It is no "
+        "input.",
+    )
+    split: str | None = Field(
+        None, description="Column of the words train, valid and test that divides the rows itself. It is no input."
+    )
+    scaling: Literal["standard", "minmax", "quantile", "log", "none"] = Field(
+        "standard",
+        description="Of numeric columns: to mean 0 and deviation 1, to [0, 1], to normal quantiles, standard behind "
+        "sign(x)·ln(1 + |x|), or none.",
+    )
+    impute: Literal["median", "mean", "most_frequent"] = Field(
+        "median", description="What replaces a missing number: a statistic of its column's training rows."
+    )
+    flag_missing: bool = Field(False, description="Add a 0/1 input for every numeric column with missing values.")
+    impute_categories: Literal["missing", "most_frequent"] = Field(
+        "missing", description="What replaces a missing category: one of its own, or the most frequent one."
+    )
+    max_levels: int = Field(
+        50, ge=2, le=10_000, description="Categories of a column with an input of their own; the rarest share one."
+    )
 
     @model_validator(mode="after")
     def _one_source(self) -> DataSpec:
@@ -35,14 +61,34 @@ class DataSpec(Frozen):
             )
         return self
 
+    @model_validator(mode="after")
+    def _one_division(self) -> DataSpec:
+        if self.split is not None and self.time is not None:
+            raise PydanticCustomError(
+                "division",
+                "cannot be given beside time, by which rows are divided already",
+                {"key": "split", "value": self.split, "allowed": "either split or time"},
+            )
+        return self
+
 
 class ValidationSpec(Frozen):
-    """How rows are divided. The test part is drawn first, fixed by the seed; no trial ever sees it."""
+    """How rows are divided. The test part is drawn first, fixed by the seed; no trial ever sees it.
 
-    method: Literal["holdout", "kfold"] = "holdout"
+    Parts and folds are stratified by class (a regression's target: by quintile). With `data.groups` no group is divided;
+    with `data.time` a fold trains on all rows before those that validate it; with `data.split` or `given` the data says.
+    """
+
+    method: Literal["holdout", "kfold"] = Field(
+        "holdout", description="One validation part, or every row validates once; a fold is a lane."
+    )
     test_fraction: float = Field(0.2, gt=0.0, lt=0.9, description="Share of all rows locked away for the final score.")
     valid_fraction: float = Field(0.2, gt=0.0, lt=0.9, description="Share of all rows for validation (holdout).")
     folds: int = Field(5, ge=2, le=20, description="Number of folds (kfold).")
+    repeats: int = Field(1, ge=1, le=20, description="How often to divide anew, behind the same test part.")
+    given: bool = Field(
+        False, description="Take the test part, and the validation part if there is one, that an NPZ file itself names."
+    )
 
     @model_validator(mode="after")
     def _something_left(self) -> ValidationSpec:

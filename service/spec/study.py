@@ -93,6 +93,14 @@ class StudySpec(Frozen):
         return self
 
     @model_validator(mode="after")
+    def _division_is_one(self) -> StudySpec:
+        if self.data.time is not None and self.validation.repeats > 1:
+            _refuse("validation.repeats", "cannot be more than 1 with data.time", self.validation.repeats, "1")
+        if self.data.time is not None and self.validation.given:
+            _refuse("validation.given", "cannot be given beside data.time", True, "either of them")
+        return self
+
+    @model_validator(mode="after")
     def _rungs_are_within_the_budget(self) -> StudySpec:
         inner = self.pruner.pruner if isinstance(self.pruner, PatientPruner) else self.pruner
         if isinstance(inner, HyperbandPruner) and inner.min_epochs > self.budget.epochs:

@@ -22,6 +22,7 @@ from sklearn.preprocessing import (
     StandardScaler,
 )
 
+from service.spec import DataSpec
 from workers.data.preprocessor import (
     ArrayScaler,
     Layout,
@@ -50,6 +51,11 @@ class PrepareOptions:
     categories: Literal["onehot", "ordinal"] = "onehot"
     impute_categories: Literal["missing", "most_frequent"] = "missing"
     max_levels: int = 50
+
+    @classmethod
+    def of(cls, data: DataSpec) -> PrepareOptions:
+        """What a study asks for."""
+        return cls(data.scaling, data.impute, data.flag_missing, "onehot", data.impute_categories, data.max_levels)
 
 
 def fit_table(train: pd.DataFrame, categorical: tuple[str, ...], options: PrepareOptions) -> Preprocessor:

@@ -52,10 +52,18 @@ class Plan:
         return self.valid_fraction / (1.0 - self.test_fraction)
 
 
-def make_split(table: RawTable, validation: ValidationSpec, seed: int) -> Split:
-    """Divide as a study's spec says. See `split_rows`."""
+def make_split(table: RawTable, validation: ValidationSpec, seed: int, *, given: bool = False) -> Split:
+    """Divide as a study's spec says; ``given``: as the table does. See `split_rows`.
+
+    Raises:
+        TrialError: The table does not say which of its rows are for the test.
+    """
+    given = given or validation.given
+    if given and (table.part is None or not (table.part == 2).any()):
+        raise TrialError("the data does not say which rows are for the test: no row of its own split is called test")
     folds = validation.folds if validation.method == "kfold" else None
-    return split_rows(table, Plan(seed, validation.test_fraction, validation.valid_fraction, folds))
+    fractions = validation.test_fraction, validation.valid_fraction
+    return split_rows(table, Plan(seed, *fractions, folds, validation.repeats, given))
 
 
 def split_rows(table: RawTable, plan: Plan) -> Split:

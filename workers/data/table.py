@@ -21,8 +21,8 @@ from workers.data.preprocessor import Layout, text_of
 class DataSource:
     """Where the rows are: a built-in ``name``, or a ``path`` in ``format``; and how to read them.
 
-    ``categorical`` and ``numeric`` columns are read as such whatever they hold; ``groups`` and ``time`` name columns that
-    divide the rows and are no features. ``layout`` keeps the images or sequences of an NPZ file in shape.
+    ``categorical`` and ``numeric`` columns are read as such whatever they hold; ``groups``, ``time`` and ``split`` name
+    columns that divide the rows and are no features. ``layout`` keeps the images or sequences of an NPZ file in shape.
     """
 
     task: str
@@ -35,6 +35,7 @@ class DataSource:
     numeric: tuple[str, ...] = ()
     groups: str | None = None
     time: str | None = None
+    split: str | None = None
     layout: Layout = "flat"
 
 
@@ -94,7 +95,7 @@ def load_table(source: DataSource) -> RawTable:
     kept = _usable(content.target, source.task)
     frame, target = content.frame[kept].reset_index(drop=True), content.target[kept].reset_index(drop=True)
     values, labels = _encode_target(target, source.task)
-    dividing = [name for name in (source.groups, source.time) if name is not None]
+    dividing = [name for name in (source.groups, source.time, source.split) if name is not None]
     features = frame.drop(columns=dividing)
     arrays = content.arrays
     shaped = arrays.x[kept] if arrays is not None and source.layout != "flat" else None
@@ -111,7 +112,7 @@ def load_table(source: DataSource) -> RawTable:
         lengths=arrays.lengths[kept] if shaped is not None and arrays is not None and arrays.lengths is not None else None,
         groups=pd.factorize(frame[source.groups])[0].astype(np.int64) if source.groups is not None else None,
         times=_times(frame[source.time]) if source.time is not None else None,
-        part=arrays.part[kept] if arrays is not None and arrays.part is not None else None,
+        part=_part(frame[source.split]) if source.split is not None else _part_of(arrays, kept),
     )
 
 
@@ -188,6 +189,22 @@ def _times(column: pd.Series[Any]) -> NDArray[np.float64]:
         return np.where(np.isnat(moments), -np.inf, moments.astype(np.int64).astype(np.float64))
     except (ValueError, TypeError) as error:
         raise TrialError(f"the time column {column.name!r} holds neither numbers nor ISO 8601 times: {error}") from None
+
+
+def _part_of(arrays: Arrays | None, kept: NDArray[np.bool_]) -> NDArray[np.int8] | None:
+    return arrays.part[kept] if arrays is not None and arrays.part is not None else None
+
+
+_PARTS = {"train": 0, "training": 0, "valid": 1, "validation": 1, "val": 1, "dev": 1, "test": 2}
+
+
+def _part(column: pd.Series[Any]) -> NDArray[np.int8]:
+    """0, 1, 2 for the words of a column that says itself what trains, validates and tests."""
+    words = column.map(lambda value: text_of(value).strip().lower())
+    unknown = sorted({*words} - {*_PARTS})
+    if unknown:
+        raise TrialError(f"the split column {column.name!r} holds {unknown[0]!r}; allowed: train, valid, test")
+    return np.array([_PARTS[word] for word in words], dtype=np.int8)
 
 
 def _hashes(frame: pd.DataFrame) -> NDArray[np.uint64]:

@@ -1,0 +1,96 @@
+"""What a submit says of columns and of the division of rows, checked against what is known of the table."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+
+from service.datasets import TableInfo
+from service.errors import InvalidInput
+from service.spec import StudySpec
+
+_FEWEST_ROWS = 20
+_FEWEST_IN_PART = 2
+_DIVIDING = ("groups", "time", "split")
+
+
+def check_columns(spec: StudySpec, table: TableInfo, target: str, *, rows_of_arrays: bool) -> None:
+    """Every column that is named must be there, be no target, and have one use; and some must be left to predict from.
+
+    Raises:
+        InvalidInput: It names the column.
+    """
+    if spec.validation.given and not rows_of_arrays:
+        message = "is for NPZ files; a table names the column that divides it as data.split"
+        raise InvalidInput.one("validation.given", message, value=True, allowed="false")
+    names = [column.name for column in table.columns if column.name != target]
+    for field, wanted in (("categorical", spec.data.categorical), ("drop", spec.data.drop)):
+        for index, name in enumerate(wanted):
+            _check_column(f"data.{field}.{index}", name, names, target)
+    dividing: dict[str, str] = {}
+    for field in _DIVIDING:
+        column: str | None = getattr(spec.data, field)
+        if column is not None:
+            _check_dividing(spec, f"data.{field}", column, [] if rows_of_arrays else names, target, dividing)
+            dividing[column] = field
+    if set(names) <= {*spec.data.drop, *dividing}:
+        raise InvalidInput.one(
+            "data.drop", "leaves no column to predict from", value=list(spec.data.drop), allowed="fewer columns"
+        )
+
+
+def _check_dividing(
+    spec: StudySpec, field: str, column: str, names: Sequence[str], target: str, others: dict[str, str]
+) -> None:
+    """A column that divides the rows is no input, so nothing else may be said of it."""
+    if not names:
+        raise InvalidInput.one(field, "names a column, and arrays have none", value=column, allowed="nothing")
+    _check_column(field, column, names, target)
+    for other in ("categorical", "drop"):
+        if column in getattr(spec.data, other):
+            allowed = [name for name in names if name not in getattr(spec.data, other)]
+            raise InvalidInput.one(field, f"is named in data.{other} as well", value=column, allowed=allowed)
+    if column in others:
+        allowed = [name for name in names if name not in others]
+        raise InvalidInput.one(field, f"is data.{others[column]} already", value=column, allowed=allowed)
+
+
+def _check_column(field: str, name: str, names: Sequence[str], target: str) -> None:
+    if name == target:
+        message = f"{name!r} is the target, which is never an input"
+        raise InvalidInput.one(field, message, value=name, allowed=list(names))
+    if name not in names:
+        raise no_column(field, name, names)
+
+
+def no_column(field: str, name: str, names: Sequence[str]) -> InvalidInput:
+    """There is no such column, perhaps another was meant."""
+    close = difflib.get_close_matches(name, names, n=1)
+    hint = f"; did you mean {close[0]!r}?" if close else ""
+    return InvalidInput.one(field, f"there is no column {name!r}{hint}", value=name, allowed=list(names))
+
+
+def check_rows(spec: StudySpec, rows: int) -> None:
+    """Every part of the split must get rows, which only a very small table or a very small share can prevent.
+
+    Raises:
+        InvalidInput: A part would be too small. Where the data divides itself, that is seen when its rows are read.
+    """
+    if rows < _FEWEST_ROWS:
+        message = f"has {rows} rows with a target"
+        raise InvalidInput.one("data", message, value=rows, allowed=f"at least {_FEWEST_ROWS}")
+    division = spec.validation
+    if spec.data.split is not None or division.given:
+        return
+    shares = {"test_fraction": division.test_fraction}
+    if division.method == "holdout":
+        shares["valid_fraction"] = division.valid_fraction
+    for name, share in shares.items():
+        if share * rows < _FEWEST_IN_PART:
+            message = f"leaves fewer than {_FEWEST_IN_PART} of {rows} rows"
+            allowed = f"≥ {_FEWEST_IN_PART / rows:.3g}"
+            raise InvalidInput.one(f"validation.{name}", message, value=share, allowed=allowed)
+    rest = int(rows * (1 - division.test_fraction))
+    if division.method == "kfold" and division.folds * _FEWEST_IN_PART > rest:
+        message = f"are too many for the {rest} rows outside of the test part"
+        raise InvalidInput.one("validation.folds", message, value=division.folds, allowed=f"≤ {rest // _FEWEST_IN_PART}")
