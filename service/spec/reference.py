@@ -50,7 +50,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "noise": ("test_equality.py", "test_parts.py"),
     "normalization": ("test_equality.py", "test_models.py"),
     "optimizer": ("test_optimizers.py", "test_equality.py", "test_precision.py"),
-    "augmentation": ("test_augmentation.py",),
+    "augmentation": ("test_augmentation.py", "test_families.py"),
     "lr_schedule": ("test_parts.py",),
     "averaging": ("test_equality.py", "test_techniques.py"),
     "initialization": ("test_models.py",),

@@ -21,7 +21,7 @@ from workers.stack.noise import mixup_quantiles
 
 TECHNIQUES = (
     "l1", "l2", "weight_decay", "proximal_l1", "max_norm", "clip_norm", "clip_value", "nesterov",
-    "label_smoothing", "mixup", "input_noise", "feature_masking", "averaging",
+    "label_smoothing", "mixup", "cutmix", "input_noise", "feature_masking", "averaging",
 )  # fmt: skip
 """Settings that cost nothing in a stack whose lanes all have them at their neutral value."""
 
@@ -44,8 +44,8 @@ def techniques_in(domains: Mapping[str, Domain]) -> frozenset[str]:
 
 @dataclass
 class LaneHyper:
-    """Per-lane hyperparameters, each (k,), but ``dropout`` (k, L), ``augmentation`` (k, len(AUGMENTATIONS)), and ``mixup``,
-    quantiles of its distribution (k, q).
+    """Per-lane hyperparameters, each (k,), but ``dropout`` (k, L), ``augmentation`` (k, len(AUGMENTATIONS)), and
+    ``mixup`` and ``cutmix``, quantiles of their distributions (k, q).
 
     Limits (``max_norm``, ``clip_norm``, ``clip_value``) are infinite where off. Adam's β come as their complements 1 − β,
     which float32 holds more exactly.
@@ -66,6 +66,7 @@ class LaneHyper:
     input_noise: Tensor
     feature_masking: Tensor
     mixup: Tensor
+    cutmix: Tensor
     augmentation: Tensor
     dropout: Tensor
     seed: Tensor
@@ -75,7 +76,7 @@ class LaneHyper:
         """Columns for k idle lanes."""
         columns = {field.name: torch.zeros(k, device=device) for field in fields(cls)}
         columns |= {name: torch.ones(k, device=device) for name in ("rest1", "rest2")}
-        columns["mixup"] = mixup_quantiles(0.0).to(device).repeat(k, 1)
+        columns |= {name: mixup_quantiles(0.0).to(device).repeat(k, 1) for name in ("mixup", "cutmix")}
         columns["augmentation"] = torch.zeros(k, len(AUGMENTATIONS), device=device)
         columns["dropout"] = torch.zeros(k, dropouts, device=device)
         columns["seed"] = torch.zeros(k, dtype=torch.int32, device=device)
@@ -85,7 +86,8 @@ class LaneHyper:
         """Write a recipe's values, and the dropout ``rates`` (L,) it comes to, into the columns of ``lane``."""
         self.dropout[lane] = torch.tensor(list(rates))
         self.seed[lane] = seed
-        self.mixup[lane] = mixup_quantiles(recipe.number("mixup")).to(self.mixup.device)
+        for name in ("mixup", "cutmix"):
+            getattr(self, name)[lane] = mixup_quantiles(recipe.number(name)).to(self.mixup.device)
         self.augmentation[lane] = torch.tensor([recipe.number(name) for name in AUGMENTATIONS])
         for name in _PLAIN:
             getattr(self, name)[lane] = recipe.number(name)

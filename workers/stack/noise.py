@@ -15,7 +15,7 @@ from torch import Tensor
 
 from workers.hashing import draw, normal, uniform
 
-NOISES = ("mixup", "input_noise", "feature_masking")
+NOISES = ("cutmix", "mixup", "input_noise", "feature_masking")
 """Every one has a key of its own in each update, in this order."""
 
 _QUANTILES = 513
@@ -46,6 +46,13 @@ def mixup_shares(quantiles: Tensor, keys: Tensor) -> Tensor:
     below = position.to(torch.int64)
     left, right = quantiles.gather(1, below[:, None])[:, 0], quantiles.gather(1, below[:, None] + 1)[:, 0]
     return left + (right - left) * (position - below)
+
+
+def either(mixup: Tensor, cutmix: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
+    """(k,) shares of both, one of them made 1 by the toss of a coin where neither is."""
+    both = (mixup < 1.0) & (cutmix < 1.0)
+    heads = uniform(draw(keys, torch.ones_like(keys))) < 0.5
+    return mixup.masked_fill(both & heads, 1.0), cutmix.masked_fill(both & ~heads, 1.0)
 
 
 def partner(batch: Tensor) -> Tensor:

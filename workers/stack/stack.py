@@ -23,10 +23,11 @@ from workers.models import ModelShape, initialize
 from workers.stack.compiling import compiled
 from workers.stack.device import DeviceData
 from workers.stack.flat import FlatModel
+from workers.stack.gradient import update_keys
 from workers.stack.lanes import LaneHyper, LaneState, techniques_of
 from workers.stack.optimizers import MOMENTS
 from workers.stack.precision import shortened_products
-from workers.stack.update import Update, update_keys
+from workers.stack.update import Update
 
 log = logging.getLogger(__name__)
 

@@ -18,9 +18,11 @@ from workers.models import ModelShape, build_model, initialize
 from workers.models.layers import LaneDropout
 from workers.stack.device import DeviceData
 from workers.stack.flat import FlatModel
-from workers.stack.lanes import LaneHyper, LaneState
+from workers.stack.gradient import Gradient, update_keys
+from workers.stack.lanes import LaneHyper, LaneState, techniques_of
+from workers.stack.noise import partner
 from workers.stack.stack import Stack, StackKey
-from workers.stack.update import Update, update_keys
+from workers.stack.update import Update
 
 SHAPES = {"cnn": (2, 7, 6), "sequence": (5, 3)}
 CASES = [("cnn", word, "gru") for word in NORMALIZATIONS["cnn"]] + [
@@ -135,7 +137,7 @@ def test_a_stacks_gradient_is_that_of_plain_pytorch(family: str, network: dict[s
     )
     state.weights, state.stats = weights, stats
     model.module.train()
-    gradient, (losses, _) = Update(model, "adamw", "classification", frozenset())._gradient(state, hyper, keys, x, y)
+    gradient, (losses, _) = Update(model, "adamw", "classification", frozenset()).gradient(state, hyper, keys, x, y)
     for lane in range(k):
         module = build_model(model.shape)
         module.load_state_dict(model.state_dict(weights[lane], stats[lane]))
@@ -157,3 +159,38 @@ def test_every_family_learns(family: str, normalization: str, cell: str) -> None
     own = setting(family, 1, normalization=normalization, cell=cell, width=8, lr=0.02, dropout=0.0, l1=0.0)
     (run,) = train([own], [3], data(family), protocol(epochs=12))
     assert run.curve["train_loss"][-1] < 0.55  # chance: ln 2 = 0.69
+
+
+@pytest.mark.parametrize("mixup", [0.0, 1.0])
+def test_images_and_labels_are_mixed_by_the_patch(mixup: float) -> None:
+    """Under cutmix the loss is that of plain PyTorch on the patched images; with mixup beside it, a coin chooses."""
+    recipe = setting("cnn", 2, cutmix=1.0, mixup=mixup)
+    on = data("cnn")
+    model = FlatModel(ModelShape.of(recipe, on.inputs, on.outputs), on.device)
+    initialize(model.module, recipe, 0)
+    row, stats = model.rows()
+    hyper = LaneHyper.zeros(1, model.shape.dropouts, on.device)
+    hyper.load(0, recipe, rates=model.shape.rates(recipe), seed=3)
+    state = LaneState.zeros(1, parameters=len(row), statistics=len(stats), moments=2, averaging=False, device=on.device)
+    state.weights, state.stats = row[None], stats[None]
+    gradient = Gradient(model, "classification", techniques_of([recipe]), micro_batches=1, mixed_precision=False)
+    x, y = on.x[None, :8], on.y[None, :8]
+    model.module.train()
+    patched = 0
+    for update in range(12):
+        number = torch.full((1, 1), update, dtype=torch.int32)
+        keys = update_keys(hyper.seed, number, model.shape.dropouts)[0]
+        _, (loss, _) = gradient(state, hyper, keys, x, y)
+        seen, shares = gradient._noisy(x, hyper, keys)
+        assert shares is not None
+        share, pixels = shares.item(), (seen == x).all(2).float()
+        is_patch = bool(((seen == x) | (seen == partner(x))).all())
+        patched += is_patch
+        if is_patch:
+            torch.testing.assert_close(pixels.mean((1, 2, 3)), shares)
+        else:
+            torch.testing.assert_close(seen, share * x + (1 - share) * partner(x))
+        out = model.forward(state.weights, state.stats, hyper.dropout, keys, seen)[0][0]
+        expected = share * F.cross_entropy(out, y[0]) + (1 - share) * F.cross_entropy(out, y[0].roll(1))
+        assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+    assert patched == 12 if mixup == 0.0 else 2 < patched < 10
