@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from service.report.schedule_code import SCHEDULES
-from service.spec import Recipe
+from service.spec import SETTINGS, Recipe
 
 _KNOWN = {
     *(
@@ -67,9 +67,11 @@ def _refuse_unknown(recipe: Recipe) -> None:
     schedule = recipe.word("lr_schedule")
     if schedule not in SCHEDULES:
         raise NoSnippet(f"there is no snippet for the schedule {schedule}")
-    unknown = [name for name in recipe.said() if name not in _KNOWN and name not in SCHEDULES[schedule].settings]
+    known = _KNOWN | set(SCHEDULES[schedule].settings)
+    # What is at its neutral value needs no line.
+    unknown = [name for name in recipe.said() if name not in known and recipe[name] != SETTINGS[name].neutral]
     words = {"activation": _ACTIVATIONS, "optimizer": _OPTIMIZERS, "normalization": _NORMS}
-    unknown += [f"{name} {recipe.word(name)}" for name, known in words.items() if recipe.word(name) not in known]
+    unknown += [f"{name} {recipe.word(name)}" for name, lines in words.items() if recipe.word(name) not in lines]
     if (recipe.word("init"), recipe.word("init_distribution")) not in _INITIALIZATIONS:
         unknown.append(f"init {recipe.word('init')}")
     if unknown:
