@@ -188,9 +188,11 @@ class Worker:
         def open_test() -> None:
             self._store.studies.open_test(study.id, who, "final score")
 
+        known = self._store.provenance.get(study.id).made_of or {}
+        lanes = known.get("plan", {}).get("compiled_lanes")
         with self._beating(lambda: {"state": "finalizing", "study": study.id}):
             try:
-                answer = Finalizer(spec, data, alive).run(best, open_test)
+                answer = Finalizer(spec, data, alive, lanes).run(best, open_test)
             except LeaseLost:
                 self._store.leases.release(lease)
                 raise
@@ -203,7 +205,7 @@ class Worker:
         result["trials"] = {**vars(now.counts), "epochs": now.epochs}
         result["utilization"] = self._last_shares
         result["concluded"] = self._store.conclusions.get(study.id)
-        result["provenance"] = self._store.provenance.get(study.id).made_of
+        result["provenance"] = known
         result["test_accesses"] = len(self._store.studies.test_accesses(study.id))
         kept = Keeper(study, spec, data).keep(answer).within(int(self._settings.max_model_mb * 2**20))
         result |= {"model": kept.said, "pictures": kept.pictures}

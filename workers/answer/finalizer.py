@@ -70,15 +70,20 @@ class Chosen:
 
 
 class Finalizer:
-    """Turns a searched study into its answer. ``alive`` is called between epochs and raises when the lease is lost."""
+    """Turns a searched study into its answer. ``alive`` is called between epochs and raises when the lease is lost.
 
-    def __init__(self, spec: StudySpec, data: Prepared, alive: Callable[[], None]) -> None:
+    ``compiled_lanes`` is what the search's stacks had, None where they were eager.
+    """
+
+    def __init__(
+        self, spec: StudySpec, data: Prepared, alive: Callable[[], None], compiled_lanes: int | None = None
+    ) -> None:
         assert spec.metric is not None, "a stored spec is resolved"
         self._spec = spec
         self._data = data
         self._metric = spec.metric
         self._sign = 1.0 if spec.direction == "minimize" else -1.0
-        self._trainer = Trainer(spec, data.device, alive)
+        self._trainer = Trainer(spec, data.device, alive, compiled_lanes=compiled_lanes)
         self._gauge = Gauge(data, str(spec.task), spec.metric)
         self._timer = Timer()
 
@@ -98,6 +103,7 @@ class Finalizer:
         with self._timer.section("baselines and ablation"):
             ablated = ablations(winner)
             self._trainer.add(ablated)
+            self._trainer.last_call()
             self._trainer.finish([*everyone, *ablated])
         with self._timer.section("scoring"):
             chosen = self._choose(everyone, winner)

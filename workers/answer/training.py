@@ -13,6 +13,7 @@ from service.spec import StudySpec
 from workers.answer.candidates import Candidate
 from workers.session import seed_of
 from workers.stack.device import DeviceData
+from workers.stack.lanes import techniques_in
 from workers.stack.stack import StackKey
 from workers.training import Protocol, Run, StackRunner
 
@@ -23,16 +24,23 @@ class Trainer:
     """Trains candidates of one study. ``alive`` is called between epochs and raises when the lease is lost.
 
     The index of a seed means the same initial weights, data order and dropout masks for every candidate of one shape, so
-    that their differences are paired.
+    that their differences are paired. ``compiled_lanes`` is what the search had: its programs are then in the compiler's
+    cache, and a stack that fills at least half of their lanes uses them.
     """
 
     def __init__(
-        self, spec: StudySpec, data: DeviceData, alive: Callable[[], None], seeds: Sequence[int] = range(SEEDS)
+        self,
+        spec: StudySpec,
+        data: DeviceData,
+        alive: Callable[[], None],
+        seeds: Sequence[int] = range(SEEDS),
+        compiled_lanes: int | None = None,
     ) -> None:
         self._spec = spec
         self._data = data
         self._alive = alive
         self._seeds = seeds
+        self._compiled_lanes = compiled_lanes
         self._runners: dict[tuple[StackKey, bool], StackRunner] = {}
         self._lanes: list[tuple[Candidate, int]] = []
         self._open: Counter[Candidate] = Counter()
@@ -42,17 +50,28 @@ class Trainer:
     def train(self, group: Sequence[Candidate]) -> None:
         """Train candidates to the end."""
         self.add(group)
+        self.last_call()
         self.finish(group)
 
     def add(self, group: Sequence[Candidate]) -> None:
         """Hand over candidates; they train while `finish` waits for whomever."""
+        wanted: dict[tuple[StackKey, bool], list[Run]] = {}
         for candidate in group:
             self._open[candidate] += len(self._seeds)
             if candidate.continues is not None:
                 self._heirs[candidate.continues] = candidate
                 continue
-            for index in self._seeds:
-                self._runner(candidate).add([self._run(candidate, index)])
+            runs = [self._run(candidate, index) for index in self._seeds]
+            wanted.setdefault(self._place(candidate), []).extend(runs)
+        for place, runs in wanted.items():
+            if place not in self._runners:
+                self._runners[place] = self._runner(place[0], sum(run.lanes for run in runs))
+            self._runners[place].add(runs)
+
+    def last_call(self) -> None:
+        """Say that nothing further will be added: stacks may end in ones of their own size."""
+        for runner in self._runners.values():
+            runner.last_call = True
 
     def finish(self, group: Sequence[Candidate]) -> None:
         """Train everything that was added until these candidates are done."""
@@ -64,13 +83,16 @@ class Trainer:
         for candidate in group:
             candidate.runs = dict(sorted(candidate.runs.items()))
 
-    def _runner(self, candidate: Candidate) -> StackRunner:
-        """The stack of a candidate's key. On a CPU baselines have their own, which need not compute what they do not use."""
+    def _place(self, candidate: Candidate) -> tuple[StackKey, bool]:
+        """Its stack. In eager ones on a CPU baselines are by themselves, for a stack computes all that any lane uses."""
         key = StackKey.of(candidate.recipe, self._data.inputs, self._data.outputs)
-        plain = candidate.role == "baseline" and self._data.device.type == "cpu"
-        if (key, plain) not in self._runners:
-            self._runners[key, plain] = StackRunner(key, self._data)
-        return self._runners[key, plain]
+        return key, candidate.role == "baseline" and self._data.device.type == "cpu" and not self._compiled_lanes
+
+    def _runner(self, key: StackKey, lanes: int) -> StackRunner:
+        if not compiles(lanes, self._compiled_lanes):
+            return StackRunner(key, self._data)
+        techniques = techniques_in(self._spec.domains)
+        return StackRunner(key, self._data, fixed_lanes=self._compiled_lanes, techniques=techniques)
 
     def _run(self, candidate: Candidate, index: int) -> Run:
         assert self._spec.metric is not None, "a stored spec is resolved"
@@ -111,3 +133,8 @@ class Trainer:
         heir.runs[index] = next_run
         heir.weights[index] = [model.state_dict(lane["weights"], lane["stats"]) for lane in saved["lanes"]]
         self._open[heir] -= 1
+
+
+def compiles(lanes: int, compiled_lanes: int | None) -> bool:
+    """Whether so many lanes should use the search's program; with many of its lanes idle an eager stack is faster."""
+    return compiled_lanes is not None and 2 * lanes >= compiled_lanes
