@@ -201,7 +201,9 @@ def model(
 @app.command()
 def predict(
     study_id: StudyId,
-    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="A CSV file with the columns of training.")],
+    file: Annotated[
+        Path, typer.Argument(exists=True, dir_okay=False, help="CSV with the columns of training, or NPZ with x.")
+    ],
     out_: Annotated[Path | None, typer.Option("--out", help="Where predictions go; default: standard output.")] = None,
     url: Url = None,
 ) -> None:

@@ -21,8 +21,10 @@ from service.onnx_export import to_onnx
 from service.spec import Recipe
 from workers.answer.networks import outputs
 from workers.archive import CannotExport, Trained, build_archive
-from workers.archive.loader import CannotPredict, Model
-from workers.data import DataSource, Fold, PrepareOptions, Preprocessor, RawTable, load_table, prepare
+from workers.archive.loader import Model
+from workers.archive.rows import CannotPredict
+from workers.data import DataSource, Fold, PrepareOptions, RawTable, load_table, prepare
+from workers.data.prepare import features
 from workers.data.preprocessor import text_of
 from workers.data.split import Plan, split_rows
 from workers.models import ModelShape, build_model, initialize
@@ -85,11 +87,10 @@ def a_fold(table: RawTable, options: PrepareOptions | None = None) -> Fold:
     return prepare(table, split_rows(table, Plan(1)), 0, options or PrepareOptions(max_levels=20, flag_missing=True))
 
 
-def untrained(fold: Fold, classes: int, **settings: Any) -> Trained:
+def untrained(fold: Fold, classes: int, family: str = "mlp", **settings: Any) -> Trained:
     """A network with weights and running statistics that are no neutral elements."""
-    recipe = Recipe({"widths": (24, 12), **settings})
-    assert isinstance(fold.preprocessor, Preprocessor)
-    shape = ModelShape.of(recipe, (fold.preprocessor.width,), classes)
+    recipe = Recipe({"family": family, "widths": (24, 12), **settings})
+    shape = ModelShape.of(recipe, fold.x_train.shape[1:], classes)
     module = build_model(shape)
     initialize(module, recipe, 5)
     generator = torch.Generator().manual_seed(1)
@@ -102,7 +103,7 @@ def untrained(fold: Fold, classes: int, **settings: Any) -> Trained:
                 layer.weight_g.mul_(1.7)
     hyper = {name for name, _ in module.named_buffers() if name.endswith(("num_batches_tracked", ".rate", ".key"))}
     weights = {name: value for name, value in module.state_dict().items() if name not in hyper}
-    return Trained("mlp", recipe, shape, weights, fold)
+    return Trained(family, recipe, shape, weights, fold)
 
 
 def unpacked(archive: bytes, directory: Path) -> Path:
@@ -167,14 +168,64 @@ def test_an_archive_is_the_same_bytes_every_time_and_holds_no_pickle(tmp_path: P
         assert files.namelist() == names
         assert json.loads(files.read("recipe.json"))["recipe"]["widths"] == [24, 12]
         assert "| validation | 0.5 |" in files.read("README.md").decode()
-        assert b"pickle" not in files.read("loader.py")
+        assert b"pickle" not in files.read("loader.py").replace(b"allow_pickle=False", b"")
+
+
+def shaped(path: Path, layout: str) -> Path:
+    """Images, or series of several lengths, of three classes."""
+    rng = np.random.default_rng(2)
+    y = np.arange(60) % 3
+    if layout == "image":
+        np.savez(path, x=rng.integers(0, 255, (60, 8, 9, 3), dtype=np.uint8), y=y)
+    else:
+        x = rng.normal(2.0, 3.0, (60, 7, 2)).astype(np.float32)
+        x[rng.random(x.shape) < 0.1] = np.nan
+        np.savez(path, x=x, y=y, len=rng.integers(2, 8, 60))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("family", "layout", "settings"),
+    [
+        ("cnn", "image", {"normalization": "batch", "residual": True, "blocks": 2, "downsampling": "max"}),
+        ("sequence", "sequence", {"normalization": "batch", "cell": "gru", "pooling": "last"}),
+        ("sequence", "sequence", {"normalization": "layer", "cell": "transformer", "heads": 4}),
+    ],
+)
+def test_networks_of_other_families_say_the_same_alone(
+    family: str, layout: Any, settings: dict[str, Any], tmp_path: Path
+) -> None:
+    rows = shaped(tmp_path / "rows.npz", layout)
+    table = load_table(DataSource("classification", path=rows, format="npz", layout=layout))
+    fold = a_fold(table)
+    model = untrained(fold, 3, family, **settings)
+    archive = build_archive(model, {**ABOUT, "classes": list(table.labels)})
+    x = features(table, np.arange(table.rows), fold.preprocessor)
+    expected = outputs(model.shape, model.weights, torch.from_numpy(x))
+    out, labels = alone(unpacked(archive, tmp_path / "model"), rows, tmp_path)
+    np.testing.assert_array_equal(out, expected.numpy())
+    assert labels == [table.labels[index] for index in expected.argmax(1)]
+    with pytest.raises(Conflict, match=f"family '{family}'"):
+        to_onnx(archive)
+
+
+def test_an_mlp_reads_arrays_too(tmp_path: Path) -> None:
+    rows = shaped(tmp_path / "rows.npz", "image")
+    table = load_table(DataSource("classification", path=rows, format="npz"))
+    fold = a_fold(table)
+    model = untrained(fold, 3)
+    loaded = Model.load(unpacked(build_archive(model, {**ABOUT, "classes": list(table.labels)}), tmp_path / "model"))
+    x = features(table, np.arange(table.rows), fold.preprocessor)
+    expected = outputs(model.shape, model.weights, torch.from_numpy(x)).numpy()
+    np.testing.assert_array_equal(loaded.outputs(rows).numpy(), expected)
+    np.testing.assert_array_equal(loaded.outputs(np.load(rows)["x"]).numpy(), expected)
 
 
 def test_a_family_without_a_loader_is_refused() -> None:
     table = load_table(DataSource("classification", name="wine"))
     model = untrained(a_fold(table), 3)
-    other = Trained("cnn", model.recipe, model.shape, model.weights, model.fold)
-    with pytest.raises(CannotExport, match="family 'cnn'"):
+    other = Trained("graph", model.recipe, model.shape, model.weights, model.fold)
+    with pytest.raises(CannotExport, match="family 'graph'"):
         build_archive(other, ABOUT)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,13 +22,16 @@ from service.spec import Recipe
 from workers.archive.card import model_card
 from workers.archive.loader import FORMAT
 from workers.archive.plain import CannotExport, plain
-from workers.data import Fold, Preprocessor
+from workers.data import Fold
 from workers.models import ModelShape
 
 __all__ = ["CannotExport", "Trained", "build_archive"]
 
+_ROOT = Path(__file__).parents[2]
 _EPOCH = (1980, 1, 1, 0, 0, 0)
-_OWN_MODULE = "from workers.data.scaling import Scaler\n"
+_OURS = re.compile(r"^from (workers[.\w]*) import (?:\([^)]*\)|[^\n]*)\n", re.MULTILINE)
+_MODULES = {"cnn": "workers.models.cnn", "sequence": "workers.models.sequence"}
+"""Families whose networks are modules of their own, and where these are."""
 _VERSIONED = ("regsearch", "torch", "numpy", "pandas", "scikit-learn", "optuna")
 
 
@@ -52,8 +56,6 @@ def build_archive(model: Trained, about: Mapping[str, Any]) -> bytes:
     Raises:
         CannotExport: The loader knows no such network, or no such data.
     """
-    if not isinstance(model.fold.preprocessor, Preprocessor):
-        raise CannotExport("models of images and sequences can't be downloaded yet, only those of tables")
     described, weights = plain(model.family, model.shape, model.weights)
     document = {
         "format": FORMAT,
@@ -69,7 +71,9 @@ def build_archive(model: Trained, about: Mapping[str, Any]) -> bytes:
         _add(archive, "weights.safetensors", save(weights))
         _add(archive, "recipe.json", _json(document))
         _add(archive, "preprocessing.json", _json(preprocessing))
-        _add(archive, "loader.py", loader_source().encode())
+        _add(archive, "loader.py", on_its_own("workers.archive.loader").encode())
+        if described["family"] in _MODULES:
+            _add(archive, "networks.py", on_its_own(_MODULES[described["family"]]).encode())
         _add(archive, "README.md", model_card(document, preprocessing).encode())
     return buffer.getvalue()
 
@@ -79,12 +83,22 @@ def versions() -> dict[str, str]:
     return {name: version(name) for name in _VERSIONED}
 
 
-def loader_source() -> str:
-    """The loader as one file: its only import of ours, the scaling of numbers, is put in its place."""
-    here = Path(__file__).parent
-    loader = (here / "loader.py").read_text(encoding="utf-8")
-    scaling = (here.parent / "data" / "scaling.py").read_text(encoding="utf-8")
-    return loader.replace(_OWN_MODULE, scaling.split("from __future__ import annotations\n")[1].strip() + "\n")
+def on_its_own(module: str) -> str:
+    """The source of a module with every module of ours that it imports put in the place of its first import."""
+    seen: set[str] = set()
+
+    def source(name: str) -> str:
+        text = (_ROOT / Path(*name.split("."))).with_suffix(".py").read_text(encoding="utf-8")
+        body = text if name == module else text.split("from __future__ import annotations\n", 1)[1].strip() + "\n\n"
+        return _OURS.sub(lambda found: _once(found.group(1)), body)
+
+    def _once(name: str) -> str:
+        if name in seen:
+            return ""
+        seen.add(name)
+        return source(name)
+
+    return source(module)
 
 
 def _add(archive: zipfile.ZipFile, name: str, content: bytes) -> None:

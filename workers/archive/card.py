@@ -71,6 +71,9 @@ def _scores(scores: Mapping[str, Any], metric: str) -> list[str]:
 
 
 def _columns(preprocessing: Mapping[str, Any]) -> list[str]:
+    if preprocessing["kind"] == "array":
+        channels = len(preprocessing["mean"])
+        return [f"It reads an NPZ file with the array `x`: {preprocessing['layout']} examples of {channels} channels."]
     numbers, words = preprocessing["numbers"]["columns"], preprocessing["words"]["columns"]
     return [
         f"- {kind}: {', '.join(f'`{name}`' for name in names[:_MOST_COLUMNS])}"

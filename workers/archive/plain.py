@@ -1,12 +1,14 @@
 """From a stack's module to ordinary PyTorch: the shape in plain values, and weights named as `loader` names its layers.
 
-One function per family of networks; a family without one is refused rather than written wrongly. Dropout is gone, and
-weight normalization is folded into its weights by the very expression of the forward pass, so no prediction changes.
+One function per family of networks; a family without one is refused rather than written wrongly. A perceptron becomes an
+`nn.Sequential`: dropout is gone, and weight normalization is folded into its weights by the very expression of the forward
+pass, so no prediction changes. Networks of other families keep their own modules, whose source goes into the archive.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from typing import Any
 
 from torch import Tensor
@@ -59,4 +61,14 @@ def _mlp(shape: ModelShape, weights: Mapping[str, Tensor]) -> Plain:
     return described, {name: value.detach().cpu().contiguous() for name, value in named.items()}
 
 
-_FAMILIES: Mapping[str, Callable[[ModelShape, Mapping[str, Tensor]], Plain]] = {"mlp": _mlp}
+def _as_it_is(shape: ModelShape, weights: Mapping[str, Tensor]) -> Plain:
+    """A network whose own modules are in the archive."""
+    kept = {name: value for name, value in weights.items() if not name.endswith("num_batches_tracked")}
+    return asdict(shape), {name: value.detach().cpu().contiguous() for name, value in kept.items()}
+
+
+_FAMILIES: Mapping[str, Callable[[ModelShape, Mapping[str, Tensor]], Plain]] = {
+    "mlp": _mlp,
+    "cnn": _as_it_is,
+    "sequence": _as_it_is,
+}
