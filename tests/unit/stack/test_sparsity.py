@@ -1,0 +1,67 @@
+"""Magnitude pruning against torch.nn.utils.prune, and the curve of a trained network."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.nn.utils import prune
+
+from tests.unit.stack.runs import data, protocol, recipe, runner
+from workers.models import ModelShape, build_model, initialize
+from workers.sparsity import SPARSITIES, prunable, pruned, sparsity_curve
+from workers.training import Run
+
+
+def network() -> nn.Module:
+    setting = recipe(normalization="layer")
+    module = build_model(ModelShape.of(setting, (6,), 3))
+    initialize(module, setting, 1)
+    return module
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.9, 1.0])
+def test_pruning_is_torchs(share: float) -> None:
+    module = network()
+    theirs = copy.deepcopy(module)
+    layers = [(layer, "weight") for layer in theirs.modules() if isinstance(layer, nn.Linear)]
+    prune.global_unstructured(layers, pruning_method=prune.L1Unstructured, amount=share)
+    for layer, name in layers:
+        prune.remove(layer, name)  # type: ignore[no-untyped-call]
+    ours = pruned(module.state_dict(), prunable(module), share)
+    for name, value in theirs.state_dict().items():
+        torch.testing.assert_close(ours[name], value, rtol=0, atol=0)
+
+
+def test_a_share_is_checked() -> None:
+    with pytest.raises(ValueError, match=r"share is 1\.5; allowed: a number from 0 to 1"):
+        pruned({}, (), 1.5)
+
+
+def test_a_network_trained_towards_zeros_stays_as_good_at_higher_sparsity() -> None:
+    """The curve begins at the network's own score and ends at chance; soft-thresholding moves its knee."""
+    on, how = data(), protocol(epochs=40)
+    stack = runner(recipe(), on)
+    runs = [Run(i, recipe(proximal_l1=strength), ((0, 1),), how) for i, strength in enumerate((0.0, 0.2))]
+    stack.add(runs)
+    while not all(run.ending for run in runs):
+        stack.epoch()
+    x, y = on.x[on.valid[0]], on.y[on.valid[0]]
+
+    def loss(module: nn.Module) -> float:
+        with torch.no_grad():
+            return float(F.cross_entropy(module(x), y))
+
+    curves = []
+    for run in runs:
+        (state,) = stack.best_weights(run)
+        curves.append(sparsity_curve(build_model(stack.stack.key.shape), state, loss))
+        assert curves[-1][0].score == pytest.approx(run.best_value, rel=1e-5)
+        assert [point.asked for point in curves[-1]] == list(SPARSITIES)
+        assert curves[-1][-1].score > curves[-1][0].score
+    plain, sparse = ({point.asked: point.score - curve[0].score for point in curve} for curve in curves)
+    assert curves[1][0].sparsity > 0.2 > curves[0][0].sparsity
+    assert sparse[0.75] < plain[0.75]
