@@ -177,7 +177,16 @@ def test_preparing_is_the_studys_own_choice(bench: Bench) -> None:
 
 def test_an_area_under_a_curve_may_be_the_objective_and_early_stopping_may_watch_another(bench: Bench) -> None:
     stopping = {"monitor": "roc_auc", "patience": 2}
-    finished(bench.run(metric="pr_auc", early_stopping=stopping, validation={"method": "kfold", "folds": 2}))
+    record = bench.run(metric="pr_auc", early_stopping=stopping, validation={"method": "kfold", "folds": 2})
+    finished(record)
+    assert record.result is not None
+    winner, baseline = record.result["winner"], record.result["baseline"]
+    curves = record.result["discrimination"]
+    assert set(curves) == {winner["name"], "unregularized"}
+    for said in (winner, baseline):
+        areas = [curve["area"] for curve in curves[said["name"]]["pr"]]
+        assert np.mean(areas) == pytest.approx(said["test"]["mean"], abs=1e-5)
+        assert np.sum(curves[said["name"]]["confusion"]["counts"]) == pytest.approx(record.result["rows"]["test"])
     assert bench.load(metric="pr_auc", early_stopping=stopping).device.wanted == ("pr_auc", "roc_auc")
 
 

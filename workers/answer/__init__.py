@@ -24,6 +24,7 @@ importance                          {fanova, ped_anova: {setting: share} or None
 effects[]                           {setting, bins[{low, high} or {choice}, n, mean, standard_error]}
 weights                             by name of winner and unregularized: {norm, sparsity, layers[{name, norm, sparsity}]}
 curves                              by name: {epochs[], seeds[], best, train_loss[], loss[], <metric>[]}
+discrimination                      of classes, by name of winner and unregularized: {confusion, roc[], pr[]}, see `curves`
 rows, phases                        row counts; seconds of finalists, baselines and ablation, scoring, importance
 finalizing_epochs                   epochs that all of it took, to be compared with trials.epochs of the search
 

@@ -22,6 +22,7 @@ from workers.answer.statement import Teller, best_place
 from workers.answer.ties import recommended, ties
 from workers.answer.training import SEEDS, Trainer
 from workers.answer.verdict import verdict
+from workers.curves import describe
 from workers.scores import Scores
 from workers.timing import Timer
 from workers.training import Run
@@ -121,6 +122,7 @@ class Finalizer:
             "ensemble": teller.ensemble(chosen.ensemble, ensemble_test),
             **overall,
             **self._anatomy(chosen),
+            **self._discrimination(chosen, rows),
             "rows": self._rows(),
             "phases": self._timer.seconds,
             "finalizing_epochs": self._trainer.lane_epochs,
@@ -180,6 +182,16 @@ class Finalizer:
             "weights": {each.name: anatomy.weights(each) for each in both},
             "curves": {each.name: anatomy.curves(each, self._metric) for each in both},
         }
+
+    def _discrimination(self, chosen: Chosen, rows: Rows) -> dict[str, Any]:
+        """How well winner and baseline tell the classes of the test rows apart; nothing for a regression."""
+        if self._spec.task == "regression":
+            return {}
+        both = [each for each in chosen.trained if each is chosen.winner or each.name == "unregularized"]
+        labels, positive = self._data.table.labels, self._data.device.positive
+        out = {each.name: chosen.measured[each].test_out for each in both}
+        target = rows.y.cpu()
+        return {"discrimination": {name: describe(each, target, labels, positive=positive) for name, each in out.items()}}
 
     def _rows(self) -> dict[str, int]:
         train, valid = self._data.split.folds[0]
