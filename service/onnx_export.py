@@ -142,10 +142,14 @@ def _words(graph: _Graph, fitted: Mapping[str, Any]) -> list[str]:
 
 def _mlp(graph: _Graph, x: str, shape: Mapping[str, Any], weights: Arrays) -> str:
     """(r, o) outputs, by the names that the archive gives to layers."""
-    for place, (_, width) in enumerate(pairwise([shape["inputs"], *shape["widths"]]), start=1):
-        x = _linear(graph, x, weights, f"linear{place}")
-        x = _normalized(graph, x, shape, {name: weights.get(f"norm{place}.{name}") for name in _NORM_PARTS}, width)
-        x = _ACTIVATIONS[shape["activation"]](graph, x)
+    for place, (before, width) in enumerate(pairwise([shape["inputs"], *shape["widths"]]), start=1):
+        parts = {name: weights.get(f"norm{place}.{name}") for name in _NORM_PARTS}
+        out = _linear(graph, x, weights, f"linear{place}")
+        if shape["norm_after"]:
+            out = _normalized(graph, _ACTIVATIONS[shape["activation"]](graph, out), shape, parts, width)
+        else:
+            out = _ACTIVATIONS[shape["activation"]](graph, _normalized(graph, out, shape, parts, width))
+        x = graph.add("Add", x, out) if shape["shortcuts"] and before == width else out
     return _linear(graph, x, weights, "head")
 
 

@@ -89,7 +89,7 @@ def a_fold(table: RawTable, options: PrepareOptions | None = None) -> Fold:
 
 def untrained(fold: Fold, classes: int, family: str = "mlp", **settings: Any) -> Trained:
     """A network with weights and running statistics that are no neutral elements."""
-    recipe = Recipe({"family": family, "widths": (24, 12), **settings})
+    recipe = Recipe({"family": family, "widths": (24, 24, 12), **settings})
     shape = ModelShape.of(recipe, fold.x_train.shape[1:], classes)
     module = build_model(shape)
     initialize(module, recipe, 5)
@@ -125,7 +125,8 @@ def test_a_classifier_says_the_same_alone(tmp_path: Path) -> None:
     rows = people(tmp_path / "people.csv")
     table = load_table(DataSource("classification", path=rows, target="class", categorical=("zip",)))
     fold = a_fold(table)
-    model = untrained(fold, 3, normalization="batch", activation="gelu")
+    order: dict[str, Any] = {"normalization_position": "after", "skip_connections": True}
+    model = untrained(fold, 3, normalization="batch", activation="gelu", **order)
     archive = build_archive(model, {**ABOUT, "classes": list(table.labels)})
     expected = outputs(model.shape, model.weights, torch.from_numpy(fold.preprocessor.apply(table.features)))  # type: ignore[arg-type]
     out, labels = alone(unpacked(archive, tmp_path / "model"), rows, tmp_path)
@@ -166,7 +167,7 @@ def test_an_archive_is_the_same_bytes_every_time_and_holds_no_pickle(tmp_path: P
     with zipfile.ZipFile(io.BytesIO(archive)) as files:
         names = ["weights.safetensors", "recipe.json", "preprocessing.json", "loader.py", "README.md"]
         assert files.namelist() == names
-        assert json.loads(files.read("recipe.json"))["recipe"]["widths"] == [24, 12]
+        assert json.loads(files.read("recipe.json"))["recipe"]["widths"] == [24, 24, 12]
         assert "| validation | 0.5 |" in files.read("README.md").decode()
         assert b"pickle" not in files.read("loader.py").replace(b"allow_pickle=False", b"")
 
@@ -187,7 +188,7 @@ def shaped(path: Path, layout: str) -> Path:
 @pytest.mark.parametrize(
     ("family", "layout", "settings"),
     [
-        ("cnn", "image", {"normalization": "batch", "residual": True, "blocks": 2, "downsampling": "max"}),
+        ("cnn", "image", {"normalization": "batch", "shortcuts": True, "blocks": 2, "downsampling": "max"}),
         ("sequence", "sequence", {"normalization": "batch", "cell": "gru", "pooling": "last"}),
         ("sequence", "sequence", {"normalization": "layer", "cell": "transformer", "heads": 4}),
     ],
@@ -268,7 +269,9 @@ def in_onnxruntime(archive: bytes, table: RawTable) -> list[Any]:
 def test_onnx_classifies_as_pytorch_does(normalization: str, activation: str, tmp_path: Path) -> None:
     table = load_table(DataSource("classification", path=people(tmp_path / "people.csv"), target="class"))
     fold = a_fold(table)
-    model = untrained(fold, 3, normalization=normalization, activation=activation)
+    after = "after" if normalization in ("layer", "group") else "before"
+    order: dict[str, Any] = {"normalization_position": after, "skip_connections": normalization != "none"}
+    model = untrained(fold, 3, normalization=normalization, activation=activation, **order)
     label, probabilities = in_onnxruntime(build_archive(model, {**ABOUT, "classes": list(table.labels)}), table)
     expected = outputs(model.shape, model.weights, torch.from_numpy(fold.preprocessor.apply(table.features))).softmax(1)  # type: ignore[arg-type]
     np.testing.assert_allclose(probabilities, expected.numpy(), rtol=1e-4, atol=1e-6)

@@ -84,8 +84,25 @@ class Model:
         return torch.cat([self.network(part) for part in torch.split(x, _ROWS_AT_ONCE)])
 
 
+class Perceptron(nn.Sequential):
+    """Layers in turn; behind those named in ``skips``, what went into the last linear layer is added."""
+
+    def __init__(self, layers: OrderedDict[str, nn.Module], skips: Sequence[str]) -> None:
+        super().__init__(layers)
+        self.skips = set(skips)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(b, inputs) to (b, outputs)."""
+        before = x
+        for name, layer in self.named_children():
+            if name.startswith("linear"):
+                before = x
+            x = layer(x) + before if name in self.skips else layer(x)
+        return x
+
+
 def mlp(shape: Mapping[str, Any]) -> nn.Module:
-    """Linear, normalization and activation for every hidden layer, then a linear head."""
+    """Linear, normalization and activation (or the other way round) for every hidden layer, then a linear head."""
     activations = {"relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU, "tanh": nn.Tanh, "elu": nn.ELU}
     norms: dict[str, Callable[[int], nn.Module]] = {
         "batch": nn.BatchNorm1d,
@@ -93,15 +110,20 @@ def mlp(shape: Mapping[str, Any]) -> nn.Module:
         "group": lambda width: nn.GroupNorm(math.gcd(shape["groups"], width), width),
     }
     layers: OrderedDict[str, nn.Module] = OrderedDict()
+    skips: list[str] = []
     before = shape["inputs"]
     for place, width in enumerate(shape["widths"], start=1):
-        layers[f"linear{place}"] = nn.Linear(before, width, bias=shape["normalization"] != "batch")
+        bias = shape["normalization"] != "batch" or shape["norm_after"]
+        layers[f"linear{place}"] = nn.Linear(before, width, bias=bias)
+        parts: list[tuple[str, nn.Module]] = [(f"act{place}", activations[shape["activation"]]())]
         if shape["normalization"] in norms:
-            layers[f"norm{place}"] = norms[shape["normalization"]](width)
-        layers[f"act{place}"] = activations[shape["activation"]]()
+            parts.insert(1 if shape["norm_after"] else 0, (f"norm{place}", norms[shape["normalization"]](width)))
+        layers.update(parts)
+        if shape["shortcuts"] and before == width:
+            skips.append(parts[-1][0])
         before = width
     layers["head"] = nn.Linear(before, shape["outputs"])
-    return nn.Sequential(layers)
+    return Perceptron(layers, skips)
 
 
 def cnn(shape: Mapping[str, Any], modules: Any) -> nn.Module:
@@ -116,7 +138,7 @@ def sequence(shape: Mapping[str, Any], modules: Any) -> nn.Module:
 
 
 _COMMON = ("activation", "normalization", "groups", "pooling")
-_CNN = (*_COMMON, "blocks", "residual", "downsampling")
+_CNN = (*_COMMON, "blocks", "shortcuts", "downsampling")
 _SEQUENCE = (*_COMMON, "cell", "heads")
 
 

@@ -45,6 +45,8 @@ def _mlp(shape: ModelShape, weights: Mapping[str, Tensor]) -> Plain:
         "activation": shape.activation,
         "normalization": shape.normalization,
         "groups": shape.groups,
+        "norm_after": shape.norm_after,
+        "shortcuts": shape.shortcuts,
     }
     named: dict[str, Tensor] = {}
     for name, value in weights.items():

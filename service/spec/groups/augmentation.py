@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from service.spec.domain import OFF, Domain, Fixed, Frozen, Range
+from service.spec.domain import OFF, Choices, Domain, Fixed, Frozen, Range
 from service.spec.setting import Setting, When
 
 _IMAGES = When("family", ("cnn",))
@@ -31,11 +31,11 @@ class Augmentation(Frozen):
         doc="Images are enlarged or made smaller by up to this share.")] = None
     horizontal_flip: Annotated[Domain | None, Setting(
         group="augmentation", kind="float", low=0.0, high=1.0, neutral=0.0, off=True, regularizer=True, when=_IMAGES,
-        search=Fixed(value=OFF), advised=Fixed(value=0.5),
+        search=Fixed(value=OFF), advised=Choices(choices=(OFF, 0.5)),
         doc="Probability that left and right are exchanged; not for digits and letters.")] = None
     vertical_flip: Annotated[Domain | None, Setting(
         group="augmentation", kind="float", low=0.0, high=1.0, neutral=0.0, off=True, regularizer=True, when=_IMAGES,
-        search=Fixed(value=OFF), advised=Fixed(value=0.5),
+        search=Fixed(value=OFF), advised=Choices(choices=(OFF, 0.5)),
         doc="Probability that top and bottom are exchanged.")] = None
     cutout: Annotated[Domain | None, Setting(
         group="augmentation", kind="float", low=0.0, high=1.0, neutral=0.0, off=True, regularizer=True, when=_IMAGES,

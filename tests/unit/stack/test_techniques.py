@@ -61,11 +61,12 @@ def test_a_stack_computes_only_what_its_lanes_have_on() -> None:
 
 def test_a_lane_does_not_notice_a_technique_that_others_have_on() -> None:
     """Two lanes alike, one in a stack of plain ones, one beside a lane with everything."""
-    values = {**dict.fromkeys(TECHNIQUES, 0.5), "nesterov": True, "averaging": "ema"}
+    techniques = set(TECHNIQUES) - {"cutmix"}  # of images
+    values = {**dict.fromkeys(techniques, 0.5), "nesterov": True, "averaging": "ema"}
     everything = recipe(**values, optimizer="sgd")
     plain = recipe(optimizer="sgd", dropout=0.3)
     (_, lane), (_, beside) = (train([first, plain], [1, 2], data(), protocol()) for first in (plain, everything))
-    assert techniques_of([everything]) == set(TECHNIQUES)
+    assert techniques_of([everything]) == techniques
     for name, curve in lane.curve.items():
         np.testing.assert_allclose(beside.curve[name], curve, rtol=1e-6, err_msg=name)
 
