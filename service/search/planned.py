@@ -8,6 +8,7 @@ Reference: Bergstra and Bengio, "Random Search for Hyper-Parameter Optimization"
 
 from __future__ import annotations
 
+import bisect
 import itertools
 import math
 import random
@@ -23,6 +24,7 @@ from service.spec import OFF, SETTINGS, GridSampler, QmcSampler, StudySpec
 
 MOST_POINTS = 1_000_000
 _MOST_BLOCKS = 4096
+_SOBOL_BLOCK = 256
 
 
 class Plan:
@@ -31,8 +33,10 @@ class Plan:
     def __init__(self, spec: StudySpec) -> None:
         self._spec = spec
         self._names = sorted(whole(spec))
-        self._grid = grid(spec, spec.sampler.points) if isinstance(spec.sampler, GridSampler) else None
-        self._order = None if self._grid is None else _shuffled(sum(block.size for block in self._grid), spec.seed)
+        self._grid = grid(spec, spec.sampler.points) if isinstance(spec.sampler, GridSampler) else []
+        self._ends = list(itertools.accumulate(block.size for block in self._grid))
+        self._order = _shuffled(self._ends[-1] if self._ends else 0, spec.seed)
+        self._sobol_start, self._sobol_points = 0, np.zeros((0, len(self._names)))
 
     def __call__(self, number: int) -> Drawn | None:
         """The parameters of the trial of this number; None where a sampler is free to choose."""
@@ -42,21 +46,35 @@ class Plan:
         if isinstance(self._spec.sampler, QmcSampler):
             places = dict(zip(self._names, self._sobol(index), strict=True))
             return walked(self._spec, lambda name, kind: placed(kind, places[name]))
-        if self._grid is not None and self._order is not None and index < len(self._order):
-            point = _point(self._grid, self._order[index])
+        if index < len(self._order):
+            point = self._point(self._order[index])
             return walked(self._spec, lambda name, _: point[name])
         return None
 
-    def _sobol(self, index: int) -> Sequence[float]:
-        """Point ``index`` of the scrambled Sobol sequence."""
+    def _sobol(self, index: int) -> list[float]:
+        """Point ``index`` of the scrambled Sobol sequence, from the block of points that was made last."""
         if not self._names:
             return []
-        from scipy.stats import qmc  # noqa: PLC0415  # slow to import, and only needed here
+        if not 0 <= index - self._sobol_start < len(self._sobol_points):
+            from scipy.stats import qmc  # noqa: PLC0415  # slow to import, and only needed here
 
-        engine = qmc.Sobol(len(self._names), scramble=True, seed=self._spec.seed)
-        if index:
-            engine.fast_forward(index)
-        return [float(place) for place in engine.random(1)[0]]
+            self._sobol_start = index - index % _SOBOL_BLOCK
+            engine = qmc.Sobol(len(self._names), scramble=True, seed=self._spec.seed)
+            if self._sobol_start:
+                engine.fast_forward(self._sobol_start)
+            self._sobol_points = engine.random(_SOBOL_BLOCK)
+        return [float(place) for place in self._sobol_points[index - self._sobol_start]]
+
+    def _point(self, index: int) -> dict[str, Any]:
+        """Point ``index`` of the grid."""
+        place = bisect.bisect_right(self._ends, index)
+        block = self._grid[place]
+        index -= self._ends[place] - block.size
+        point = dict(block.fixed)
+        for name, values in block.values.items():
+            index, place = divmod(index, len(values))
+            point[name] = values[place]
+        return point
 
 
 def enqueued(spec: StudySpec, index: int) -> Drawn:
@@ -146,16 +164,3 @@ def _shuffled(size: int, seed: int) -> list[int]:
     order = list(range(size))
     random.Random(seed).shuffle(order)
     return order
-
-
-def _point(blocks: Sequence[Block], index: int) -> dict[str, Any]:
-    """Point ``index`` of a grid."""
-    for block in blocks:
-        if index < block.size:
-            break
-        index -= block.size
-    point = dict(block.fixed)
-    for name, values in block.values.items():
-        index, place = divmod(index, len(values))
-        point[name] = values[place]
-    return point

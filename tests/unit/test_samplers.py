@@ -234,6 +234,11 @@ def test_sobol_points_are_scipys_and_fill_the_space_more_evenly_than_random_ones
     assert sorted(whole(made)) == ["dropout", "lr"]
     theirs = qmc.Sobol(2, scramble=True, seed=5).random(64)
     np.testing.assert_allclose(points, theirs, atol=1e-9)
+    far = qmc.Sobol(2, scramble=True, seed=5).random(1024)[700]
+    late, early = search.planned(700), search.planned(3)
+    assert late is not None
+    assert late[0]["dropout"] / 0.5 == pytest.approx(far[0])
+    assert early == Search(made).planned(3)
     random = [qmc.discrepancy(np.random.default_rng(seed).random((64, 2))) for seed in range(5)]
     assert qmc.discrepancy(np.array(points)) < 0.5 * min(random)
 
