@@ -123,6 +123,8 @@ class BudgetSpec(Frozen):
     trial_seconds: float | None = Field(None, gt=0, description="A trial that trains for longer is pruned.")
     max_retries: int = Field(3, ge=0, le=100, description="How often a trial is repeated after its worker was lost.")
     max_failed_trials: int | None = Field(None, ge=0, description="More failed trials than this stop the study.")
+    finalists: int = Field(5, ge=1, le=50, description="Best settings that are trained again at the end.")
+    seeds: int = Field(5, ge=2, le=100, description="Seeds that each of them and each baseline is trained with.")
     conclude: Annotated[Conclude | None, BeforeValidator(_on_is_defaults)] = Field(
         None, description="`on`, or its settings: see `budget.conclude` below. Off by default, so that the budget is exact."
     )

@@ -17,7 +17,6 @@ from service.store.records import TrialRecord
 from workers.scores import Spread
 from workers.training import Run
 
-FINALISTS = 5
 _PLAIN_RECIPE = Recipe({})
 _SHAPE = ("widths", *MODEL_SETTINGS, "batch_size")
 
@@ -63,7 +62,7 @@ def finalists(spec: StudySpec, trials: Sequence[TrialRecord]) -> list[Candidate]
         if all(dict(setting) != dict(other.recipe) for other in chosen):
             name = f"trial {trial.number}"
             chosen.append(Candidate(name, "finalist", setting, trial=trial.number, found=trial.value))
-        if len(chosen) == FINALISTS:
+        if len(chosen) == spec.budget.finalists:
             break
     return chosen
 

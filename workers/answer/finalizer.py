@@ -20,7 +20,7 @@ from workers.answer.importance import effects, importance
 from workers.answer.networks import Gauge, Measured, Prepared, Rows, test_rows, validation_rows
 from workers.answer.statement import Teller, best_place
 from workers.answer.ties import recommended, ties
-from workers.answer.training import SEEDS, Trainer
+from workers.answer.training import Trainer
 from workers.answer.verdict import verdict
 from workers.curves import describe
 from workers.scores import Scores
@@ -173,7 +173,7 @@ class Finalizer:
             "ties": [each.name for each in chosen.tied],
             "recommended": {"name": simplest.name, "reason": reason, "recipe": said[simplest]["recipe"]},
             "optimism": teller.optimism(),
-            "seeds": SEEDS,
+            "seeds": self._spec.budget.seeds,
         }
 
     def _anatomy(self, chosen: Chosen) -> dict[str, Any]:

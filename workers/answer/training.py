@@ -17,8 +17,6 @@ from workers.stack.lanes import techniques_in
 from workers.stack.stack import StackKey
 from workers.training import Protocol, Run, StackRunner
 
-SEEDS = 5
-
 
 class Trainer:
     """Trains candidates of one study. ``alive`` is called between epochs and raises when the lease is lost.
@@ -33,13 +31,13 @@ class Trainer:
         spec: StudySpec,
         data: DeviceData,
         alive: Callable[[], None],
-        seeds: Sequence[int] = range(SEEDS),
+        seeds: Sequence[int] | None = None,
         compiled_lanes: int | None = None,
     ) -> None:
         self._spec = spec
         self._data = data
         self._alive = alive
-        self._seeds = seeds
+        self._seeds = range(spec.budget.seeds) if seeds is None else seeds
         self._compiled_lanes = compiled_lanes
         self._runners: dict[tuple[StackKey, bool], StackRunner] = {}
         self._lanes: list[tuple[Candidate, int]] = []

@@ -14,7 +14,7 @@ from service.spec import StudySpec
 from service.store.records import TrialRecord
 from tests.benchmarks.coverage import ROWS, prepared, search, spec_of, table
 from workers.answer import Answer, Finalizer, Prepared
-from workers.answer.candidates import FINALISTS, finalists
+from workers.answer.candidates import finalists
 from workers.data.locked import test_part as locked_rows
 from workers.models import ModelShape, build_model
 
@@ -38,17 +38,18 @@ def regression() -> Whole:
 @pytest.fixture(scope="module")
 def classification() -> Whole:
     folds = {"method": "kfold", "test_fraction": 0.2, "folds": 2}
-    return run("classification", validation=folds, budget={"trials": 20, "epochs": 6})
+    return run("classification", validation=folds, budget={"trials": 20, "epochs": 6, "finalists": 3, "seeds": 2})
 
 
 def test_the_winner_is_the_best_mean_on_validation_and_the_test_part_is_opened_once(regression: Whole) -> None:
-    _, _, trials, answer, accesses = regression
+    spec, _, trials, answer, accesses = regression
+    most = spec.budget.finalists
     result = answer.result
     assert accesses == ["test"]
     settings = [result["winner"], *(each for each in result["others"] if each["role"] == "finalist")]
-    assert len(settings) == FINALISTS
+    assert len(settings) == most
     assert result["winner"]["valid"]["mean"] == min(each["valid"]["mean"] for each in settings)
-    assert {each["trial"] for each in settings} == {trial.number for trial in trials[:FINALISTS]}
+    assert {each["trial"] for each in settings} == {trial.number for trial in trials[:most]}
     assert json.loads(json.dumps(result, allow_nan=False)) == result
 
 
@@ -124,6 +125,8 @@ def test_folds_are_trained_together_and_scored_on_all_their_rows(classification:
     _, data, _, answer, _ = classification
     result = answer.result
     assert data.device.folds == 2
+    assert len([each for each in (result["winner"], *result["others"]) if each["role"] == "finalist"]) == 3
+    assert (result["seeds"], result["winner"]["valid"]["n"]) == (2, 2)
     winner = result["winner"]
     assert winner["valid"]["mean"] + -winner["gap"]["valid_test"] == pytest.approx(winner["test"]["mean"], abs=1e-4)
     assert 0 <= winner["test"]["low"] <= winner["test"]["mean"] <= winner["test"]["high"] <= 1
