@@ -73,20 +73,17 @@ def shares(rows: Sequence[tuple[str, Sequence[float | None]]], kinds: Sequence[s
         0.0, max([0.1, *(value for _, found in rows for value in found if value is not None)]), _LABELS, _RIGHT - 34
     )
     legend(drawing, [(kind, roles[index], False) for index, kind in enumerate(kinds)], _LABELS)
-    height = 16.0 / len(kinds)
+    height = 20.0 / len(kinds)
     for place, (name, found) in enumerate(rows):
         y = 34 + _ROW * (place + 0.5)
         drawing.add(Words(_LABELS - 10, y + 4, shortened(name, _LABELS - 12), "end"))
         for index, value in enumerate(found):
             if value is None:
                 continue
-            top = y - 8 + index * height
+            top = y - 9 + index * height
             end = scale(value)
             drawing.add(Box(_LABELS, top, max(1.0, end - _LABELS), height - 1, roles[index], says=f"{name}: {value:.0%}"))
-        first = found[0]
-        if first is not None:
-            end = max(scale(value) for value in found if value is not None)
-            drawing.add(Words(end + 5, y + 4, f"{first:.0%}", "start", "soft"))
+            drawing.add(Words(end + 4, top + height - 1.5, f"{value:.0%}", "start", "soft", size=10))
     return drawing
 
 

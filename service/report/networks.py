@@ -45,7 +45,7 @@ def _curves(source: Source) -> Iterator[Block]:
         charts_networks.curves(found, ("train_loss", "loss"), "loss"),
         f"Loss by epoch, {mean}: on training rows while training, with penalties and dropout (dashed), and on "
         "validation rows (solid). Solid lines that turn upwards while dashed ones fall are overfitting. Dots on the axis: "
-        "the epoch that was kept.",
+        "the epoch that was kept. Values off the chart lie on its edge.",
     )
     if source.study.metric != "log_loss":
         yield Figure(

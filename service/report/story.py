@@ -114,15 +114,8 @@ def _remarks(source: Source) -> Iterator[str]:
     recommended = result.get("recommended")
     if recommended and recommended["name"] != result.get("winner", {}).get("name"):
         yield f"Of these the simplest is {recommended['name']}: {recommended['reason']}."
-    selection = result.get("selection")
-    if selection:
-        yield (
-            f"The search's best validation value was {number(selection['found'])} ({selection['name']}, one seed, the "
-            "luckiest "
-            f"of many). The same setting has {number(selection['valid'])} over new seeds and "
-            f"{number(selection['test'])} on the "
-            f"test rows: the search was too optimistic by {number(selection['optimism_test'])}."
-        )
+    if result.get("selection"):
+        yield _optimism(result["selection"])
     ensemble = result.get("ensemble")
     if ensemble:
         clear = (
@@ -134,6 +127,22 @@ def _remarks(source: Source) -> Iterator[str]:
             f"{number(ensemble['test']['mean'])} ({_between(ensemble['test'])}); the winner's best single network has "
             f"{number(ensemble['single']['test']['mean'])}. It is {clear}."
         )
+
+
+def _optimism(selection: Mapping[str, Any]) -> str:
+    """How far the search's own best value was from the truth."""
+    later = [
+        f"{number(selection[part])} {where}, {number(abs(selection[key]))} {'worse' if selection[key] > 0 else 'better'}"
+        for part, where, key in (
+            ("valid", "over new seeds on the same rows", "optimism_valid"),
+            ("test", "on the test rows", "optimism_test"),
+        )
+    ]
+    return (
+        f"The search's best validation value was {number(selection['found'])} ({selection['name']}, one seed, the "
+        "luckiest of "
+        f"many). The same setting has {later[0]}, and {later[1]}: the best value of a search is not to be believed."
+    )
 
 
 def _spread(valid: Mapping[str, Any]) -> str:
@@ -211,7 +220,8 @@ def _search(source: Source) -> Iterator[Block]:
     counts = {state: sum(trial.state == state for trial in trials) for state in ("complete", "pruned", "fail")}
     caption = (
         f"{counts['complete']} complete trials (dots), {counts['pruned']} pruned ones (rings, at the best value they had), "
-        f"{counts['fail']} that failed. The line is the best complete value so far; the large dot is the winner's trial."
+        f"{counts['fail']} that failed. The line is the best complete value so far; the large dot is the winner's "
+        "trial. Values off the chart lie on its edge."
     )
     drawing = charts_search.history(trials, source.metric, minimize=source.minimize, winner=winner)
     yield Figure(drawing, caption, _best_trials(source))

@@ -54,7 +54,14 @@ def result(**changes: Any) -> dict[str, Any]:
         "gain": interval(10.0, 4.0),
         "ties": ["trial 5"],
         "recommended": {"name": "trial 5", "reason": "fewer weights", "recipe": {}},
-        "selection": {"name": "trial 3", "found": 45.0, "valid": 49.0, "test": 50.0, "optimism_test": 5.0},
+        "selection": {
+            "name": "trial 3",
+            "found": 45.0,
+            "valid": 49.0,
+            "test": 50.0,
+            "optimism_valid": 4.0,
+            "optimism_test": 5.0,
+        },
         "ablation": [
             {"without": "dropout", "valid": spread(55.0), "change": 6.0, "low": 5.0, "high": 7.0, "n": 5},
             {"without": "l1", "valid": spread(48.0), "change": -1.0, "low": None, "high": None, "n": 1},
