@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
 from fastapi.testclient import TestClient
 
 from service.store import Store
@@ -174,3 +176,13 @@ def test_a_report_is_a_page_that_may_load_and_run_nothing(client: TestClient, st
     assert (pdf.headers["content-type"], pdf.content[:5]) == ("application/pdf", b"%PDF-")
     assert client.get("/v1/studies/1/report", params={"format": "docx"}).status_code == 422
     assert client.get("/v1/studies/1").json()["links"]["report"] == "/v1/studies/1/report"
+
+
+def test_onnx_says_which_package_it_lacks(client: TestClient, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    submit(client)
+    finish(store, {"model": {"available": True}}, b"PK archive")
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    monkeypatch.delitem(sys.modules, "service.onnx_export", raising=False)
+    answer = client.get("/v1/studies/1/model", params={"format": "onnx"})
+    assert answer.status_code == 501
+    assert answer.json()["detail"] == "ONNX needs the package onnx where the API runs: pip install 'regsearch[onnx]'"
