@@ -15,6 +15,7 @@ from pydantic import Field, model_validator
 from service.spec.domain import OFF, Choices, Domain, Fixed, Range
 from service.spec.groups.augmentation import Augmentation
 from service.spec.groups.averaging import Averaging
+from service.spec.groups.balance import Balance
 from service.spec.groups.dropout import Dropout
 from service.spec.groups.initialization import Initialization
 from service.spec.groups.lr_schedule import LrSchedule
@@ -26,7 +27,9 @@ from service.spec.setting import Setting, refuse_unmet, settings_of
 
 
 # The last base's settings come first in the space, in the reference and in every draw.
-class Space(Initialization, Averaging, LrSchedule, Optimizer, Noise, Augmentation, Normalization, Dropout, Penalties):
+class Space(
+    Initialization, Averaging, LrSchedule, Optimizer, Balance, Noise, Augmentation, Normalization, Dropout, Penalties
+):
     """Which settings are searched, and where. What is not named comes from the preset."""
 
     preset: Literal["default", "minimal", "cocktail", "images", "sequences", "off"] = Field(

@@ -14,14 +14,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from workers.data import Fold
+from workers.data import Fold, class_weights
 
 
 @dataclass(frozen=True)
 class DeviceData:
-    """Shapes: ``x (R, ...)``, ``y (R,)``; per fold f ``train (f, n)``, ``valid (f, m)``, ``mask (f, m)``, ``scale (f,)``.
+    """Shapes: ``x (R, ...)``, ``y (R,)``; per fold f ``train (f, n)``, ``valid (f, m)``, ``mask (f, m)``, ``scale (f,)``,
+    ``balance (f, c)``.
 
-    ``scale`` turns a standardized regression error back into the target's unit (1 for classification). ``wanted`` are the
+    ``scale`` turns a standardized regression error back into the target's unit (1 for classification). ``balance`` are
+    the weights that make the classes of a fold's training rows count alike (see `workers.data.balance`). ``wanted`` are the
     metrics that the study looks at, ``positive`` the class they take for the positive one of two (see `workers.metrics`).
     """
 
@@ -31,6 +33,7 @@ class DeviceData:
     valid: Tensor
     mask: Tensor
     scale: Tensor
+    balance: Tensor
     task: str
     outputs: int
     wanted: tuple[str, ...] = ()
@@ -80,6 +83,8 @@ class DeviceData:
         longest = max(len(rows) for rows in valid)
         mask = [np.arange(longest) < len(rows) for rows in valid]
         scale = [fold.target.scale for fold in folds]
+        ones = np.ones(outputs, dtype=np.float32)
+        balance = [class_weights(fold.y_train, outputs) if task == "classification" else ones for fold in folds]
         return cls(
             x=torch.from_numpy(np.concatenate(xs)).to(device),
             y=torch.from_numpy(np.concatenate(ys)).to(device),
@@ -87,6 +92,7 @@ class DeviceData:
             valid=torch.from_numpy(_equal_length(valid)).to(device),
             mask=torch.from_numpy(np.stack(mask)).to(device, torch.float32),
             scale=torch.tensor(scale, dtype=torch.float32, device=device),
+            balance=torch.from_numpy(np.stack(balance)).to(device),
             task=task,
             outputs=outputs,
             wanted=wanted,

@@ -172,7 +172,12 @@ class Gradient:
 
     def _loss(self, out: Tensor, y: Tensor, hyper: LaneHyper) -> Tensor:
         loss = self.loss(out, y)
+        weighted = "class_weights" in self.techniques
+        if weighted:
+            loss = loss * hyper.class_weights.gather(1, y)
         if "label_smoothing" in self.techniques:
             spread = hyper.label_smoothing[:, None]
-            loss = (1.0 - spread) * loss - spread * out.log_softmax(2).mean(2)
+            logs = out.log_softmax(2)
+            others = logs * hyper.class_weights[:, None] if weighted else logs
+            loss = (1.0 - spread) * loss - spread * others.mean(2)
         return loss

@@ -21,7 +21,7 @@ from workers.stack.noise import mixup_quantiles
 
 TECHNIQUES = (
     "l1", "l2", "weight_decay", "proximal_l1", "max_norm", "clip_norm", "clip_value", "nesterov",
-    "label_smoothing", "mixup", "cutmix", "input_noise", "feature_masking", "averaging",
+    "label_smoothing", "mixup", "cutmix", "input_noise", "feature_masking", "class_weights", "averaging",
 )  # fmt: skip
 """Settings that cost nothing in a stack whose lanes all have them at their neutral value."""
 
@@ -44,8 +44,8 @@ def techniques_in(domains: Mapping[str, Domain]) -> frozenset[str]:
 
 @dataclass
 class LaneHyper:
-    """Per-lane hyperparameters, each (k,), but ``dropout`` (k, L), ``augmentation`` (k, len(AUGMENTATIONS)), and
-    ``mixup`` and ``cutmix``, quantiles of their distributions (k, q).
+    """Per-lane hyperparameters, each (k,), but ``dropout`` (k, L), ``augmentation`` (k, len(AUGMENTATIONS)),
+    ``class_weights`` (k, c), and ``mixup`` and ``cutmix``, quantiles of their distributions (k, q).
 
     Limits (``max_norm``, ``clip_norm``, ``clip_value``) are infinite where off. Adam's β come as their complements 1 − β,
     which float32 holds more exactly.
@@ -68,22 +68,29 @@ class LaneHyper:
     mixup: Tensor
     cutmix: Tensor
     augmentation: Tensor
+    class_weights: Tensor
     dropout: Tensor
     seed: Tensor
 
     @classmethod
-    def zeros(cls, k: int, dropouts: int, device: torch.device) -> LaneHyper:
+    def zeros(cls, k: int, dropouts: int, device: torch.device, *, classes: int = 1) -> LaneHyper:
         """Columns for k idle lanes."""
         columns = {field.name: torch.zeros(k, device=device) for field in fields(cls)}
         columns |= {name: torch.ones(k, device=device) for name in ("rest1", "rest2")}
         columns |= {name: mixup_quantiles(0.0).to(device).repeat(k, 1) for name in ("mixup", "cutmix")}
         columns["augmentation"] = torch.zeros(k, len(AUGMENTATIONS), device=device)
+        columns["class_weights"] = torch.ones(k, classes, device=device)
         columns["dropout"] = torch.zeros(k, dropouts, device=device)
         columns["seed"] = torch.zeros(k, dtype=torch.int32, device=device)
         return cls(**columns)
 
-    def load(self, lane: int, recipe: Recipe, *, rates: Sequence[float], seed: int) -> None:
-        """Write a recipe's values, and the dropout ``rates`` (L,) it comes to, into the columns of ``lane``."""
+    def load(self, lane: int, recipe: Recipe, *, rates: Sequence[float], seed: int, balance: Tensor | None = None) -> None:
+        """Write a recipe's values, and the dropout ``rates`` (L,) it comes to, into the columns of ``lane``.
+
+        ``balance`` (c,) are the weights that make the classes of the lane's training rows count alike.
+        """
+        blend = recipe.number("class_weights")
+        self.class_weights[lane] = 1.0 if balance is None else 1.0 - blend + blend * balance
         self.dropout[lane] = torch.tensor(list(rates))
         self.seed[lane] = seed
         for name in ("mixup", "cutmix"):

@@ -75,7 +75,7 @@ class Stack:
         self.updates = -(-data.train_rows // key.batch_size)
         self.batch = -(-data.train_rows // self.updates)
         self.state = self._idle_state(0)
-        self.hyper = LaneHyper.zeros(0, key.shape.dropouts, data.device)
+        self.hyper = LaneHyper.zeros(0, key.shape.dropouts, data.device, classes=data.outputs)
         self.folds = torch.zeros(0, dtype=torch.int64, device=data.device)
         self.best_weights, self.best_stats = self.state.weights.clone(), self.state.stats.clone()
 
@@ -110,7 +110,7 @@ class Stack:
         idle = k - len(keep)
         fresh = self._idle_state(idle)
         self.state = self.state.select(chosen).followed_by(fresh)
-        zeros = LaneHyper.zeros(idle, self.key.shape.dropouts, self.data.device)
+        zeros = LaneHyper.zeros(idle, self.key.shape.dropouts, self.data.device, classes=self.data.outputs)
         self.hyper = self.hyper.select(chosen).followed_by(zeros)
         self.folds = torch.cat([self.folds[chosen], torch.zeros(idle, dtype=torch.int64, device=self.data.device)])
         self.best_weights = torch.cat([self.best_weights[chosen], fresh.weights])
@@ -127,7 +127,8 @@ class Stack:
         self.state.moments[:, lane] = 0.0
         self.state.updates[lane] = 0
         self.folds[lane] = fold
-        self.hyper.load(lane, recipe, rates=self.key.shape.rates(recipe), seed=seed)
+        rates = self.key.shape.rates(recipe)
+        self.hyper.load(lane, recipe, rates=rates, seed=seed, balance=self.data.balance[fold])
         if not self._compile:  # a compiled update is made once, for any rates
             self.model.drop_in((self.hyper.dropout > 0).any(0).tolist())
         techniques = self.techniques | techniques_of([recipe])

@@ -10,6 +10,7 @@ import math
 import torch
 import torch.nn.functional as F
 from scipy.stats import beta
+from sklearn.utils.class_weight import compute_class_weight
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
@@ -37,6 +38,7 @@ def alone_in_torch(setting: Recipe, seed: int, task: str, epochs: int) -> tuple[
     averaged = average_of(module, setting)
     schedule = LaneSchedule(setting, epochs)
     updates = -(-ROWS // setting.integer("batch_size"))
+    weights = class_weights_of(setting, on.y[on.train[0]]) if task == "classification" else None
     losses, update = [], 0
     for epoch in range(epochs):
         order, total = order_of(seed, epoch, updates), 0.0
@@ -45,7 +47,7 @@ def alone_in_torch(setting: Recipe, seed: int, task: str, epochs: int) -> tuple[
             base = combine(torch.tensor(seed, dtype=torch.int32), torch.tensor(update, dtype=torch.int32))
             for index, layer in enumerate(dropouts):
                 layer.key.copy_(combine(base, index + 1))
-            loss = batch_loss(module, setting, base, on.x[rows], on.y[rows])
+            loss = batch_loss(module, setting, base, on.x[rows], on.y[rows], weights)
             descend(module, optimizer, setting, loss, float(rate))
             total += loss.item()
             update += 1
@@ -83,7 +85,15 @@ def order_of(seed: int, epoch: int, updates: int) -> Tensor:
     return torch.cat([order, order[: updates * -(-ROWS // updates) - ROWS]])
 
 
-def batch_loss(module: nn.Module, setting: Recipe, base: Tensor, x: Tensor, y: Tensor) -> Tensor:
+def class_weights_of(setting: Recipe, labels: Tensor) -> Tensor:
+    """Weights of the classes, so far as the setting wants them, the balanced ones being scikit-learn's."""
+    balanced = torch.ones(CLASSES)
+    present = labels.unique().numpy()  # type: ignore[no-untyped-call]
+    balanced[present] = torch.tensor(compute_class_weight("balanced", classes=present, y=labels.numpy())).float()
+    return 1.0 + setting.number("class_weights") * (balanced - 1.0)
+
+
+def batch_loss(module: nn.Module, setting: Recipe, base: Tensor, x: Tensor, y: Tensor, weights: Tensor | None) -> Tensor:
     """The loss of a batch that is mixed, noisy, masked, and smoothly labelled."""
     target = F.one_hot(y, CLASSES).float() if y.dtype == torch.int64 else y
     if alpha := setting.number("mixup"):
@@ -97,7 +107,7 @@ def batch_loss(module: nn.Module, setting: Recipe, base: Tensor, x: Tensor, y: T
     x = torch.where(uniform(draw(combine(base, FEATURE_MASKING), element)) < setting.number("feature_masking"), 0.0, x)
     out = module(x)
     if y.dtype == torch.int64:
-        return F.cross_entropy(out, target, label_smoothing=setting.number("label_smoothing"))
+        return F.cross_entropy(out, target, weights, label_smoothing=setting.number("label_smoothing"))
     return F.mse_loss(out[:, 0], target)
 
 
