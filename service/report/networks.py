@@ -22,6 +22,16 @@ def training(source: Source) -> Iterator[Block]:
             for name, said in weights.items()
         ]
         yield Table(("network", "norm of all weights", "share of weights below 0.001"), rows)
+    yield from _pruning(source)
+
+
+def _pruning(source: Source) -> Iterator[Block]:
+    """How much of a network is superfluous: scores as its smallest weights are set to zero, of all layers together."""
+    curves: Mapping[str, Any] = source.result.get("pruning") or {}
+    if curves:
+        shares = [point["asked"] for point in next(iter(curves.values()))]
+        header = (f"validation {source.metric} with so many weights set to zero", *(f"{share:.0%}" for share in shares))
+        yield Table(header, [(name, *(number(point["score"]) for point in points)) for name, points in curves.items()])
 
 
 def _roles(source: Source) -> dict[str, tuple[str, Role]]:

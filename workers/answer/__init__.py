@@ -23,6 +23,7 @@ ensemble                            members[{name, seed, share}], valid, test (i
 importance                          {fanova, ped_anova: {setting: share} or None, trials, reason}
 effects[]                           {setting, bins[{low, high} or {choice}, n, mean, standard_error]}
 weights                             by name of winner and unregularized: {norm, sparsity, layers[{name, norm, sparsity}]}
+pruning                             by name: [{asked, sparsity, score}], validation score as the smallest weights become 0
 curves                              by name: {epochs[], seeds[], best, train_loss[], loss[], <metric>[]}
 discrimination                      of classes, by name of winner and unregularized: {confusion, roc[], pr[]}, see `curves`
 rows, phases                        row counts; seconds of finalists, baselines and ablation, scoring, importance

@@ -181,6 +181,7 @@ class Finalizer:
         return {
             "weights": {each.name: anatomy.weights(each) for each in both},
             "curves": {each.name: anatomy.curves(each, self._metric) for each in both},
+            "pruning": {each.name: self._gauge.pruning(each, next(iter(each.runs))) for each in both},
         }
 
     def _discrimination(self, chosen: Chosen, rows: Rows) -> dict[str, Any]:

@@ -7,18 +7,19 @@ test rows by those of the first fold, which is the one whose model is handed out
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from workers.answer.candidates import Candidate, Weights
 from workers.data import Fold, RawTable, Split
 from workers.data.locked import test_part
 from workers.models import ModelShape, build_model
 from workers.scores import Scores, exact, mean_over_folds, score
+from workers.sparsity import sparsity_curve
 from workers.stack.device import DeviceData
 
 _BATCH = 4096
@@ -63,12 +64,16 @@ def test_rows(data: Prepared) -> Rows:
     return Rows(torch.from_numpy(features).to(device), torch.from_numpy(target).to(device), fold.target.scale)
 
 
-@torch.no_grad()
 def outputs(shape: ModelShape, weights: Weights, x: Tensor) -> Tensor:
     """(r, o) outputs of one trained network, run as an ordinary module; they come to the CPU."""
     module = build_model(shape).to(x.device)
     module.load_state_dict(dict(weights), strict=True)
-    module.eval()
+    return run(module.eval(), x)
+
+
+@torch.no_grad()
+def run(module: nn.Module, x: Tensor) -> Tensor:
+    """(r, o) outputs of a network in eval mode; they come to the CPU."""
     return torch.cat([module(part) for part in torch.split(x, _BATCH)]).cpu()
 
 
@@ -115,6 +120,16 @@ class Gauge:
         """Add the scores on the test rows."""
         measured.test_out = self.outputs(candidate, rows)
         measured.test = self.score(measured.test_out, rows)
+
+    def pruning(self, candidate: Candidate, index: int) -> list[dict[str, float]]:
+        """What one seed's network scores on validation rows as its smallest weights are set to zero."""
+        rows = validation_rows(self.data, 0)
+        module = build_model(ModelShape.of(candidate.recipe, self.data.device.inputs, self.data.device.outputs))
+
+        def score(network: nn.Module) -> float:
+            return float(self.exact(run(network.to(rows.x.device), rows.x)[None], rows)[0])
+
+        return [asdict(point) for point in sparsity_curve(module, candidate.weights[index][0], score)]
 
     def exact(self, out: Tensor, rows: Rows) -> NDArray[np.float64]:
         """(n,) scores of outputs (n, r, o) on rows."""

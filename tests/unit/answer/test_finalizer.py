@@ -146,3 +146,15 @@ def test_the_same_setting_twice_is_one_finalist(regression: Whole) -> None:
         trials[0].number,
         trials[1].number,
     ]
+
+
+def test_a_network_is_pruned_step_by_step(regression: Whole) -> None:
+    _, _, _, answer, _ = regression
+    model, result = answer.model, answer.result
+    assert set(result["pruning"]) == set(result["curves"])
+    points = result["pruning"][model.name]
+    assert [point["asked"] for point in points] == sorted(point["asked"] for point in points)
+    np.testing.assert_allclose([point["sparsity"] for point in points], [point["asked"] for point in points], atol=0.02)
+    whole, bare = points[0]["score"], points[-1]["score"]
+    assert whole == pytest.approx(result["winner"]["valid"]["mean"], rel=0.2)
+    assert bare > whole
