@@ -12,10 +12,11 @@ import platform
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import psutil
 import torch
 
@@ -23,13 +24,13 @@ from service.datasets import BUILTIN, resolve_path, stored_path
 from service.datasets.uploads import file_format
 from service.errors import DatabaseUnavailable, InvalidInput, LeaseLost, TrialError
 from service.settings import Settings
-from service.spec import StudySpec
+from service.spec import RANKING_METRICS, StudySpec
 from service.spec.model import LAYOUTS
 from service.store import Store
 from service.store.records import Lease, StudyRecord
 from workers.answer import Finalizer, Prepared
 from workers.checkpoints import Checkpoints
-from workers.data import DataSource, PrepareOptions, RawTable, load_table, make_split, prepare
+from workers.data import DataSource, Fold, PrepareOptions, RawTable, load_table, make_split, prepare
 from workers.keeping import Keeper
 from workers.planning import Plan
 from workers.provenance import data_hash, made_of
@@ -228,6 +229,7 @@ class Worker:
             split = make_split(table, spec.validation, spec.seed, given=spec.data.split is not None)
             options = PrepareOptions.of(spec.data)
             folds = [prepare(table, split, index, options) for index in range(len(split.folds))]
+            check_defined(spec, folds)
             on_device = DeviceData.of(
                 folds,
                 task=table.task,
@@ -271,6 +273,18 @@ def positive_class(spec: StudySpec, table: RawTable) -> int:
     if spec.data.positive not in table.labels:
         raise TrialError(f"data.positive: there is no class {spec.data.positive!r}, only {', '.join(table.labels)}")
     return table.labels.index(spec.data.positive)
+
+
+def check_defined(spec: StudySpec, folds: Sequence[Fold]) -> None:
+    """An area under a curve needs rows of two classes at least, which ordered or given parts may lack.
+
+    Raises:
+        TrialError: A metric that the study looks at has no value on some validation part.
+    """
+    areas = [name for name in wanted_metrics(spec) if name in RANKING_METRICS]
+    for number, fold in enumerate(folds, start=1):
+        if areas and len(np.unique(fold.y_valid)) < 2:
+            raise TrialError(f"{areas[0]} has no value: all validation rows of part {number} are of one class")
 
 
 class _Renewal:

@@ -13,6 +13,7 @@ from sklearn import datasets
 
 from service.api.inspection import Inspections
 from service.api.submission import check
+from service.errors import TrialError
 from service.settings import Settings
 from service.spec import StudySpec
 from service.store import Store, StudyState, open_store
@@ -188,6 +189,16 @@ def test_an_area_under_a_curve_may_be_the_objective_and_early_stopping_may_watch
         assert np.mean(areas) == pytest.approx(said["test"]["mean"], abs=1e-5)
         assert np.sum(curves[said["name"]]["confusion"]["counts"]) == pytest.approx(record.result["rows"]["test"])
     assert bench.load(metric="pr_auc", early_stopping=stopping).device.wanted == ("pr_auc", "roc_auc")
+
+
+def test_an_area_without_a_value_fails_the_study_at_once(bench: Bench) -> None:
+    frame = wine()
+    frame.loc[frame["part"] == "valid", "class"] = 1
+    frame.to_csv(bench.path.with_name("one.csv"), index=False)
+    data = {"path": str(bench.path.with_name("one.csv")), "split": "part", "drop": ["who", "day"]}
+    with pytest.raises(TrialError, match="roc_auc has no value: all validation rows of part 1 are of one class"):
+        bench.load(data=data, metric="roc_auc")
+    bench.load(data=data, metric="balanced_accuracy")
 
 
 def test_a_positive_class_is_one_of_the_classes(bench: Bench) -> None:
