@@ -21,7 +21,7 @@ from service.onnx_export import to_onnx
 from service.spec import Recipe
 from workers.answer.networks import outputs
 from workers.archive import CannotExport, Trained, build_archive
-from workers.archive.loader import Model
+from workers.archive.loader import Model, mlp
 from workers.archive.rows import CannotPredict
 from workers.data import DataSource, Fold, PrepareOptions, RawTable, load_table, prepare
 from workers.data.prepare import features
@@ -228,6 +228,21 @@ def test_a_family_without_a_loader_is_refused() -> None:
     other = Trained("graph", model.recipe, model.shape, model.weights, model.fold)
     with pytest.raises(CannotExport, match="family 'graph'"):
         build_archive(other, ABOUT)
+
+
+def test_a_network_that_the_loader_would_build_otherwise_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    table = load_table(DataSource("classification", name="wine"))
+    model = untrained(a_fold(table), 3, activation="relu")
+
+    def other_activation(shape: Any) -> Any:
+        return mlp({**shape, "activation": "tanh"})
+
+    monkeypatch.setattr("workers.archive.build.mlp", other_activation)
+    with pytest.raises(CannotExport, match="does not say what the service's says"):
+        build_archive(model, ABOUT)
+    monkeypatch.setattr("workers.archive.build.mlp", lambda shape: mlp({**shape, "widths": [24, 13]}))
+    with pytest.raises(CannotExport, match="does not know this network"):
+        build_archive(model, ABOUT)
 
 
 @pytest.mark.parametrize(

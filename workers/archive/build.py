@@ -5,6 +5,7 @@ Equal models give equal bytes: nothing in it tells when or where it was written.
 
 from __future__ import annotations
 
+import importlib
 import io
 import json
 import re
@@ -15,19 +16,21 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import save
 from torch import Tensor
 
 from service.spec import Recipe
 from workers.archive.card import model_card
-from workers.archive.loader import FORMAT
+from workers.archive.loader import FAMILIES, FORMAT, mlp
 from workers.archive.plain import CannotExport, plain
 from workers.data import Fold
-from workers.models import ModelShape
+from workers.models import ModelShape, build_model
 
 __all__ = ["CannotExport", "Trained", "build_archive"]
 
 _ROOT = Path(__file__).parents[2]
+_CHECKED_ROWS = 64
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 _OURS = re.compile(r"^from (workers[.\w]*) import (?:\([^)]*\)|[^\n]*)\n", re.MULTILINE)
 _MODULES = {"cnn": "workers.models.cnn", "sequence": "workers.models.sequence"}
@@ -54,9 +57,10 @@ def build_archive(model: Trained, about: Mapping[str, Any]) -> bytes:
         about: What recipe.json says beside the model: task, classes, metric, scores, where it came from.
 
     Raises:
-        CannotExport: The loader knows no such network, or no such data.
+        CannotExport: The loader knows no such network.
     """
     described, weights = plain(model.family, model.shape, model.weights)
+    _check(model, described, weights)
     document = {
         "format": FORMAT,
         **about,
@@ -76,6 +80,24 @@ def build_archive(model: Trained, about: Mapping[str, Any]) -> bytes:
             _add(archive, "networks.py", on_its_own(_MODULES[described["family"]]).encode())
         _add(archive, "README.md", model_card(document, preprocessing).encode())
     return buffer.getvalue()
+
+
+@torch.no_grad()
+def _check(model: Trained, described: Mapping[str, Any], weights: Mapping[str, Tensor]) -> None:
+    """Let the loader's network and the service's own see the same rows: a setting of the network that only one of them
+    knows must not become a model that predicts something else.
+    """
+    ours = build_model(model.shape)
+    ours.load_state_dict(dict(model.weights), strict=True)
+    modules = importlib.import_module(_MODULES[described["family"]]) if described["family"] in _MODULES else None
+    theirs = mlp(described) if modules is None else FAMILIES[described["family"]](described, modules)
+    try:
+        theirs.load_state_dict(dict(weights), strict=True)
+    except RuntimeError as error:
+        raise CannotExport(f"the loader does not know this network: {error}") from None
+    x = torch.from_numpy(model.fold.x_valid[:_CHECKED_ROWS])
+    if not torch.allclose(theirs.eval()(x), ours.eval()(x), rtol=1e-4, atol=1e-5, equal_nan=True):
+        raise CannotExport("the loader's network does not say what the service's says")
 
 
 def versions() -> dict[str, str]:
