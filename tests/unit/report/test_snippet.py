@@ -141,5 +141,5 @@ def test_what_it_cannot_say_it_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(NoSnippet, match="family cnn"):
         snippet(recipe(family="cnn"), spec())
     monkeypatch.setattr("service.report.snippet._KNOWN", {"lr"})
-    with pytest.raises(NoSnippet, match="width"):
-        snippet(recipe(), spec())
+    with pytest.raises(NoSnippet, match="no snippet with width, l1, batch_size"):
+        snippet(recipe(lr=0.5, l1=0.1), spec())
