@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,10 @@ import torch.nn.functional as F
 from service.spec import Recipe
 from service.spec.model import NORMALIZATIONS
 from tests.unit.stack.runs import protocol, train
+from workers.calibration import train_once
 from workers.data import Fold, TargetScale
 from workers.data.preprocessor import ArrayScaler
+from workers.memory import MemoryNeed, peak_bytes
 from workers.models import ModelShape, build_model, initialize
 from workers.models.layers import LaneDropout
 from workers.stack.device import DeviceData
@@ -194,3 +197,13 @@ def test_images_and_labels_are_mixed_by_the_patch(mixup: float) -> None:
         expected = share * F.cross_entropy(out, y[0]) + (1 - share) * F.cross_entropy(out, y[0].roll(1))
         assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
     assert patched == 12 if mixup == 0.0 else 2 < patched < 10
+
+
+@pytest.mark.parametrize(("family", "cell"), [("cnn", "gru"), ("sequence", "gru"), ("sequence", "transformer")])
+def test_memory_is_foretold_from_two_small_stacks(family: str, cell: str) -> None:
+    own, on = setting(family, 1, cell=cell, width=16, normalization="layer"), data(family, rows=200)
+    key = StackKey.of(own, on.inputs, on.outputs)
+    need = MemoryNeed.measured(lambda lanes: train_once(key, own, on, lanes), on.device)
+    for lanes in (2, 6):
+        peak = peak_bytes(partial(train_once, key, own, on, lanes), on.device)
+        assert need.bytes(lanes) == pytest.approx(peak, rel=0.2)
