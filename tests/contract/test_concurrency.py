@@ -116,7 +116,7 @@ def test_claims_at_once_are_spread_as_one_after_the_other(store: Store) -> None:
 
 
 def test_priority_goes_first_although_others_write_to_that_study(store: Store) -> None:
-    lease = started(store, priority=5, budget={"trials": 1000})
+    lease = started(store, priority=5, budget={"trials": 1_000_000})
     store.studies.submit(a_spec(priority=1))
     stop = threading.Event()
 
