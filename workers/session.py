@@ -274,7 +274,7 @@ class Session:
 
     def _result(self, run: Run, runner: StackRunner) -> TrialResult:
         attrs = {
-            "stack": f"{run.recipe.word('normalization')}, {runner.stack.lanes} lanes",
+            "stack": f"{run.recipe.word('normalization')}, {runner.stack_lanes} lanes",
             "attempt": self._trials[run.key].attempt,
         }
         if run.ending in FAILURES:

@@ -12,6 +12,7 @@ import math
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -160,7 +161,8 @@ class StackRunner:
         fixed_lanes: int | None = None,
         techniques: frozenset[str] = frozenset(),
     ) -> None:
-        self.stack = Stack(key, data, compile_update=fixed_lanes is not None, techniques=techniques)
+        self._make = partial(Stack, key, data, techniques=techniques)
+        self._stack: Stack | None = None
         self._fixed = fixed_lanes
         self._most = math.inf
         self.runs: list[Run] = []
@@ -170,6 +172,18 @@ class StackRunner:
         """Set by the caller when no further runs will come."""
         self.lane_epochs = 0
         self.computed_lane_epochs = 0
+
+    @property
+    def stack(self) -> Stack:
+        """The stack, made when it is first needed: that may take more memory than there is."""
+        if self._stack is None:
+            self._stack = self._make(compile_update=self._fixed is not None)
+        return self._stack
+
+    @property
+    def stack_lanes(self) -> int:
+        """Lanes of the stack, idle ones included."""
+        return self._stack.lanes if self._stack else 0
 
     @property
     def lanes(self) -> int:
@@ -230,9 +244,10 @@ class StackRunner:
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
-                if len(self.runs) == 1:
-                    self.runs[0].ending = "out_of_memory"
-                    return list(self.runs)
+            if len(self.runs) == 1:
+                self._stack, self._owner = None, []
+                self.runs[0].ending = "out_of_memory"
+                return list(self.runs)
             self._retreat()
 
     def _retreat(self) -> None:
@@ -241,9 +256,7 @@ class StackRunner:
         log.warning("out of memory with %d lanes; going on with %d", self.lanes, self._most)
         again = [Run(run.key, run.recipe, run.fold_seeds, run.protocol) for run in self.runs]
         self.waiting.extendleft(reversed(again))
-        self.runs, self._owner, self._fixed = [], [], None
-        self.stack.run_eagerly()
-        self.stack.resize([], 0)
+        self.runs, self._owner, self._fixed, self._stack = [], [], None, None
 
     def _epoch(self) -> list[Run]:
         self._admit()

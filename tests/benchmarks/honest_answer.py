@@ -153,12 +153,15 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=100)
     parser.add_argument("--epochs", type=int, default=100)
     parser.add_argument("--width", type=int, default=128)
+    parser.add_argument("--preset", default="default", help="named space that is searched")
+    parser.add_argument("--metric", help="objective; the task's default if silent")
     parser.add_argument("--journal", type=Path, required=True)
     parser.add_argument("--name", default="honest_answer", help="of the result file")
     parser.add_argument("--summary", action="store_true", help="measure nothing")
     given = parser.parse_args()
     budget = {"trials": given.trials, "epochs": given.epochs}
-    how: dict[str, Any] = {"model": {"widths": [given.width] * 2}, "budget": budget}
+    how: dict[str, Any] = {"model": {"widths": [given.width] * 2}, "budget": budget, "space": {"preset": given.preset}}
+    how |= {"metric": given.metric} if given.metric else {}
     journal = Journal(given.journal)
     label = json.dumps(how, sort_keys=True)
     with tempfile.TemporaryDirectory() as scratch:

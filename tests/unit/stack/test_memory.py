@@ -67,7 +67,7 @@ def test_more_lanes_than_fit_are_trained_in_turns() -> None:
 
 
 def test_a_run_that_does_not_even_fit_alone_fails() -> None:
-    found, _ = train_within(megabytes=60, runs=2, width=2000)
+    found, _ = train_within(megabytes=10, runs=2, width=4000)
     assert {ending for ending, _ in found["together"].values()} == {"out_of_memory"}
 
 
