@@ -22,7 +22,7 @@ MIN_IN_FLIGHT = 8
 GENERATIONS = 5
 """A study is searched in at least so many generations, however many lanes the device could train at once."""
 EXPECTED_SHARE = 0.5
-"""Share of the largest possible number of epochs that a study is expected to train, the rest being pruned or converged."""
+"""Share of the largest possible number of epochs that a study trains where trials are pruned or converge."""
 MOST_STACK_KEYS = 8
 
 
@@ -66,4 +66,5 @@ def expected_lane_updates(spec: StudySpec, data: DeviceData) -> float:
     domain = spec.domains["batch_size"]
     smallest = int(min(map(float, getattr(domain, "choices", None) or [getattr(domain, "value", 128)])))
     updates = -(-data.train_rows // min(smallest, data.train_rows))
-    return spec.budget.trials * data.folds * spec.budget.epochs * updates * EXPECTED_SHARE
+    share = EXPECTED_SHARE if spec.early_stopping or spec.pruner.name != "none" else 1.0
+    return spec.budget.trials * data.folds * spec.budget.epochs * updates * share

@@ -73,7 +73,7 @@ class BobyqaSampler(BaseSampler):
 
     def begin_batch(self, study: Study, n: int) -> None:
         """Find the points for a batch of ``n`` trials; for what is missing, TPE is asked."""
-        self._tpe.begin_batch(study)
+        self._tpe.begin_batch(study, n)
         self._points = []
         known = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
         complete = [trial for trial in known if trial.state is TrialState.COMPLETE]

@@ -49,9 +49,7 @@ class Search:
 
     def propose(self, n: int) -> list[Drawn]:
         """Draw ``n`` trials from what is known now; each must be adopted under its number, or discarded."""
-        if isinstance(self._sampler, BatchTpeSampler):
-            self._sampler.begin_batch(self._study)
-        elif isinstance(self._sampler, BobyqaSampler):
+        if isinstance(self._sampler, BatchTpeSampler | BobyqaSampler):
             self._sampler.begin_batch(self._study, n)
         return [self._draw() for _ in range(n)]
 

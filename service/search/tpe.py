@@ -21,6 +21,8 @@ from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 CANDIDATES = 24
+DRAWN_AT_ONCE = 16
+"""Values of a parameter that are drawn together, as one operation on arrays."""
 MAX_BAD = 500
 """Trials of the worse group that are kept; drawn evenly over their order, so old and new ones both count."""
 
@@ -39,12 +41,15 @@ class BatchTpeSampler(BaseSampler):
         self._good: list[FrozenTrial] | None = None
         self._bad: list[FrozenTrial] = []
         self._fits: dict[str, tuple[BaseDistribution, _ParzenEstimator, _ParzenEstimator]] = {}
+        self._drawn: dict[str, list[float]] = {}
+        self._at_once = 1
 
-    def begin_batch(self, study: Study) -> None:
-        """Take a snapshot of the study, and divide its trials in good and bad."""
+    def begin_batch(self, study: Study, n: int) -> None:
+        """Take a snapshot of the study for ``n`` trials to come, and divide its trials in good and bad."""
         trials = study.get_trials(deepcopy=False)
         ranked = sorted((t for t in trials if t.state in _FINISHED), key=lambda trial: _rank(trial, study.direction))
-        self._fits = {}
+        self._fits, self._drawn = {}, {}
+        self._at_once = max(1, min(n, DRAWN_AT_ONCE))
         self._good = None
         if len(ranked) < max(1, self._startup_trials):
             return
@@ -69,19 +74,26 @@ class BatchTpeSampler(BaseSampler):
         """The best of some candidates drawn from the good density, by the ratio of good to bad."""
         if self._good is None:
             return self._random.sample_independent(study, trial, param_name, param_distribution)
-        good, bad = self._fit(param_name, param_distribution)
-        drawn = good.sample(self._rng, CANDIDATES)
-        gain = good.log_pdf(drawn) - bad.log_pdf(drawn)
-        best = drawn[param_name][int(np.argmax(gain))].item()
-        return param_distribution.to_external_repr(best)
+        fitted = self._fits.get(param_name)
+        if fitted is None or fitted[0] != param_distribution:
+            self._fits[param_name] = self._fit(param_name, param_distribution)
+            self._drawn[param_name] = []
+        if not self._drawn[param_name]:
+            self._drawn[param_name] = self._draw(param_name)
+        return param_distribution.to_external_repr(self._drawn[param_name].pop())
 
-    def _fit(self, name: str, kind: BaseDistribution) -> tuple[_ParzenEstimator, _ParzenEstimator]:
-        fitted = self._fits.get(name)
-        if fitted is None or fitted[0] != kind:
-            assert self._good is not None
-            fitted = (kind, _density(self._good, name, kind), _density(self._bad, name, kind))
-            self._fits[name] = fitted
-        return fitted[1], fitted[2]
+    def _draw(self, name: str) -> list[float]:
+        """Values for some trials: of CANDIDATES each, the one with the highest ratio of the densities."""
+        _, good, bad = self._fits[name]
+        drawn = good.sample(self._rng, CANDIDATES * self._at_once)
+        gain = (good.log_pdf(drawn) - bad.log_pdf(drawn)).reshape(self._at_once, CANDIDATES)
+        values = drawn[name].reshape(self._at_once, CANDIDATES)
+        best: list[float] = np.take_along_axis(values, gain.argmax(1)[:, None], axis=1)[:, 0].tolist()
+        return best
+
+    def _fit(self, name: str, kind: BaseDistribution) -> tuple[BaseDistribution, _ParzenEstimator, _ParzenEstimator]:
+        assert self._good is not None, "only then is anything fitted"
+        return kind, _density(self._good, name, kind), _density(self._bad, name, kind)
 
 
 _FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
