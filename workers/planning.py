@@ -52,7 +52,9 @@ def make_plan(spec: StudySpec, example: Params, data: DeviceData, cache: Path) -
     pays = compiling.pays(expected_lane_updates(spec, data) / keys, found.rate)
     if spec.model.word != "mlp" or key.micro_batches > 1 or not (pays and compiling.available(data.device.type)):
         return Plan(capacity, None)
-    return Plan(capacity, 1 << max(0, math.ceil(math.log2(max(1, capacity // keys)))))
+    # As many as a power of two allows: lanes beyond those in flight would be computed in vain. A trial needs all its folds.
+    lanes = max(1 << int(math.log2(max(1, capacity // keys))), 1 << math.ceil(math.log2(data.folds)))
+    return Plan(max(data.folds, lanes * keys), lanes)
 
 
 def stack_keys(spec: StudySpec) -> int:
