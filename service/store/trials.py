@@ -212,9 +212,10 @@ def _asked_under(lease: Lease, key: str) -> Any:
 def _tell(connection: Connection, row: RowMapping, lease: Lease, results: Sequence[TrialResult]) -> None:
     """Write the ends of trials into both schemas, and the study's counters with them."""
     ended = naive_utc(row["now"])
-    change = update(t.o_trials).where(t.o_trials.c.trial_id == bindparam("b_id"))
-    states = [{"b_id": result.trial_id, "b_state": OPTUNA_STATE[result.state]} for result in results]
-    connection.execute(change.values(state=bindparam("b_state"), datetime_complete=ended), states)
+    for state in sorted({result.state for result in results}):
+        ids = [result.trial_id for result in results if result.state == state]
+        change = update(t.o_trials).where(t.o_trials.c.trial_id.in_(ids))
+        connection.execute(change.values(state=OPTUNA_STATE[state], datetime_complete=ended))
     values = []
     for result in results:
         if result.value is not None and not math.isnan(result.value):
