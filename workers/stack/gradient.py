@@ -73,6 +73,7 @@ class Gradient:
     ) -> None:
         self.model = model
         self.techniques = techniques
+        self.augmentations = [name for name in AUGMENTATIONS if name in techniques]
         self.micro_batches = micro_batches
         self.mixed_precision = mixed_precision
         self.loss = example_loss(task)
@@ -122,9 +123,10 @@ class Gradient:
 
     def _augmented(self, x: Tensor, hyper: LaneHyper, keys: Tensor) -> Tensor:
         """The images as this update shows them; anything else as it is."""
-        strengths = dict(zip(AUGMENTATIONS, hyper.augmentation.unbind(1), strict=True))
-        used = {name: strength for name, strength in strengths.items() if name in self.techniques}
-        return augmented(x, used, combine(keys[:, 0], _AUGMENTATION)) if used else x
+        if not self.augmentations:
+            return x
+        strengths = {name: hyper.augmentation[:, AUGMENTATIONS.index(name)] for name in self.augmentations}
+        return augmented(x, strengths, combine(keys[:, 0], _AUGMENTATION))
 
     def _one_by_one(
         self, state: LaneState, hyper: LaneHyper, keys: Tensor, x: Tensor, y: Tensor

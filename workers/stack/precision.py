@@ -6,7 +6,8 @@ Reference: Micikevicius et al., "Mixed precision training" (ICLR 2018); bfloat16
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
 
 import torch
 
@@ -28,6 +29,6 @@ def shortened_products(on: bool) -> Iterator[None]:
             backend.fp32_precision = precision
 
 
-def mixed_precision(device: torch.device, on: bool) -> torch.autocast:
-    """A block whose matrix products and convolutions run in bfloat16."""
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=on)
+def mixed_precision(device: torch.device, on: bool) -> AbstractContextManager[Any]:
+    """A block whose matrix products and convolutions run in bfloat16, if ``on``."""
+    return torch.autocast(device.type, dtype=torch.bfloat16) if on else nullcontext()
