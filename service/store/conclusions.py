@@ -43,7 +43,7 @@ class Conclusions:
             here = (table.c.study_id == lease.study_id) & (table.c.key == _KEY)
             connection.execute(delete(table).where(here))
             connection.execute(insert(table).values(study_id=lease.study_id, key=_KEY, value_json=dumps(said)))
-            settle(connection, self._database, lease.study_id)
+            settle(connection, self._database, lock_study(connection, lease.study_id))
 
         self._database.write(work)
 

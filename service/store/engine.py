@@ -70,7 +70,8 @@ def engine_options(url: URL) -> dict[str, Any]:
 
 def make_engine(url: URL) -> Engine:
     """An engine for `Database`; opens no connection yet."""
-    engine = create_engine(url, **engine_options(url))
+    # No ping before a transaction: one that meets a dead connection is repeated as a whole.
+    engine = create_engine(url, **engine_options(url) | {"pool_pre_ping": False})
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _sqlite_connect)
         event.listen(engine, "begin", _sqlite_begin)

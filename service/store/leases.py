@@ -142,8 +142,11 @@ class Leases:
         reaped = sum(self._take_away(token, study_id) for token, study_id in expired)
         for study_id in overdue:
             with suppress(NotFound):  # deleted meanwhile
-                self._database.write(partial(settle, database=self._database, study_id=study_id))
+                self._database.write(partial(self._move_on, study_id))
         return reaped
+
+    def _move_on(self, study_id: int, connection: Connection) -> None:
+        settle(connection, self._database, lock_study(connection, study_id))
 
     def _take_away(self, token: int, study_id: int) -> bool:
         def work(connection: Connection) -> bool:
@@ -205,4 +208,4 @@ class Leases:
             connection.execute(lost_again.values(attempt=t.trials.c.attempt + 1))
             fail_trials(connection, study_id, given_up, "worker lost")
             count(connection, study_id, running=-len(given_up), fail=len(given_up), told=len(given_up))
-        settle(connection, self._database, study_id)
+        settle(connection, self._database, lock_study(connection, study_id))

@@ -11,10 +11,11 @@ import optuna
 from optuna.distributions import BaseDistribution, distribution_to_json, json_to_distribution
 from optuna.storages._rdb import models
 from optuna.trial import TrialState as OptunaState
-from sqlalchemy import Connection, CursorResult, RowMapping, bindparam, delete, insert, select, update
+from sqlalchemy import Connection, CursorResult, RowMapping, delete, select, update
 
 from service.errors import NotFound
 from service.store import tables as t
+from service.store.bulk import insert_many, update_many
 from service.store.engine import Database, clock
 from service.store.records import SEARCHED, StudyState
 
@@ -42,11 +43,14 @@ def lock_study(connection: Connection, study_id: int) -> RowMapping:
     return row
 
 
-def count(connection: Connection, study_id: int, **changes: int) -> None:
-    """Add to a study's counters."""
+def count(connection: Connection, study_id: int, **changes: int) -> RowMapping:
+    """Add to a study's counters; returns its row as `lock_study` does."""
     values = {name: t.studies.c[name] + change for name, change in changes.items() if change}
-    if values:
-        connection.execute(update(t.studies).where(t.studies.c.study_id == study_id).values(values))
+    if not values:
+        return lock_study(connection, study_id)
+    change = update(t.studies).where(t.studies.c.study_id == study_id).values(values)
+    columns = (t.studies, clock(connection.dialect).label("now"))
+    return connection.execute(change.returning(*columns)).mappings().one()
 
 
 def set_state(
@@ -65,13 +69,12 @@ def deadline_passed(row: Mapping[Any, Any]) -> bool:
     return bool(row["now"] > row["started_at"] + row["budget_seconds"])
 
 
-def settle(connection: Connection, database: Database, study_id: int) -> StudyState:
+def settle(connection: Connection, database: Database, row: RowMapping) -> StudyState:
     """Move a study on where its budget is spent and nothing is in flight, or too many trials failed; returns its state.
 
-    A study whose every trial failed has nothing to finalize and is failed.
+    ``row`` is the locked study's as it is now. A study whose every trial failed has nothing to finalize and is failed.
     """
-    row = lock_study(connection, study_id)
-    state = StudyState(row["state"])
+    study_id, state = row["study_id"], StudyState(row["state"])
     if state not in SEARCHED:
         return state
     if row["max_failed"] is not None and row["fail"] > row["max_failed"]:
@@ -114,11 +117,11 @@ def fail_trials(connection: Connection, study_id: int, ids: Sequence[int], reaso
     row = lock_study(connection, study_id)
     ended = {"state": OptunaState.FAIL, "datetime_complete": naive_utc(row["now"])}
     connection.execute(update(t.o_trials).where(t.o_trials.c.trial_id.in_(ids)).values(ended))
-    told = [{"b_id": trial_id, "b_seq": row["told"] + place + 1} for place, trial_id in enumerate(ids)]
-    change = update(t.trials).where(t.trials.c.trial_id == bindparam("b_id"))
-    connection.execute(change.values(seq=bindparam("b_seq"), lease_token=None, stop_reason=reason), told)
+    common = {"lease_token": None, "stop_reason": reason}
+    told = [{"trial_id": trial_id, "seq": row["told"] + place + 1, **common} for place, trial_id in enumerate(ids)]
+    update_many(connection, t.trials, told, "trial_id")
     shown = [{"trial_id": trial_id, "key": "stop_reason", "value_json": dumps(reason)} for trial_id in ids]
-    connection.execute(insert(t.o_trial_user), shown)
+    insert_many(connection, t.o_trial_user, shown)
 
 
 def inserted_key(result: CursorResult[Any]) -> int:

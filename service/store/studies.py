@@ -277,7 +277,7 @@ class Studies:
         self._database.write_once(work)
 
     def _settle(self, connection: Connection, row: RowMapping) -> None:
-        settle(connection, self._database, row["study_id"])
+        settle(connection, self._database, lock_study(connection, row["study_id"]))
 
 
 def _free_name(connection: Connection, name: str) -> str:

@@ -13,11 +13,12 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from optuna.trial import TrialState as OptunaState
-from sqlalchemy import Connection, RowMapping, bindparam, delete, insert, select, update
+from sqlalchemy import Connection, RowMapping, select, update
 
 from service.errors import InvalidInput, LeaseLost
 from service.store import tables as t
-from service.store.engine import Database, upsert
+from service.store.bulk import insert_many, update_many, upsert_many
+from service.store.engine import Database
 from service.store.records import SEARCHED, AskedTrial, Lease, Proposal, Report, StudyState, TrialResult
 from service.store.rows import (
     OPTUNA_STATE,
@@ -84,15 +85,17 @@ class Trials:
             return []
         numbers = range(row["asked"], row["asked"] + len(proposals))
         common = {"study_id": lease.study_id, "state": OptunaState.RUNNING, "datetime_start": naive_utc(row["now"])}
-        connection.execute(insert(t.o_trials), [{**common, "number": number} for number in numbers])
+        insert_many(connection, t.o_trials, [{**common, "number": number} for number in numbers])
         # Read back instead of RETURNING, which SQLite can only do row by row when the order matters; the latest of the
         # primary key, because there is no index on numbers.
         mine = (t.o_trials.c.study_id == lease.study_id) & (t.o_trials.c.number >= row["asked"])
-        made = select(t.o_trials.c.trial_id).where(mine).order_by(t.o_trials.c.trial_id.desc()).limit(len(numbers))
-        ids = sorted(int(trial_id) for trial_id in connection.execute(made).scalars())
-        ours = {"study_id": lease.study_id, "ask_key": key + _FRESH, "lease_token": lease.token}
+        made = select(t.o_trials.c.number, t.o_trials.c.trial_id).where(mine)
+        made = made.order_by(t.o_trials.c.trial_id.desc()).limit(len(numbers))
+        id_of = {row.number: int(row.trial_id) for row in connection.execute(made)}
+        ids = [id_of[number] for number in numbers]
+        ours = {"study_id": lease.study_id, "ask_key": key + _FRESH, "lease_token": lease.token, "attempt": 0, "epochs": 0}
         pairs = list(zip(ids, numbers, strict=True))
-        connection.execute(insert(t.trials), [{**ours, "trial_id": id_, "number": number} for id_, number in pairs])
+        insert_many(connection, t.trials, [{**ours, "trial_id": id_, "number": number} for id_, number in pairs])
         params = [
             {
                 "trial_id": trial_id,
@@ -103,8 +106,7 @@ class Trials:
             for trial_id, proposal in zip(ids, proposals, strict=True)
             for name, distribution in proposal.distributions.items()
         ]
-        if params:
-            connection.execute(insert(t.o_params), params)
+        insert_many(connection, t.o_params, params)
         count(connection, lease.study_id, asked=len(ids), running=len(ids))
         return [
             AskedTrial(trial_id, number, p.params, p.distributions, fresh=True)
@@ -142,15 +144,16 @@ class Trials:
 
         def work(connection: Connection) -> StudyState:
             row = lock_study(connection, lease.study_id)
-            mine = set(connection.execute(_running_under(lease)).scalars()) if _stands(connection, lease) else set()
+            # Whoever takes a lease away takes its trials with it: those that still run under it are its own.
+            mine = set(connection.execute(_running_under(lease)).scalars())
             if named - mine or not mine:
                 _was_told(connection, lease, named - mine)
             _report(connection, [report for report in reports if report.trial_id in mine])
             ended = [result for result in results if result.trial_id in mine]
             if not ended:
                 return StudyState(row["state"])
-            _tell(connection, row, lease, sorted(ended, key=lambda result: result.trial_id))
-            return settle(connection, self._database, lease.study_id)
+            row = _tell(connection, row, lease, sorted(ended, key=lambda result: result.trial_id))
+            return settle(connection, self._database, row)
 
         return self._database.write(work)
 
@@ -164,15 +167,12 @@ def _check(results: Sequence[TrialResult]) -> None:
 
 
 def _report(connection: Connection, reports: Sequence[Report]) -> None:
-    if reports:
-        rows = []
-        for report in sorted(reports, key=lambda report: (report.trial_id, report.step)):
-            value, kind = stored_step_value(report.value)
-            row = {"trial_id": report.trial_id, "step": report.step, "intermediate_value": value}
-            rows.append({**row, "intermediate_value_type": kind})
-        added = upsert(connection, t.o_steps)
-        new = {name: added.excluded[name] for name in ("intermediate_value", "intermediate_value_type")}
-        connection.execute(added.on_conflict_do_update(index_elements=["trial_id", "step"], set_=new), rows)
+    rows = []
+    for report in sorted(reports, key=lambda report: (report.trial_id, report.step)):
+        value, kind = stored_step_value(report.value)
+        row = {"trial_id": report.trial_id, "step": report.step, "intermediate_value": value}
+        rows.append({**row, "intermediate_value_type": kind})
+    upsert_many(connection, t.o_steps, rows, keys=("trial_id", "step"))
 
 
 def _fenced(connection: Connection, lease: Lease) -> RowMapping:
@@ -209,52 +209,48 @@ def _asked_under(lease: Lease, key: str) -> Any:
     return _running_under(lease).where(t.trials.c.ask_key.in_((key + _FRESH, key + _AGAIN))).order_by(t.trials.c.trial_id)
 
 
-def _tell(connection: Connection, row: RowMapping, lease: Lease, results: Sequence[TrialResult]) -> None:
-    """Write the ends of trials into both schemas, and the study's counters with them."""
+def _tell(connection: Connection, row: RowMapping, lease: Lease, results: Sequence[TrialResult]) -> RowMapping:
+    """Write the ends of trials into both schemas, and the study's counters with them; returns its row after that."""
     ended = naive_utc(row["now"])
-    for state in sorted({result.state for result in results}):
-        ids = [result.trial_id for result in results if result.state == state]
-        change = update(t.o_trials).where(t.o_trials.c.trial_id.in_(ids))
-        connection.execute(change.values(state=OPTUNA_STATE[state], datetime_complete=ended))
+    ends = [
+        {"trial_id": result.trial_id, "state": OPTUNA_STATE[result.state], "datetime_complete": ended} for result in results
+    ]
+    update_many(connection, t.o_trials, ends, "trial_id")
     values = []
     for result in results:
         if result.value is not None and not math.isnan(result.value):
             value, kind = stored_value(result.value)
             values.append({"trial_id": result.trial_id, "objective": 0, "value": value, "value_type": kind})
-    if values:
-        connection.execute(insert(t.o_values), values)
+    insert_many(connection, t.o_values, values)
     attributes = [
         {"trial_id": result.trial_id, "key": key, "value_json": dumps(value)}
         for result in results
         for key, value in {"stop_reason": result.stop_reason, **result.attrs}.items()
     ]
-    connection.execute(delete(t.o_trial_user).where(t.o_trial_user.c.trial_id.in_([r.trial_id for r in results])))
-    connection.execute(insert(t.o_trial_user), attributes)
-    _tell_ours(connection, row, lease, results)
+    upsert_many(connection, t.o_trial_user, attributes, keys=("trial_id", "key"))
+    return _tell_ours(connection, row, lease, results)
 
 
-def _tell_ours(connection: Connection, row: RowMapping, lease: Lease, results: Sequence[TrialResult]) -> None:
-    columns = ("seq", "value", "best_step", "stop_reason", "epochs", "curve")
-    change = update(t.trials).where(t.trials.c.trial_id == bindparam("b_id"))
-    change = change.values(lease_token=None, told_by=lease.token, **{name: bindparam(f"b_{name}") for name in columns})
+def _tell_ours(connection: Connection, row: RowMapping, lease: Lease, results: Sequence[TrialResult]) -> RowMapping:
     rows = [
         {
-            "b_id": result.trial_id,
-            "b_seq": row["told"] + place + 1,
-            "b_value": None if result.value is None or math.isnan(result.value) else result.value,
-            "b_best_step": result.best_step,
-            "b_stop_reason": result.stop_reason,
-            "b_epochs": result.epochs,
-            "b_curve": dumps(result.curve),
+            "trial_id": result.trial_id,
+            "seq": row["told"] + place + 1,
+            "value": None if result.value is None or math.isnan(result.value) else result.value,
+            "best_step": result.best_step,
+            "stop_reason": result.stop_reason,
+            "epochs": result.epochs,
+            "curve": dumps(result.curve),
+            "lease_token": None,
+            "told_by": lease.token,
         }
         for place, result in enumerate(results)
     ]
-    connection.execute(change, rows)
+    update_many(connection, t.trials, rows, "trial_id")
     by_state = {state: sum(result.state == state for result in results) for state in ("complete", "pruned", "fail")}
     epochs = sum(result.epochs for result in results)
-    study_id = row["study_id"]
-    count(connection, study_id, running=-len(results), told=len(results), epochs=epochs, **by_state)
     _improve(connection, row, results)
+    return count(connection, row["study_id"], running=-len(results), told=len(results), epochs=epochs, **by_state)
 
 
 def _improve(connection: Connection, row: RowMapping, results: Iterable[TrialResult]) -> None:

@@ -1,0 +1,91 @@
+"""Many rows in one statement: executemany on SQLite, one JSON parameter on PostgreSQL, where every row costs a message.
+
+Rows are mappings that all have the same keys, names of the table's columns. A statement has the same text for any number of
+rows; it is built and compiled once for a table and its keys.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from functools import lru_cache
+from typing import Any
+
+from sqlalchemy import Connection, Executable, Table, bindparam, column, func, insert, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.sql.selectable import FromClause
+
+Rows = Sequence[Mapping[str, Any]]
+
+_ROWS = "all_rows"
+"""Name of PostgreSQL's one parameter."""
+
+
+def insert_many(connection: Connection, table: Table, rows: Rows) -> None:
+    """Insert rows."""
+    _execute(connection, _insert, table, rows)
+
+
+def upsert_many(connection: Connection, table: Table, rows: Rows, keys: Sequence[str]) -> None:
+    """Insert rows, or write over those that have the same ``keys`` (which have a unique index)."""
+    _execute(connection, _upsert, table, rows, tuple(keys))
+
+
+def update_many(connection: Connection, table: Table, rows: Rows, key: str) -> None:
+    """Update the rows that ``key`` finds with the other values."""
+    if connection.dialect.name == "sqlite":  # bound names of an UPDATE must not be those of columns
+        rows = [{f"to_{name}": value for name, value in row.items()} for row in rows]
+    _execute(connection, _update, table, rows, key)
+
+
+def _execute(connection: Connection, build: Any, table: Table, rows: Rows, *how: Any) -> None:
+    if not rows:
+        return
+    lite = connection.dialect.name == "sqlite"
+    statement: Executable = build(table, tuple(rows[0]), *how, lite=lite)
+    plain = [{name: _as_json(value) for name, value in row.items()} for row in rows] if not lite else None
+    connection.execute(statement, rows if lite else {_ROWS: plain})
+
+
+@lru_cache
+def _insert(table: Table, names: tuple[str, ...], *, lite: bool) -> Executable:
+    return insert(table) if lite else insert(table).from_select(names, select(_recordset(table, names)))
+
+
+@lru_cache
+def _upsert(table: Table, names: tuple[str, ...], keys: tuple[str, ...], *, lite: bool) -> Executable:
+    dialect = sqlite if lite else postgresql
+    added: Any = dialect.insert(table)
+    if not lite:
+        added = added.from_select(names, select(_recordset(table, names)))
+    changed = {name: added.excluded[name] for name in names if name not in keys}
+    return added.on_conflict_do_update(index_elements=keys, set_=changed)  # type: ignore[no-any-return]
+
+
+@lru_cache
+def _update(table: Table, names: tuple[str, ...], key: str, *, lite: bool) -> Executable:
+    if lite:
+        own: dict[str, Any] = {name.removeprefix("to_"): bindparam(name) for name in names}
+        found = table.c[key] == own.pop(key)
+        return update(table).where(found).values(own)
+    source = _recordset(table, names)
+    taken = {name: source.c[name] for name in names if name != key}
+    return update(table).where(table.c[key] == source.c[key]).values(taken)
+
+
+def _recordset(table: Table, names: Sequence[str]) -> FromClause:
+    """The rows as a table of PostgreSQL, with the types of the columns that they are for."""
+    columns: list[Any] = [column(name, table.c[name].type) for name in names]
+    rows = bindparam(_ROWS, type_=postgresql.JSON)
+    return func.json_to_recordset(rows).table_valued(*columns).render_derived(with_types=True)
+
+
+def _as_json(value: Any) -> Any:
+    """Enums go by their names, as Optuna's columns have them, times as ISO 8601, and numbers that JSON lacks as words."""
+    if isinstance(value, enum.Enum):
+        return value.name
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value.isoformat() if isinstance(value, datetime) else value
