@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -47,6 +48,8 @@ def calibrate(key: StackKey, recipe: Recipe, data: DeviceData, most: int, cache:
         return Calibration(known["lanes"], known["rate"], MemoryNeed(**known["need"]))
     need = MemoryNeed.measured(lambda lanes: train_once(key, recipe, data, lanes), data.device)
     measured = measure(key, recipe, data, min(most, need.most_lanes(free_bytes(data.device))))
+    if not measured:  # nothing fits now; the trials will say so, each for itself
+        return Calibration(1, math.inf, need)
     lanes = choose(measured)
     found = Calibration(lanes, measured[lanes], need)
     cache.mkdir(parents=True, exist_ok=True)
@@ -60,9 +63,10 @@ def calibrate(key: StackKey, recipe: Recipe, data: DeviceData, most: int, cache:
 def measure(key: StackKey, recipe: Recipe, data: DeviceData, most: int) -> dict[int, float]:
     """Lane-updates per second for growing stacks, until growing no longer helps or memory runs out."""
     measured: dict[int, float] = {}
-    most = most if Stack(key, data).model.stacks else 1
     for lanes in sorted({*(lanes for lanes in LANES if lanes < most), most}):
         try:
+            if lanes > 1 and not Stack(key, data).model.stacks:
+                break
             measured[lanes] = _throughput(key, recipe, data, lanes)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):

@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 
 AHEAD = 4
 """One AHEAD-th of the lanes in flight is asked for in advance, so that a lane which ends is filled at once."""
-FAILURES = {"not_finite": "loss is not finite", "out_of_memory": "out of memory, alone on the device"}
+OUT_OF_MEMORY = "out of memory, alone on the device"
 _ASK_AGAIN_SECONDS = 0.5
 
 
@@ -254,15 +254,22 @@ class Session:
         results = [self._result(run, runner) for run in ended]
         for run, result in zip(ended, results, strict=True):
             trial = self._trials.pop(run.key)
-            self._supply.tell(trial, result)
             self._started.pop(run.key, None)
             self._environment.checkpoints.forget(trial.id)
-            if self._conclusion is not None:
-                self._conclusion.learn(run, runner)
-            metric = run.curve[self._protocol.metric]
-            self._judge.remember(trial.number, metric, complete=result.state == "complete", judged_here=True)
+            if result.state == "retry":
+                self._supply.give_back(trial)
+            else:
+                self._learn(trial, run, result, runner)
             runner.remove(run)
         self.recorder.put(reports, results)
+
+    def _learn(self, trial: AskedTrial, run: Run, result: TrialResult, runner: StackRunner) -> None:
+        """Let sampler and pruner know how a trial ended."""
+        self._supply.tell(trial, result)
+        if self._conclusion is not None:
+            self._conclusion.learn(run, runner)
+        metric = run.curve[self._protocol.metric]
+        self._judge.remember(trial.number, metric, complete=result.state == "complete", judged_here=True)
 
     def _overdue(self, runs: Sequence[Run]) -> set[int]:
         """Trials that have been on their lanes longer than the study allows."""
@@ -277,9 +284,10 @@ class Session:
             "stack": f"{run.recipe.word('normalization')}, {runner.stack_lanes} lanes",
             "attempt": self._trials[run.key].attempt,
         }
-        if run.ending in FAILURES:
-            reason = FAILURES[run.ending]
-            return TrialResult(run.key, "fail", None, None, reason, run.epoch, _finite(run.curve), attrs)
+        if run.ending == "out_of_memory":
+            return TrialResult(run.key, "retry", None, None, OUT_OF_MEMORY, run.epoch)
+        if run.ending == "not_finite":
+            return TrialResult(run.key, "fail", None, None, "loss is not finite", run.epoch, _finite(run.curve), attrs)
         state: Literal["complete", "pruned"] = "complete" if run.ending else "pruned"
         reason = run.ending or "pruned"
         return TrialResult(run.key, state, run.best_value, run.best_epoch, reason, run.epoch, _finite(run.curve), attrs)

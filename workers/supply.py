@@ -78,6 +78,10 @@ class Supply:
         """Say how a trial of this lease ended."""
         self._told.append((trial, result))
 
+    def give_back(self, trial: AskedTrial) -> None:
+        """Say that a trial could not be trained here: whoever tries it next tells how it ended."""
+        self._own.discard(trial.number)
+
     def close(self) -> None:
         """Stop the thread; what it is at is finished, and whatever it brings goes back with the lease."""
         self._executor.shutdown(wait=True)

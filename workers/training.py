@@ -7,6 +7,7 @@ spent, or when its loss is not finite; whoever calls `StackRunner.epoch` may als
 
 from __future__ import annotations
 
+import gc
 import logging
 import math
 from collections import deque
@@ -245,7 +246,7 @@ class StackRunner:
                 if not is_out_of_memory(error):
                     raise
             if len(self.runs) == 1:
-                self._stack, self._owner = None, []
+                self._drop_stack()
                 self.runs[0].ending = "out_of_memory"
                 return list(self.runs)
             self._retreat()
@@ -256,7 +257,13 @@ class StackRunner:
         log.warning("out of memory with %d lanes; going on with %d", self.lanes, self._most)
         again = [Run(run.key, run.recipe, run.fold_seeds, run.protocol) for run in self.runs]
         self.waiting.extendleft(reversed(again))
-        self.runs, self._owner, self._fixed, self._stack = [], [], None, None
+        self.runs, self._fixed = [], None
+        self._drop_stack()
+
+    def _drop_stack(self) -> None:
+        """Free its memory at once: others need some to say that there was too little."""
+        self._stack, self._owner = None, []
+        gc.collect()
 
     def _epoch(self) -> list[Run]:
         self._admit()

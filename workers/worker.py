@@ -27,7 +27,7 @@ from service.settings import Settings
 from service.spec import RANKING_METRICS, StudySpec
 from service.spec.model import LAYOUTS
 from service.store import Store
-from service.store.records import Lease, StudyRecord
+from service.store.records import SEARCHED, Lease, StudyRecord
 from workers.answer import Finalizer, Prepared
 from workers.checkpoints import Checkpoints
 from workers.data import DataSource, Fold, PrepareOptions, RawTable, load_table, make_split, prepare
@@ -122,7 +122,8 @@ class Worker:
             else:
                 self._search(lease, spec, data)
         except LeaseLost as error:
-            log.warning("%s; its trials are dropped", error)
+            moved_on = lease.phase == "search" and self._store.studies.get(lease.study_id).state not in SEARCHED
+            log.log(logging.INFO if moved_on else logging.WARNING, "%s; its trials are dropped", error)
         except (InvalidInput, TrialError) as error:
             self._fail(lease, str(error))
         except DatabaseUnavailable:

@@ -121,7 +121,9 @@ class BudgetSpec(Frozen):
     epochs: int = Field(100, ge=1, le=100_000, description="Largest number of epochs of one trial.")
     seconds: float | None = Field(None, gt=0, description="After this long no further trial starts.")
     trial_seconds: float | None = Field(None, gt=0, description="A trial that trains for longer is pruned.")
-    max_retries: int = Field(3, ge=0, le=100, description="How often a trial is repeated after its worker was lost.")
+    max_retries: int = Field(
+        3, ge=0, le=100, description="How often a trial is repeated after its worker was lost or memory ran out."
+    )
     max_failed_trials: int | None = Field(None, ge=0, description="More failed trials than this stop the study.")
     finalists: int = Field(5, ge=1, le=50, description="Best settings that are trained again at the end.")
     seeds: int = Field(5, ge=2, le=100, description="Seeds that each of them and each baseline is trained with.")

@@ -10,7 +10,6 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from optuna.trial import TrialState as OptunaState
 from sqlalchemy import Connection, RowMapping, and_, bindparam, delete, func, insert, or_, select, text, update
 from sqlalchemy.sql.elements import ColumnElement
 
@@ -18,7 +17,8 @@ from service.errors import LeaseLost, NotFound
 from service.store import tables as t
 from service.store.engine import Database
 from service.store.records import SEARCHED, Lease, StudyState
-from service.store.rows import count, fail_trials, inserted_key, lock_study, settle
+from service.store.retries import put_back
+from service.store.rows import count, inserted_key, lock_study, settle
 
 _CLAIM_LOCK = 0x7265_6774
 
@@ -191,21 +191,6 @@ class Leases:
         return int(self._database.read(lambda connection: connection.execute(query).scalar_one()))
 
     def _put_back(self, connection: Connection, token: int, study_id: int, *, lost: bool) -> None:
-        query = select(t.trials.c.trial_id, t.trials.c.attempt).where(t.trials.c.lease_token == token)
-        rows = connection.execute(query.order_by(t.trials.c.trial_id)).all()
-        retries = lock_study(connection, study_id)["max_retries"]
-        given_up = [row.trial_id for row in rows if lost and row.attempt + 1 > retries]
-        again = [row.trial_id for row in rows if row.trial_id not in set(given_up)]
-        if again:
-            connection.execute(delete(t.o_steps).where(t.o_steps.c.trial_id.in_(again)))
-            waits = {"state": OptunaState.WAITING, "datetime_start": None}
-            connection.execute(update(t.o_trials).where(t.o_trials.c.trial_id.in_(again)).values(waits))
-            free = update(t.trials).where(t.trials.c.trial_id.in_(again))
-            connection.execute(free.values(lease_token=None, attempt=t.trials.c.attempt + int(lost)))
-            count(connection, study_id, running=-len(again), waiting=len(again))
-        if given_up:
-            lost_again = update(t.trials).where(t.trials.c.trial_id.in_(given_up))
-            connection.execute(lost_again.values(attempt=t.trials.c.attempt + 1))
-            fail_trials(connection, study_id, given_up, "worker lost")
-            count(connection, study_id, running=-len(given_up), fail=len(given_up), told=len(given_up))
-        settle(connection, self._database, lock_study(connection, study_id))
+        row = lock_study(connection, study_id)
+        row = put_back(connection, row, t.trials.c.lease_token == token, attempt=lost)
+        settle(connection, self._database, row)

@@ -127,10 +127,13 @@ class Report:
 
 @dataclass(frozen=True)
 class TrialResult:
-    """How a trial ended: its best ``value`` at ``best_step`` (None where it failed), and its ``curve`` per metric."""
+    """How a trial ended: its best ``value`` at ``best_step`` (None where it failed), and its ``curve`` per metric.
+
+    ``retry`` is for one that could not be trained here: it waits for another attempt, and fails when there is none left.
+    """
 
     trial_id: int
-    state: Literal["complete", "pruned", "fail"]
+    state: Literal["complete", "pruned", "fail", "retry"]
     value: float | None
     best_step: int | None
     stop_reason: str

@@ -20,6 +20,7 @@ from service.store import tables as t
 from service.store.bulk import insert_many, update_many, upsert_many
 from service.store.engine import Database
 from service.store.records import SEARCHED, AskedTrial, Lease, Proposal, Report, StudyState, TrialResult
+from service.store.retries import put_back
 from service.store.rows import (
     OPTUNA_STATE,
     Distributions,
@@ -149,10 +150,11 @@ class Trials:
             if named - mine or not mine:
                 _was_told(connection, lease, named - mine)
             _report(connection, [report for report in reports if report.trial_id in mine])
-            ended = [result for result in results if result.trial_id in mine]
+            ended = sorted((each for each in results if each.trial_id in mine), key=lambda each: each.trial_id)
             if not ended:
                 return StudyState(row["state"])
-            row = _tell(connection, row, lease, sorted(ended, key=lambda result: result.trial_id))
+            row = _tell(connection, row, lease, [each for each in ended if each.state != "retry"])
+            row = _give_back(connection, row, lease, [each for each in ended if each.state == "retry"])
             return settle(connection, self._database, row)
 
         return self._database.write(work)
@@ -209,8 +211,18 @@ def _asked_under(lease: Lease, key: str) -> Any:
     return _running_under(lease).where(t.trials.c.ask_key.in_((key + _FRESH, key + _AGAIN))).order_by(t.trials.c.trial_id)
 
 
+def _give_back(connection: Connection, row: RowMapping, lease: Lease, results: Sequence[TrialResult]) -> RowMapping:
+    """Let trials be tried again, by this worker or another; returns the study's row after that."""
+    for reason in sorted({result.stop_reason for result in results}):
+        ids = [result.trial_id for result in results if result.stop_reason == reason]
+        row = put_back(connection, row, t.trials.c.trial_id.in_(ids), attempt=True, reason=reason, by=lease.token)
+    return row
+
+
 def _tell(connection: Connection, row: RowMapping, lease: Lease, results: Sequence[TrialResult]) -> RowMapping:
     """Write the ends of trials into both schemas, and the study's counters with them; returns its row after that."""
+    if not results:
+        return row
     ended = naive_utc(row["now"])
     ends = [
         {"trial_id": result.trial_id, "state": OPTUNA_STATE[result.state], "datetime_complete": ended} for result in results

@@ -164,6 +164,28 @@ def test_a_trial_that_loses_too_many_workers_fails(store: Store) -> None:
     assert store.studies.get(lease.study_id).state is StudyState.FAILED
 
 
+def test_a_trial_that_memory_was_too_small_for_is_tried_again_and_fails_in_the_end(store: Store) -> None:
+    lease = started(store, budget={"trials": 2, "max_retries": 1})
+    trials = store.trials.ask(lease, proposals(2))
+
+    def out_of_memory(trial: AskedTrial) -> TrialResult:
+        return TrialResult(trial.id, "retry", None, None, "out of memory", 0)
+
+    for _ in range(2):  # the second call repeats the first, whose acknowledgement was lost
+        store.trials.record(lease, [Report(trials[0].id, 0, 1.0)], [out_of_memory(trials[0])])
+    record = store.history.trial(lease.study_id, 0)
+    assert (record.state, record.attempt, record.curve) == ("waiting", 1, {})
+    (again,) = store.trials.ask(lease, proposals(1))
+    assert (again.number, again.fresh, dict(again.params)) == (0, False, dict(trials[0].params))
+    results = [out_of_memory(again), complete(trials[1])]
+    assert store.trials.record(lease, [], results) is StudyState.FINALIZING
+    record = store.history.trial(lease.study_id, 0)
+    assert (record.state, record.stop_reason, record.attempt) == ("fail", "out of memory", 2)
+    counts = store.studies.get(lease.study_id).counts
+    assert (counts.fail, counts.complete, counts.running, counts.waiting) == (1, 1, 0, 0)
+    assert [trial.number for trial in store.history.since(lease.study_id, 0)] == [1, 0]
+
+
 def test_a_released_trial_waits_without_counting_an_attempt(store: Store) -> None:
     lease = started(store)
     store.trials.ask(lease, proposals(2))

@@ -71,6 +71,42 @@ def test_a_run_that_does_not_even_fit_alone_fails() -> None:
     assert {ending for ending, _ in found["together"].values()} == {"out_of_memory"}
 
 
+STUDY = """
+import logging, resource, sys
+from pathlib import Path
+import psutil
+import torch
+from service.settings import Settings
+from service.spec import StudySpec
+from service.store import open_store
+from workers.worker import Stop, Worker
+torch.set_num_threads(1)
+
+logging.basicConfig(stream=sys.stderr)
+home = Path(sys.argv[1])
+store = open_store(f"sqlite:///{home / 'regsearch.db'}", create=True)
+raw = {"data": {"dataset": "wine"}, "space": {"preset": "off"}, "model": {"widths": [4000, 4000]}}
+raw["budget"] = {"trials": 2, "max_retries": 1}
+study = store.studies.submit(StudySpec.model_validate(raw).resolved("classification"))
+worker = Worker(store, Settings(home=home), "cpu", Stop())
+limit = psutil.Process().memory_info().vms + 100 * 2**20
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+while worker.turn():
+    pass
+for trial in store.history.page(study)[0]:
+    print(trial.number, trial.state, trial.attempt, trial.stop_reason, sep="|")
+print(store.studies.get(study).reason)
+"""
+
+
+def test_a_study_whose_model_does_not_fit_says_so(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", STUDY, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[3])
+    assert done.returncode == 0, done.stderr
+    reason = "out of memory, alone on the device"
+    assert done.stdout.splitlines() == [f"{n}|fail|2|{reason}" for n in range(2)] + ["no trial was completed"]
+
+
 def peak_of(lanes: int, **settings: object) -> int:
     setting, on = recipe(**settings), data()
     key = StackKey.of(setting, on.inputs, on.outputs)
