@@ -134,7 +134,8 @@ def _words(graph: _Graph, fitted: Mapping[str, Any]) -> list[str]:
             default_int64=unseen,
         )
         if not fitted["ordinal"]:
-            codes = graph.constant(np.arange(max(levels.values(), default=-1) + 1)[None], np.int64)
+            size = fitted["sizes"][place] if "sizes" in fitted else max(levels.values(), default=-1) + 1  # older archives
+            codes = graph.constant(np.arange(size)[None], np.int64)
             code = graph.add("Equal", code, codes)
         parts.append(graph.add("Cast", code, to_type=TensorProto.DOUBLE))
     return parts

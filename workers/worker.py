@@ -30,7 +30,7 @@ from service.store import Store
 from service.store.records import SEARCHED, Lease, StudyRecord
 from workers.answer import Finalizer, Prepared
 from workers.checkpoints import Checkpoints
-from workers.data import DataSource, Fold, PrepareOptions, RawTable, load_table, make_split, prepare
+from workers.data import DataSource, Fold, PrepareOptions, RawTable, load_table, make_split, prepare_all
 from workers.keeping import Keeper
 from workers.planning import Plan
 from workers.provenance import data_hash, made_of
@@ -229,7 +229,7 @@ class Worker:
             table = load_table(self._source(study, spec))
             split = make_split(table, spec.validation, spec.seed, given=spec.data.split is not None)
             options = PrepareOptions.of(spec.data)
-            folds = [prepare(table, split, index, options) for index in range(len(split.folds))]
+            folds = prepare_all(table, split, options)
             check_defined(spec, folds)
             on_device = DeviceData.of(
                 folds,

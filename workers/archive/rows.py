@@ -166,13 +166,14 @@ def _as_number(value: Any) -> float:
 def _words(rows: Columns, fitted: Mapping[str, Any]) -> NDArray[np.float64] | None:
     """(r, codes) zeros and ones, or (r, columns) the codes themselves."""
     parts = []
-    for name, fill, levels, shared in zip(*(fitted[key] for key in ("columns", "fill", "levels", "shared")), strict=True):
+    each = zip(*(fitted[key] for key in ("columns", "fill", "levels", "shared", "sizes")), strict=True)
+    for name, fill, levels, shared, size in each:
         unseen = 0 if fitted["ordinal"] else shared
         codes = np.array([_code(value, fill, levels, unseen) for value in rows[name]], dtype=np.int64)
         if fitted["ordinal"]:
             parts.append(codes[:, None].astype(np.float64))
         else:
-            parts.append((codes[:, None] == np.arange(max(levels.values(), default=-1) + 1)).astype(np.float64))
+            parts.append((codes[:, None] == np.arange(size)).astype(np.float64))
     return np.concatenate(parts, axis=1) if parts else None
 
 

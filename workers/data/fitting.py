@@ -5,7 +5,8 @@ What scikit-learn has learnt is turned into the plain values of `preprocessor`; 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -56,6 +57,16 @@ class PrepareOptions:
     def of(cls, data: DataSpec) -> PrepareOptions:
         """What a study asks for."""
         return cls(data.scaling, data.impute, data.flag_missing, "onehot", data.impute_categories, data.max_levels)
+
+
+def alike(folds: Sequence[Preprocessor]) -> list[Preprocessor]:
+    """The folds' preprocessing with equally many outputs, so that their networks have one shape.
+
+    Each goes on knowing its own rows only: a level that another fold has seen gets a column of zeros here.
+    """
+    most = tuple(map(max, zip(*(each.words.sizes for each in folds), strict=True)))
+    flagged = tuple(sorted({index for each in folds for index in each.numbers.flagged}))
+    return [Preprocessor(replace(each.numbers, flagged=flagged), replace(each.words, least=most)) for each in folds]
 
 
 def fit_table(train: pd.DataFrame, categorical: tuple[str, ...], options: PrepareOptions) -> Preprocessor:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from workers.data.fitting import PrepareOptions, fit_array, fit_table
+from workers.data.fitting import PrepareOptions, alike, fit_array, fit_table
 from workers.data.preprocessor import ArrayScaler, Preprocessor
 from workers.data.split import Split
 from workers.data.table import RawTable
@@ -46,12 +46,24 @@ class Fold:
 
 def prepare(table: RawTable, split: Split, fold: int, options: PrepareOptions = _DEFAULTS) -> Fold:
     """Fit the preprocessing on one fold's training rows and apply it to both of its parts."""
-    train, valid = split.folds[fold]
-    fitted: Preprocessor | ArrayScaler
+    return _fold(table, split.folds[fold], _fitted(table, split.folds[fold][0], options))
+
+
+def prepare_all(table: RawTable, split: Split, options: PrepareOptions = _DEFAULTS) -> list[Fold]:
+    """Every fold, each by its own training rows, but all of them with equally many features."""
+    fitted = [_fitted(table, train, options) for train, _ in split.folds]
+    tables = [each for each in fitted if isinstance(each, Preprocessor)]
+    return [_fold(table, *pair) for pair in zip(split.folds, alike(tables) if tables else fitted, strict=True)]
+
+
+def _fitted(table: RawTable, train: NDArray[np.int64], options: PrepareOptions) -> Preprocessor | ArrayScaler:
     if table.arrays is not None:
-        fitted = fit_array(table.arrays, train, table.lengths, table.layout)
-    else:
-        fitted = fit_table(table.features.iloc[train], table.categorical, options)
+        return fit_array(table.arrays, train, table.lengths, table.layout)
+    return fit_table(table.features.iloc[train], table.categorical, options)
+
+
+def _fold(table: RawTable, rows: tuple[NDArray[np.int64], NDArray[np.int64]], fitted: Preprocessor | ArrayScaler) -> Fold:
+    train, valid = rows
     scale = _target_scale(table, train)
     return Fold(
         x_train=features(table, train, fitted),

@@ -61,6 +61,8 @@ class Words:
     shared: tuple[int, ...]
     """Code of the rare levels per column, −1 if no level is rare."""
     ordinal: bool = False
+    least: tuple[int, ...] = ()
+    """Columns that each category gets at least: those behind its codes are zeros, so that folds are alike."""
 
     def codes(self, frame: pd.DataFrame) -> NDArray[np.int64]:
         """(r, columns) codes."""
@@ -85,8 +87,9 @@ class Words:
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """Number of codes per column."""
-        return tuple(max(each.values(), default=-1) + 1 for each in self.levels)
+        """Number of codes per column, unused ones included."""
+        codes = [max(each.values(), default=-1) + 1 for each in self.levels]
+        return tuple(map(max, codes, self.least)) if self.least else tuple(codes)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -94,9 +97,10 @@ class Words:
         if self.ordinal:
             return self.columns
         names = []
-        for column, levels, shared in zip(self.columns, self.levels, self.shared, strict=True):
-            names += [f"{column} = {level}" for level, code in levels.items() if code != shared]
-            names += [f"{column} = {OTHER}"] if shared >= 0 else []
+        for column, levels, shared, size in zip(self.columns, self.levels, self.shared, self.sizes, strict=True):
+            own = [f"{column} = {level}" for level, code in levels.items() if code != shared]
+            own += [f"{column} = {OTHER}"] if shared >= 0 else []
+            names += [*own, *(f"{column}: unused {place}" for place in range(1, size - len(own) + 1))]
         return tuple(names)
 
 
@@ -159,6 +163,7 @@ class Preprocessor:
                 "levels": [dict(each) for each in words.levels],
                 "shared": list(words.shared),
                 "ordinal": words.ordinal,
+                "sizes": list(words.sizes),
             },
         }
 
@@ -173,7 +178,8 @@ class Preprocessor:
         n, w = data["numbers"], data["words"]
         fill = np.array(n["fill"], dtype=np.float64)
         numbers = Numbers(tuple(n["columns"]), fill, Scaler.from_json(n["scaler"]), tuple(n["flagged"]))
-        words = Words(tuple(w["columns"]), tuple(w["fill"]), tuple(w["levels"]), tuple(w["shared"]), w["ordinal"])
+        known = {name: tuple(w[name]) for name in ("columns", "fill", "levels", "shared")}
+        words = Words(**known, ordinal=w["ordinal"], least=tuple(w.get("sizes", ())))
         return cls(numbers, words)
 
 

@@ -37,6 +37,7 @@ from workers.data import (
     TargetScale,
     load_table,
     prepare,
+    prepare_all,
     split_rows,
 )
 from workers.data.fitting import fit_table
@@ -285,3 +286,32 @@ def test_a_large_table_is_prepared_quickly() -> None:
     fold = prepare(table, split_rows(table, Plan(0)), 0)
     assert fold.x_train.shape == (30_000, 80 + 600)
     assert time.process_time() - start < 10.0
+
+
+def test_folds_that_saw_other_levels_have_equally_many_features() -> None:
+    rng = np.random.default_rng(0)
+    features = pd.DataFrame({"n": rng.normal(size=60), "city": [f"c{int(value)}" for value in rng.exponential(8, 60)]})
+    features.loc[7, "n"] = np.nan
+    table = RawTable(
+        features, rng.integers(0, 2, 60), "classification", ("a", "b"), ("city",), row_hashes=np.arange(60, dtype=np.uint64)
+    )
+    split = split_rows(table, Plan(0, folds=5))
+    options = PrepareOptions(flag_missing=True)
+    folds = prepare_all(table, split, options)
+    own = [prepare(table, split, index, options) for index in range(5)]
+    assert len({fold.x_train.shape[1] for fold in own}) > 1
+    (width,) = {fold.x_train.shape[1] for fold in folds}
+    for fold, alone in zip(folds, own, strict=True):
+        assert isinstance(fold.preprocessor, Preprocessor)
+        assert isinstance(alone.preprocessor, Preprocessor)
+        names = fold.preprocessor.names
+        assert len(set(names)) == len(names) == width
+        places = [names.index(name) for name in alone.preprocessor.names]
+        np.testing.assert_array_equal(fold.x_valid[:, places], alone.x_valid)
+        spare = [place for place, name in enumerate(names) if "unused" in name]
+        assert not fold.x_train[:, spare].any()
+        assert not fold.x_valid[:, spare].any()
+        again = Preprocessor.from_json(json.loads(json.dumps(fold.preprocessor.to_json())))
+        np.testing.assert_array_equal(
+            again.apply(features.iloc[split.folds[0][0]]), fold.preprocessor.apply(features.iloc[split.folds[0][0]])
+        )
