@@ -143,7 +143,13 @@ def _words(graph: _Graph, fitted: Mapping[str, Any]) -> list[str]:
 
 def _mlp(graph: _Graph, x: str, shape: Mapping[str, Any], weights: Arrays) -> str:
     """(r, o) outputs, by the names that the archive gives to layers."""
-    for place, (before, width) in enumerate(pairwise([shape["inputs"], *shape["widths"]]), start=1):
+    inputs = shape["inputs"]
+    if shape.get("embeddings"):  # which older archives don't mention
+        matrix = _embedding(
+            inputs, [weights[f"embeddings.tables.{place}.weight"] for place in range(len(shape["embeddings"]))]
+        )
+        x, inputs = graph.add("MatMul", x, graph.constant(matrix, np.float32)), matrix.shape[1]
+    for place, (before, width) in enumerate(pairwise([inputs, *shape["widths"]]), start=1):
         parts = {name: weights.get(f"norm{place}.{name}") for name in _NORM_PARTS}
         out = _linear(graph, x, weights, f"linear{place}")
         if shape["norm_after"]:
@@ -152,6 +158,16 @@ def _mlp(graph: _Graph, x: str, shape: Mapping[str, Any], weights: Arrays) -> st
             out = _ACTIVATIONS[shape["activation"]](graph, _normalized(graph, out, shape, parts, width))
         x = graph.add("Add", x, out) if shape["shortcuts"] and before == width else out
     return _linear(graph, x, weights, "head")
+
+
+def _embedding(inputs: int, tables: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    """(inputs, units) what embeds all categories at once: numbers stay, each one-hot block meets its own table."""
+    blocks = [np.eye(inputs - sum(len(table) for table in tables)), *tables]
+    starts = np.cumsum([(0, 0), *(block.shape for block in blocks)], axis=0)
+    matrix = np.zeros(starts[-1])
+    for (row, column), block in zip(starts, blocks, strict=False):
+        matrix[row : row + block.shape[0], column : column + block.shape[1]] = block
+    return matrix
 
 
 def _linear(graph: _Graph, x: str, weights: Arrays, name: str) -> str:

@@ -15,7 +15,6 @@ from service.store.records import StudyRecord
 from workers.answer import Answer, Prepared
 from workers.answer.networks import outputs
 from workers.archive import CannotExport, Trained, build_archive
-from workers.models import ModelShape
 from workers.pictures import test_pictures
 from workers.provenance import data_hash
 
@@ -46,7 +45,7 @@ class Keeper:
 
     def keep(self, answer: Answer) -> Kept:
         """The archive of the network, and pictures of what it says about the test rows."""
-        shape = ModelShape.of(answer.model.recipe, self.data.device.inputs, self.data.device.outputs)
+        shape = self.data.shape(answer.model.recipe)
         model = Trained(self.spec.model.word, answer.model.recipe, shape, answer.model.weights, self.data.folds[0])
         said = self._chosen(answer)
         out = outputs(shape, answer.model.weights, answer.test.x)

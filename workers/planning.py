@@ -42,7 +42,7 @@ def make_plan(spec: StudySpec, example: Params, data: DeviceData, cache: Path) -
         cache: Where calibrations are remembered.
     """
     typical = recipe(spec, example)
-    key = StackKey.of(typical, data.inputs, data.outputs)
+    key = StackKey.of(typical, data.inputs, data.outputs, data.categories)
     most = max(MIN_IN_FLIGHT, spec.budget.trials // GENERATIONS) * data.folds
     found = calibrate(key, typical, data, most, cache)
     keys = stack_keys(spec)

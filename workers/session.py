@@ -234,7 +234,7 @@ class Session:
                     self._environment.checkpoints.save(run.key, runner.checkpoint(run))
 
     def _key(self, run: Run) -> StackKey:
-        return StackKey.of(run.recipe, self._data.inputs, self._data.outputs)
+        return StackKey.of(run.recipe, self._data.inputs, self._data.outputs, self._data.categories)
 
     # --- an epoch --------------------------------------------------------------------------------------------------
 

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 from service.datasets import TableInfo
 from service.errors import InvalidInput
-from service.spec import StudySpec
+from service.spec import SETTINGS, StudySpec
+from service.spec.domain import can_leave
 
 _FEWEST_ROWS = 20
 _FEWEST_IN_PART = 2
@@ -37,6 +38,21 @@ def check_columns(spec: StudySpec, table: TableInfo, target: str, *, rows_of_arr
         raise InvalidInput.one(
             "data.drop", "leaves no column to predict from", value=list(spec.data.drop), allowed="fewer columns"
         )
+
+
+def check_embedding(spec: StudySpec, table: TableInfo, target: str) -> None:
+    """Embeddings need a category among the inputs.
+
+    Raises:
+        InvalidInput: There is none.
+    """
+    domain = spec.domains["embedding"]
+    if spec.data.categorical or not can_leave(domain, SETTINGS["embedding"].neutral):
+        return
+    others = {target, *spec.data.drop, *(getattr(spec.data, field) for field in _DIVIDING)}
+    if not any(column.kind == "categorical" and column.name not in others for column in table.columns):
+        message = "embeds categories, and there are none; data.categorical makes some of numbers"
+        raise InvalidInput.one("model.embedding", message, value=domain.model_dump(), allowed="off")
 
 
 def _check_dividing(

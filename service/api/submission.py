@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from service.api.columns import check_columns, check_rows, no_column
+from service.api.columns import check_columns, check_embedding, check_rows, no_column
 from service.api.inspection import Inspections
 from service.api.issues import validation_issues
 from service.datasets import BUILTIN, BuiltinFacts, Column, TableInfo, infer_task, resolve_path
@@ -46,6 +46,7 @@ def check(spec: StudySpec, store: Store, settings: Settings, inspections: Inspec
     target = _target(spec, table, own)
     check_columns(spec, table, target.name, rows_of_arrays=own == "y")
     _family(spec, table)
+    check_embedding(spec, table, target.name)
     check_rows(spec, table.rows - target.missing)
     task = _task(spec, target, table.rows - target.missing)
     _positive(spec, task, target, table)

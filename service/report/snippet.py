@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from service.report.embedding_code import embeddings
 from service.report.schedule_code import SCHEDULES
 from service.spec import SETTINGS, Recipe
 
@@ -19,6 +20,7 @@ _KNOWN = {
         "width",
         "depth",
         "activation",
+        "embedding",
         "normalization",
         "normalization_groups",
         "dropout",
@@ -57,7 +59,8 @@ def snippet(recipe: Recipe, spec: Mapping[str, Any]) -> str:
         NoSnippet: There is a setting, or a family of networks, that this module does not cover.
     """
     _refuse_unknown(recipe)
-    parts = [_head(spec), _network(recipe), _rate(recipe), _update(recipe, spec), _training(recipe, spec)]
+    embedding = [embeddings(recipe)] if recipe.integer("embedding") else []
+    parts = [_head(spec), *embedding, _network(recipe), _rate(recipe), _update(recipe, spec), _training(recipe, spec)]
     return "\n\n\n".join("\n".join(part) for part in parts) + "\n"
 
 
@@ -90,17 +93,23 @@ def _head(spec: Mapping[str, Any]) -> Iterator[str]:
     yield f"EPOCHS = {spec['budget']['epochs']}"
 
 
+_LEVELS = ", levels"
 _NORMS = {"none", "weight", "batch", "layer", "group"}
 
 
 def _network(recipe: Recipe) -> Iterator[str]:
     normalization, widths = recipe.word("normalization"), recipe.widths
     rates = recipe.layers("dropout", len(widths))
-    yield "def make_model(inputs, outputs):"
+    embedded = recipe.integer("embedding") > 0
+    yield f"def make_model(inputs, outputs{_LEVELS if embedded else ''}):"
+    if embedded:
+        yield "    embeddings = Embeddings(inputs, levels)"
     yield "    model = nn.Sequential("
     if recipe.number("input_dropout"):
         yield f"        nn.Dropout({_n(recipe.number('input_dropout'))}),"
-    before = "inputs"
+    if embedded:
+        yield "        embeddings,"
+    before = "embeddings.outputs" if embedded else "inputs"
     for width, rate in zip(widths, rates, strict=False):
         # Batch normalization takes any bias away again.
         bias = ", bias=False" if normalization == "batch" else ""
@@ -218,9 +227,10 @@ def _max_norm(recipe: Recipe, limit: str) -> Iterator[str]:
 def _training(recipe: Recipe, spec: Mapping[str, Any]) -> Iterator[str]:
     stopping = spec.get("early_stopping")
     plateau = recipe.word("lr_schedule") == "plateau"
-    yield "def train(x_train, y_train, x_valid, y_valid, outputs):"
+    levels = _LEVELS if recipe.integer("embedding") else ""
+    yield f"def train(x_train, y_train, x_valid, y_valid, outputs{levels}):"
     yield f'    """{_DATA[spec["task"]]}"""'
-    yield "    model = make_model(x_train.shape[1], outputs)"
+    yield f"    model = make_model(x_train.shape[1], outputs{levels})"
     yield f"    optimizer = {_optimizer(recipe)}"
     yield f"    updates = math.ceil(len(x_train) / {recipe.integer('batch_size')})"
     yield "    batch = math.ceil(len(x_train) / updates)"

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from service.spec.domain import Choices, Domain, Fixed, Frozen, PerLayer, Range, possible_values
+from service.spec.domain import OFF, Choices, Domain, Fixed, Frozen, PerLayer, Range, possible_values
 from service.spec.setting import Setting, When, refuse_unmet, settings_of
 
 ACTIVATIONS = ("relu", "gelu", "silu", "tanh", "elu")
@@ -50,6 +50,12 @@ class ModelSpec(Frozen):
     activation: Annotated[Domain | None, Setting(
         group="model", kind="word", words=ACTIVATIONS, neutral="relu", scope="stack", search=Fixed(value="relu"),
         doc="Activation function of the hidden layers.")] = None
+    embedding: Annotated[Domain | None, Setting(
+        group="model", kind="int", low=1, high=1024, neutral=0, off=True, scope="stack", search=Fixed(value=OFF),
+        advised=Choices(choices=(OFF, 4, 16, 600)), when=When("family", ("mlp",)),
+        doc="Embeds each category in min(embedding, 1.6·levels^0.56) units (Guo and Berkhahn 2016; 600 is fastai's rule), "
+        "where it has one input per level otherwise. The tables are weights: penalties, decay and max_norm act on them.",
+    )] = None
     blocks: Annotated[Domain | None, Setting(
         group="model", kind="int", low=1, high=32, neutral=1, scope="stack", search=Fixed(value=1),
         when=When("family", ("cnn",)), doc="Blocks of two 3x3 convolutions in every stage.")] = None

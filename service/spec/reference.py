@@ -55,7 +55,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "lr_schedule": ("test_parts.py",),
     "averaging": ("test_equality.py", "test_techniques.py"),
     "initialization": ("test_models.py",),
-    "model": ("test_equality.py", "test_models.py", "test_families.py"),
+    "model": ("test_equality.py", "test_models.py", "test_families.py", "test_embeddings.py"),
 }
 """Where the settings of each group are compared with an independent reference."""
 

@@ -23,7 +23,7 @@ from workers.answer.networks import outputs
 from workers.archive import CannotExport, Trained, build_archive
 from workers.archive.loader import Model, mlp
 from workers.archive.rows import CannotPredict
-from workers.data import DataSource, Fold, PrepareOptions, RawTable, load_table, prepare
+from workers.data import DataSource, Fold, PrepareOptions, Preprocessor, RawTable, load_table, prepare
 from workers.data.prepare import features
 from workers.data.preprocessor import text_of
 from workers.data.split import Plan, split_rows
@@ -90,7 +90,8 @@ def a_fold(table: RawTable, options: PrepareOptions | None = None) -> Fold:
 def untrained(fold: Fold, classes: int, family: str = "mlp", **settings: Any) -> Trained:
     """A network with weights and running statistics that are no neutral elements."""
     recipe = Recipe({"family": family, "widths": (24, 24, 12), **settings})
-    shape = ModelShape.of(recipe, fold.x_train.shape[1:], classes)
+    categories = fold.preprocessor.categories if isinstance(fold.preprocessor, Preprocessor) else ()
+    shape = ModelShape.of(recipe, fold.x_train.shape[1:], classes, categories)
     module = build_model(shape)
     initialize(module, recipe, 5)
     generator = torch.Generator().manual_seed(1)
@@ -121,12 +122,14 @@ def alone(directory: Path, rows: Path, tmp_path: Path) -> tuple[np.ndarray[Any, 
         return arrays["out"], arrays["predictions"].tolist()
 
 
-def test_a_classifier_says_the_same_alone(tmp_path: Path) -> None:
+@pytest.mark.parametrize("embedding", [0, 3])
+def test_a_classifier_says_the_same_alone(embedding: int, tmp_path: Path) -> None:
     rows = people(tmp_path / "people.csv")
     table = load_table(DataSource("classification", path=rows, target="class", categorical=("zip",)))
     fold = a_fold(table)
-    order: dict[str, Any] = {"normalization_position": "after", "skip_connections": True}
+    order: dict[str, Any] = {"normalization_position": "after", "skip_connections": True, "embedding": embedding}
     model = untrained(fold, 3, normalization="batch", activation="gelu", **order)
+    assert len(model.shape.embeddings) == (4 if embedding else 0)
     archive = build_archive(model, {**ABOUT, "classes": list(table.labels)})
     expected = outputs(model.shape, model.weights, torch.from_numpy(fold.preprocessor.apply(table.features)))  # type: ignore[arg-type]
     out, labels = alone(unpacked(archive, tmp_path / "model"), rows, tmp_path)
@@ -286,6 +289,7 @@ def test_onnx_classifies_as_pytorch_does(normalization: str, activation: str, tm
     fold = a_fold(table)
     after = "after" if normalization in ("layer", "group") else "before"
     order: dict[str, Any] = {"normalization_position": after, "skip_connections": normalization != "none"}
+    order["embedding"] = 600 if normalization in ("none", "batch") else 0
     model = untrained(fold, 3, normalization=normalization, activation=activation, **order)
     label, probabilities = in_onnxruntime(build_archive(model, {**ABOUT, "classes": list(table.labels)}), table)
     expected = outputs(model.shape, model.weights, torch.from_numpy(fold.preprocessor.apply(table.features))).softmax(1)  # type: ignore[arg-type]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from service.spec import StudySpec
 from service.store import Store, StudyState, open_store
 from service.store.records import StudyRecord
 from workers.answer import Prepared
+from workers.archive.loader import Model
 from workers.data import Preprocessor
 from workers.worker import Stop, Worker
 
@@ -98,6 +101,21 @@ def wine() -> pd.DataFrame:
 def finished(record: StudyRecord) -> None:
     assert (record.state, record.reason) == (StudyState.FINISHED, None)
     assert record.result is not None
+
+
+def test_a_study_that_searches_embeddings_hands_out_a_model_with_them(bench: Bench, tmp_path: Path) -> None:
+    for_model = {"width": 8, "depth": 1, "embedding": [2, 3]}
+    record = bench.run(model=for_model, data={"categorical": ["x0"]}, validation={"method": "kfold", "folds": 3})
+    finished(record)
+    archive = bench.store.archives.get(record.id).content
+    with zipfile.ZipFile(io.BytesIO(archive)) as files:
+        files.extractall(tmp_path)
+    model = Model.load(tmp_path)
+    numbers, kinds = model.about["model"]["embeddings"]
+    assert kinds[0] in (3, 4)
+    assert numbers[0] > 40  # of the 126 distinct values of x0 the frequent ones
+    assert kinds[1] == min(model.about["recipe"]["embedding"], 3)
+    assert set(model.predict(bench.path)) == {"0", "1", "2"}
 
 
 def test_repeated_folds_are_lanes_and_share_one_test_part(bench: Bench) -> None:

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from service.spec import Recipe
 from workers.answer.candidates import Candidate, Weights
 from workers.data import Fold, RawTable, Split
 from workers.data.locked import test_part
@@ -33,6 +34,10 @@ class Prepared:
     split: Split
     folds: Sequence[Fold]
     device: DeviceData
+
+    def shape(self, recipe: Recipe) -> ModelShape:
+        """Of the network that a recipe asks for on this data."""
+        return ModelShape.of(recipe, self.device.inputs, self.device.outputs, self.device.categories)
 
 
 @dataclass(frozen=True)
@@ -124,7 +129,7 @@ class Gauge:
     def pruning(self, candidate: Candidate, index: int) -> list[dict[str, float]]:
         """What one seed's network scores on validation rows as its smallest weights are set to zero."""
         rows = validation_rows(self.data, 0)
-        module = build_model(ModelShape.of(candidate.recipe, self.data.device.inputs, self.data.device.outputs))
+        module = build_model(self.data.shape(candidate.recipe))
 
         def score(network: nn.Module) -> float:
             return float(self.exact(run(network.to(rows.x.device), rows.x)[None], rows)[0])
@@ -141,5 +146,5 @@ class Gauge:
 
     def outputs(self, candidate: Candidate, rows: Rows, fold: int = 0) -> Tensor:
         """(s, r, o) outputs of the networks that every seed trained for a fold."""
-        shape = ModelShape.of(candidate.recipe, self.data.device.inputs, self.data.device.outputs)
+        shape = self.data.shape(candidate.recipe)
         return torch.stack([outputs(shape, candidate.weights[index][fold], rows.x) for index in candidate.runs])

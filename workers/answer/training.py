@@ -83,8 +83,9 @@ class Trainer:
 
     def _place(self, candidate: Candidate) -> tuple[StackKey, bool]:
         """Its stack. In eager ones on a CPU baselines are by themselves, for a stack computes all that any lane uses."""
-        key = StackKey.of(candidate.recipe, self._data.inputs, self._data.outputs)
-        return key, candidate.role == "baseline" and self._data.device.type == "cpu" and not self._compiled_lanes
+        data = self._data
+        key = StackKey.of(candidate.recipe, data.inputs, data.outputs, data.categories)
+        return key, candidate.role == "baseline" and data.device.type == "cpu" and not self._compiled_lanes
 
     def _runner(self, key: StackKey, lanes: int) -> StackRunner:
         if not compiles(lanes, self._compiled_lanes):

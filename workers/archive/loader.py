@@ -29,6 +29,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from workers.archive.rows import CannotPredict, Rows, features
+from workers.models.embedding import Embeddings
 
 FORMAT = 1
 _ROWS_AT_ONCE = 4096
@@ -102,7 +103,7 @@ class Perceptron(nn.Sequential):
 
 
 def mlp(shape: Mapping[str, Any]) -> nn.Module:
-    """Linear, normalization and activation (or the other way round) for every hidden layer, then a linear head."""
+    """Embeddings of categories, if any; linear, normalization and activation (in either order) per hidden layer; a head."""
     activations = {"relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU, "tanh": nn.Tanh, "elu": nn.ELU}
     norms: dict[str, Callable[[int], nn.Module]] = {
         "batch": nn.BatchNorm1d,
@@ -112,6 +113,9 @@ def mlp(shape: Mapping[str, Any]) -> nn.Module:
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     skips: list[str] = []
     before = shape["inputs"]
+    if shape["embeddings"]:
+        layers["embeddings"] = embeddings = Embeddings(before, shape["embeddings"])
+        before = embeddings.outputs
     for place, width in enumerate(shape["widths"], start=1):
         bias = shape["normalization"] != "batch" or shape["norm_after"]
         layers[f"linear{place}"] = nn.Linear(before, width, bias=bias)

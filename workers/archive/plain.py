@@ -47,6 +47,7 @@ def _mlp(shape: ModelShape, weights: Mapping[str, Tensor]) -> Plain:
         "groups": shape.groups,
         "norm_after": shape.norm_after,
         "shortcuts": shape.shortcuts,
+        "embeddings": [list(size) for size in shape.embeddings],
     }
     named: dict[str, Tensor] = {}
     for name, value in weights.items():

@@ -141,6 +141,11 @@ class Preprocessor:
         return (*self.numbers.names, *self.words.names)
 
     @property
+    def categories(self) -> tuple[int, ...]:
+        """With one-hot categories, the number of outputs of each, which are the last ones."""
+        return () if self.words.ordinal else self.words.sizes
+
+    @property
     def cardinalities(self) -> tuple[int, ...]:
         """With ordinal categories, the number of codes (0 for unknown included) of each of the last columns."""
         return tuple(max(size, 1) for size in self.words.sizes) if self.words.ordinal else ()

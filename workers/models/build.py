@@ -39,10 +39,15 @@ class ModelShape:
     cell: str = ""
     heads: int = 1
     norm_after: bool = False
+    embeddings: tuple[tuple[int, int], ...] = ()
+    """Levels and width of every category, in the order of the last inputs."""
 
     @classmethod
-    def of(cls, recipe: Recipe, inputs: tuple[int, ...], outputs: int) -> ModelShape:
-        """The shape a recipe asks for, given the shape of the data's examples and the number of outputs."""
+    def of(cls, recipe: Recipe, inputs: tuple[int, ...], outputs: int, categories: tuple[int, ...] = ()) -> ModelShape:
+        """The shape a recipe asks for, given the shape of the data's examples and the number of outputs.
+
+        The last inputs are one-hot ``categories`` of so many levels each.
+        """
         family, normalization = recipe.word("family"), recipe.word("normalization")
         own: dict[str, Any] = {}
         if family == "cnn":
@@ -54,6 +59,8 @@ class ModelShape:
         else:
             after = recipe.word("normalization_position") == "after"
             own = {"norm_after": after and normalization in ACTIVATION_NORMS, "shortcuts": recipe.flag("skip_connections")}
+            widest = recipe.integer("embedding")
+            own["embeddings"] = tuple((levels, embedding_width(levels, widest)) for levels in categories if widest)
         return cls(
             inputs=inputs,
             outputs=outputs,
@@ -92,6 +99,15 @@ class ModelShape:
                 return max((*self.inputs, *self.widths))
 
 
+def embedding_width(levels: int, widest: int) -> int:
+    """Units for a category of so many levels: 1.6·levels^0.56 as in fastai (Howard and Gugger 2020), at most ``widest``.
+
+    >>> [embedding_width(levels, 600) for levels in (1, 2, 10, 1000)]
+    [2, 2, 6, 77]
+    """
+    return min(widest, round(1.6 * math.pow(levels, 0.56)))
+
+
 def build_model(shape: ModelShape) -> nn.Module:
     """An ordinary module of this shape, with torch's default weights."""
     common: dict[str, Any] = {
@@ -123,7 +139,7 @@ def build_model(shape: ModelShape) -> nn.Module:
             )
         case _:
             inputs = math.prod(shape.inputs)
-            common |= {"norm_after": shape.norm_after, "residual": shape.shortcuts}
+            common |= {"norm_after": shape.norm_after, "residual": shape.shortcuts, "embeddings": shape.embeddings}
             return Mlp(inputs, shape.outputs, shape.widths, **common)
 
 
@@ -132,7 +148,8 @@ def initialize(model: nn.Module, recipe: Recipe, seed: int) -> None:
     """Overwrite the weights of ``model`` with fresh ones as ``recipe`` asks, drawn from ``seed`` alone.
 
     Weights as ``init`` says (`he` is fan in, gain √2; `orthogonal` has gain √2), recurrent ones orthogonal per gate (Saxe et
-    al. 2014); biases zero; normalization gains one and statistics reset.
+    al. 2014), embeddings standard normal (as numbers come scaled, and as `nn.Embedding` does); biases zero; normalization
+    gains one and statistics reset.
     """
     generator = torch.Generator().manual_seed(seed)
     for module in model.modules():
@@ -145,13 +162,10 @@ def initialize(model: nn.Module, recipe: Recipe, seed: int) -> None:
             _draw(module.weight, recipe, generator)
             if module.bias is not None:
                 module.bias.zero_()
+        elif isinstance(module, nn.Embedding):
+            nn.init.normal_(module.weight, generator=generator)
         elif isinstance(module, Gru):
-            for gate in module.weight_ih_l0.chunk(3):
-                _draw(gate, recipe, generator)
-            for gate in module.weight_hh_l0.chunk(3):
-                nn.init.orthogonal_(gate, generator=generator)
-            module.bias_ih_l0.zero_()
-            module.bias_hh_l0.zero_()
+            _draw_recurrent(module, recipe, generator)
         elif isinstance(module, _BatchNorm | StepBatchNorm | nn.LayerNorm | nn.GroupNorm):
             nn.init.ones_(module.weight)
             nn.init.zeros_(module.bias)
@@ -159,6 +173,15 @@ def initialize(model: nn.Module, recipe: Recipe, seed: int) -> None:
                 assert module.running_var is not None, "both statistics are kept, or none"
                 module.running_mean.zero_()
                 module.running_var.fill_(1.0)
+
+
+def _draw_recurrent(module: Gru, recipe: Recipe, generator: torch.Generator) -> None:
+    for gate in module.weight_ih_l0.chunk(3):
+        _draw(gate, recipe, generator)
+    for gate in module.weight_hh_l0.chunk(3):
+        nn.init.orthogonal_(gate, generator=generator)
+    module.bias_ih_l0.zero_()
+    module.bias_hh_l0.zero_()
 
 
 def _draw(weight: Tensor, recipe: Recipe, generator: torch.Generator) -> None:

@@ -1,15 +1,19 @@
 """The multilayer perceptron: (linear, normalization, activation, dropout) for every hidden layer, then a linear head.
 
+In front of them, embeddings of categories, if there are ``embeddings``: the (levels, width) of each.
+
 With ``norm_after`` the normalization follows the activation. With ``residual`` a hidden layer as wide as what goes into it
 adds that to what comes out (He et al., "Deep residual learning", 2016).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 from torch import Tensor, nn
 
+from workers.models.embedding import Embeddings
 from workers.models.layers import ACTIVATIONS, LaneDropout, activation_norm, linear
 
 
@@ -30,10 +34,12 @@ class Mlp(nn.Module):
         groups: int,
         norm_after: bool = False,
         residual: bool = False,
+        embeddings: Sequence[tuple[int, int]] = (),
     ) -> None:
         super().__init__()
         self.input_dropout = LaneDropout()
-        sizes = (inputs, *widths)
+        self.embeddings = Embeddings(inputs, embeddings) if embeddings else None
+        sizes = (self.embeddings.outputs if self.embeddings else inputs, *widths)
         self.blocks = nn.ModuleList()
         for before, after in pairwise(sizes):
             # Batch normalization behind it takes any bias away again; its gradient is rounding noise, which Adam scales up.
@@ -47,6 +53,8 @@ class Mlp(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Logits, or the standardized prediction of a regression."""
         x = self.input_dropout(x)
+        if self.embeddings is not None:
+            x = self.embeddings(x)
         for block, skip in zip(self.blocks, self._skips, strict=True):
             x = x + block(x) if skip else block(x)
         out: Tensor = self.head(x)

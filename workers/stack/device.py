@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from workers.data import Fold, class_weights
+from workers.data import Fold, Preprocessor, class_weights
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,7 @@ class DeviceData:
     ``scale`` turns a standardized regression error back into the target's unit (1 for classification). ``balance`` are
     the weights that make the classes of a fold's training rows count alike (see `workers.data.balance`). ``wanted`` are the
     metrics that the study looks at, ``positive`` the class they take for the positive one of two (see `workers.metrics`).
+    The last inputs of a table are one-hot ``categories`` of so many levels each.
     """
 
     x: Tensor
@@ -38,6 +39,7 @@ class DeviceData:
     outputs: int
     wanted: tuple[str, ...] = ()
     positive: int = 1
+    categories: tuple[int, ...] = ()
 
     @property
     def device(self) -> torch.device:
@@ -97,7 +99,13 @@ class DeviceData:
             outputs=outputs,
             wanted=wanted,
             positive=positive,
+            categories=_categories(folds),
         )
+
+
+def _categories(folds: Sequence[Fold]) -> tuple[int, ...]:
+    fitted = folds[0].preprocessor
+    return fitted.categories if isinstance(fitted, Preprocessor) else ()
 
 
 def _equal_length(rows: Sequence[np.ndarray]) -> np.ndarray:

@@ -48,9 +48,9 @@ class StackKey:
     precision: str = "float32"
 
     @classmethod
-    def of(cls, recipe: Recipe, inputs: tuple[int, ...], outputs: int) -> StackKey:
-        """The key of a recipe on data with examples of the shape ``inputs`` and so many outputs."""
-        shape = ModelShape.of(recipe, inputs, outputs)
+    def of(cls, recipe: Recipe, inputs: tuple[int, ...], outputs: int, categories: tuple[int, ...] = ()) -> StackKey:
+        """The key of a recipe on data with examples of the shape ``inputs`` and so many outputs (see `ModelShape.of`)."""
+        shape = ModelShape.of(recipe, inputs, outputs, categories)
         parts, precision = recipe.integer("micro_batches"), recipe.word("precision")
         return cls(shape, recipe.word("optimizer"), recipe.integer("batch_size"), parts, precision)
 

@@ -13,6 +13,7 @@ from service.report.snippet import NoSnippet, snippet
 from service.spec import Recipe
 from service.spec.groups.lr_schedule import SCHEDULES as ALL_SCHEDULES
 from tests.unit.stack.runs import CLASSES, FEATURES, ROWS, data, recipe
+from tests.unit.stack.test_embeddings import LEVELS, categories
 from workers.stack.schedules import LaneSchedule
 from workers.stack.stack import Stack, StackKey
 
@@ -83,6 +84,25 @@ def test_its_updates_are_those_of_the_stack(values: dict[str, Any], task: str) -
     stack.train_epoch(np.full((1, stack.updates), 0.01, dtype=np.float32))
     for mine, theirs in zip(model.parameters(), lane(stack, model), strict=True):
         torch.testing.assert_close(mine.detach(), theirs, rtol=2e-4, atol=2e-5)
+
+
+def test_its_embeddings_are_those_of_the_stack() -> None:
+    on = categories()
+    setting = recipe(embedding=4, depth=1, l2=0.1, max_norm=0.9, weight_decay=2.0)
+    stack = Stack(StackKey.of(setting, on.inputs, on.outputs, on.categories), on)
+    stack.resize([], 1)
+    stack.load(0, setting, seed=3)
+    names = program(setting, spec())
+    model = names["make_model"](on.inputs[0], CLASSES, list(LEVELS))
+    adopt(model, stack)
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.0)
+    model.train()
+    for rows in torch.split(stack._batches()[0], stack.batch):
+        names["train_step"](model, optimizer, on.x[rows], on.y[rows], 0.01)
+    stack.train_epoch(np.full((1, stack.updates), 0.01, dtype=np.float32))
+    for mine, theirs in zip(model.parameters(), lane(stack, model), strict=True):
+        torch.testing.assert_close(mine.detach(), theirs, rtol=2e-4, atol=2e-5)
+    names["train"](on.x, on.y, on.x, on.y, CLASSES, list(LEVELS))
 
 
 def lane(stack: Stack, model: torch.nn.Module) -> list[torch.Tensor]:
