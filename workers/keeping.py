@@ -18,6 +18,9 @@ from workers.archive import CannotExport, Trained, build_archive
 from workers.pictures import test_pictures
 from workers.provenance import data_hash
 
+TARGET = "target"
+"""What the target is called where the data has no columns."""
+
 
 @dataclass(frozen=True)
 class Kept:
@@ -76,15 +79,16 @@ class Keeper:
         }
 
     def _about(self, chosen: Mapping[str, Any], scores: Mapping[str, Any]) -> dict[str, Any]:
-        table = self.data.table
+        table, model = self.data.table, self.spec.model
         return {
             "study": {"id": self.study.id, "name": self.study.name},
             "task": str(self.spec.task),
-            "target": self.spec.data.target or "target",
+            "target": self.spec.data.target or TARGET,
             "classes": list(table.labels),
             "metric": str(self.spec.metric),
             "direction": self.spec.direction,
             "chosen": dict(chosen),
             "scores": dict(scores),
             "data": {"rows": table.rows, "hash": data_hash(table)},
+            **({"start": {"study": model.start_from, "sha256": model.start_sha256}} if model.start_from else {}),
         }

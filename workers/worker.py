@@ -22,16 +22,17 @@ import torch
 
 from service.datasets import BUILTIN, resolve_path, stored_path
 from service.datasets.uploads import file_format
-from service.errors import DatabaseUnavailable, InvalidInput, LeaseLost, TrialError
+from service.errors import DatabaseUnavailable, InvalidInput, LeaseLost, NotFound, TrialError
 from service.settings import Settings
 from service.spec import RANKING_METRICS, StudySpec
 from service.spec.model import LAYOUTS
 from service.store import Store
 from service.store.records import SEARCHED, Lease, StudyRecord
 from workers.answer import Finalizer, Prepared
+from workers.archive.start import Start, read_start
 from workers.checkpoints import Checkpoints
-from workers.data import DataSource, Fold, PrepareOptions, RawTable, load_table, make_split, prepare_all
-from workers.keeping import Keeper
+from workers.data import DataSource, Fold, PrepareOptions, RawTable, load_table, make_split, prepare_alike, prepare_all
+from workers.keeping import TARGET, Keeper
 from workers.planning import Plan
 from workers.provenance import data_hash, made_of
 from workers.session import Environment, Session
@@ -228,8 +229,11 @@ class Worker:
         if self._prepared is None or self._prepared[0] != key:
             table = load_table(self._source(study, spec))
             split = make_split(table, spec.validation, spec.seed, given=spec.data.split is not None)
-            options = PrepareOptions.of(spec.data)
-            folds = prepare_all(table, split, options)
+            start = self._start(spec, table)
+            if start is None:
+                folds = prepare_all(table, split, PrepareOptions.of(spec.data))
+            else:
+                folds = prepare_alike(table, split, start.preprocessor, start.target)
             check_defined(spec, folds)
             on_device = DeviceData.of(
                 folds,
@@ -238,9 +242,28 @@ class Worker:
                 device=self._device,
                 wanted=wanted_metrics(spec),
                 positive=positive_class(spec, table),
+                start=start.weights if start else None,
             )
             self._prepared = (key, Prepared(table, split, folds, on_device))
         return self._prepared[1]
+
+    def _start(self, spec: StudySpec, table: RawTable) -> Start | None:
+        """What a fine-tuning study begins with.
+
+        Raises:
+            TrialError: That network is gone, or another has taken its place since the study was submitted.
+        """
+        earlier = spec.model.start_from
+        if earlier is None:
+            return None
+        try:
+            archive = self._store.archives.get(earlier)
+        except NotFound as error:
+            raise TrialError(f"model.start_from: {error}") from None
+        if archive.sha256 != spec.model.start_sha256:
+            said = f"its archive's SHA-256 is {archive.sha256}, not {spec.model.start_sha256}"
+            raise TrialError(f"model.start_from: the model of study {earlier} is not the one of the submit; {said}")
+        return read_start(archive.content, table, spec.data.target or TARGET)
 
     def _source(self, study: StudyRecord, spec: StudySpec) -> DataSource:
         data = spec.data

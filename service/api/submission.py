@@ -14,6 +14,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from service.api.columns import check_columns, check_embedding, check_rows, no_column
+from service.api.fine_tuning import bound_to_start
 from service.api.inspection import Inspections
 from service.api.issues import validation_issues
 from service.datasets import BUILTIN, BuiltinFacts, Column, TableInfo, infer_task, resolve_path
@@ -55,7 +56,8 @@ def check(spec: StudySpec, store: Store, settings: Settings, inspections: Inspec
     except ValidationError as error:
         raise InvalidInput(validation_issues(error)) from None
     _grid(resolved)
-    return Submission(resolved, dataset_id, [*warnings_for(resolved), *_advice(resolved, table)])
+    bound, about_start = bound_to_start(resolved, table, target.name, store)
+    return Submission(bound, dataset_id, [*warnings_for(bound), *_advice(bound, table), *about_start])
 
 
 def note_of(spec: StudySpec) -> str:

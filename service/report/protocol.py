@@ -69,6 +69,7 @@ def provenance(source: Source) -> Iterator[Block]:
         "submitted": f"{study.created_at:%Y-%m-%d %H:%M} UTC",
         "seed": str(study.spec.get("seed", 0)),
         "data": str(data.get("dataset") or data.get("path") or "?"),
+        "began with": _start(study.spec.get("model", {})),
         "hash of the data": made_of.get("data_hash"),
         "device": made_of.get("device"),
         "trials": f"{study.counts.finished} with {study.epochs:,} epochs in all",
@@ -82,6 +83,12 @@ def provenance(source: Source) -> Iterator[Block]:
     if source.test_record:
         rows = [(f"{each['at']:%Y-%m-%d %H:%M} UTC", each["who"], each["purpose"]) for each in source.test_record]
         yield Table(("test part read", "by", "for"), rows)
+
+
+def _start(model: Mapping[str, Any]) -> str | None:
+    if not model.get("start_from"):
+        return None
+    return f"the network of study {model['start_from']}; SHA-256 of its archive {model['start_sha256'][:16]}…"
 
 
 def _model(model: Mapping[str, Any]) -> str:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from service.spec.domain import OFF, Choices, Domain, Fixed, Frozen, PerLayer, Range, possible_values
+from service.spec.domain import OFF, Choices, Domain, Fixed, Frozen, PerLayer, Range, can_leave, possible_values
 from service.spec.setting import Setting, When, refuse_unmet, settings_of
 
 ACTIVATIONS = ("relu", "gelu", "silu", "tanh", "elu")
@@ -50,6 +50,21 @@ class ModelSpec(Frozen):
     activation: Annotated[Domain | None, Setting(
         group="model", kind="word", words=ACTIVATIONS, neutral="relu", scope="stack", search=Fixed(value="relu"),
         doc="Activation function of the hidden layers.")] = None
+    start_from: int | None = Field(
+        None, ge=1, lt=2**31,
+        description="Id of a finished study whose trained network every trial begins with (see `fine_tune`). Columns and "
+        "shape must be its; its preprocessing is taken over, and its last layer where the target is the same.",
+    )
+    start_sha256: str | None = Field(
+        None, pattern="^[0-9a-f]{64}$",
+        description="SHA-256 of that network's archive; filled in at submit, so that another network is never taken for it.",
+    )
+    fine_tune: Annotated[Domain | None, Setting(
+        group="fine_tuning", kind="word", words=("all", "head"), neutral=OFF, off=True, search=Fixed(value=OFF),
+        advised=Choices(choices=("all", "head")),
+        doc="Under `start_from` (default there: all): train all weights; or those of the last layer only, all others and "
+        "running statistics being frozen, which no penalty touches; or off, from scratch.",
+    )] = None
     embedding: Annotated[Domain | None, Setting(
         group="model", kind="int", low=1, high=1024, neutral=0, off=True, scope="stack", search=Fixed(value=OFF),
         advised=Choices(choices=(OFF, 4, 16, 600)), when=When("family", ("mlp",)),
@@ -91,7 +106,8 @@ class ModelSpec(Frozen):
         word = family.value if isinstance(family, Fixed) else family
         width, depth = _SHAPES.get(word, _SHAPES["mlp"]) if isinstance(word, str) else _SHAPES["mlp"]
         shape = {} if "widths" in given else {"width": Fixed(value=width), "depth": Fixed(value=depth)}
-        return {"family": Fixed(value="mlp"), **shape, "activation": Fixed(value="relu"), **given}
+        start = {"fine_tune": Fixed(value="all" if "start_from" in given else OFF)}
+        return {"family": Fixed(value="mlp"), **shape, **start, "activation": Fixed(value="relu"), **given}
 
     @model_validator(mode="after")
     def _one_shape(self) -> ModelSpec:
@@ -100,6 +116,16 @@ class ModelSpec(Frozen):
             if self.widths is not None and given is not None:
                 allowed = "either widths, or width and depth"
                 _refuse("cannot be given beside widths, which already says it", name, given, allowed)
+        return self
+
+    @model_validator(mode="after")
+    def _tunes_something(self) -> ModelSpec:
+        if self.start_from is None:
+            allowed = "off, or an earlier study as model.start_from"
+            if self.fine_tune is not None and can_leave(self.fine_tune, OFF):
+                _refuse("needs model.start_from", "fine_tune", self.fine_tune, allowed)
+            if self.start_sha256 is not None:
+                _refuse("needs model.start_from", "start_sha256", self.start_sha256, allowed)
         return self
 
     @model_validator(mode="after")
@@ -135,8 +161,8 @@ class ModelSpec(Frozen):
                 raise AssertionError(f"depth is filled by validation and never per layer: {self.depth!r}")
 
 
-def _refuse(message: str, key: str, given: Fixed | Range | Choices | PerLayer | None, allowed: str) -> None:
-    value = given.model_dump() if given is not None else None
+def _refuse(message: str, key: str, given: Fixed | Range | Choices | PerLayer | str | None, allowed: str) -> None:
+    value = given.model_dump() if isinstance(given, Frozen) else given
     raise PydanticCustomError(
         "model", "{message}; allowed: {allowed}", {"message": message, "key": key, "value": value, "allowed": allowed}
     )

@@ -9,8 +9,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from service.spec.domain import OFF
 from service.spec.setting import Setting
 from service.spec.study import SETTINGS
+
+ARCHITECTURE = tuple(
+    name
+    for name, setting in SETTINGS.items()
+    if setting.scope == "stack" and setting.group in ("model", "normalization") and name not in ("width", "depth")
+)
+"""What a network's weights are made for, beside its widths."""
 
 Value = bool | int | float | str | tuple[float, ...]
 
@@ -92,13 +100,24 @@ class Recipe(Mapping[str, Value]):
         """The regularizers that are on."""
         return tuple(name for name in self.said() if name in SETTINGS and SETTINGS[name].regularizer)
 
+    def removable(self) -> tuple[str, ...]:
+        """The regularizers that are on and can be switched off: not those that the weights it begins with are made for."""
+        return tuple(name for name in self.regularizers() if not self._belongs(name))
+
+    def _belongs(self, name: str) -> bool:
+        return self.word("fine_tune") != OFF and name in ARCHITECTURE
+
     def without(self, *names: str) -> Recipe:
-        """The same recipe with the named settings at their neutral value."""
-        return Recipe({**self._values, **{name: SETTINGS[name].neutral for name in names}})
+        """The same recipe with the named settings at their neutral value, but for those that its first weights need."""
+        return Recipe({**self._values, **{name: SETTINGS[name].neutral for name in names if not self._belongs(name)}})
 
     def unregularized(self) -> Recipe:
-        """The same network and optimizer with every regularizer off: the baseline."""
-        return self.without(*(name for name, setting in SETTINGS.items() if setting.regularizer))
+        """The same network, beginning and optimizer with every regularizer off, all weights free: the baseline."""
+        return self.without(*(name for name, setting in SETTINGS.items() if setting.regularizer)).thawed()
+
+    def thawed(self) -> Recipe:
+        """The same with no weights frozen."""
+        return Recipe({**self._values, "fine_tune": "all"}) if self.word("fine_tune") == "head" else self
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values, whole."""

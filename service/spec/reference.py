@@ -17,7 +17,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from service.spec.domain import Choices, Domain, Fixed, PerLayer, Range
-from service.spec.model import MODEL_SETTINGS
+from service.spec.model import MODEL_SETTINGS, ModelSpec
 from service.spec.parts import BudgetSpec, Conclude, DataSpec, EarlyStopping, ValidationSpec
 from service.spec.pruners import Pruner
 from service.spec.samplers import Sampler
@@ -55,6 +55,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "lr_schedule": ("test_parts.py",),
     "averaging": ("test_equality.py", "test_techniques.py"),
     "initialization": ("test_models.py",),
+    "fine_tuning": ("test_fine_tuning.py",),
     "model": ("test_equality.py", "test_models.py", "test_families.py", "test_embeddings.py"),
 }
 """Where the settings of each group are compared with an independent reference."""
@@ -83,7 +84,8 @@ def _settings() -> Iterator[str]:
         yield f"#### `{title}`"
         yield ""
         if title == "model":
-            yield "`width` and `depth` may be replaced by `widths`, written out layer by layer."
+            plain = {name: field.description for name, field in ModelSpec.model_fields.items() if name not in settings}
+            yield from (f"- `{name}`: {description}" for name, description in plain.items())
             yield ""
         yield "| setting | what it is | allowed | default | to search it | one per |"
         yield "|---|---|---|---|---|---|"

@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +24,12 @@ from workers.answer.networks import outputs
 from workers.archive import CannotExport, Trained, build_archive
 from workers.archive.loader import Model, mlp
 from workers.archive.rows import CannotPredict
+from workers.archive.start import read_start
 from workers.data import DataSource, Fold, PrepareOptions, Preprocessor, RawTable, load_table, prepare
 from workers.data.prepare import features
 from workers.data.preprocessor import text_of
 from workers.data.split import Plan, split_rows
-from workers.models import ModelShape, build_model, initialize
+from workers.models import ModelShape, adopt, build_model, initialize
 from workers.models.layers import WeightNormLinear
 
 ABOUT: dict[str, Any] = {
@@ -211,6 +213,38 @@ def test_networks_of_other_families_say_the_same_alone(
     assert labels == [table.labels[index] for index in expected.argmax(1)]
     with pytest.raises(Conflict, match=f"family '{family}'"):
         to_onnx(archive)
+
+
+@pytest.mark.parametrize(
+    ("family", "layout", "settings"),
+    [
+        ("mlp", "flat", {"normalization": "batch", "normalization_position": "after"}),
+        ("mlp", "flat", {"normalization": "weight", "skip_connections": True}),
+        ("mlp", "flat", {"normalization": "group", "embedding": 3}),
+        ("cnn", "image", {"normalization": "weight"}),
+        ("sequence", "sequence", {"normalization": "batch", "cell": "gru"}),
+    ],
+)
+def test_a_network_begins_as_the_archive_says(family: str, layout: Any, settings: dict[str, Any], tmp_path: Path) -> None:
+    if family == "mlp":
+        table = load_table(DataSource("classification", path=people(tmp_path / "people.csv"), target="class"))
+    else:
+        rows = shaped(tmp_path / "rows.npz", layout)
+        table = load_table(DataSource("classification", path=rows, format="npz", layout=layout))
+    fold = a_fold(table)
+    model = untrained(fold, 3, family, **settings)
+    archive = build_archive(model, {**ABOUT, "classes": list(table.labels)})
+    start = read_start(archive, table, "class")
+    network = build_model(model.shape)
+    adopt(network, start.weights)
+    x = torch.from_numpy(features(table, np.arange(table.rows), start.preprocessor))
+    expected = outputs(
+        model.shape, model.weights, torch.from_numpy(features(table, np.arange(table.rows), fold.preprocessor))
+    )
+    torch.testing.assert_close(network.eval()(x).detach(), expected, rtol=1e-4, atol=1e-5)
+    other = read_start(archive, replace(table, labels=("a", "b", "c")), "class")
+    assert set(start.weights) - set(other.weights) == {"head.weight", "head.bias"}
+    assert (start.target, other.target) == (fold.target, None)
 
 
 def test_an_mlp_reads_arrays_too(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor
 from service.search import recipe
 from service.spec import Recipe, StudySpec
 from service.spec.model import MODEL_SETTINGS
+from service.spec.recipe import ARCHITECTURE
 from service.store.records import TrialRecord
 from workers.scores import Spread
 from workers.training import Run
@@ -68,19 +69,29 @@ def finalists(spec: StudySpec, trials: Sequence[TrialRecord]) -> list[Candidate]
 
 
 def baselines(best: Recipe) -> list[Candidate]:
-    """What belongs beside the best setting: the same network unregularized, and the framework's defaults."""
-    shape = {name: best[name] for name in _SHAPE if name in best}
-    early = Candidate("early stopping only", "baseline", best.unregularized())
-    return [
-        Candidate("unregularized", "baseline", best.unregularized(), early_stopping=False, continues=early),
+    """What belongs beside the best setting: the same network unregularized, and the framework's defaults.
+
+    Where the best is fine-tuned, so are these, all weights being free; and the best itself is trained from scratch.
+    """
+    plain = best.unregularized()
+    kept = _SHAPE if best.word("fine_tune") == "off" else (*_SHAPE, *ARCHITECTURE)
+    shape = {name: plain[name] for name in kept if name in plain}
+    early = Candidate("early stopping only", "baseline", plain)
+    found = [
+        Candidate("unregularized", "baseline", plain, early_stopping=False, continues=early),
         early,
         Candidate("framework defaults", "baseline", Recipe({**_PLAIN_RECIPE, **shape}), early_stopping=False),
     ]
+    if best.word("fine_tune") != "off":
+        found.append(Candidate("trained from scratch", "baseline", Recipe({**best, "fine_tune": "off"})))
+    return found
 
 
 def ablations(winner: Candidate) -> list[Candidate]:
-    """The winner with each of its regularizers switched off, one at a time."""
-    return [
+    """The winner with each of its regularizers switched off, one at a time, and with its frozen weights free."""
+    found = [
         Candidate(f"without {name}", "ablation", winner.recipe.without(name), without=name)
-        for name in winner.recipe.regularizers()
+        for name in winner.recipe.removable()
     ]
+    free = winner.recipe.thawed()
+    return found if free is winner.recipe else [*found, Candidate("without freezing", "ablation", free, without="freezing")]

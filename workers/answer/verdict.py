@@ -20,4 +20,7 @@ def verdict(metric: str, winner: Mapping[str, Any], baseline: Mapping[str, Any],
     defaults = next((each for each in others if each["name"] == "framework defaults" and each["test"]), None)
     if defaults is not None:
         sentence += f", and {defaults['test']['mean']:.4g} with the framework's default training"
+    scratch = next((each for each in others if each["name"] == "trained from scratch" and each["test"]), None)
+    if scratch is not None:
+        sentence += f", and {scratch['test']['mean']:.4g} without the earlier study's weights"
     return f"{sentence}."

@@ -64,6 +64,27 @@ def _mlp(shape: ModelShape, weights: Mapping[str, Tensor]) -> Plain:
     return described, {name: value.detach().cpu().contiguous() for name, value in named.items()}
 
 
+def stacked(described: Mapping[str, Any], weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The inverse of `plain`: weights as a stack's module names them. Of a weight the norm becomes its gain again."""
+    if described["family"] != "mlp":
+        return dict(weights)
+    named: dict[str, Tensor] = {}
+    for name, value in weights.items():
+        layer, _, own = name.partition(".")
+        kind = layer.rstrip("0123456789")
+        if kind not in ("linear", "norm"):
+            named[name] = value
+            continue
+        place = 0 if kind == "linear" else 2 if described["norm_after"] else 1
+        stem = f"{_BLOCK}.{int(layer.removeprefix(kind)) - 1}.{place}"
+        if described["normalization"] == "weight" and own == "weight":
+            named[f"{stem}.weight_g"] = value.norm(dim=1, keepdim=True)
+            named[f"{stem}.weight_v"] = value
+        else:
+            named[f"{stem}.{own}"] = value
+    return named
+
+
 def _as_it_is(shape: ModelShape, weights: Mapping[str, Tensor]) -> Plain:
     """A network whose own modules are in the archive."""
     kept = {name: value for name, value in weights.items() if not name.endswith("num_batches_tracked")}

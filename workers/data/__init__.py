@@ -5,7 +5,7 @@
 
 from workers.data.balance import class_weights
 from workers.data.fitting import PrepareOptions
-from workers.data.prepare import Fold, TargetScale, prepare, prepare_all
+from workers.data.prepare import Fold, TargetScale, prepare, prepare_alike, prepare_all
 from workers.data.preprocessor import ArrayScaler, Preprocessor
 from workers.data.split import Plan, Split, make_split, split_rows
 from workers.data.table import DataSource, RawTable, load_table
@@ -24,6 +24,7 @@ __all__ = [
     "load_table",
     "make_split",
     "prepare",
+    "prepare_alike",
     "prepare_all",
     "split_rows",
 ]

@@ -53,7 +53,8 @@ def prepare_all(table: RawTable, split: Split, options: PrepareOptions = _DEFAUL
     """Every fold, each by its own training rows, but all of them with equally many features."""
     fitted = [_fitted(table, train, options) for train, _ in split.folds]
     tables = [each for each in fitted if isinstance(each, Preprocessor)]
-    return [_fold(table, *pair) for pair in zip(split.folds, alike(tables) if tables else fitted, strict=True)]
+    each = alike(tables) if tables else fitted
+    return [_fold(table, rows, own) for rows, own in zip(split.folds, each, strict=True)]
 
 
 def _fitted(table: RawTable, train: NDArray[np.int64], options: PrepareOptions) -> Preprocessor | ArrayScaler:
@@ -62,9 +63,21 @@ def _fitted(table: RawTable, train: NDArray[np.int64], options: PrepareOptions) 
     return fit_table(table.features.iloc[train], table.categorical, options)
 
 
-def _fold(table: RawTable, rows: tuple[NDArray[np.int64], NDArray[np.int64]], fitted: Preprocessor | ArrayScaler) -> Fold:
+def prepare_alike(
+    table: RawTable, split: Split, fitted: Preprocessor | ArrayScaler, target: TargetScale | None
+) -> list[Fold]:
+    """Every fold by preprocessing that was fitted before, on other rows; so is the target's scale, where there is one."""
+    return [_fold(table, rows, fitted, target) for rows in split.folds]
+
+
+def _fold(
+    table: RawTable,
+    rows: tuple[NDArray[np.int64], NDArray[np.int64]],
+    fitted: Preprocessor | ArrayScaler,
+    target: TargetScale | None = None,
+) -> Fold:
     train, valid = rows
-    scale = _target_scale(table, train)
+    scale = target or _target_scale(table, train)
     return Fold(
         x_train=features(table, train, fitted),
         y_train=targets(table, train, scale),

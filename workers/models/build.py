@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -141,6 +142,17 @@ def build_model(shape: ModelShape) -> nn.Module:
             inputs = math.prod(shape.inputs)
             common |= {"norm_after": shape.norm_after, "residual": shape.shortcuts, "embeddings": shape.embeddings}
             return Mlp(inputs, shape.outputs, shape.widths, **common)
+
+
+@torch.no_grad()
+def adopt(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Overwrite parameters and statistics by name; a last layer that ``weights`` lacks stays as it is."""
+    own = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    for name, value in weights.items():
+        assert own[name].shape == value.shape, f"{name} is of another network"
+        own[name].copy_(value)
+    lacking = [name for name, _ in model.named_parameters() if name not in weights and not name.startswith("head.")]
+    assert not lacking, f"the weights are of another network, without {lacking}"
 
 
 @torch.no_grad()

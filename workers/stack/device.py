@@ -7,7 +7,7 @@ different folds share a stack. Shapes: `R` rows of all folds together, `n` train
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,7 +25,8 @@ class DeviceData:
     ``scale`` turns a standardized regression error back into the target's unit (1 for classification). ``balance`` are
     the weights that make the classes of a fold's training rows count alike (see `workers.data.balance`). ``wanted`` are the
     metrics that the study looks at, ``positive`` the class they take for the positive one of two (see `workers.metrics`).
-    The last inputs of a table are one-hot ``categories`` of so many levels each.
+    The last inputs of a table are one-hot ``categories`` of so many levels each. Lanes that are fine-tuned begin with
+    ``start``, a state dict on the CPU, which may lack the last layer.
     """
 
     x: Tensor
@@ -40,6 +41,7 @@ class DeviceData:
     wanted: tuple[str, ...] = ()
     positive: int = 1
     categories: tuple[int, ...] = ()
+    start: Mapping[str, Tensor] | None = None
 
     @property
     def device(self) -> torch.device:
@@ -71,17 +73,18 @@ class DeviceData:
         device: torch.device,
         wanted: tuple[str, ...] = (),
         positive: int = 1,
+        start: Mapping[str, Tensor] | None = None,
     ) -> DeviceData:
         """Copy prepared folds to ``device``."""
         xs, ys, train, valid = [], [], [], []
-        start = 0
+        above = 0
         for fold in folds:
             n, m = len(fold.y_train), len(fold.y_valid)
             xs += [fold.x_train, fold.x_valid]
             ys += [fold.y_train, fold.y_valid]
-            train.append(np.arange(start, start + n))
-            valid.append(np.arange(start + n, start + n + m))
-            start += n + m
+            train.append(np.arange(above, above + n))
+            valid.append(np.arange(above + n, above + n + m))
+            above += n + m
         longest = max(len(rows) for rows in valid)
         mask = [np.arange(longest) < len(rows) for rows in valid]
         scale = [fold.target.scale for fold in folds]
@@ -100,6 +103,7 @@ class DeviceData:
             wanted=wanted,
             positive=positive,
             categories=_categories(folds),
+            start=start,
         )
 
 

@@ -8,7 +8,8 @@ the fastest convolutions read them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -39,6 +40,7 @@ class FlatModel:
         buffers = {name: value for name, value in self.module.named_buffers() if not _is_hyper(name)}
         self.buffer_names = tuple(buffers)
         self._buffer_sizes = [value.numel() for value in buffers.values()]
+        self._batch_norms = [layer for layer in self.module.modules() if isinstance(layer, _BatchNorm | StepBatchNorm)]
         self._dropouts = [name for name, module in self.module.named_modules() if isinstance(module, LaneDropout)]
 
     @property
@@ -83,6 +85,29 @@ class FlatModel:
         pairs = zip(self.names, self._sizes, strict=True)
         device = next(self.module.parameters()).device
         return torch.cat([torch.full((size,), float(name not in exempt), device=device) for name, size in pairs])
+
+    def body_mask(self) -> Tensor:
+        """(P,) 1.0 in front of the last layer, 0.0 in it."""
+        device = next(self.module.parameters()).device
+        sizes = zip(self.names, self._sizes, strict=True)
+        return torch.cat([torch.full((size,), float(not name.startswith("head.")), device=device) for name, size in sizes])
+
+    @property
+    def normalizes_batches(self) -> bool:
+        """Whether some layer's output depends on the whole batch in training."""
+        return bool(self._batch_norms)
+
+    @contextmanager
+    def running_statistics(self) -> Iterator[None]:
+        """Within it, batch normalization uses its running statistics and leaves them as they are, as in eval mode."""
+        before = [layer.training for layer in self._batch_norms]
+        for layer in self._batch_norms:
+            layer.training = False
+        try:
+            yield
+        finally:
+            for layer, training in zip(self._batch_norms, before, strict=True):
+                layer.training = training
 
     def units(self) -> tuple[tuple[int, int, int], ...]:
         """Where in a row (first, end) every layer's weights are, and of how many units they are the incoming ones.

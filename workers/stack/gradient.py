@@ -17,7 +17,7 @@ from torch.func import grad
 from workers.hashing import combine
 from workers.stack.augmentation import AUGMENTATIONS, augmented, cutmixed
 from workers.stack.flat import FlatModel
-from workers.stack.lanes import LaneHyper, LaneState
+from workers.stack.lanes import FROZEN, LaneHyper, LaneState
 from workers.stack.noise import (
     NOISES,
     either,
@@ -108,7 +108,7 @@ class Gradient:
 
         def total(weights: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
             with mixed_precision(x.device, self.mixed_precision):
-                out, stats = self.model.forward(weights, state.stats, hyper.dropout, keys, x)
+                out, stats = self._forward(weights, state.stats, hyper, keys, x)
             losses = self._losses(out.float(), y, hyper, shares).mean(1)
             return losses.sum(), (losses, stats)
 
@@ -120,6 +120,16 @@ class Gradient:
             return gradient, (losses.detach(), stats.detach())
         gradient, aux = grad(total, has_aux=True)(state.weights)
         return gradient, aux
+
+    def _forward(self, weights: Tensor, stats: Tensor, hyper: LaneHyper, keys: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Outputs (k, b, o) and statistics (k, Q); frozen lanes keep theirs, and normalize by them."""
+        out, updated = self.model.forward(weights, stats, hyper.dropout, keys, x)
+        if FROZEN not in self.techniques or not self.model.normalizes_batches:
+            return out, updated
+        with self.model.running_statistics():
+            fixed, _ = self.model.forward(weights, stats, hyper.dropout, keys, x)
+        frozen = hyper.frozen[:, None] > 0
+        return torch.where(frozen[:, None], fixed, out), torch.where(frozen, stats, updated)
 
     def _augmented(self, x: Tensor, hyper: LaneHyper, keys: Tensor) -> Tensor:
         """The images as this update shows them; anything else as it is."""

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from service.spec import SETTINGS, Domain, Recipe
-from service.spec.domain import can_leave
+from service.spec.domain import can_leave, possible_values
 from workers.stack.augmentation import AUGMENTATIONS
 from workers.stack.noise import mixup_quantiles
 
@@ -24,6 +24,9 @@ TECHNIQUES = (
     "label_smoothing", "mixup", "cutmix", "input_noise", "feature_masking", "class_weights", "averaging",
 )  # fmt: skip
 """Settings that cost nothing in a stack whose lanes all have them at their neutral value."""
+
+FROZEN = "frozen"
+"""The technique of lanes that train their last layer only."""
 
 _ALL = (*TECHNIQUES, *AUGMENTATIONS)
 _INFINITE_WHEN_OFF = ("max_norm", "clip_norm", "clip_value")
@@ -34,12 +37,17 @@ _PLAIN = (
 
 def techniques_of(recipes: Iterable[Recipe]) -> frozenset[str]:
     """The techniques that at least one of the recipes has on."""
-    return frozenset(name for recipe in recipes for name in _ALL if recipe[name] != SETTINGS[name].neutral)
+    recipes = list(recipes)
+    frozen = frozenset({FROZEN}) if any(recipe.word("fine_tune") == "head" for recipe in recipes) else frozenset[str]()
+    return frozen | frozenset(name for recipe in recipes for name in _ALL if recipe[name] != SETTINGS[name].neutral)
 
 
 def techniques_in(domains: Mapping[str, Domain]) -> frozenset[str]:
     """The techniques that some recipe of a study's ``domains`` may have on."""
-    return frozenset(name for name in _ALL if name in domains and can_leave(domains[name], SETTINGS[name].neutral))
+    tuned = domains.get("fine_tune")
+    can_freeze = tuned is not None and "head" in (possible_values(tuned) or ())
+    frozen = frozenset({FROZEN}) if can_freeze else frozenset[str]()
+    return frozen | frozenset(name for name in _ALL if name in domains and can_leave(domains[name], SETTINGS[name].neutral))
 
 
 @dataclass
@@ -71,6 +79,8 @@ class LaneHyper:
     class_weights: Tensor
     dropout: Tensor
     seed: Tensor
+    frozen: Tensor
+    """1.0 where only the last layer trains."""
 
     @classmethod
     def zeros(cls, k: int, dropouts: int, device: torch.device, *, classes: int = 1) -> LaneHyper:
@@ -93,6 +103,7 @@ class LaneHyper:
         self.class_weights[lane] = 1.0 if balance is None else 1.0 - blend + blend * balance
         self.dropout[lane] = torch.tensor(list(rates))
         self.seed[lane] = seed
+        self.frozen[lane] = float(recipe.word("fine_tune") == "head")
         for name in ("mixup", "cutmix"):
             getattr(self, name)[lane] = mixup_quantiles(recipe.number(name)).to(self.mixup.device)
         self.augmentation[lane] = torch.tensor([recipe.number(name) for name in AUGMENTATIONS])

@@ -19,7 +19,7 @@ from torch import Tensor
 from service.spec import Recipe
 from workers.hashing import combine, permutations
 from workers.metrics import evaluate
-from workers.models import ModelShape, initialize
+from workers.models import ModelShape, adopt, initialize
 from workers.stack.compiling import compiled
 from workers.stack.device import DeviceData
 from workers.stack.flat import FlatModel
@@ -117,8 +117,10 @@ class Stack:
         self.best_stats = torch.cat([self.best_stats[chosen], fresh.stats])
 
     def load(self, lane: int, recipe: Recipe, *, seed: int, fold: int = 0) -> None:
-        """Start a new run in ``lane``: fresh weights, moments and statistics from ``seed``, the recipe's rates."""
+        """Start a new run in ``lane``: weights from ``seed`` or `DeviceData.start`, the recipe's rates."""
         initialize(self.model.module, recipe, seed)
+        if self.data.start is not None and recipe.word("fine_tune") != "off":
+            adopt(self.model.module, self.data.start)
         weights, stats = self.model.rows()
         self.state.weights[lane] = weights
         self.state.stats[lane] = stats

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from workers.stack.flat import FlatModel
 from workers.stack.gradient import Gradient
-from workers.stack.lanes import LaneHyper, LaneState
+from workers.stack.lanes import FROZEN, LaneHyper, LaneState
 from workers.stack.optimizers import adadelta, adagrad, adam, rmsprop, sgd
 
 
@@ -37,6 +37,7 @@ class Update:
         self.gradient = Gradient(model, task, techniques, micro_batches=micro_batches, mixed_precision=mixed_precision)
         self.penalized = model.penalty_mask()
         self.units = model.units()
+        self.body = model.body_mask()
 
     def __call__(
         self, state: LaneState, hyper: LaneHyper, lr: Tensor, hold: Tensor, keys: Tensor, x: Tensor, y: Tensor
@@ -65,7 +66,9 @@ class Update:
 
     def apply(self, gradient: Tensor, state: LaneState, hyper: LaneHyper, lr: Tensor) -> None:
         """The optimizer's step along ``gradient`` (k, P), which is changed, and all that belongs to it."""
-        self._shape(gradient, state.weights, hyper)
+        frozen = (hyper.frozen[:, None] * self.body) > 0 if FROZEN in self.techniques else None
+        before = state.weights if frozen is None else state.weights.clone()
+        self._shape(gradient, state.weights, hyper, frozen)
         if "weight_decay" in self.techniques:
             _decay(state.weights, lr * hyper.weight_decay, self.penalized)
         self._step(state, gradient, hyper, lr[:, None])
@@ -73,13 +76,20 @@ class Update:
             _soft_threshold(state.weights, lr * hyper.proximal_l1, self.penalized)
         if "max_norm" in self.techniques:
             _limit_units(state.weights, hyper.max_norm, self.units)
+        if frozen is not None:
+            state.weights.copy_(torch.where(frozen, before, state.weights))
 
-    def _shape(self, gradient: Tensor, weights: Tensor, hyper: LaneHyper) -> None:
-        """Add the gradients of λ₁·Σ|w| (at 0 it is 0) and λ₂/2·Σw², then clip by value, then by norm."""
+    def _shape(self, gradient: Tensor, weights: Tensor, hyper: LaneHyper, frozen: Tensor | None) -> None:
+        """Add the gradients of λ₁·Σ|w| (at 0 it is 0) and λ₂/2·Σw², then clip by value, then by norm.
+
+        Where weights are ``frozen`` (k, P) there is no gradient, also for its norm.
+        """
         if "l1" in self.techniques:
             gradient.add_(hyper.l1[:, None] * weights.sign() * self.penalized)
         if "l2" in self.techniques:
             gradient.add_(hyper.l2[:, None] * weights * self.penalized)
+        if frozen is not None:
+            gradient.masked_fill_(frozen, 0.0)
         if "clip_value" in self.techniques:
             limit = hyper.clip_value[:, None]
             gradient.clamp_(-limit, limit)

@@ -1,0 +1,182 @@
+"""What a submit is checked for that begins with an earlier study's network: that it is there, and that it fits.
+
+The network is read from its archive without torch: its recipe, its preprocessing, and the hash that the study is bound to.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import zipfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from service.datasets import BuiltinFacts, TableInfo
+from service.errors import InvalidInput, Issue, NotFound
+from service.spec import OFF, SETTINGS, DataSpec, Recipe, StudySpec
+from service.spec.domain import possible_values
+from service.spec.recipe import ARCHITECTURE
+from service.store import Store, StudyState
+from service.store.records import StudyRecord
+
+_START = "model.start_from"
+_PREPARED = ("scaling", "impute", "flag_missing", "impute_categories", "max_levels")
+_DIVIDED = ("seed", "validation", "data.target", "data.groups", "data.time", "data.split")
+
+
+@dataclass(frozen=True)
+class _Earlier:
+    """A finished study and what its archive says of its network."""
+
+    record: StudyRecord
+    spec: StudySpec
+    recipe: Recipe
+    fitted: Mapping[str, Any]
+    sha256: str
+
+
+def bound_to_start(spec: StudySpec, table: TableInfo, target: str, store: Store) -> tuple[StudySpec, list[str]]:
+    """The spec with the hash of the network that it begins with, and what to warn of; as it is where there is none.
+
+    Raises:
+        InvalidInput: That study has no network, or another shape or other columns, or trained on rows to be tested here.
+    """
+    if spec.model.start_from is None:
+        return spec, []
+    earlier = _earlier(spec.model.start_from, store)
+    issues = [*_shape(spec, earlier), *_columns(spec, table, target, earlier), *_preparation(spec, earlier)]
+    issues += _division(spec, earlier)
+    if spec.model.start_sha256 not in (None, earlier.sha256):
+        message = f"is not that of the network of study {earlier.record.id}"
+        issues.append(Issue("model.start_sha256", message, spec.model.start_sha256, earlier.sha256))
+    if issues:
+        raise InvalidInput(issues)
+    bound = spec.model.model_copy(update={"start_sha256": earlier.sha256})
+    warnings = [] if _same_source(spec, earlier.spec) else [_OVERLAP.format(earlier.record.id)]
+    return spec.model_copy(update={"model": bound}), warnings
+
+
+_OVERLAP = (
+    "The network of study {} was trained on other data: where that has rows which are tested here, test scores are too good."
+)
+
+
+def _earlier(study_id: int, store: Store) -> _Earlier:
+    try:
+        record = store.studies.get(study_id)
+    except NotFound:
+        raise InvalidInput.one(_START, f"there is no study {study_id}", value=study_id, allowed="a finished study") from None
+    if record.state is not StudyState.FINISHED:
+        message = f"study {study_id} is {record.state}, and its network is there when it is finished"
+        raise InvalidInput.one(_START, message, value=study_id, allowed="a finished study")
+    try:
+        archive = store.archives.get(study_id)
+    except NotFound:
+        reason = ((record.result or {}).get("model") or {}).get("reason", "it was not kept")
+        message = f"study {study_id} has no network: {reason}"
+        raise InvalidInput.one(_START, message, value=study_id, allowed="a study with a model") from None
+    with zipfile.ZipFile(io.BytesIO(archive.content)) as files:
+        about, fitted = (json.loads(files.read(name)) for name in ("recipe.json", "preprocessing.json"))
+    spec = StudySpec.model_validate(record.spec)
+    return _Earlier(record, spec, Recipe.from_json(about["recipe"]), fitted, archive.sha256)
+
+
+def _shape(spec: StudySpec, earlier: _Earlier) -> Iterator[Issue]:
+    """Every setting of the architecture must be fixed to what the network has."""
+    message = f"must be that of the network of study {earlier.record.id}"
+    if spec.model.word != earlier.recipe.word("family"):
+        yield Issue("model.family", message, spec.model.word, earlier.recipe.word("family"))
+        return
+    for name in ARCHITECTURE:
+        setting, domain = SETTINGS[name], spec.domains.get(name)
+        if domain is None or (setting.when is not None and earlier.recipe[setting.when.parent] not in setting.when.values):
+            continue
+        found = {setting.neutral if value == OFF and setting.off else value for value in possible_values(domain) or ()}
+        if found != {earlier.recipe[name]}:
+            neutral = setting.off and earlier.recipe[name] == setting.neutral
+            place = f"{'model' if hasattr(spec.model, name) else 'space'}.{name}"
+            yield Issue(place, message, domain.model_dump(), OFF if neutral else earlier.recipe[name])
+    widths = _widths(spec)
+    if widths != earlier.recipe.widths:
+        given = spec.model.widths or [getattr(spec.domains[name], "value", None) for name in ("width", "depth")]
+        yield Issue("model.widths", message, given, list(earlier.recipe.widths))
+
+
+def _widths(spec: StudySpec) -> tuple[int, ...] | None:
+    """Units of the hidden layers, None where they are searched."""
+    if spec.model.widths is not None:
+        return spec.model.widths
+    fixed: dict[str, Any] = {name: getattr(spec.domains[name], "value", None) for name in ("family", "width", "depth")}
+    return None if None in fixed.values() else Recipe(fixed).widths
+
+
+def _columns(spec: StudySpec, table: TableInfo, target: str, earlier: _Earlier) -> Iterator[Issue]:
+    """The inputs must be the features that the network reads."""
+    fitted = earlier.fitted
+    if fitted["kind"] == "array":
+        channels = _channels(spec.model.word, table)
+        if channels != len(fitted["mean"]):
+            yield Issue("data", "has examples of other channels than the starting network", channels, len(fitted["mean"]))
+        return
+    kinds = _features(spec, table, target)
+    numbers, words = fitted["numbers"]["columns"], fitted["words"]["columns"]
+    lacking = [name for name in (*numbers, *words) if name not in kinds]
+    further = [name for name in kinds if name not in (*numbers, *words)]
+    if lacking:
+        message = f"lacks columns that the starting network reads: {', '.join(lacking)}"
+        yield Issue("data", message, sorted(kinds), [*numbers, *words])
+    if further:
+        yield Issue("data.drop", f"must name columns that the starting network does not read: {', '.join(further)}", further)
+    mixed = [name for name in numbers if kinds.get(name) == "categorical"]
+    if mixed:
+        yield Issue("data", f"has words in columns that the starting network reads as numbers: {', '.join(mixed)}", mixed)
+
+
+def _features(spec: StudySpec, table: TableInfo, target: str) -> dict[str, str]:
+    """The kind of every column that a network would read."""
+    if table.column("x") is not None and len(table.columns) == 2:
+        return {f"x{index}": "numeric" for index in range(math.prod(table.shape))}
+    others = {target, *spec.data.drop, spec.data.groups, spec.data.time, spec.data.split}
+    return {column.name: column.kind for column in table.columns if column.name not in others}
+
+
+def _channels(family: str, table: TableInfo) -> int:
+    if family == "sequence":
+        return table.shape[-1]
+    grey = isinstance(table, BuiltinFacts) or len(table.shape) == 2
+    return 1 if grey else min(table.shape[0], table.shape[-1])
+
+
+def _preparation(spec: StudySpec, earlier: _Earlier) -> Iterator[Issue]:
+    """Preprocessing is the network's own; it can't be asked for otherwise."""
+    for name in _PREPARED:
+        value, theirs = getattr(spec.data, name), getattr(earlier.spec.data, name)
+        if value not in (theirs, DataSpec.model_fields[name].default):
+            message = f"is that of study {earlier.record.id}, whose preprocessing is taken over with its network"
+            yield Issue(f"data.{name}", message, value, theirs)
+
+
+def _same_source(spec: StudySpec, other: StudySpec) -> bool:
+    return (spec.data.dataset, spec.data.path) == (other.data.dataset, other.data.path)
+
+
+def _division(spec: StudySpec, earlier: _Earlier) -> Iterator[Issue]:
+    """The same data must be divided the same way, for the network has seen what was training and validation rows there."""
+    theirs = earlier.spec
+    given = spec.data.split is not None and spec.data.split == theirs.data.split
+    if not _same_source(spec, theirs) or given:
+        return
+    for place in _DIVIDED:
+        ours, was = (_at(each, place) for each in (spec, theirs))
+        if ours != was:
+            message = f"must be that of study {earlier.record.id}, or its network has seen rows that are to be tested here"
+            yield Issue(place, message, ours, was if was is not None else "nothing")
+
+
+def _at(spec: StudySpec, place: str) -> object:
+    found: Any = spec
+    for name in place.split("."):
+        found = getattr(found, name)
+    return found.model_dump() if hasattr(found, "model_dump") else found
