@@ -178,8 +178,7 @@ class Worker:
         timer = Timer()
         renew = _Renewal(self._store, lease, self._settings.lease_seconds)
         page, _ = self._store.history.page(study.id, state="complete", limit=1_000_000)
-        sign = 1.0 if study.direction == "minimize" else -1.0
-        best = sorted(page, key=lambda trial: (sign * (trial.value or 0.0), trial.number))
+        best = sorted(page, key=lambda trial: (spec.sign * (trial.value or 0.0), trial.number))
         who = f"worker {self.id}"
 
         def alive() -> None:

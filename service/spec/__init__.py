@@ -9,6 +9,7 @@ from service.spec.metrics import (
     Metric,
     Task,
     metrics_for,
+    sign_of,
 )
 from service.spec.model import ModelSpec
 from service.spec.parts import BudgetSpec, Conclude, DataSpec, EarlyStopping, ValidationSpec
@@ -83,4 +84,5 @@ __all__ = [
     "Value",
     "When",
     "metrics_for",
+    "sign_of",
 ]

@@ -10,7 +10,7 @@ from pydantic_core import PydanticCustomError
 
 from service.spec.domain import Domain, Frozen, PerLayer, can_leave, possible_values
 from service.spec.enqueue import check_known
-from service.spec.metrics import LOWER_IS_BETTER, Metric, Task, metrics_for
+from service.spec.metrics import Metric, Task, metrics_for, sign_of
 from service.spec.model import MODEL_SETTINGS, NORMALIZATIONS, ModelSpec
 from service.spec.parts import BudgetSpec, DataSpec, EarlyStopping, OptionalEarlyStopping, ValidationSpec
 from service.spec.pruners import HyperbandPruner, MedianPruner, PatientPruner, Pruner
@@ -147,7 +147,12 @@ class StudySpec(Frozen):
     @property
     def direction(self) -> Literal["minimize", "maximize"]:
         """Optuna's direction of the objective."""
-        return "minimize" if self.metric in LOWER_IS_BETTER else "maximize"
+        return "minimize" if self.sign > 0 else "maximize"
+
+    @property
+    def sign(self) -> float:
+        """+1 where a lower value of the objective is better, -1 where a higher one is."""
+        return sign_of(str(self.metric))
 
 
 def _refuse(key: str, message: str, value: Any, allowed: str) -> None:

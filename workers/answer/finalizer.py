@@ -83,7 +83,7 @@ class Finalizer:
         self._spec = spec
         self._data = data
         self._metric = spec.metric
-        self._sign = 1.0 if spec.direction == "minimize" else -1.0
+        self._sign = spec.sign
         self._trainer = Trainer(spec, data.device, alive, compiled_lanes=compiled_lanes)
         self._gauge = Gauge(data, str(spec.task), spec.metric)
         self._timer = Timer()
