@@ -27,11 +27,15 @@ RegressionMetric = Literal["rmse", "mae", "r2"]
 Metric = Literal[ClassificationMetric, RegressionMetric]
 Monitor = Literal["metric", "loss", Metric]
 """What early stopping may look at: the objective, the validation loss, or any metric."""
+Further = Literal[Metric, "gap"]
+"""What a study may be judged by beside its metric; `gap` is how much worse that is on validation than on training rows."""
+GAP = "gap"
+Direction = Literal["minimize", "maximize"]
 CLASSIFICATION_METRICS: tuple[str, ...] = get_args(ClassificationMetric)
 REGRESSION_METRICS: tuple[str, ...] = get_args(RegressionMetric)
 RANKING_METRICS = ("roc_auc", "pr_auc")
 """Areas under curves: they take a sort of all predictions, so they are computed where they are asked for."""
-LOWER_IS_BETTER = frozenset({"loss", "log_loss", "rmse", "mae"})
+LOWER_IS_BETTER = frozenset({"loss", "log_loss", "rmse", "mae", GAP})
 
 
 def metrics_for(task: Task) -> tuple[str, ...]:
@@ -42,3 +46,8 @@ def metrics_for(task: Task) -> tuple[str, ...]:
 def sign_of(name: str) -> float:
     """+1 where a lower value is better, -1 where a higher one is: values times this are to be minimized."""
     return 1.0 if name in LOWER_IS_BETTER else -1.0
+
+
+def direction_of(name: str) -> Direction:
+    """Optuna's word for it."""
+    return "minimize" if name in LOWER_IS_BETTER else "maximize"
