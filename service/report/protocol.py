@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from service.report.axes import number
-from service.report.content import Block, Source, Table, Text
+from service.report.content import Block, Source, Table, Text, objective
 
 
 def protocol(source: Source) -> Iterator[Block]:
@@ -38,12 +38,18 @@ def _sentences(source: Source) -> Iterator[str]:
         f"{counts.fail} failed. "
         f"Each was judged by its {source.metric} on validation rows{_stopping(spec)}."
     )
+    chosen = "the best settings"
+    if source.result.get("front"):
+        names = " and ".join(map(objective, source.study.objectives))
+        chosen = (
+            f"settings of the front, which no other trial beats in {names} together (those with the best {source.metric} "
+            "first, and the next front's where it has too few)"
+        )
     yield (
-        "Then the best settings, the same network with every regularizer off, and the framework's defaults were "
+        f"Then {chosen}, the same network with every regularizer off, and the framework's defaults were "
         "trained anew, each "
-        f"over the same {result.get('seeds', 'few')} seeds. The winner is the best mean over seeds on validation rows. "
-        "Only then was "
-        "the test part opened, once, to score all of them; nothing was chosen by test scores."
+        f"over the same {result.get('seeds', 'few')} seeds. The winner has the best mean {source.metric} over seeds on "
+        "validation rows. Only then was the test part opened, once, to score all of them; nothing was chosen by test scores."
     )
     yield (
         "Intervals are 95 % and cover which rows the test part happens to hold and which seeds the networks happened "
