@@ -202,11 +202,11 @@ def ablation(rows: Sequence[Mapping[str, Any]], metric: str) -> RenderableType:
 
 
 def front(rows: Sequence[Mapping[str, Any]]) -> RenderableType:
-    """The trials that no other one beats in every objective."""
+    """The trials that no other one dominates."""
     names = list(rows[0]["values"])
     count = "1 trial" if len(rows) == 1 else f"{len(rows)} trials"
     shown = f"; the first {_FRONT}" if len(rows) > _FRONT else ""
-    title = f"The front: {count} that none beats in {' and '.join(names)}{shown}"
+    title = f"The front: {count} that none dominates in {' and '.join(names)}{shown}"
     table = Table(title=title, title_justify="left")
     table.add_column("trial")
     for name in names:

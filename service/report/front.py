@@ -7,7 +7,7 @@ from typing import Any
 
 from service.report import charts_front
 from service.report.axes import number
-from service.report.content import Block, Figure, Source, Table, objective
+from service.report.content import Block, Figure, Source, Table, Text, objective
 from service.report.recipe import said
 
 _MOST_ROWS = 20
@@ -20,17 +20,22 @@ def trade_offs(source: Source) -> Iterator[Block]:
         return
     names = list(found[0]["values"])
     for place, other in enumerate(names[1:]):
+        pair = f"{objective(names[0])} and {objective(other)}"
         caption = (
-            f"Complete trials by their validation {objective(names[0])} and {objective(other)}, one seed each. The front "
-            f"(coloured) are the {len(found)} trials that no other one beats in {_every(names)}; the winner's trial is "
-            "large. Values off the chart lie on its edge."
+            f"Complete trials by their {pair} on validation rows, of one seed. The {len(found)} of the front are coloured: "
+            f"to each, no other trial is at least equal in {_every(names)} and better in one. The winner's trial is large. "
+            "Values off the chart lie on its edge."
         )
         table = _table(found, names) if place == 0 else None
         yield Figure(_drawing(source, found, names[0], other, stairs=len(names) == 2), caption, table, wide=True)
     rows = [_over_seeds(each, names) for each in _trained(source)]
     if rows:
-        head = ("trained again", *(f"validation {objective(name)}" for name in names), f"test {objective(names[0])}")
-        yield Table(head, rows)
+        first, *others = map(objective, names)
+        yield Text(
+            "A front is made of lucky trials, as the best value of a search is. Over "
+            f"{source.result.get('seeds', 'several')} new seeds, on the same validation rows, settings come to this:"
+        )
+        yield Table(("trained again", f"validation {first}", *others, f"test {first}"), rows)
 
 
 def _drawing(source: Source, found: list[Mapping[str, Any]], first: str, other: str, *, stairs: bool) -> Any:

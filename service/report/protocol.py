@@ -29,20 +29,19 @@ def _sentences(source: Source) -> Iterator[str]:
             f"validate, {rows['test']:,} locked away to test.{copies} Preprocessing was fitted on training rows only."
         )
     counts = source.study.counts
-    budget = spec.get("budget", {})
+    budget, names = spec.get("budget", {}), " and ".join(map(objective, source.study.objectives))
     sampler, pruner = spec.get("sampler", {}).get("name", "?"), spec.get("pruner", {}).get("name", "?")
     yield (
         f"{counts.finished} trials of at most {budget.get('epochs', '?')} epochs were searched with the sampler "
         f"{sampler} and the pruner "
         f"{pruner}: {counts.complete} complete, {counts.pruned} pruned because they were worse than their peers, "
         f"{counts.fail} failed. "
-        f"Each was judged by its {source.metric} on validation rows{_stopping(spec)}."
+        f"Each was judged by its {names} on validation rows{_stopping(spec)}."
     )
     chosen = "the best settings"
     if source.result.get("front"):
-        names = " and ".join(map(objective, source.study.objectives))
         chosen = (
-            f"settings of the front, which no other trial beats in {names} together (those with the best {source.metric} "
+            f"settings of the front, which no other trial dominates in {names} (those with the best {source.metric} "
             "first, and the next front's where it has too few)"
         )
     yield (

@@ -24,7 +24,7 @@ class RandomSampler(Frozen):
 
 
 class GpSampler(Frozen):
-    """Gaussian process with log expected improvement, as Optuna's; an ask takes about a second, so for small studies."""
+    """Gaussian process, log expected improvement (or of the hypervolume), as Optuna's; about a second an ask."""
 
     name: Literal["gp"] = "gp"
     startup_trials: int = Field(16, ge=1, description="Random trials before the model is used.")

@@ -38,8 +38,8 @@ class StudySpec(Frozen):
         (),
         max_length=2,
         description="Further objectives: metrics of the task, or `gap`, by how much `metric` is worse on validation than on "
-        "training rows. The search is then for the front: trials that no other one beats in all objectives. `metric` says "
-        "which of them wins. Nothing is pruned.",
+        "training rows. The search is then for the front: trials that no other one dominates. `metric` says which of "
+        "them wins. Nothing is pruned.",
     )
     model: ModelSpec = Field(default_factory=lambda: ModelSpec.model_validate({}))
     space: Space = Field(default_factory=lambda: Space.model_validate({}))

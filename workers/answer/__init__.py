@@ -23,7 +23,7 @@ ensemble                            members[{name, seed, share}], valid, test (i
                                     gain (interval, positive: the ensemble is better)
 importance                          {fanova, ped_anova: {setting: share} or None, trials, reason}
 front[]                             {trial, values {objective: value}, recipe, regularizers}: complete trials that no
-                                    other one beats in every objective; only where the study has several
+                                    other one dominates; only where the study has several objectives
 effects[]                           {setting, bins[{low, high} or {choice}, n, mean, standard_error]}
 weights                             by name of winner and unregularized: {norm, sparsity, layers[{name, norm, sparsity}]}
 pruning                             by name: [{asked, sparsity, score}], validation score as the smallest weights become 0

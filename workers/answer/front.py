@@ -1,4 +1,4 @@
-"""The front of a search with several objectives: trials that no other complete one beats in all of them.
+"""The front of a search with several objectives: complete trials that no other one dominates.
 
 Values are those of the search, of one seed each, so a front is as optimistic as the best value of a search is. Knows no
 training.

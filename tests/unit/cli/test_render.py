@@ -159,7 +159,7 @@ def test_several_objectives_are_named_and_have_a_front() -> None:
         for n, on in enumerate([[], *[["l1"]] * 11])
     ]
     text = " ".join(shown(render.result(RESULT | {"front": found})).split())
-    assert "12 trials that none beats in rmse and r2" in text
+    assert "12 trials that none dominates in rmse and r2" in text
     for part in ("none", "59", "0.09", "l1 0.1"):
         assert part in text
     assert "60" not in text.split("The front")[1].split("Recommended")[0]

@@ -96,8 +96,8 @@ def test_several_objectives_have_a_picture_and_a_table_of_their_front() -> None:
     for said in (checked(to_html(report)), to_markdown(report)):
         for part in (
             "rmse, to be minimized, and generalization gap, to be minimized",
-            "the 3 trials that no other one beats in both",
-            "settings of the front, which no other trial beats in rmse and generalization gap together",
+            "The 3 of the front are coloured: to each, no other trial is at least equal in both and better in one",
+            "settings of the front, which no other trial dominates in rmse and generalization gap",
             "dropout 0.25",
         ):
             assert part in said
