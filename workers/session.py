@@ -289,11 +289,9 @@ class Session:
         if run.ending == "out_of_memory":
             return TrialResult(run.key, "retry", None, None, OUT_OF_MEMORY, run.epoch)
         also = {} if run.ending == "not_finite" else self._objectives.further(run, runner)
-        unknown = (
-            "loss" if run.ending == "not_finite" else next((name for name in also if not math.isfinite(also[name])), None)
-        )
+        unknown = ["loss"] if run.ending == "not_finite" else [name for name in also if not math.isfinite(also[name])]
         if unknown:
-            reason = f"{unknown} is not finite"
+            reason = f"{unknown[0]} is not finite"
             return TrialResult(run.key, "fail", None, None, reason, run.epoch, _finite(run.curve), attrs)
         state: Literal["complete", "pruned"] = "complete" if run.ending else "pruned"
         reason = run.ending or "pruned"

@@ -104,12 +104,12 @@ _FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 
 
 def divided(study: Study, finished: list[FrozenTrial]) -> tuple[list[FrozenTrial], list[FrozenTrial]]:
-    """Finished trials as good and bad ones: a tenth of them, by default at most 25 where there is one objective."""
+    """Finished trials as good and bad ones. A tenth is good, of one objective at most 25: Optuna's default gammas."""
     n_good = int(np.ceil(0.1 * len(finished)))
     if len(study.directions) > 1:
         return _split_complete_trials_multi_objective(finished, study, n_good)
-    ranked = sorted(finished, key=lambda trial: _rank(trial, study.direction))
-    return ranked[: min(25, n_good)], ranked[min(25, n_good) :]
+    ranked, n_good = sorted(finished, key=lambda trial: _rank(trial, study.direction)), min(25, n_good)
+    return ranked[:n_good], ranked[n_good:]
 
 
 def _rank(trial: FrozenTrial, direction: StudyDirection) -> tuple[int, float, float]:

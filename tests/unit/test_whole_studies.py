@@ -226,6 +226,20 @@ def test_several_objectives_have_a_front_and_finalists_from_it(bench: Bench) -> 
     )
 
 
+def test_a_trial_without_a_value_in_every_objective_fails_with_its_name(bench: Bench) -> None:
+    frame = wine()
+    spare = frame.index[frame["part"] == "valid"][1:]
+    frame.loc[spare, "part"] = "Train"  # one row to validate, whose variance R2 is divided by
+    frame.to_csv(bench.path.with_name("flat.csv"), index=False)
+    data = {"path": str(bench.path.with_name("flat.csv")), "target": "x0", "split": "part", "drop": ["who", "day", "class"]}
+    record = bench.run(data=data, task="regression", metric="rmse", also=["gap", "r2"])
+    assert (record.state, record.reason) == (StudyState.FAILED, "no trial was completed")
+    trials, _ = bench.store.history.page(record.id)
+    assert {(trial.state, trial.stop_reason, trial.value, *trial.also) for trial in trials} == {
+        ("fail", "r2 is not finite", None)
+    }
+
+
 def test_an_area_without_a_value_fails_the_study_at_once(bench: Bench) -> None:
     frame = wine()
     frame.loc[frame["part"] == "valid", "class"] = 1
