@@ -53,7 +53,7 @@ class Judge(Protocol):
 
 def make_judge(spec: StudySpec) -> Judge:
     """The judge that a study asks for."""
-    return _judge(spec.pruner, spec, 1.0 if spec.direction == "minimize" else -1.0)
+    return _judge(spec.pruner, spec, spec.sign)
 
 
 def _judge(pruner: Pruner, spec: StudySpec, sign: float) -> Judge:

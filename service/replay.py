@@ -9,7 +9,7 @@ from typing import Any
 from service.store.records import FinishedTrial
 
 MOST_DIFFERENCES = 100
-_COMPARED = ("params", "state", "value", "epochs")
+_COMPARED = ("params", "state", "value", "also", "epochs")
 
 
 @dataclass(frozen=True)

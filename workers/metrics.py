@@ -13,22 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from service.spec import RANKING_METRICS
+from service.spec import CLASSIFICATION_METRICS, RANKING_METRICS, REGRESSION_METRICS
 
 NAMES = {
-    "classification": (
-        "loss",
-        "accuracy",
-        "balanced_accuracy",
-        "precision",
-        "recall",
-        "specificity",
-        "f1",
-        "f1_macro",
-        "f1_micro",
-        "log_loss",
-    ),
-    "regression": ("loss", "rmse", "mae", "r2"),
+    "classification": ("loss", *(name for name in CLASSIFICATION_METRICS if name not in RANKING_METRICS)),
+    "regression": ("loss", *REGRESSION_METRICS),
 }
 """The cheap metrics of a task, which are always computed."""
 

@@ -25,6 +25,7 @@ from service.store import Store
 from service.store.records import SEARCHED, AskedTrial, Lease, Report, TrialResult
 from workers.checkpoints import Checkpoints
 from workers.conclusion import Conclusion
+from workers.objectives import Objectives
 from workers.planning import Plan, make_plan
 from workers.recorder import Recorder
 from workers.stack.device import DeviceData
@@ -74,6 +75,7 @@ class Session:
         self._judge = make_judge(spec)
         self._supply = Supply(store, lease, spec, self._judge, seed=seed_of(spec.seed, 0, lease.ordinal))
         self._protocol = Protocol(spec.metric, spec.budget.epochs, spec.early_stopping)
+        self._objectives = Objectives(spec, self._protocol, data)
         self._runners: dict[StackKey, StackRunner] = {}
         self._trials: dict[int, AskedTrial] = {}
         self._ready: deque[AskedTrial] = deque()
@@ -286,11 +288,15 @@ class Session:
         }
         if run.ending == "out_of_memory":
             return TrialResult(run.key, "retry", None, None, OUT_OF_MEMORY, run.epoch)
-        if run.ending == "not_finite":
-            return TrialResult(run.key, "fail", None, None, "loss is not finite", run.epoch, _finite(run.curve), attrs)
+        also = {} if run.ending == "not_finite" else self._objectives.further(run, runner)
+        unknown = ["loss"] if run.ending == "not_finite" else [name for name in also if not math.isfinite(also[name])]
+        if unknown:
+            reason = f"{unknown[0]} is not finite"
+            return TrialResult(run.key, "fail", None, None, reason, run.epoch, _finite(run.curve), attrs)
         state: Literal["complete", "pruned"] = "complete" if run.ending else "pruned"
         reason = run.ending or "pruned"
-        return TrialResult(run.key, state, run.best_value, run.best_epoch, reason, run.epoch, _finite(run.curve), attrs)
+        reached = (run.best_value, run.best_epoch, reason, run.epoch)
+        return TrialResult(run.key, state, *reached, _finite(run.curve), attrs, also)
 
 
 def _finite(curve: dict[str, list[float]]) -> dict[str, list[float]]:

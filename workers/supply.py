@@ -69,7 +69,7 @@ class Supply:
             self.dry = len(trials) < self._wanted
         for trial, result in self._told:
             drawn = (trial.params, trial.distributions)
-            self._search.tell(trial.number, result.state, result.value, result.epochs, drawn)
+            self._search.tell(trial.number, result.state, result.value, result.epochs, drawn, [*result.also.values()])
             self.values.append(result.value if result.state == "complete" else None)
         self._told.clear()
         return trials
@@ -106,5 +106,6 @@ class Supply:
         self.seen = told[-1].seq if told else self.seen
         foreign = [trial for trial in told if trial.number not in self._own]
         for trial in foreign:
-            self._search.tell(trial.number, trial.state, trial.value, trial.epochs, (trial.params, trial.distributions))
+            drawn = (trial.params, trial.distributions)
+            self._search.tell(trial.number, trial.state, trial.value, trial.epochs, drawn, [*trial.also.values()])
         return foreign

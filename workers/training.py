@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from service.spec import LOWER_IS_BETTER, EarlyStopping, Recipe
+from service.spec import EarlyStopping, Recipe, sign_of
 from workers.memory import is_out_of_memory
 from workers.metrics import names
 from workers.stack.averaging import holds
@@ -47,7 +47,7 @@ class Protocol:
     @property
     def sign(self) -> float:
         """+1 where lower is better: values times sign are to be minimized."""
-        return 1.0 if self.metric in LOWER_IS_BETTER else -1.0
+        return sign_of(self.metric)
 
 
 _SAVED = ("epoch", "curve", "best_value", "best_epoch", "_stale", "_monitored")
@@ -143,7 +143,7 @@ class Run:
         """What early stopping looks at, to be minimized."""
         stopping = self.protocol.early_stopping
         name = self.protocol.metric if stopping is None or stopping.monitor == "metric" else stopping.monitor
-        return metrics[name] if name in LOWER_IS_BETTER else -metrics[name]
+        return sign_of(name) * metrics[name]
 
 
 class StackRunner:

@@ -29,6 +29,7 @@ from service.spec.model import LAYOUTS
 from service.store import Store
 from service.store.records import SEARCHED, Lease, StudyRecord
 from workers.answer import Finalizer, Prepared
+from workers.answer.front import ranked
 from workers.archive.start import Start, read_start
 from workers.checkpoints import Checkpoints
 from workers.data import DataSource, Fold, PrepareOptions, RawTable, load_table, make_split, prepare_alike, prepare_all
@@ -179,8 +180,6 @@ class Worker:
         timer = Timer()
         renew = _Renewal(self._store, lease, self._settings.lease_seconds)
         page, _ = self._store.history.page(study.id, state="complete", limit=1_000_000)
-        sign = 1.0 if study.direction == "minimize" else -1.0
-        best = sorted(page, key=lambda trial: (sign * (trial.value or 0.0), trial.number))
         who = f"worker {self.id}"
 
         def alive() -> None:
@@ -195,7 +194,7 @@ class Worker:
         lanes = known.get("plan", {}).get("compiled_lanes")
         with self._beating(lambda: {"state": "finalizing", "study": study.id}):
             try:
-                answer = Finalizer(spec, data, alive, lanes).run(best, open_test)
+                answer = Finalizer(spec, data, alive, lanes).run(ranked(spec, page), open_test)
             except LeaseLost:
                 self._store.leases.release(lease)
                 raise
@@ -281,9 +280,8 @@ class Worker:
 
 
 def wanted_metrics(spec: StudySpec) -> tuple[str, ...]:
-    """The metrics that a study looks at: its objective, and what early stopping monitors."""
-    assert spec.metric is not None, "a stored spec is resolved"
-    return (spec.metric, *([spec.early_stopping.monitor] if spec.early_stopping else []))
+    """The metrics that a study looks at: its objectives, and what early stopping monitors."""
+    return (*spec.objectives, *([spec.early_stopping.monitor] if spec.early_stopping else []))
 
 
 def positive_class(spec: StudySpec, table: RawTable) -> int:

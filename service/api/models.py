@@ -23,7 +23,7 @@ class Counts(BaseModel):
 
 
 class Best(BaseModel):
-    """The best complete trial so far, on validation data and one seed."""
+    """The best complete trial so far by `metric`, on validation data and one seed."""
 
     number: int
     value: float
@@ -42,6 +42,7 @@ class StudyOut(BaseModel):
     priority: int
     metric: str
     direction: str
+    objectives: dict[str, str] = Field(description="Directions of all objectives by name, `metric` first.")
     trials: Counts
     epochs: int = Field(description="Epochs trained by finished trials.")
     best: Best | None
@@ -69,6 +70,7 @@ class StudyOut(BaseModel):
             priority=record.priority,
             metric=record.metric,
             direction=record.direction,
+            objectives=record.objectives,
             trials=Counts(**vars(record.counts), finished=record.counts.finished, budget=record.budget_trials),
             epochs=record.epochs,
             best=Best(number=best.number, value=best.value, step=best.step, params=dict(best.params)) if best else None,
@@ -121,6 +123,7 @@ class TrialOut(BaseModel):
     number: int
     state: str
     value: float | None = Field(description="Its best validation value, at `best_step`.")
+    also: dict[str, float] = Field(description="Its values of the study's further objectives, at the same step.")
     best_step: int | None
     stop_reason: str | None
     epochs: int

@@ -63,9 +63,10 @@ def check(spec: StudySpec, store: Store, settings: Settings, inspections: Inspec
 def note_of(spec: StudySpec) -> str:
     """The study's note in the dashboard: what is being searched, and the spec whole."""
     searched = [name for name, domain in spec.domains.items() if isinstance(domain, Range | Choices)]
+    aims = ", and ".join(f"validation **{name}**, to be {direction}d" for name, direction in spec.objectives.items())
     text = json.dumps(spec.model_dump(mode="json", exclude_none=True), indent=2)
     return (
-        f"# {spec.name}\n\nObjective: validation **{spec.metric}**, to be {spec.direction}d. Budget: {spec.budget.trials} "
+        f"# {spec.name}\n\nObjective: {aims}. Budget: {spec.budget.trials} "
         f"trials of at most {spec.budget.epochs} epochs.\n\nSearched: {', '.join(searched)}.\n\n```json\n{text}\n```\n"
     )
 

@@ -14,6 +14,7 @@ from service.cli.client import Refused
 _COLUMNS = 8
 _IMPORTANT = 5
 _DIFFERENCES = 10
+_FRONT = 10
 _STATE_STYLE = {"finished": "green", "running": "cyan", "finalizing": "cyan", "failed": "red", "cancelled": "yellow"}
 
 
@@ -57,7 +58,7 @@ def studies(page: Mapping[str, Any]) -> RenderableType:
             Text(study["state"], style=_STATE_STYLE.get(study["state"], "")),
             f"{trials['finished']}/{trials['budget']}",
             number(best["value"] if best else None),
-            study["metric"],
+            ", ".join(study["objectives"]),
             seconds(study["elapsed_seconds"]),
         )
     return table
@@ -101,6 +102,8 @@ def study(found: Mapping[str, Any]) -> RenderableType:
     table.add_row("state", Text(found["state"] + reason, style=_STATE_STYLE.get(found["state"], "")))
     counts = ", ".join(f"{trials[name]} {name}" for name in ("complete", "pruned", "fail", "running", "waiting"))
     table.add_row("trials", f"{trials['finished']} of {trials['budget']} finished ({counts})")
+    if len(found["objectives"]) > 1:
+        table.add_row("objectives", ", ".join(f"{name} ({direction})" for name, direction in found["objectives"].items()))
     if best:
         table.add_row("best", f"{found['metric']} {number(best['value'])} in trial {best['number']}")
         table.add_row("", recipe(best["params"]))
@@ -128,6 +131,8 @@ def result(found: Mapping[str, Any]) -> RenderableType:
     ]
     if found.get("ablation"):
         parts += [ablation(found["ablation"], metric)]
+    if found.get("front"):
+        parts += [front(found["front"])]
     parts += [Text.assemble((f"{name}  ", "bold"), said) for name, said in _remarks(found)]
     rows, training = found["rows"], found.get("utilization", {}).get("training", 0)
     parts.append(
@@ -193,6 +198,23 @@ def ablation(rows: Sequence[Mapping[str, Any]], metric: str) -> RenderableType:
     table.add_column("95 % interval", justify="right")
     for row in sorted(rows, key=lambda row: -row["change"]):
         table.add_row(row["without"], _spread(row["valid"]), number(row["change"]), _ends(row))
+    return table
+
+
+def front(rows: Sequence[Mapping[str, Any]]) -> RenderableType:
+    """The trials that no other one dominates."""
+    names = list(rows[0]["values"])
+    count = "1 trial" if len(rows) == 1 else f"{len(rows)} trials"
+    shown = f"; the first {_FRONT}" if len(rows) > _FRONT else ""
+    title = f"The front: {count} that none dominates in {' and '.join(names)}{shown}"
+    table = Table(title=title, title_justify="left")
+    table.add_column("trial")
+    for name in names:
+        table.add_column(name, justify="right")
+    table.add_column("regularizers")
+    for row in rows[:_FRONT]:
+        settings = recipe({name: row["recipe"][name] for name in row["regularizers"]})
+        table.add_row(str(row["trial"]), *(number(row["values"][name]) for name in names), settings or "none")
     return table
 
 

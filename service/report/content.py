@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from service.report.scene import Drawing
+from service.spec import GAP
 from service.store.records import StudyRecord, TrialRecord
 
 
@@ -25,12 +26,17 @@ class Source:
     @property
     def metric(self) -> str:
         """The metric's name for people."""
-        return self.study.metric.replace("_", " ")
+        return objective(self.study.metric)
 
     @property
     def minimize(self) -> bool:
         """Whether a lower value is better."""
         return self.study.direction == "minimize"
+
+
+def objective(name: str) -> str:
+    """An objective's name for people."""
+    return "generalization gap" if name == GAP else name.replace("_", " ")
 
 
 @dataclass(frozen=True)

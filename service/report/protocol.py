@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from service.report.axes import number
-from service.report.content import Block, Source, Table, Text
+from service.report.content import Block, Source, Table, Text, objective
 
 
 def protocol(source: Source) -> Iterator[Block]:
@@ -29,21 +29,26 @@ def _sentences(source: Source) -> Iterator[str]:
             f"validate, {rows['test']:,} locked away to test.{copies} Preprocessing was fitted on training rows only."
         )
     counts = source.study.counts
-    budget = spec.get("budget", {})
+    budget, names = spec.get("budget", {}), " and ".join(map(objective, source.study.objectives))
     sampler, pruner = spec.get("sampler", {}).get("name", "?"), spec.get("pruner", {}).get("name", "?")
     yield (
         f"{counts.finished} trials of at most {budget.get('epochs', '?')} epochs were searched with the sampler "
         f"{sampler} and the pruner "
         f"{pruner}: {counts.complete} complete, {counts.pruned} pruned because they were worse than their peers, "
         f"{counts.fail} failed. "
-        f"Each was judged by its {source.metric} on validation rows{_stopping(spec)}."
+        f"Each was judged by its {names} on validation rows{_stopping(spec)}."
     )
+    chosen = "the best settings"
+    if source.result.get("front"):
+        chosen = (
+            f"settings of the front, which no other trial dominates in {names} (those with the best {source.metric} "
+            "first, and the next front's where it has too few)"
+        )
     yield (
-        "Then the best settings, the same network with every regularizer off, and the framework's defaults were "
+        f"Then {chosen}, the same network with every regularizer off, and the framework's defaults were "
         "trained anew, each "
-        f"over the same {result.get('seeds', 'few')} seeds. The winner is the best mean over seeds on validation rows. "
-        "Only then was "
-        "the test part opened, once, to score all of them; nothing was chosen by test scores."
+        f"over the same {result.get('seeds', 'few')} seeds. The winner has the best mean {source.metric} over seeds on "
+        "validation rows. Only then was the test part opened, once, to score all of them; nothing was chosen by test scores."
     )
     yield (
         "Intervals are 95 % and cover which rows the test part happens to hold and which seeds the networks happened "

@@ -7,7 +7,8 @@ from typing import Any
 
 from service.report import charts_scores, charts_search
 from service.report.axes import number
-from service.report.content import Block, Figure, Report, Section, Source, Table, Text, Tile
+from service.report.content import Block, Figure, Report, Section, Source, Table, Text, Tile, objective
+from service.report.front import trade_offs
 from service.report.networks import predictions, training
 from service.report.protocol import protocol, provenance
 from service.report.recipe import recipe
@@ -23,6 +24,7 @@ def tell(source: Source) -> Report:
     result, study = source.result, source.study
     sections = [
         Section("The answer", list(_answer(source))),
+        Section("What is traded for what", list(trade_offs(source))),
         Section("Which regularizer earned it", list(_credit(source))),
         Section("How it trained", list(training(source))),
         Section("What it predicts", list(predictions(source))),
@@ -39,12 +41,16 @@ def tell(source: Source) -> Report:
     what = data.get("dataset") or data.get("path") or "data"
     return Report(
         title=study.name,
-        subtitle=f"Study {study.id} on {what}: {source.metric}, to be {study.direction}d",
+        subtitle=f"Study {study.id} on {what}: {_aim(source)}",
         verdict=str(result.get("verdict", "This study has no verdict.")),
         tiles=list(_tiles(source)),
         sections=[section for section in sections if section.blocks],
         links={**links, "as Markdown": f"{here}/report?format=markdown", "as PDF": f"{here}/report?format=pdf"},
     )
+
+
+def _aim(source: Source) -> str:
+    return ", and ".join(f"{objective(name)}, to be {direction}d" for name, direction in source.study.objectives.items())
 
 
 def _tiles(source: Source) -> Iterator[Tile]:

@@ -43,7 +43,7 @@ class Search:
         self._space = WholeSpace(spec, numeric=isinstance(spec.sampler, CmaEsSampler)) if joint else None
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            self._study = optuna.create_study(direction=spec.direction, sampler=self._sampler)
+            self._study = optuna.create_study(directions=[*spec.objectives.values()], sampler=self._sampler)
         self._trials: dict[int, int] = {}
         self._pending: list[int] = []
 
@@ -79,16 +79,26 @@ class Search:
                 self._trials[number] = mirror
 
     def tell(
-        self, number: int, state: str, value: float | None, epochs: int, drawn: tuple[Params, Mapping[str, BaseDistribution]]
+        self,
+        number: int,
+        state: str,
+        value: float | None,
+        epochs: int,
+        drawn: tuple[Params, Mapping[str, BaseDistribution]],
+        also: Sequence[float] = (),
     ) -> None:
-        """Learn how a trial ended; one that another worker ran, or an earlier process of this one, is added whole."""
+        """Learn how a trial ended; one that another worker ran, or an earlier process of this one, is added whole.
+
+        ``also`` are its values of the study's further objectives.
+        """
         mirror = self._trials.pop(number, None)
         final = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "fail": TrialState.FAIL}[state]
-        if final is TrialState.PRUNED and self._space is not None and value is not None:
-            # These samplers learn from complete trials only; the best value so far says more than nothing.
+        if final is TrialState.PRUNED and (self._space is not None or also) and value is not None:
+            # These samplers, and all with several objectives, learn from complete trials only; the best value so far says
+            # more than nothing.
             final = TrialState.COMPLETE
         steps = {} if value is None else {max(0, epochs - 1): value}
-        values = [value] if final is TrialState.COMPLETE and value is not None else None
+        values = [value, *also] if final is TrialState.COMPLETE and value is not None else None
         if mirror is None:
             self._add(final, values, steps, drawn)
             return

@@ -2,9 +2,12 @@
 
 Optuna's sampler fits anew for every parameter of every trial, over the whole history. Here a batch shares one fit, and
 the worse group is thinned to a fixed number of trials, so that an ask costs the same after ten thousand trials as after
-one. Univariate, with running trials counted as bad ones (constant liar), which is what batches do best with.
+one. Univariate, with running trials counted as bad ones (constant liar), which is what batches do best with. With several
+objectives the good ones are the first fronts, and of the last of these the trials that add most to the hypervolume, all of
+equal weight, as in Optuna.
 
-References: Bergstra et al., "Algorithms for hyper-parameter optimization" (2011); Watanabe, arXiv:2304.11127 (2023).
+References: Bergstra et al., "Algorithms for hyper-parameter optimization" (2011); Watanabe, arXiv:2304.11127 (2023);
+Ozaki et al., "Multiobjective tree-structured Parzen estimator", JAIR 73 (2022).
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, RandomSampler
 from optuna.samplers._tpe.parzen_estimator import _ParzenEstimator, _ParzenEstimatorParameters
-from optuna.samplers._tpe.sampler import default_weights
+from optuna.samplers._tpe.sampler import _split_complete_trials_multi_objective, default_weights
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
@@ -43,21 +46,22 @@ class BatchTpeSampler(BaseSampler):
         self._fits: dict[str, tuple[BaseDistribution, _ParzenEstimator, _ParzenEstimator]] = {}
         self._drawn: dict[str, list[float]] = {}
         self._at_once = 1
+        self._several = False
 
     def begin_batch(self, study: Study, n: int) -> None:
         """Take a snapshot of the study for ``n`` trials to come, and divide its trials in good and bad."""
         trials = study.get_trials(deepcopy=False)
-        ranked = sorted((t for t in trials if t.state in _FINISHED), key=lambda trial: _rank(trial, study.direction))
+        finished = [trial for trial in trials if trial.state in _FINISHED]
         self._fits, self._drawn = {}, {}
+        self._several = len(study.directions) > 1
         self._at_once = max(1, min(n, DRAWN_AT_ONCE))
         self._good = None
-        if len(ranked) < max(1, self._startup_trials):
+        if len(finished) < max(1, self._startup_trials):
             return
-        # As Optuna's default gamma: a tenth of the trials, at most 25.
-        n_good = min(25, int(np.ceil(0.1 * len(ranked))))
-        self._good = sorted(ranked[:n_good], key=lambda trial: trial.number)
+        good, rest = divided(study, finished)
+        self._good = sorted(good, key=lambda trial: trial.number)
         running = [trial for trial in trials if trial.state is TrialState.RUNNING]
-        bad = sorted(ranked[n_good:] + running, key=lambda trial: trial.number)
+        bad = sorted(rest + running, key=lambda trial: trial.number)
         self._bad = [bad[i] for i in _spread(len(bad), MAX_BAD)]
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
@@ -93,10 +97,19 @@ class BatchTpeSampler(BaseSampler):
 
     def _fit(self, name: str, kind: BaseDistribution) -> tuple[BaseDistribution, _ParzenEstimator, _ParzenEstimator]:
         assert self._good is not None, "only then is anything fitted"
-        return kind, _density(self._good, name, kind), _density(self._bad, name, kind)
+        return kind, _density(self._good, name, kind, equal=self._several), _density(self._bad, name, kind)
 
 
 _FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
+
+
+def divided(study: Study, finished: list[FrozenTrial]) -> tuple[list[FrozenTrial], list[FrozenTrial]]:
+    """Finished trials as good and bad ones. A tenth is good, of one objective at most 25: Optuna's default gammas."""
+    n_good = int(np.ceil(0.1 * len(finished)))
+    if len(study.directions) > 1:
+        return _split_complete_trials_multi_objective(finished, study, n_good)
+    ranked, n_good = sorted(finished, key=lambda trial: _rank(trial, study.direction)), min(25, n_good)
+    return ranked[:n_good], ranked[n_good:]
 
 
 def _rank(trial: FrozenTrial, direction: StudyDirection) -> tuple[int, float, float]:
@@ -110,9 +123,11 @@ def _rank(trial: FrozenTrial, direction: StudyDirection) -> tuple[int, float, fl
     return (1, -step, np.inf if np.isnan(value) else sign * value)
 
 
-def _density(trials: list[FrozenTrial], name: str, kind: BaseDistribution) -> _ParzenEstimator:
+def _density(trials: list[FrozenTrial], name: str, kind: BaseDistribution, *, equal: bool = False) -> _ParzenEstimator:
+    """The density of a parameter in trials; the older of many count less, unless all count ``equal``."""
     values = [kind.to_internal_repr(trial.params[name]) for trial in trials if name in trial.params]
-    return _ParzenEstimator({name: np.asarray(values, dtype=float)}, {name: kind}, _OPTIONS)
+    weights = np.ones(len(values)) if equal else None
+    return _ParzenEstimator({name: np.asarray(values, dtype=float)}, {name: kind}, _OPTIONS, weights)
 
 
 def _spread(n: int, most: int) -> NDArray[np.int64]:

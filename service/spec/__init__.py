@@ -3,12 +3,15 @@
 from service.spec.domain import OFF, Choices, Domain, Fixed, PerLayer, Range, Scalar
 from service.spec.metrics import (
     CLASSIFICATION_METRICS,
+    GAP,
     LOWER_IS_BETTER,
     RANKING_METRICS,
     REGRESSION_METRICS,
     Metric,
     Task,
+    direction_of,
     metrics_for,
+    sign_of,
 )
 from service.spec.model import ModelSpec
 from service.spec.parts import BudgetSpec, Conclude, DataSpec, EarlyStopping, ValidationSpec
@@ -40,6 +43,7 @@ from service.spec.study import SETTINGS, StudySpec
 
 __all__ = [
     "CLASSIFICATION_METRICS",
+    "GAP",
     "LOWER_IS_BETTER",
     "OFF",
     "RANKING_METRICS",
@@ -82,5 +86,7 @@ __all__ = [
     "ValidationSpec",
     "Value",
     "When",
+    "direction_of",
     "metrics_for",
+    "sign_of",
 ]

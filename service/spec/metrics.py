@@ -7,10 +7,10 @@ the classes, one against the rest.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 Task = Literal["classification", "regression"]
-Metric = Literal[
+ClassificationMetric = Literal[
     "accuracy",
     "balanced_accuracy",
     "precision",
@@ -22,31 +22,32 @@ Metric = Literal[
     "roc_auc",
     "pr_auc",
     "log_loss",
-    "rmse",
-    "mae",
-    "r2",
 ]
+RegressionMetric = Literal["rmse", "mae", "r2"]
+Metric = Literal[ClassificationMetric, RegressionMetric]
 Monitor = Literal["metric", "loss", Metric]
 """What early stopping may look at: the objective, the validation loss, or any metric."""
-CLASSIFICATION_METRICS = (
-    "accuracy",
-    "balanced_accuracy",
-    "precision",
-    "recall",
-    "specificity",
-    "f1",
-    "f1_macro",
-    "f1_micro",
-    "roc_auc",
-    "pr_auc",
-    "log_loss",
-)
-REGRESSION_METRICS = ("rmse", "mae", "r2")
+Further = Literal[Metric, "gap"]
+"""What a study may be judged by beside its metric; `gap` is how much worse that is on validation than on training rows."""
+GAP = "gap"
+Direction = Literal["minimize", "maximize"]
+CLASSIFICATION_METRICS: tuple[str, ...] = get_args(ClassificationMetric)
+REGRESSION_METRICS: tuple[str, ...] = get_args(RegressionMetric)
 RANKING_METRICS = ("roc_auc", "pr_auc")
 """Areas under curves: they take a sort of all predictions, so they are computed where they are asked for."""
-LOWER_IS_BETTER = frozenset({"loss", "log_loss", "rmse", "mae"})
+LOWER_IS_BETTER = frozenset({"loss", "log_loss", "rmse", "mae", GAP})
 
 
 def metrics_for(task: Task) -> tuple[str, ...]:
     """The metrics that fit a task, the default one first."""
     return CLASSIFICATION_METRICS if task == "classification" else REGRESSION_METRICS
+
+
+def sign_of(name: str) -> float:
+    """+1 where a lower value is better, -1 where a higher one is: values times this are to be minimized."""
+    return 1.0 if name in LOWER_IS_BETTER else -1.0
+
+
+def direction_of(name: str) -> Direction:
+    """Optuna's word for it."""
+    return "minimize" if name in LOWER_IS_BETTER else "maximize"

@@ -83,9 +83,9 @@ class Recipe(Mapping[str, Value]):
         doubled = 2 if self.word("family") == "cnn" else 1
         return tuple(self.integer("width") * doubled**layer for layer in range(self.integer("depth")))
 
-    def said(self) -> dict[str, Value]:
-        """Only what matters: settings whose condition holds, regularizers that are on; in the order of the table."""
-        return {name: value for name, value in self._values.items() if self._matters(name, SETTINGS.get(name))}
+    def said(self) -> dict[str, Any]:
+        """Only what matters, as JSON: settings whose condition holds, regularizers that are on; in the table's order."""
+        return {name: value for name, value in self.to_json().items() if self._matters(name, SETTINGS.get(name))}
 
     def _matters(self, name: str, setting: Setting | None) -> bool:
         if setting is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import BeforeValidator, Field
 
@@ -24,7 +24,7 @@ class RandomSampler(Frozen):
 
 
 class GpSampler(Frozen):
-    """Gaussian process with log expected improvement, as Optuna's; an ask takes about a second, so for small studies."""
+    """Gaussian process, log expected improvement (or of the hypervolume), as Optuna's; about a second an ask."""
 
     name: Literal["gp"] = "gp"
     startup_trials: int = Field(16, ge=1, description="Random trials before the model is used.")
@@ -86,3 +86,9 @@ Sampler = Annotated[
     Field(discriminator="name"),
     BeforeValidator(by_name),
 ]
+
+_OF_ONE_OBJECTIVE = (CmaEsSampler, LipoSampler, BobyqaSampler)
+OF_SEVERAL_OBJECTIVES: tuple[str, ...] = tuple(
+    kind.model_fields["name"].default for kind in get_args(get_args(Sampler)[0]) if kind not in _OF_ONE_OBJECTIVE
+)
+"""The samplers that a study of several objectives may have."""

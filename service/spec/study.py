@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from service.spec.domain import Domain, Frozen, PerLayer, can_leave, possible_values
 from service.spec.enqueue import check_known
-from service.spec.metrics import LOWER_IS_BETTER, Metric, Task, metrics_for
+from service.spec.metrics import GAP, Direction, Further, Metric, Task, direction_of, metrics_for, sign_of
 from service.spec.model import MODEL_SETTINGS, NORMALIZATIONS, ModelSpec
 from service.spec.parts import BudgetSpec, DataSpec, EarlyStopping, OptionalEarlyStopping, ValidationSpec
-from service.spec.pruners import HyperbandPruner, MedianPruner, PatientPruner, Pruner
-from service.spec.samplers import Sampler, TpeSampler
+from service.spec.pruners import HyperbandPruner, MedianPruner, NoPruner, PatientPruner, Pruner
+from service.spec.samplers import OF_SEVERAL_OBJECTIVES, Sampler, TpeSampler
 from service.spec.setting import Setting, refuse_unmet
 from service.spec.space import SPACE_SETTINGS, Space
 
@@ -34,6 +34,13 @@ class StudySpec(Frozen):
         description="Objective; accuracy or rmse if silent. With more than two classes precision, recall, specificity, f1, "
         "roc_auc and pr_auc are means over the classes, one against the rest.",
     )
+    also: tuple[Further, ...] = Field(
+        (),
+        max_length=2,
+        description="Further objectives: metrics of the task, or `gap`, by how much `metric` is worse on validation than on "
+        "training rows. The search is then for the front: trials that no other one dominates. `metric` says which of "
+        "them wins. Nothing is pruned.",
+    )
     model: ModelSpec = Field(default_factory=lambda: ModelSpec.model_validate({}))
     space: Space = Field(default_factory=lambda: Space.model_validate({}))
     validation: ValidationSpec = ValidationSpec()
@@ -48,6 +55,14 @@ class StudySpec(Frozen):
     budget: BudgetSpec = BudgetSpec()
     max_parallel_trials: int | None = Field(None, ge=1, description="Most trials in flight at once, all workers.")
     seed: int = Field(0, ge=0, lt=2**31, description="Fixes the split, the sampler, and every trial's own seed.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _several_objectives_have_no_pruner(cls, raw: Any) -> Any:
+        """With further objectives the default is to prune nothing."""
+        if isinstance(raw, dict) and raw.get("also") and "pruner" not in raw:
+            return {**raw, "pruner": NoPruner().name}
+        return raw
 
     @model_validator(mode="after")
     def _space_fits_the_family(self) -> StudySpec:
@@ -86,10 +101,29 @@ class StudySpec(Frozen):
         allowed = metrics_for(self.task)
         if self.metric is not None and self.metric not in allowed:
             _refuse("metric", f"does not fit a {self.task} task", self.metric, ", ".join(allowed))
+        for name in self.also:
+            if name not in (*allowed, GAP):
+                _refuse(
+                    "also", f"has {name}, which does not fit a {self.task} task", list(self.also), ", ".join((*allowed, GAP))
+                )
         monitor = self.early_stopping.monitor if self.early_stopping else "metric"
         if monitor not in ("metric", "loss", *allowed):
             wanted = ", ".join(("metric", "loss", *allowed))
             _refuse("early_stopping.monitor", f"does not fit a {self.task} task", monitor, wanted)
+        return self
+
+    @model_validator(mode="after")
+    def _several_objectives_can_be_searched(self) -> StudySpec:
+        if not self.also:
+            return self
+        if len({self.metric, *self.also}) < 1 + len(self.also):
+            _refuse("also", "has an objective twice", list(self.also), "every objective once, `metric` not among them")
+        if self.sampler.name not in OF_SEVERAL_OBJECTIVES:
+            _refuse("sampler", "knows one objective only", self.sampler.name, ", ".join(OF_SEVERAL_OBJECTIVES))
+        if not isinstance(self.pruner, NoPruner):
+            _refuse("pruner", "judges by one objective only, and also has more", self.pruner.name, "none")
+        if self.budget.conclude is not None:
+            _refuse("budget.conclude", "judges by one objective only, and also has more", "on", "off")
         return self
 
     @model_validator(mode="after")
@@ -145,9 +179,19 @@ class StudySpec(Frozen):
         return StudySpec.model_validate(self.model_dump(mode="json") | {"task": task, "metric": metric})
 
     @property
-    def direction(self) -> Literal["minimize", "maximize"]:
+    def direction(self) -> Direction:
         """Optuna's direction of the objective."""
-        return "minimize" if self.metric in LOWER_IS_BETTER else "maximize"
+        return direction_of(str(self.metric))
+
+    @property
+    def objectives(self) -> dict[str, Direction]:
+        """The directions of all objectives by name, `metric` first."""
+        return {name: direction_of(name) for name in (str(self.metric), *self.also)}
+
+    @property
+    def sign(self) -> float:
+        """+1 where a lower value of the objective is better, -1 where a higher one is."""
+        return sign_of(str(self.metric))
 
 
 def _refuse(key: str, message: str, value: Any, allowed: str) -> None:

@@ -56,6 +56,7 @@ class History:
                     params=params.get(row["trial_id"], {}),
                     distributions=kinds.get(row["trial_id"], {}),
                     curve=curve_of(row["curve"]),
+                    also=_also(row),
                 )
                 for row in rows
             ]
@@ -134,6 +135,7 @@ class History:
                 started_at=_aware(row["datetime_start"]),
                 finished_at=_aware(row["datetime_complete"]),
                 curve=curves.get(row["trial_id"]) if curves else None,
+                also=_also(row),
             )
             for row in rows
         ]
@@ -179,6 +181,10 @@ def _attributes(connection: Connection, ids: Sequence[int]) -> dict[int, dict[st
     for trial_id, key, text in connection.execute(query):
         attributes.setdefault(trial_id, {})[key] = json.loads(text)
     return attributes
+
+
+def _also(row: RowMapping) -> dict[str, float]:
+    return json.loads(row["also"]) if row["also"] else {}
 
 
 def _aware(moment: datetime | None) -> datetime | None:

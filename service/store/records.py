@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -9,6 +10,9 @@ from enum import StrEnum
 from typing import Any, Literal
 
 from optuna.distributions import BaseDistribution
+
+from service.spec import direction_of
+from service.spec.metrics import Direction
 
 Params = Mapping[str, Any]
 
@@ -82,6 +86,11 @@ class StudyRecord:
     now: datetime
     """The database's clock at the time of reading."""
 
+    @property
+    def objectives(self) -> dict[str, Direction]:
+        """The directions of all objectives by name, `metric` first."""
+        return {name: direction_of(name) for name in (self.metric, *self.spec.get("also", ()))}
+
 
 @dataclass(frozen=True)
 class Lease:
@@ -129,6 +138,7 @@ class Report:
 class TrialResult:
     """How a trial ended: its best ``value`` at ``best_step`` (None where it failed), and its ``curve`` per metric.
 
+    ``also`` has its values of the study's further objectives, by name and in their order, at the same step.
     ``retry`` is for one that could not be trained here: it waits for another attempt, and fails when there is none left.
     """
 
@@ -140,6 +150,12 @@ class TrialResult:
     epochs: int
     curve: Mapping[str, list[float]] = field(default_factory=dict)
     attrs: Mapping[str, Any] = field(default_factory=dict)
+    also: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def values(self) -> tuple[float, ...]:
+        """Its values of all objectives; none where it has no value."""
+        return () if self.value is None or math.isnan(self.value) else (self.value, *self.also.values())
 
 
 @dataclass(frozen=True)
@@ -155,6 +171,7 @@ class FinishedTrial:
     params: Params
     distributions: Mapping[str, BaseDistribution]
     curve: Mapping[str, list[float]]
+    also: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -173,6 +190,7 @@ class TrialRecord:
     started_at: datetime | None
     finished_at: datetime | None
     curve: Mapping[str, list[float]] | None = None
+    also: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

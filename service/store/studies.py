@@ -56,10 +56,13 @@ class Studies:
             name = _free_name(connection, spec.name)
             made = connection.execute(insert(t.o_studies).values(study_name=name))
             study_id = inserted_key(made)
-            direction = stored_direction(spec.direction)
-            connection.execute(insert(t.o_directions).values(direction=direction, study_id=study_id, objective=0))
+            directions = [
+                {"direction": stored_direction(direction), "study_id": study_id, "objective": place}
+                for place, direction in enumerate(spec.objectives.values())
+            ]
+            connection.execute(insert(t.o_directions), directions)
             _attributes(connection, t.o_study_user, study_id, {"spec": whole, "seed": spec.seed, **(attributes or {})})
-            shown = {"study:metric_names": [spec.metric], **note_attributes(note)}
+            shown = {"study:metric_names": list(spec.objectives), **note_attributes(note)}
             _attributes(connection, t.o_study_system, study_id, shown)
             connection.execute(insert(t.studies).values(self._row(study_id, name, spec, whole, dataset_id)))
             return study_id

@@ -97,6 +97,7 @@ trials = Table(
     Column("stop_reason", Text),
     Column("epochs", Integer, nullable=False, default=0),
     Column("curve", Text),
+    Column("also", Text),
     UniqueConstraint("study_id", "number", name="rs_numbers_are_dense"),
     UniqueConstraint("study_id", "seq", name="rs_told_once"),
     Index("rs_trials_lease", "lease_token"),

@@ -164,6 +164,8 @@ def _check(results: Sequence[TrialResult]) -> None:
     for result in results:
         if result.state == "complete" and (result.value is None or math.isnan(result.value)):
             raise InvalidInput.one("value", "a complete trial needs a value", value=result.value, allowed="a number")
+        if any(math.isnan(value) for value in result.also.values()):
+            raise InvalidInput.one("also", "every objective needs a value", value=dict(result.also), allowed="numbers")
     if len({result.trial_id for result in results}) < len(results):
         raise InvalidInput.one("trial_id", "a trial ends once", value=[result.trial_id for result in results])
 
@@ -230,9 +232,9 @@ def _tell(connection: Connection, row: RowMapping, lease: Lease, results: Sequen
     update_many(connection, t.o_trials, ends, "trial_id")
     values = []
     for result in results:
-        if result.value is not None and not math.isnan(result.value):
-            value, kind = stored_value(result.value)
-            values.append({"trial_id": result.trial_id, "objective": 0, "value": value, "value_type": kind})
+        for objective, reached in enumerate(result.values):
+            value, kind = stored_value(reached)
+            values.append({"trial_id": result.trial_id, "objective": objective, "value": value, "value_type": kind})
     insert_many(connection, t.o_values, values)
     attributes = [
         {"trial_id": result.trial_id, "key": key, "value_json": dumps(value)}
@@ -253,6 +255,7 @@ def _tell_ours(connection: Connection, row: RowMapping, lease: Lease, results: S
             "stop_reason": result.stop_reason,
             "epochs": result.epochs,
             "curve": dumps(result.curve),
+            "also": dumps(result.also) if result.also else None,
             "lease_token": None,
             "told_by": lease.token,
         }

@@ -86,6 +86,42 @@ def test_trials_page_by_page_and_one_with_its_curves(client: TestClient, store: 
     assert one["curve"] == {"rmse": [3.0, 2.0, 1.0], "loss": [1.0, 1.0, 1.0]}
 
 
+def test_a_study_of_several_objectives_shows_all_of_them(client: TestClient, store: Store) -> None:
+    made = submit(client, also=["gap", "r2"])
+    assert made["objectives"] == {"rmse": "minimize", "gap": "minimize", "r2": "maximize"}
+    assert made["spec"]["pruner"] == {"name": "none"}
+    lease = store.leases.claim("worker", 60)
+    assert lease is not None
+    (trial,) = store.trials.ask(lease, proposals(1))
+    result = TrialResult(trial.id, "complete", 1.0, 0, "epochs", 1, {"rmse": [1.0]}, {}, {"gap": 0.5, "r2": 0.25})
+    store.trials.record(lease, [], [result])
+    assert client.get("/v1/studies/1/trials").json()["trials"][0]["also"] == {"gap": 0.5, "r2": 0.25}
+    assert client.get("/v1/studies/1/trials/0").json()["also"] == {"gap": 0.5, "r2": 0.25}
+    assert client.get("/v1/studies").json()["studies"][0]["objectives"] == made["objectives"]
+    shown = client.get("/api/studies/1").json()
+    assert shown["directions"] == ["minimize", "minimize", "maximize"]
+    assert shown["objective_names"] == ["rmse", "gap", "r2"]
+    assert shown["trials"][0]["values"] == [1.0, 0.5, 0.25]
+    assert "and validation **r2**, to be maximized" in shown["note"]["body"]
+
+
+@pytest.mark.parametrize(
+    ("parts", "field", "allowed"),
+    [
+        ({"also": ["gap"], "sampler": "cma_es"}, "sampler", "tpe, random, gp, nsga2, grid, qmc"),
+        ({"also": ["gap"], "pruner": "hyperband"}, "pruner", "none"),
+        ({"also": ["rmse"]}, "also", "every objective once, `metric` not among them"),
+    ],
+)
+def test_objectives_that_can_not_be_searched_are_refused(
+    client: TestClient, parts: dict[str, Any], field: str, allowed: str
+) -> None:
+    answer = client.post("/v1/studies", json=SMALL | parts)
+    assert answer.status_code == 422
+    (issue,) = answer.json()["errors"]
+    assert (issue["field"], issue["allowed"]) == (field, allowed)
+
+
 def test_lists_page_and_filter(client: TestClient) -> None:
     for number in range(4):
         submit(client, name=f"s{number}")

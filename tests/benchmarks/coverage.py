@@ -147,8 +147,7 @@ def study(task: str, seed: int) -> dict[str, float]:
     winner, baseline = (_candidate(spec, trials, result[which]) for which in ("winner", "baseline"))
     first = _candidate(spec, trials, {**result["winner"], "name": "first", "trial": trials[0].number})
     said = truth(spec, data, [winner, baseline, first], population)
-    sign = 1.0 if spec.direction == "minimize" else -1.0
-    exact, behind = float(said[0].mean()), sign * float(said[1].mean() - said[0].mean())
+    exact, behind = float(said[0].mean()), spec.sign * float(said[1].mean() - said[0].mean())
     test, gain = result["winner"]["test"], result["gain"]
     return {
         "covered": float(test["low"] <= exact <= test["high"]),
@@ -157,7 +156,7 @@ def study(task: str, seed: int) -> dict[str, float]:
         "error": test["mean"] - exact,
         "standard_error": math.hypot(test["se_rows"], test["se_seeds"]),
         "gain_covered": float(gain["low"] <= behind <= gain["high"]),
-        "optimism": sign * (float(said[2].mean()) - (trials[0].value or math.nan)),
+        "optimism": spec.sign * (float(said[2].mean()) - (trials[0].value or math.nan)),
         "truth_error": float(said[0].std(ddof=1) / math.sqrt(len(said[0]))),
         **_percentile_covers(spec, data, winner, exact, rng),
     }

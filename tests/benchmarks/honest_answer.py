@@ -33,7 +33,7 @@ from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 
-from service.spec import LOWER_IS_BETTER, StudySpec
+from service.spec import StudySpec, sign_of
 from tests.benchmarks.journal import Journal
 from tests.benchmarks.one_process import answer_of
 from tests.benchmarks.report import save
@@ -107,7 +107,7 @@ def _outputs(model: Any, x: NDArray[Any], table: RawTable) -> NDArray[np.float64
 
 def summary(splits: list[dict[str, Any]]) -> dict[str, Any]:
     """One data set: mean scores, and what each setting gains on the unregularized network (positive is better)."""
-    sign = 1.0 if splits[0]["metric"] in LOWER_IS_BETTER else -1.0
+    sign = sign_of(splits[0]["metric"])
     rows = splits[0]["rows"]
     names = [name for name in splits[0]["scores"] if all(name in each["scores"] for each in splits)]
     values = {name: np.array([each["scores"][name] for each in splits]) for name in names}

@@ -33,6 +33,7 @@ def test_equal_trials_are_the_same_whatever_their_ids() -> None:
 
 def test_every_difference_is_named() -> None:
     again = [trial(0, value=1.25, epochs=7), trial(1, params={"lr": 0.2}), trial(2, state="pruned"), trial(4)]
+    again[2] = replace(again[2], also={"gap": 0.5})
     found = compare([trial(0), trial(1), trial(2), trial(3)], again)
     assert not found.same
     assert (found.differing, found.largest_difference) == (5, 0.25)
@@ -42,6 +43,7 @@ def test_every_difference_is_named() -> None:
         (0, "epochs"): (5, 7),
         (1, "params"): ({"lr": 0.1}, {"lr": 0.2}),
         (2, "state"): ("complete", "pruned"),
+        (2, "also"): ({}, {"gap": 0.5}),
         (3, "trial"): ("complete", None),
         (4, "trial"): (None, "complete"),
     }
@@ -59,6 +61,7 @@ def spec_of(path: Path) -> StudySpec:
         "space": {"preset": "minimal", "normalization": "none"},
         "budget": {"trials": 14, "epochs": 4},
         "sampler": {"name": "tpe", "startup_trials": 4},
+        "also": ["gap"],
     }
     return StudySpec.model_validate(raw).resolved("regression")
 
@@ -102,7 +105,7 @@ def test_a_replay_has_the_same_trials_and_the_same_answer(finished: tuple[Store,
     assert made[0]["rows"] == 120
     assert len(made[0]["data_hash"]) == 64
     results = [store.studies.get(study_id).result or {} for study_id in (1, again)]
-    for part in ("winner", "baseline", "ties", "ablation", "ensemble", "importance"):
+    for part in ("front", "winner", "baseline", "ties", "ablation", "ensemble", "importance"):
         assert results[0][part] == results[1][part]
     assert results[0]["provenance"] == made[0]
 

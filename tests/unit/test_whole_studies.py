@@ -209,6 +209,55 @@ def test_an_area_under_a_curve_may_be_the_objective_and_early_stopping_may_watch
     assert bench.load(metric="pr_auc", early_stopping=stopping).device.wanted == ("pr_auc", "roc_auc")
 
 
+def test_several_objectives_have_a_front_and_finalists_from_it(bench: Bench) -> None:
+    """The front is compared with the definition of dominance, written out."""
+    folds = {"method": "kfold", "folds": 2}
+    record = bench.run(
+        metric="log_loss",
+        also=["gap", "roc_auc"],
+        validation=folds,
+        space={"preset": "off", "lr": {"low": 1e-3, "high": 0.1, "log": True}, "dropout": {"low": 0.0, "high": 0.6}},
+        budget={"trials": 24, "epochs": 4, "finalists": 3, "seeds": 2},
+    )
+    finished(record)
+    assert record.result is not None
+    page, _ = bench.store.history.page(record.id, state="complete")
+    values = {trial.number: (trial.value or np.nan, trial.also["gap"], -trial.also["roc_auc"]) for trial in page}
+    assert len(values) == 24
+    beaten = {a for a in values for b in values if values[b] != values[a] and all(np.less_equal(values[b], values[a]))}
+    front = record.result["front"]
+    assert {each["trial"] for each in front} == set(values) - beaten
+    assert [each["trial"] for each in front] == sorted(set(values) - beaten, key=lambda number: values[number])
+    for each in front:
+        assert [*each["values"]] == ["log_loss", "gap", "roc_auc"]
+        assert each["values"]["roc_auc"] == -values[each["trial"]][2]
+        assert set(each["regularizers"]) <= {"dropout"}
+    others = [each for each in record.result["others"] if each["role"] == "finalist"]
+    chosen = [each["trial"] for each in (record.result["winner"], *others)]
+    assert len(front) >= 3
+    assert set(chosen) == {each["trial"] for each in front[:3]}
+    for said in (record.result["winner"], record.result["baseline"]):
+        assert said["also"]["gap"]["mean"] == pytest.approx(said["gap"]["train_valid"], abs=1e-6)
+        assert 0.0 <= said["also"]["roc_auc"]["mean"] <= 1.0
+    assert record.result["winner"]["valid"]["mean"] == min(
+        each["valid"]["mean"] for each in (record.result["winner"], *others)
+    )
+
+
+def test_a_trial_without_a_value_in_every_objective_fails_with_its_name(bench: Bench) -> None:
+    frame = wine()
+    spare = frame.index[frame["part"] == "valid"][1:]
+    frame.loc[spare, "part"] = "Train"  # one row to validate, whose variance R2 is divided by
+    frame.to_csv(bench.path.with_name("flat.csv"), index=False)
+    data = {"path": str(bench.path.with_name("flat.csv")), "target": "x0", "split": "part", "drop": ["who", "day", "class"]}
+    record = bench.run(data=data, task="regression", metric="rmse", also=["gap", "r2"])
+    assert (record.state, record.reason) == (StudyState.FAILED, "no trial was completed")
+    trials, _ = bench.store.history.page(record.id)
+    assert {(trial.state, trial.stop_reason, trial.value, *trial.also) for trial in trials} == {
+        ("fail", "r2 is not finite", None)
+    }
+
+
 def test_an_area_without_a_value_fails_the_study_at_once(bench: Bench) -> None:
     frame = wine()
     frame.loc[frame["part"] == "valid", "class"] = 1

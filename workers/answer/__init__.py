@@ -10,6 +10,7 @@ winner, baseline, others[]          a *setting*: name, role (finalist, baseline)
                                     train, valid, train_loss {mean, std, n} over seeds,
                                     test {mean, low, high, n rows, seeds, se_rows, se_seeds}: see `intervals`,
                                     gap {train_valid, valid_test, train_test} in the study's metric,
+                                    also {objective: {mean, std, n}}, the study's further objectives, validation rows,
                                     behind_winner, an interval like test: paired difference on the test rows (None for
                                     the winner). All of these are None where no seed could be trained
 gain                                baseline.behind_winner: what regularization brought; clear if low > 0
@@ -21,6 +22,8 @@ ablation[]                          without, valid, change (positive: the regula
 ensemble                            members[{name, seed, share}], valid, test (interval), single {name, seed, valid, test},
                                     gain (interval, positive: the ensemble is better)
 importance                          {fanova, ped_anova: {setting: share} or None, trials, reason}
+front[]                             {trial, values {objective: value}, recipe, regularizers}: complete trials that no
+                                    other one dominates; only where the study has several objectives
 effects[]                           {setting, bins[{low, high} or {choice}, n, mean, standard_error]}
 weights                             by name of winner and unregularized: {norm, sparsity, layers[{name, norm, sparsity}]}
 pruning                             by name: [{asked, sparsity, score}], validation score as the smallest weights become 0

@@ -16,6 +16,7 @@ from service.store.records import TrialRecord
 from workers.answer import anatomy
 from workers.answer.candidates import Candidate, Weights, ablations, baselines, finalists
 from workers.answer.ensemble import Ensemble, build
+from workers.answer.front import front
 from workers.answer.importance import effects, importance
 from workers.answer.networks import Gauge, Measured, Prepared, Rows, test_rows, validation_rows
 from workers.answer.statement import Teller, best_place
@@ -83,7 +84,7 @@ class Finalizer:
         self._spec = spec
         self._data = data
         self._metric = spec.metric
-        self._sign = 1.0 if spec.direction == "minimize" else -1.0
+        self._sign = spec.sign
         self._trainer = Trainer(spec, data.device, alive, compiled_lanes=compiled_lanes)
         self._gauge = Gauge(data, str(spec.task), spec.metric)
         self._timer = Timer()
@@ -114,13 +115,14 @@ class Finalizer:
             ensemble_test = self._score(chosen, rows)
         with self._timer.section("importance"):
             overall = {"importance": importance(self._spec, trials), "effects": effects(self._spec, trials)}
-        teller = Teller(self._metric, self._sign, winner, chosen.measured)
+        teller = Teller(self._metric, self._sign, winner, chosen.measured, self._spec.also)
         result = {
             **self._settings(chosen, teller),
             "ablation": teller.ablation(ablated),
             "selection": teller.selection(chosen.trained[0]),
             "ensemble": teller.ensemble(chosen.ensemble, ensemble_test),
             **overall,
+            **({"front": front(self._spec, trials)} if self._spec.also else {}),
             **self._anatomy(chosen),
             **self._discrimination(chosen, rows),
             "rows": self._rows(),

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from service.spec import GAP
 from workers.answer.candidates import Candidate
 from workers.answer.ensemble import Ensemble
 from workers.answer.intervals import difference, interval, over_seeds
@@ -24,6 +25,8 @@ class Teller:
     sign: float
     winner: Candidate
     measured: Mapping[Candidate, Measured]
+    further: tuple[str, ...] = ()
+    """The study's further objectives."""
 
     def setting(self, candidate: Candidate) -> dict[str, Any]:
         """One setting with its scores; without scores where no seed of it could be trained."""
@@ -31,12 +34,12 @@ class Teller:
             "name": candidate.name,
             "role": candidate.role,
             "trial": candidate.trial,
-            "recipe": {k: list(v) if isinstance(v, tuple) else v for k, v in candidate.recipe.said().items()},
+            "recipe": candidate.recipe.said(),
             "regularizers": list(candidate.recipe.regularizers()),
         }
         measured = self.measured.get(candidate)
         if measured is None or measured.test is None:
-            return {**said, **dict.fromkeys(("train", "valid", "test", "gap", "behind_winner", "train_loss"))}
+            return {**said, **dict.fromkeys(("train", "valid", "test", "gap", "behind_winner", "train_loss", "also"))}
         losses = [run.curve["train_loss"][run.best_epoch] for run in candidate.runs.values()]
         return {
             **said,
@@ -46,7 +49,14 @@ class Teller:
             "gap": self._gap(measured, measured.test),
             "behind_winner": self._behind(measured),
             "train_loss": Spread.of(losses).to_json(),
+            "also": {name: self._further(name, candidate, measured).to_json() for name in self.further},
         }
+
+    def _further(self, name: str, candidate: Candidate, measured: Measured) -> Spread:
+        """A further objective over the seeds, as the search takes it of a trial."""
+        if name == GAP:
+            return Spread.of(self.sign * (measured.valid.exact - measured.train))
+        return Spread.of([run.curve[name][run.best_epoch] for run in candidate.runs.values()])
 
     def _gap(self, measured: Measured, test: Scores) -> dict[str, float]:
         """How much worse the metric is on rows further from training; positive is worse."""

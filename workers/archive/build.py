@@ -66,7 +66,7 @@ def build_archive(model: Trained, about: Mapping[str, Any]) -> bytes:
         **about,
         "model": described,
         "target_scale": {"mean": model.fold.target.mean, "scale": model.fold.target.scale},
-        "recipe": {name: list(v) if isinstance(v, tuple) else v for name, v in model.recipe.said().items()},
+        "recipe": model.recipe.said(),
         "versions": versions(),
     }
     preprocessing = model.fold.preprocessor.to_json()

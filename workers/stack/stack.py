@@ -194,8 +194,12 @@ class Stack:
         return ((self.state.evaluated()[0] == 0) * penalized).sum(1) / penalized.sum()
 
     @torch.no_grad()
-    def predict(self, weights: Tensor, stats: Tensor, rows: Tensor) -> Tensor:
-        """Outputs (k, r, outputs) of the given weights on data rows ``rows (k, r)``, in eval mode."""
+    def predict(self, weights: Tensor, stats: Tensor, rows: Tensor, *, eagerly: bool = False) -> Tensor:
+        """Outputs (k, r, outputs) of the given weights on data rows ``rows (k, r)``, in eval mode.
+
+        ``eagerly`` spares the compiled evaluation from being compiled again for another number of lanes or rows.
+        """
+        forward = self.model.forward if eagerly else self._forward
         self.model.module.eval()
         k = weights.shape[0]
         chunk = max(1, _EVALUATION_ELEMENTS // max(1, k * self.key.shape.largest_activation))
@@ -205,7 +209,7 @@ class Stack:
         for start in range(0, rows.shape[1], chunk):
             part = rows[:, start : start + chunk]
             x = self.data.x[part[0] if shared else part]
-            parts.append(self._forward(weights, stats, self.hyper.dropout[:k], keys, x, shared=shared)[0])
+            parts.append(forward(weights, stats, self.hyper.dropout[:k], keys, x, shared=shared)[0])
         return torch.cat(parts, dim=1)
 
     def keep_best(self, improved: Sequence[bool]) -> None:

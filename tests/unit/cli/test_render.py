@@ -118,6 +118,7 @@ def study(**parts: Any) -> dict[str, Any]:
         "state": "running",
         "reason": None,
         "metric": "rmse",
+        "objectives": {"rmse": "minimize"},
         "trials": trials,
         "best": best,
         "elapsed_seconds": 61.0,
@@ -146,6 +147,22 @@ def test_a_refusal_without_fields_is_its_sentence() -> None:
         shown(render.refusal(Refused({"detail": "study 9 does not exist", "status": 404}))).strip()
         == "study 9 does not exist"
     )
+
+
+def test_several_objectives_are_named_and_have_a_front() -> None:
+    two = study(objectives={"rmse": "minimize", "r2": "maximize"})
+    assert "rmse, r2" in shown(render.studies({"studies": [two]}))
+    assert "rmse (minimize), r2 (maximize)" in shown(render.study(two))
+    assert "minimize" not in shown(render.study(study()))
+    found = [
+        {"trial": n, "values": {"rmse": 50.0 + n, "r2": n / 100}, "recipe": {"l1": 0.1, "lr": 1}, "regularizers": on}
+        for n, on in enumerate([[], *[["l1"]] * 11])
+    ]
+    text = " ".join(shown(render.result(RESULT | {"front": found})).split())
+    assert "12 trials that none dominates in rmse and r2" in text
+    for part in ("none", "59", "0.09", "l1 0.1"):
+        assert part in text
+    assert "60" not in text.split("The front")[1].split("Recommended")[0]
 
 
 def test_a_study_in_full_and_in_a_line() -> None:

@@ -90,6 +90,22 @@ def classified() -> dict[str, Any]:
     return {"test": {**pictures, "calibration": {"bins": bins, "expected_error": 0.12}}}
 
 
+FRONT = (3, 7, 12)
+
+
+def traded() -> dict[str, Any]:
+    """What a result has of a second objective."""
+
+    def at(place: int) -> dict[str, Any]:
+        values = {"rmse": 50.0 + place, "gap": 9.0 - 2 * place}
+        recipe = {"activation": "relu", "dropout": 0.25 * place, "lr": 0.003}
+        return {"trial": FRONT[place], "values": values, "recipe": recipe, "regularizers": ["dropout"] if place else []}
+
+    also = {"also": {"gap": spread(8.0)}}
+    trained = {"winner": {**setting("trial 3", 50.0, trial=3), **also}, "others": [{**setting("trial 7", 51.0), **also}]}
+    return result(front=[at(place) for place in range(3)], **trained)
+
+
 def trial(number: int, state: Any = "complete") -> TrialRecord:
     draw = random.Random(number)
     params = {
@@ -100,7 +116,9 @@ def trial(number: int, state: Any = "complete") -> TrialRecord:
     if params["use_dropout"]:
         params["dropout"] = draw.uniform(0.1, 0.5)
     value = None if state == "fail" else 50.0 + draw.uniform(0, 10)
-    return TrialRecord(number, state, value, 3, "epochs", 9, 0, params, {}, NOW, NOW + timedelta(seconds=3))
+    also = {} if value is None else {"gap": 70.0 - value + draw.uniform(0, 3)}
+    ended = NOW + timedelta(seconds=3)
+    return TrialRecord(number, state, value, 3, "epochs", 9, 0, params, {}, NOW, ended, also=also)
 
 
 def source(found: dict[str, Any] | None = None, **changes: Any) -> Source:
@@ -119,6 +137,7 @@ def source(found: dict[str, Any] | None = None, **changes: Any) -> Source:
             "sampler": {"name": "tpe"},
             "pruner": {"name": "median"},
             "metric": "rmse",
+            "also": changes.pop("also", []),
             "early_stopping": {"patience": 9, "min_delta": 0.0, "restore_best": True, "monitor": "metric"},
         },
         owner="default",

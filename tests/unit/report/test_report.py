@@ -11,13 +11,13 @@ from xml.etree import ElementTree
 import pytest
 from pypdfium2 import PdfDocument
 
-from service.report import tell, to_html, to_markdown
+from service.report import charts_front, tell, to_html, to_markdown
 from service.report.axes import Scale, number, robust_range
 from service.report.charts_search import history, parallel, settings_of
 from service.report.content import Figure
 from service.report.pdf import to_pdf
 from service.report.scene import Dot, Line, to_svg
-from tests.unit.report.sources import HOSTILE, classified, result, source, trial
+from tests.unit.report.sources import HOSTILE, classified, result, source, traded, trial
 
 VOID = {"meta", "link", "br"}
 
@@ -91,6 +91,43 @@ def test_what_a_result_lacks_is_left_out(missing: str) -> None:
     to_markdown(report)
 
 
+def test_several_objectives_have_a_picture_and_a_table_of_their_front() -> None:
+    report = tell(source(traded(), also=["gap"]))
+    for said in (checked(to_html(report)), to_markdown(report)):
+        for part in (
+            "rmse, to be minimized, and generalization gap, to be minimized",
+            "The 3 of the front are coloured: to each, no other trial is at least equal in both and better in one",
+            "settings of the front, which no other trial dominates in rmse and generalization gap",
+            "dropout 0.25",
+        ):
+            assert part in said
+    assert "| trial 12 | 52 | 5 | dropout 0.5 |" in to_markdown(report)
+    assert "| trial 7 | 50 ± 0.5 | 8 ± 0.5 | 51 |" in to_markdown(report)
+    (figure,) = next(section for section in report.sections if section.title == "What is traded for what").blocks[:1]
+    assert isinstance(figure, Figure)
+    ElementTree.fromstring(to_svg(figure.drawing))
+    assert "front" not in to_markdown(tell(source()))
+
+
+def test_the_edge_of_a_front_goes_by_the_worse_of_both_values() -> None:
+    """In a front of two, one objective to be minimized and one to be maximized; places on the sheet grow downwards."""
+    trials = [(0, 1.0, 0.2), (1, 2.0, 0.6), (2, 3.0, 0.9), (3, 3.0, 0.1)]
+    drawing = charts_front.front(trials, trials[:3], ("loss", "f1"), stairs=True, winner=1)
+    (stairs,) = (shape.points for shape in drawing.shapes if isinstance(shape, Line) and shape.width == 1.5)
+    dots = {shape.says.split(":")[0]: shape for shape in drawing.shapes if isinstance(shape, Dot)}
+    places = [(dots[f"trial {number}"].x, dots[f"trial {number}"].y) for number in range(3)]
+    assert stairs == [
+        places[0],
+        (places[1][0], places[0][1]),
+        places[1],
+        (places[2][0], places[1][1]),
+        places[2],
+    ]
+    assert (dots["trial 1"].role, dots["trial 1"].radius) == ("winner", 6.0)
+    projected = charts_front.front(trials, trials[:3], ("loss", "f1"), stairs=False, winner=None)
+    assert not [shape for shape in projected.shapes if isinstance(shape, Line) and shape.width == 1.5]
+
+
 def test_a_baseline_that_did_not_train_is_left_out() -> None:
     untrained = {**result()["baseline"], "test": None, "valid": None, "train": None}
     checked(to_html(tell(source(result(baseline=untrained)))))
@@ -110,9 +147,9 @@ def test_texts_of_users_stay_texts() -> None:
 
 
 def test_every_drawing_is_xml_with_a_name_and_stays_on_its_sheet() -> None:
-    report = tell(source(result(pictures=classified())))
+    report = tell(source({**traded(), "pictures": classified()}, also=["gap"]))
     figures = [block for section in report.sections for block in section.blocks if isinstance(block, Figure)]
-    assert len(figures) >= 9
+    assert len(figures) >= 10
     for figure in figures:
         drawing = figure.drawing
         element = ElementTree.fromstring(to_svg(drawing))

@@ -26,6 +26,17 @@ BAD: list[tuple[dict[str, Any], str, object]] = [
         "pruner.pruner.min_epochs",
         9,
     ),
+    ({"also": ["auc"]}, "also.0", "auc"),
+    ({"also": "gap"}, "also", "gap"),
+    ({"also": ["gap", "mae", "r2"]}, "also", ["gap", "mae", "r2"]),
+    ({"task": "regression", "also": ["gap", "f1"]}, "also", ["gap", "f1"]),
+    ({"also": ["gap", "gap"]}, "also", ["gap", "gap"]),
+    ({"metric": "mae", "also": ["mae"]}, "also", ["mae"]),
+    ({"also": ["gap"], "sampler": "cma_es"}, "sampler", "cma_es"),
+    ({"also": ["gap"], "sampler": {"name": "lipo"}}, "sampler", "lipo"),
+    ({"also": ["gap"], "sampler": "bobyqa"}, "sampler", "bobyqa"),
+    ({"also": ["gap"], "pruner": "median"}, "pruner", "median"),
+    ({"also": ["gap"], "budget": {"conclude": "on"}}, "budget.conclude", "on"),
     ({"pruner": "threshold"}, "pruner", {"name": "threshold"}),
     ({"pruner": {"name": "threshold", "lower": 2, "upper": 1}}, "pruner.lower", 2.0),
     ({"pruner": {"name": "threshold", "lower": "a"}}, "pruner.lower", "a"),
@@ -76,6 +87,23 @@ def test_any_metric_may_be_the_objective_and_has_a_direction(task: Any) -> None:
         made = spec(metric=metric, early_stopping={"monitor": metric}).resolved(task)
         assert made.direction == ("minimize" if metric in LOWER_IS_BETTER else "maximize")
         assert StudySpec.model_validate_json(made.model_dump_json()) == made
+
+
+def test_further_objectives_have_directions_and_no_pruner_and_survive_json() -> None:
+    made = spec(metric="f1", also=["gap", "log_loss"])
+    assert made.pruner.name == "none"
+    assert made.objectives == {"f1": "maximize", "gap": "minimize", "log_loss": "minimize"}
+    stored = made.resolved("classification")
+    assert StudySpec.model_validate_json(stored.model_dump_json()) == stored
+    assert spec(pruner="none", also=["gap"]).also == ("gap",)
+    assert (spec().pruner.name, spec(also=[]).pruner.name) == ("median", "median")
+    assert [*spec(metric="rmse").objectives] == ["rmse"]
+
+
+def test_the_metric_that_is_inferred_is_no_further_objective() -> None:
+    with pytest.raises(ValidationError, match="has an objective twice"):
+        spec(also=["accuracy"]).resolved("classification")
+    assert spec(also=["accuracy"], metric="f1").resolved("classification").also == ("accuracy",)
 
 
 def test_samplers_and_known_settings_survive_json() -> None:

@@ -1,0 +1,48 @@
+"""The front of a search with several objectives: complete trials that no other one dominates.
+
+Values are those of the search, of one seed each, so a front is as optimistic as the best value of a search is. Knows no
+training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from service.search import recipe
+from service.search.front import ranks
+from service.spec import StudySpec
+from service.store.records import TrialRecord
+
+
+def ranked(spec: StudySpec, trials: Sequence[TrialRecord]) -> list[TrialRecord]:
+    """Complete trials, best first: front by front, within one by the study's metric, equal ones by number."""
+    places = ranks(spec, [_values(trial) for trial in trials])
+    order = sorted(zip(places, trials, strict=True), key=lambda pair: (pair[0], *_by_metric(spec, pair[1])))
+    return [trial for _, trial in order]
+
+
+def front(spec: StudySpec, trials: Sequence[TrialRecord]) -> list[dict[str, Any]]:
+    """Number, values by objective, recipe and regularizers of every trial of the front, the best by the metric first."""
+    places = ranks(spec, [_values(trial) for trial in trials])
+    first = [trial for place, trial in zip(places, trials, strict=True) if place == 0]
+    return [_said(spec, trial) for trial in sorted(first, key=lambda trial: _by_metric(spec, trial))]
+
+
+def _said(spec: StudySpec, trial: TrialRecord) -> dict[str, Any]:
+    setting = recipe(spec, trial.params)
+    return {
+        "trial": trial.number,
+        "values": dict(zip(spec.objectives, _values(trial), strict=True)),
+        "recipe": setting.said(),
+        "regularizers": list(setting.regularizers()),
+    }
+
+
+def _values(trial: TrialRecord) -> tuple[float, ...]:
+    assert trial.value is not None, "a complete trial has a value"
+    return (trial.value, *trial.also.values())
+
+
+def _by_metric(spec: StudySpec, trial: TrialRecord) -> tuple[float, int]:
+    return spec.sign * (trial.value or 0.0), trial.number

@@ -1,0 +1,44 @@
+"""What a trial comes to in the further objectives of its study, with the weights that are kept of it. Knows no store.
+
+A metric is read off the curve, at the epoch of the kept weights. `gap` is by how much the study's metric is worse on
+validation rows than on training rows: the answer's `gap.train_valid`, of one seed. Both are scored in eval mode. The
+training loss that the curve has would not do, for dropout, noise and penalties are in it: a strong penalty alone would
+make a gap to it small, or negative.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from service.spec import GAP, StudySpec
+from workers.scores import exact
+from workers.stack.device import DeviceData
+from workers.training import Protocol, Run, StackRunner
+
+
+@dataclass(frozen=True)
+class Objectives:
+    """Scores runs of one study."""
+
+    spec: StudySpec
+    protocol: Protocol
+    data: DeviceData
+
+    def further(self, run: Run, runner: StackRunner) -> dict[str, float]:
+        """Values by name, of a run that is still on its lanes and has weights that were kept."""
+        return {name: self._gap(run, runner) if name == GAP else run.curve[name][run.best_epoch] for name in self.spec.also}
+
+    def _gap(self, run: Run, runner: StackRunner) -> float:
+        """Mean over the run's lanes; each is scored by itself, so that its neighbours can't change a digit."""
+        lanes = zip(run.fold_seeds, runner.lanes_of(run), strict=True)
+        trained = [self._on_training_rows(runner, fold, lane) for (fold, _), lane in lanes]
+        return self.protocol.sign * (run.best_value - float(np.mean(trained)))
+
+    def _on_training_rows(self, runner: StackRunner, fold: int, lane: int) -> float:
+        stack, rows = runner.stack, self.data.train[fold]
+        kept = stack.best_weights[lane, None], stack.best_stats[lane, None]
+        out = stack.predict(*kept, rows[None], eagerly=True)
+        scale, positive = float(self.data.scale[fold]), self.data.positive
+        return float(exact(self.data.task, self.protocol.metric, out, self.data.y[rows], scale, positive)[0])
