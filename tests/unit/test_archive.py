@@ -12,37 +12,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
-import pandas as pd
 import pytest
 import torch
 
-from service.errors import Conflict
-from service.onnx_export import to_onnx
-from service.spec import Recipe
+from tests.unit.archives import ABOUT, a_fold, people, shaped, untrained
 from workers.answer.networks import outputs
 from workers.archive import CannotExport, Trained, build_archive
 from workers.archive.loader import Model, mlp
 from workers.archive.rows import CannotPredict
 from workers.archive.start import read_start
-from workers.data import DataSource, Fold, PrepareOptions, Preprocessor, RawTable, load_table, prepare
+from workers.data import DataSource, PrepareOptions, load_table
 from workers.data.prepare import features
-from workers.data.preprocessor import text_of
-from workers.data.split import Plan, split_rows
-from workers.models import ModelShape, adopt, build_model, initialize
-from workers.models.layers import WeightNormLinear
-
-ABOUT: dict[str, Any] = {
-    "study": {"id": 7, "name": "people"},
-    "task": "classification",
-    "target": "class",
-    "classes": [],
-    "metric": "accuracy",
-    "direction": "maximize",
-    "chosen": {"rule": "It was the only one."},
-    "scores": {"this_network": 0.5, "valid": {"mean": 0.5, "std": 0.1, "n": 5}, "test": None},
-    "data": {"rows": 200, "hash": "0123456789abcdef"},
-}
+from workers.models import adopt, build_model
 
 # Nothing of the service, and nothing but what the loader says it needs, can be imported in here.
 ALONE = """
@@ -62,51 +43,6 @@ model = Model.load(sys.argv[1])
 out = model.outputs(sys.argv[2])
 numpy.savez(sys.argv[3], out=out.numpy(), predictions=model.predict(sys.argv[2]).astype("U40"))
 """
-
-
-def people(path: Path, rows: int = 200) -> Path:
-    """A file with everything that makes preprocessing hard: gaps, rare words, numbers as categories, booleans."""
-    rng = np.random.default_rng(3)
-    frame = pd.DataFrame(
-        {
-            "age": rng.integers(18, 90, rows).astype(float),
-            "income": rng.lognormal(3, 2, rows),
-            "job": rng.choice(["a", "b", "Ä, quoted", "c"], rows),
-            "zip": rng.integers(1, 60, rows),
-            "member": rng.random(rows) < 0.5,
-            "mixed": rng.choice(["1", "1.50", "x", "true"], rows),
-            "class": rng.choice(["yes", "no", "perhaps"], rows),
-        }
-    )
-    frame.loc[rng.random(rows) < 0.2, "age"] = np.nan
-    frame.loc[rng.random(rows) < 0.2, "job"] = np.nan
-    frame.loc[rng.random(rows) < 0.1, "zip"] = np.nan
-    frame.to_csv(path, index=False)
-    return path
-
-
-def a_fold(table: RawTable, options: PrepareOptions | None = None) -> Fold:
-    return prepare(table, split_rows(table, Plan(1)), 0, options or PrepareOptions(max_levels=20, flag_missing=True))
-
-
-def untrained(fold: Fold, classes: int, family: str = "mlp", **settings: Any) -> Trained:
-    """A network with weights and running statistics that are no neutral elements."""
-    recipe = Recipe({"family": family, "widths": (24, 24, 12), **settings})
-    categories = fold.preprocessor.categories if isinstance(fold.preprocessor, Preprocessor) else ()
-    shape = ModelShape.of(recipe, fold.x_train.shape[1:], classes, categories)
-    module = build_model(shape)
-    initialize(module, recipe, 5)
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for name, value in [*module.named_parameters(), *module.named_buffers()]:
-            if value.dtype == torch.float32 and value.ndim == 1:
-                value.copy_(torch.rand(value.shape, generator=generator) + (0.5 if name.endswith("weight") else 0.1))
-        for layer in module.modules():
-            if isinstance(layer, WeightNormLinear):
-                layer.weight_g.mul_(1.7)
-    hyper = {name for name, _ in module.named_buffers() if name.endswith(("num_batches_tracked", ".rate", ".key"))}
-    weights = {name: value for name, value in module.state_dict().items() if name not in hyper}
-    return Trained(family, recipe, shape, weights, fold)
 
 
 def unpacked(archive: bytes, directory: Path) -> Path:
@@ -177,19 +113,6 @@ def test_an_archive_is_the_same_bytes_every_time_and_holds_no_pickle(tmp_path: P
         assert b"pickle" not in files.read("loader.py").replace(b"allow_pickle=False", b"")
 
 
-def shaped(path: Path, layout: str) -> Path:
-    """Images, or series of several lengths, of three classes."""
-    rng = np.random.default_rng(2)
-    y = np.arange(60) % 3
-    if layout == "image":
-        np.savez(path, x=rng.integers(0, 255, (60, 8, 9, 3), dtype=np.uint8), y=y)
-    else:
-        x = rng.normal(2.0, 3.0, (60, 7, 2)).astype(np.float32)
-        x[rng.random(x.shape) < 0.1] = np.nan
-        np.savez(path, x=x, y=y, len=rng.integers(2, 8, 60))
-    return path
-
-
 @pytest.mark.parametrize(
     ("family", "layout", "settings"),
     [
@@ -211,8 +134,6 @@ def test_networks_of_other_families_say_the_same_alone(
     out, labels = alone(unpacked(archive, tmp_path / "model"), rows, tmp_path)
     np.testing.assert_array_equal(out, expected.numpy())
     assert labels == [table.labels[index] for index in expected.argmax(1)]
-    with pytest.raises(Conflict, match=f"family '{family}'"):
-        to_onnx(archive)
 
 
 @pytest.mark.parametrize(
@@ -298,57 +219,3 @@ def test_what_is_wrong_with_rows_is_told(content: str, said: str, tmp_path: Path
     rows.write_text(content)
     with pytest.raises(CannotPredict, match=said):
         model.predict(rows)
-
-
-def in_onnxruntime(archive: bytes, table: RawTable) -> list[Any]:
-    session = onnxruntime.InferenceSession(to_onnx(archive), providers=["CPUExecutionProvider"])
-    properties = session.get_modelmeta().custom_metadata_map
-    numbers, words = (json.loads(properties[f"{name}.columns"]) for name in ("numbers", "categories"))
-    inputs: dict[str, Any] = {}
-    if numbers:
-        inputs["numbers"] = table.features[numbers].to_numpy(dtype=np.float64)
-    if words:
-        texts = table.features[words].astype(object).map(lambda value: "" if pd.isna(value) else text_of(value))
-        inputs["categories"] = texts.to_numpy(dtype=object)
-    found: list[Any] = session.run(None, inputs)
-    return found
-
-
-@pytest.mark.parametrize(
-    ("normalization", "activation"),
-    [("none", "relu"), ("batch", "gelu"), ("layer", "silu"), ("group", "tanh"), ("weight", "elu")],
-)
-def test_onnx_classifies_as_pytorch_does(normalization: str, activation: str, tmp_path: Path) -> None:
-    table = load_table(DataSource("classification", path=people(tmp_path / "people.csv"), target="class"))
-    fold = a_fold(table)
-    after = "after" if normalization in ("layer", "group") else "before"
-    order: dict[str, Any] = {"normalization_position": after, "skip_connections": normalization != "none"}
-    order["embedding"] = 600 if normalization in ("none", "batch") else 0
-    model = untrained(fold, 3, normalization=normalization, activation=activation, **order)
-    label, probabilities = in_onnxruntime(build_archive(model, {**ABOUT, "classes": list(table.labels)}), table)
-    expected = outputs(model.shape, model.weights, torch.from_numpy(fold.preprocessor.apply(table.features))).softmax(1)  # type: ignore[arg-type]
-    np.testing.assert_allclose(probabilities, expected.numpy(), rtol=1e-4, atol=1e-6)
-    sure = np.sort(expected.numpy())[:, -1] - np.sort(expected.numpy())[:, -2] > 1e-5
-    assert sure.sum() > 100
-    assert np.array(label)[sure].tolist() == [table.labels[index] for index in expected.argmax(1)[sure]]
-
-
-@pytest.mark.parametrize(
-    ("scaling", "categories"), [("standard", "onehot"), ("minmax", "ordinal"), ("log", "onehot"), ("none", "ordinal")]
-)
-def test_onnx_preprocesses_as_training_did(scaling: Any, categories: Any, tmp_path: Path) -> None:
-    table = load_table(DataSource("regression", path=people(tmp_path / "people.csv"), target="income"))
-    options = PrepareOptions(scaling=scaling, categories=categories, flag_missing=True, max_levels=3)
-    fold = a_fold(table, options)
-    model = untrained(fold, 1)
-    (prediction,) = in_onnxruntime(build_archive(model, {**ABOUT, "task": "regression"}), table)
-    expected = outputs(model.shape, model.weights, torch.from_numpy(fold.preprocessor.apply(table.features)))[:, 0]  # type: ignore[arg-type]
-    np.testing.assert_allclose(prediction, fold.target.restore(expected.numpy()), rtol=1e-4)
-
-
-def test_onnx_refuses_what_it_cannot_say(tmp_path: Path) -> None:
-    table = load_table(DataSource("classification", name="wine"))
-    fold = a_fold(table, PrepareOptions(scaling="quantile"))
-    archive = build_archive(untrained(fold, 3), {**ABOUT, "classes": list(table.labels)})
-    with pytest.raises(Conflict, match="quantiles can't be exported"):
-        to_onnx(archive)

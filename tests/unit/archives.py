@@ -1,0 +1,88 @@
+"""Data and untrained networks for the tests of archives and of what is made of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from service.spec import Recipe
+from workers.archive import Trained
+from workers.data import Fold, PrepareOptions, Preprocessor, RawTable, prepare
+from workers.data.split import Plan, split_rows
+from workers.models import ModelShape, build_model, initialize
+from workers.models.cnn import WeightNormConv2d
+from workers.models.layers import WeightNormLinear
+
+ABOUT: dict[str, Any] = {
+    "study": {"id": 7, "name": "people"},
+    "task": "classification",
+    "target": "class",
+    "classes": [],
+    "metric": "accuracy",
+    "direction": "maximize",
+    "chosen": {"rule": "It was the only one."},
+    "scores": {"this_network": 0.5, "valid": {"mean": 0.5, "std": 0.1, "n": 5}, "test": None},
+    "data": {"rows": 200, "hash": "0123456789abcdef"},
+}
+
+
+def people(path: Path, rows: int = 200) -> Path:
+    """A file with everything that makes preprocessing hard: gaps, rare words, numbers as categories, booleans."""
+    rng = np.random.default_rng(3)
+    frame = pd.DataFrame(
+        {
+            "age": rng.integers(18, 90, rows).astype(float),
+            "income": rng.lognormal(3, 2, rows),
+            "job": rng.choice(["a", "b", "Ä, quoted", "c"], rows),
+            "zip": rng.integers(1, 60, rows),
+            "member": rng.random(rows) < 0.5,
+            "mixed": rng.choice(["1", "1.50", "x", "true"], rows),
+            "class": rng.choice(["yes", "no", "perhaps"], rows),
+        }
+    )
+    frame.loc[rng.random(rows) < 0.2, "age"] = np.nan
+    frame.loc[rng.random(rows) < 0.2, "job"] = np.nan
+    frame.loc[rng.random(rows) < 0.1, "zip"] = np.nan
+    frame.to_csv(path, index=False)
+    return path
+
+
+def a_fold(table: RawTable, options: PrepareOptions | None = None) -> Fold:
+    return prepare(table, split_rows(table, Plan(1)), 0, options or PrepareOptions(max_levels=20, flag_missing=True))
+
+
+def untrained(fold: Fold, classes: int, family: str = "mlp", **settings: Any) -> Trained:
+    """A network with weights and running statistics that are no neutral elements."""
+    recipe = Recipe({"family": family, "widths": (24, 24, 12), **settings})
+    categories = fold.preprocessor.categories if isinstance(fold.preprocessor, Preprocessor) else ()
+    shape = ModelShape.of(recipe, fold.x_train.shape[1:], classes, categories)
+    module = build_model(shape)
+    initialize(module, recipe, 5)
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for name, value in [*module.named_parameters(), *module.named_buffers()]:
+            if value.dtype == torch.float32 and value.ndim == 1:
+                value.copy_(torch.rand(value.shape, generator=generator) + (0.5 if name.endswith("weight") else 0.1))
+        for layer in module.modules():
+            if isinstance(layer, WeightNormLinear | WeightNormConv2d):
+                layer.weight_g.mul_(1.7)
+    hyper = {name for name, _ in module.named_buffers() if name.endswith(("num_batches_tracked", ".rate", ".key"))}
+    weights = {name: value for name, value in module.state_dict().items() if name not in hyper}
+    return Trained(family, recipe, shape, weights, fold)
+
+
+def shaped(path: Path, layout: str) -> Path:
+    """Images, or series of several lengths, of three classes."""
+    rng = np.random.default_rng(2)
+    y = np.arange(60) % 3
+    if layout == "image":
+        np.savez(path, x=rng.integers(0, 255, (60, 8, 9, 3), dtype=np.uint8), y=y)
+    else:
+        x = rng.normal(2.0, 3.0, (60, 7, 2)).astype(np.float32)
+        x[rng.random(x.shape) < 0.1] = np.nan
+        np.savez(path, x=x, y=y, len=rng.integers(2, 8, 60))
+    return path
