@@ -6,37 +6,24 @@ out silently: `snippet` refuses a recipe with a setting that this module has no 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from service.report.embedding_code import embeddings
+from service.report.cnn_code import cnn
+from service.report.network_code import mlp, number
 from service.report.schedule_code import SCHEDULES
+from service.report.sequence_code import sequence
 from service.spec import SETTINGS, Recipe
 
 _KNOWN = {
-    *(
-        "family",
-        "widths",
-        "width",
-        "depth",
-        "activation",
-        "embedding",
-        "normalization",
-        "normalization_groups",
-        "dropout",
-        "input_dropout",
-    ),
+    *("family", "widths", "width", "depth", "activation", "embedding", "normalization", "normalization_groups"),
+    *("normalization_position", "skip_connections", "blocks", "shortcuts", "downsampling", "cell", "heads", "pooling"),
+    *("dropout", "input_dropout", "head_dropout", "init", "init_distribution", "init_std"),
     *("l1", "l2", "weight_decay", "proximal_l1", "max_norm", "clip_norm", "clip_value"),
     *("optimizer", "momentum", "nesterov", "adam_beta1", "adam_beta2", "lr", "batch_size"),
-    *("lr_schedule", "warmup_epochs", "init", "init_distribution"),
+    *("lr_schedule", "warmup_epochs"),
 }
-_ACTIVATIONS = {"relu": "nn.ReLU()", "gelu": "nn.GELU()", "silu": "nn.SiLU()", "tanh": "nn.Tanh()", "elu": "nn.ELU()"}
-_INITIALIZATIONS = {
-    ("he", "uniform"): 'nn.init.kaiming_uniform_(layer.weight, nonlinearity="relu")',
-    ("he", "normal"): 'nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")',
-    ("xavier", "uniform"): "nn.init.xavier_uniform_(layer.weight)",
-    ("xavier", "normal"): "nn.init.xavier_normal_(layer.weight)",
-}
+_NETWORKS: Mapping[str, Callable[[Recipe], Iterator[str]]] = {"mlp": mlp, "cnn": cnn, "sequence": sequence}
 _WATCHED = {
     "accuracy": "-(model(x_valid).argmax(1) == y_valid).float().mean()",
     "rmse": "(model(x_valid).squeeze(1) - y_valid).square().mean().sqrt()",
@@ -59,13 +46,18 @@ def snippet(recipe: Recipe, spec: Mapping[str, Any]) -> str:
         NoSnippet: There is a setting, or a family of networks, that this module does not cover.
     """
     _refuse_unknown(recipe)
-    embedding = [embeddings(recipe)] if recipe.integer("embedding") else []
-    parts = [_head(spec), *embedding, _network(recipe), _rate(recipe), _update(recipe, spec), _training(recipe, spec)]
+    parts = [
+        _head(spec),
+        _NETWORKS[recipe.word("family")](recipe),
+        _rate(recipe),
+        _update(recipe, spec),
+        _training(recipe, spec),
+    ]
     return "\n\n\n".join("\n".join(part) for part in parts) + "\n"
 
 
 def _refuse_unknown(recipe: Recipe) -> None:
-    if recipe.word("family") != "mlp":
+    if recipe.word("family") not in _NETWORKS:
         raise NoSnippet(f"there is no snippet for networks of the family {recipe.word('family')}")
     schedule = recipe.word("lr_schedule")
     if schedule not in SCHEDULES:
@@ -73,10 +65,6 @@ def _refuse_unknown(recipe: Recipe) -> None:
     known = _KNOWN | set(SCHEDULES[schedule].settings)
     # What is at its neutral value needs no line.
     unknown = [name for name in recipe.said() if name not in known and recipe[name] != SETTINGS[name].neutral]
-    words = {"activation": _ACTIVATIONS, "optimizer": _OPTIMIZERS, "normalization": _NORMS}
-    unknown += [f"{name} {recipe.word(name)}" for name, lines in words.items() if recipe.word(name) not in lines]
-    if (recipe.word("init"), recipe.word("init_distribution")) not in _INITIALIZATIONS:
-        unknown.append(f"init {recipe.word('init')}")
     if unknown:
         raise NoSnippet(f"there is no snippet with {', '.join(unknown)}")
 
@@ -93,61 +81,9 @@ def _head(spec: Mapping[str, Any]) -> Iterator[str]:
     yield f"EPOCHS = {spec['budget']['epochs']}"
 
 
-_LEVELS = ", levels"
-_NORMS = {"none", "weight", "batch", "layer", "group"}
-
-
-def _network(recipe: Recipe) -> Iterator[str]:
-    normalization, widths = recipe.word("normalization"), recipe.widths
-    rates = recipe.layers("dropout", len(widths))
-    embedded = recipe.integer("embedding") > 0
-    yield f"def make_model(inputs, outputs{_LEVELS if embedded else ''}):"
-    if embedded:
-        yield "    embeddings = Embeddings(inputs, levels)"
-    yield "    model = nn.Sequential("
-    if recipe.number("input_dropout"):
-        yield f"        nn.Dropout({_n(recipe.number('input_dropout'))}),"
-    if embedded:
-        yield "        embeddings,"
-    before = "embeddings.outputs" if embedded else "inputs"
-    for width, rate in zip(widths, rates, strict=False):
-        # Batch normalization takes any bias away again.
-        bias = ", bias=False" if normalization == "batch" else ""
-        yield f"        nn.Linear({before}, {width}{bias}),"
-        if normalization in ("batch", "layer", "group"):
-            yield f"        {_norm(recipe, width)},"
-        yield f"        {_ACTIVATIONS[recipe.word('activation')]},"
-        if rate:
-            yield f"        nn.Dropout({_n(rate)}),"
-        before = str(width)
-    yield f"        nn.Linear({before}, outputs),"
-    yield "    )"
-    yield "    for layer in model:"
-    yield "        if isinstance(layer, nn.Linear):"
-    yield f"            {_INITIALIZATIONS[recipe.word('init'), recipe.word('init_distribution')]}"
-    yield "            if layer.bias is not None:"
-    yield "                nn.init.zeros_(layer.bias)"
-    if normalization == "weight":
-        yield "    for layer in model[:-1]:"
-        yield "        if isinstance(layer, nn.Linear):"
-        yield "            nn.utils.parametrizations.weight_norm(layer)"
-    yield "    return model"
-
-
-def _norm(recipe: Recipe, width: int) -> str:
-    match recipe.word("normalization"):
-        case "batch":
-            return f"nn.BatchNorm1d({width})"
-        case "layer":
-            return f"nn.LayerNorm({width})"
-        case _:
-            groups = recipe.integer("normalization_groups")
-            return f"nn.GroupNorm(math.gcd({groups}, {width}), {width})"
-
-
 def _rate(recipe: Recipe) -> Iterator[str]:
     """The learning rate of every update."""
-    lr, warmup = _n(recipe.number("lr")), recipe.integer("warmup_epochs")
+    lr, warmup = number(recipe.number("lr")), recipe.integer("warmup_epochs")
     schedule = SCHEDULES[recipe.word("lr_schedule")]
     yield "def learning_rate(epoch, update, updates, scale=1.0):"
     yield f'    """Of update `update` of `updates` in epoch `epoch`, all from 0; schedule: {recipe.word("lr_schedule")}."""'
@@ -162,16 +98,13 @@ def _rate(recipe: Recipe) -> Iterator[str]:
     yield f"    return {lr} * factor"
 
 
-_OPTIMIZERS = {"sgd", "adam", "adamw", "rmsprop", "adagrad", "adadelta"}
-
-
 def _optimizer(recipe: Recipe) -> str:
     match recipe.word("optimizer"):
         case "sgd":
             nesterov = ", nesterov=True" if recipe["nesterov"] and recipe.number("momentum") else ""
-            return f"torch.optim.SGD(model.parameters(), lr=0.0, momentum={_n(recipe.number('momentum'))}{nesterov})"
+            return f"torch.optim.SGD(model.parameters(), lr=0.0, momentum={number(recipe.number('momentum'))}{nesterov})"
         case "adam" | "adamw":
-            betas = f"({_n(recipe.number('adam_beta1'))}, {_n(recipe.number('adam_beta2'))})"
+            betas = f"({number(recipe.number('adam_beta1'))}, {number(recipe.number('adam_beta2'))})"
             return f"torch.optim.Adam(model.parameters(), lr=0.0, betas={betas})"
         case other:
             name = {"rmsprop": "RMSprop", "adagrad": "Adagrad", "adadelta": "Adadelta"}[other]
@@ -180,7 +113,7 @@ def _optimizer(recipe: Recipe) -> str:
 
 def _update(recipe: Recipe, spec: Mapping[str, Any]) -> Iterator[str]:
     loss = "F.cross_entropy(model(x), y)" if spec["task"] == "classification" else "F.mse_loss(model(x).squeeze(1), y)"
-    on = {name: _n(recipe.number(name)) for name in _STRENGTHS if recipe.number(name)}
+    on = {name: number(recipe.number(name)) for name in _STRENGTHS if recipe.number(name)}
     yield "def train_step(model, optimizer, x, y, lr):"
     yield "    weights = [p for p in model.parameters() if p.ndim > 1]  # no penalty on biases and normalizations"
     yield f"    loss = {loss}"
@@ -198,13 +131,7 @@ def _update(recipe: Recipe, spec: Mapping[str, Any]) -> Iterator[str]:
     yield "    for group in optimizer.param_groups:"
     yield '        group["lr"] = lr'
     yield "    optimizer.step()"
-    if "proximal_l1" in on or "max_norm" in on:
-        yield "    with torch.no_grad():"
-        yield "        for w in weights:"
-        if "proximal_l1" in on:
-            yield f"            w.copy_(F.softshrink(w, lr * {on['proximal_l1']}))"
-        if "max_norm" in on:
-            yield from _max_norm(recipe, on["max_norm"])
+    yield from _constraints(recipe, on)
     yield "    return loss.item()"
 
 
@@ -215,22 +142,35 @@ _PENALTIES = {
 }
 
 
+def _constraints(recipe: Recipe, on: Mapping[str, str]) -> Iterator[str]:
+    """What is done to the weights behind the optimizer's step."""
+    if "proximal_l1" not in on and "max_norm" not in on:
+        return
+    yield "    with torch.no_grad():"
+    if "proximal_l1" in on:
+        yield "        for w in weights:"
+        yield f"            w.copy_(F.softshrink(w, lr * {on['proximal_l1']}))"
+    if "max_norm" in on:
+        yield from _max_norm(recipe, on["max_norm"])
+
+
 def _max_norm(recipe: Recipe, limit: str) -> Iterator[str]:
     if recipe.word("normalization") == "weight":
         yield "        for name, w in model.named_parameters():  # a unit's norm is its gain, original0"
         yield '            if w.ndim > 1 and not name.endswith("original1"):'
         yield f"                w.copy_(w.renorm(2, 0, {limit}))"
     else:
+        yield "        for w in weights:"
         yield f"            w.copy_(w.renorm(2, 0, {limit}))"
 
 
 def _training(recipe: Recipe, spec: Mapping[str, Any]) -> Iterator[str]:
     stopping = spec.get("early_stopping")
     plateau = recipe.word("lr_schedule") == "plateau"
-    levels = _LEVELS if recipe.integer("embedding") else ""
+    levels = ", levels" if recipe.integer("embedding") else ""
     yield f"def train(x_train, y_train, x_valid, y_valid, outputs{levels}):"
-    yield f'    """{_DATA[spec["task"]]}"""'
-    yield f"    model = make_model(x_train.shape[1], outputs{levels})"
+    yield f'    """{_INPUTS[recipe.word("family")]}; {_TARGETS[spec["task"]]}"""'
+    yield f"    model = make_model(x_train.shape[{2 if recipe.word('family') == 'sequence' else 1}], outputs{levels})"
     yield f"    optimizer = {_optimizer(recipe)}"
     yield f"    updates = math.ceil(len(x_train) / {recipe.integer('batch_size')})"
     yield "    batch = math.ceil(len(x_train) / updates)"
@@ -251,7 +191,7 @@ def _training(recipe: Recipe, spec: Mapping[str, Any]) -> Iterator[str]:
         yield f"            valid_loss = {_VALID_LOSS[spec['task']]}.item()"
         yield from _plateau(recipe)
     if stopping:
-        yield f"        if watched < best - {_n(float(stopping['min_delta']))}:"
+        yield f"        if watched < best - {number(float(stopping['min_delta']))}:"
         yield "            best, best_state, stale = watched, copy.deepcopy(model.state_dict()), 0"
         yield "        else:"
         yield "            stale += 1"
@@ -262,10 +202,12 @@ def _training(recipe: Recipe, spec: Mapping[str, Any]) -> Iterator[str]:
     yield "    return model.eval()"
 
 
-_DATA = {
-    "classification": "x: float32, numbers standardized and categories one-hot; y: class indices, int64.",
-    "regression": "x: float32, numbers standardized and categories one-hot; y: standardized, float32.",
+_INPUTS = {
+    "mlp": "x: float32, numbers standardized and categories one-hot",
+    "cnn": "x: float32 (rows, channels, height, width), channels standardized",
+    "sequence": "x: float32 (rows, steps, channels), channels standardized, NaN behind the end of a series",
 }
+_TARGETS = {"classification": "y: class indices, int64.", "regression": "y: standardized, float32."}
 _VALID_LOSS = {
     "classification": "F.cross_entropy(model(x_valid), y_valid)",
     "regression": "F.mse_loss(model(x_valid).squeeze(1), y_valid)",
@@ -292,9 +234,4 @@ def _plateau(recipe: Recipe) -> Iterator[str]:
     yield "            waited = 0 if valid_loss < lowest else waited + 1"
     yield "            lowest = min(lowest, valid_loss)"
     yield f"            if waited > {patience}:"
-    yield f"                scale, waited = scale * {_n(recipe.number('plateau_factor'))}, 0"
-
-
-def _n(value: float) -> str:
-    """A number as Python reads it back, exactly."""
-    return repr(float(value))
+    yield f"                scale, waited = scale * {number(recipe.number('plateau_factor'))}, 0"

@@ -10,27 +10,13 @@ import torch
 
 from service.report.schedule_code import SCHEDULES
 from service.report.snippet import NoSnippet, snippet
-from service.spec import Recipe
+from service.spec import SETTINGS
 from service.spec.groups.lr_schedule import SCHEDULES as ALL_SCHEDULES
+from tests.unit.report.programs import EPOCHS, adopt, counterparts, network_of, optimizer_of, program, spec
 from tests.unit.stack.runs import CLASSES, FEATURES, ROWS, data, recipe
 from tests.unit.stack.test_embeddings import LEVELS, categories
 from workers.stack.schedules import LaneSchedule
 from workers.stack.stack import Stack, StackKey
-
-EPOCHS = 6
-
-
-def spec(task: str = "classification", **changes: Any) -> dict[str, Any]:
-    stopping = {"patience": 3, "min_delta": 0.0, "restore_best": True, "monitor": "metric"}
-    metric = "accuracy" if task == "classification" else "rmse"
-    whole = {"task": task, "metric": metric, "budget": {"epochs": EPOCHS}, "early_stopping": stopping}
-    return {**whole, **changes}
-
-
-def program(setting: Recipe, of: dict[str, Any]) -> dict[str, Any]:
-    names: dict[str, Any] = {}
-    exec(compile(snippet(setting, of), "snippet", "exec"), names)
-    return names
 
 
 def test_it_knows_every_schedule() -> None:
@@ -61,6 +47,8 @@ CASES: list[dict[str, Any]] = [
     {"optimizer": "rmsprop", "clip_norm": 0.1, "normalization": "group", "normalization_groups": 4, "activation": "gelu"},
     {"optimizer": "adagrad", "clip_value": 0.01, "normalization": "layer", "activation": "elu", "weight_decay": 500.0},
     {"optimizer": "adadelta", "activation": "tanh", "depth": 0},
+    {"skip_connections": True, "normalization": "batch", "normalization_position": "after", "width": FEATURES, "l2": 0.01},
+    {"skip_connections": True, "normalization": "weight", "activation": "silu"},
 ]
 
 
@@ -74,16 +62,16 @@ def test_its_updates_are_those_of_the_stack(values: dict[str, Any], task: str) -
     stack.load(0, setting, seed=3)
     names = program(setting, spec(task))
     model = names["make_model"](FEATURES, CLASSES if task == "classification" else 1)
-    adopt(model, stack)
-    optimizer = eval(optimizer_of(snippet(setting, spec(task))), {"torch": torch, "model": model})
+    adopt(model, network_of(stack))
+    optimizer = optimizer_of(snippet(setting, spec(task)), model)
     batches = stack._batches()[0]
     model.train()
     for update in range(stack.updates):
         rows = batches[update * stack.batch : (update + 1) * stack.batch]
         names["train_step"](model, optimizer, on.x[rows], on.y[rows], 0.01)
     stack.train_epoch(np.full((1, stack.updates), 0.01, dtype=np.float32))
-    for mine, theirs in zip(model.parameters(), lane(stack, model), strict=True):
-        torch.testing.assert_close(mine.detach(), theirs, rtol=2e-4, atol=2e-5)
+    for ours, theirs in counterparts(network_of(stack), model):
+        torch.testing.assert_close(theirs.detach(), ours.detach(), rtol=2e-4, atol=2e-5)
 
 
 def test_its_embeddings_are_those_of_the_stack() -> None:
@@ -94,41 +82,17 @@ def test_its_embeddings_are_those_of_the_stack() -> None:
     stack.load(0, setting, seed=3)
     names = program(setting, spec())
     model = names["make_model"](on.inputs[0], CLASSES, list(LEVELS))
-    adopt(model, stack)
+    adopt(model, network_of(stack))
     optimizer = torch.optim.Adam(model.parameters(), lr=0.0)
     model.train()
-    for rows in torch.split(stack._batches()[0], stack.batch):
+    batches = stack._batches()[0]
+    for update in range(stack.updates):
+        rows = batches[update * stack.batch : (update + 1) * stack.batch]
         names["train_step"](model, optimizer, on.x[rows], on.y[rows], 0.01)
     stack.train_epoch(np.full((1, stack.updates), 0.01, dtype=np.float32))
-    for mine, theirs in zip(model.parameters(), lane(stack, model), strict=True):
-        torch.testing.assert_close(mine.detach(), theirs, rtol=2e-4, atol=2e-5)
+    for ours, theirs in counterparts(network_of(stack), model):
+        torch.testing.assert_close(theirs.detach(), ours.detach(), rtol=2e-4, atol=2e-5)
     names["train"](on.x, on.y, on.x, on.y, CLASSES, list(LEVELS))
-
-
-def lane(stack: Stack, model: torch.nn.Module) -> list[torch.Tensor]:
-    """A lane's parameters in the order of the snippet's."""
-    named = stack.model.state_dict(stack.state.weights[0], stack.state.stats[0])
-    found = [named[name].clone() for name in stack.model.names]
-    if any("original" in name for name, _ in model.named_parameters()):  # torch puts the bias before gain and direction
-        found = []
-        for name in stack.model.names:
-            if name.endswith("weight_g"):
-                stem = name.removesuffix("weight_g")
-                found += [named[f"{stem}{own}"].clone() for own in ("bias", "weight_g", "weight_v")]
-            elif name.startswith("head"):
-                found.append(named[name].clone())
-    return found
-
-
-@torch.no_grad()
-def adopt(model: torch.nn.Module, stack: Stack) -> None:
-    for mine, theirs in zip(model.parameters(), lane(stack, model), strict=True):
-        mine.copy_(theirs)
-
-
-def optimizer_of(text: str) -> str:
-    (line,) = [line for line in text.splitlines() if line.startswith("    optimizer = ")]
-    return line.removeprefix("    optimizer = ")
 
 
 @pytest.mark.parametrize("task", ["classification", "regression"])
@@ -157,9 +121,17 @@ def test_without_early_stopping_it_trains_to_the_end() -> None:
     program(recipe(), spec(early_stopping=None))["train"](on.x, on.y, on.x, on.y, CLASSES)
 
 
+@pytest.mark.parametrize("name", ["activation", "optimizer", "init", "init_distribution"])
+def test_it_has_a_line_for_every_word(name: str) -> None:
+    """It must not stop at a value of a setting that it knows."""
+    for word in SETTINGS[name].words:
+        model = program(recipe(**{name: word}), spec())["make_model"](FEATURES, CLASSES)
+        assert model(torch.zeros(2, FEATURES)).shape == (2, CLASSES)
+
+
 def test_what_it_cannot_say_it_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(NoSnippet, match="family cnn"):
-        snippet(recipe(family="cnn"), spec())
+    with pytest.raises(NoSnippet, match="family forest"):
+        snippet(recipe(family="forest"), spec())
     monkeypatch.setattr("service.report.snippet._KNOWN", {"lr"})
     with pytest.raises(NoSnippet, match="no snippet with width, l1, batch_size"):
         snippet(recipe(lr=0.5, l1=0.1), spec())
