@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from service.report import batch_code
 from service.report.cnn_code import cnn
 from service.report.network_code import mlp, number
 from service.report.schedule_code import SCHEDULES
 from service.report.sequence_code import sequence
+from service.report.update_code import optimizer, update
 from service.spec import SETTINGS, Recipe
 
 _KNOWN = {
@@ -21,13 +23,14 @@ _KNOWN = {
     *("dropout", "input_dropout", "head_dropout", "init", "init_distribution", "init_std"),
     *("l1", "l2", "weight_decay", "proximal_l1", "max_norm", "clip_norm", "clip_value"),
     *("optimizer", "momentum", "nesterov", "adam_beta1", "adam_beta2", "lr", "batch_size"),
-    *("lr_schedule", "warmup_epochs"),
+    *("lr_schedule", "warmup_epochs", "averaging", "ema_decay", "swa_start", "class_weights", "label_smoothing"),
+    *batch_code.SETTINGS,
 }
 _NETWORKS: Mapping[str, Callable[[Recipe], Iterator[str]]] = {"mlp": mlp, "cnn": cnn, "sequence": sequence}
 _WATCHED = {
-    "accuracy": "-(model(x_valid).argmax(1) == y_valid).float().mean()",
-    "rmse": "(model(x_valid).squeeze(1) - y_valid).square().mean().sqrt()",
-    "mae": "(model(x_valid).squeeze(1) - y_valid).abs().mean()",
+    "accuracy": "-({model}(x_valid).argmax(1) == y_valid).float().mean()",
+    "rmse": "({model}(x_valid).squeeze(1) - y_valid).square().mean().sqrt()",
+    "mae": "({model}(x_valid).squeeze(1) - y_valid).abs().mean()",
 }
 
 
@@ -46,13 +49,9 @@ def snippet(recipe: Recipe, spec: Mapping[str, Any]) -> str:
         NoSnippet: There is a setting, or a family of networks, that this module does not cover.
     """
     _refuse_unknown(recipe)
-    parts = [
-        _head(spec),
-        _NETWORKS[recipe.word("family")](recipe),
-        _rate(recipe),
-        _update(recipe, spec),
-        _training(recipe, spec),
-    ]
+    network = _NETWORKS[recipe.word("family")](recipe)
+    parts = [_head(recipe, spec), network, _rate(recipe), *batch_code.functions(recipe)]
+    parts += [update(recipe, spec), _training(recipe, spec)]
     return "\n\n\n".join("\n".join(part) for part in parts) + "\n"
 
 
@@ -69,7 +68,7 @@ def _refuse_unknown(recipe: Recipe) -> None:
         raise NoSnippet(f"there is no snippet with {', '.join(unknown)}")
 
 
-def _head(spec: Mapping[str, Any]) -> Iterator[str]:
+def _head(recipe: Recipe, spec: Mapping[str, Any]) -> Iterator[str]:
     yield "import copy"
     yield "import math"
     yield "import random"
@@ -77,6 +76,8 @@ def _head(spec: Mapping[str, Any]) -> Iterator[str]:
     yield "import torch"
     yield "import torch.nn.functional as F"
     yield "from torch import nn"
+    if recipe.word("averaging") != "none":
+        yield "from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn"
     yield ""
     yield f"EPOCHS = {spec['budget']['epochs']}"
 
@@ -98,108 +99,73 @@ def _rate(recipe: Recipe) -> Iterator[str]:
     yield f"    return {lr} * factor"
 
 
-def _optimizer(recipe: Recipe) -> str:
-    match recipe.word("optimizer"):
-        case "sgd":
-            nesterov = ", nesterov=True" if recipe["nesterov"] and recipe.number("momentum") else ""
-            return f"torch.optim.SGD(model.parameters(), lr=0.0, momentum={number(recipe.number('momentum'))}{nesterov})"
-        case "adam" | "adamw":
-            betas = f"({number(recipe.number('adam_beta1'))}, {number(recipe.number('adam_beta2'))})"
-            return f"torch.optim.Adam(model.parameters(), lr=0.0, betas={betas})"
-        case other:
-            name = {"rmsprop": "RMSprop", "adagrad": "Adagrad", "adadelta": "Adadelta"}[other]
-            return f"torch.optim.{name}(model.parameters(), lr=0.0)"
-
-
-def _update(recipe: Recipe, spec: Mapping[str, Any]) -> Iterator[str]:
-    loss = "F.cross_entropy(model(x), y)" if spec["task"] == "classification" else "F.mse_loss(model(x).squeeze(1), y)"
-    on = {name: number(recipe.number(name)) for name in _STRENGTHS if recipe.number(name)}
-    yield "def train_step(model, optimizer, x, y, lr):"
-    yield "    weights = [p for p in model.parameters() if p.ndim > 1]  # no penalty on biases and normalizations"
-    yield f"    loss = {loss}"
-    penalties = [code.format(on[name]) for name, code in _PENALTIES.items() if name in on]
-    yield "    optimizer.zero_grad()"
-    yield f"    ({' + '.join(['loss', *penalties])}).backward()" if penalties else "    loss.backward()"
-    if "clip_value" in on:
-        yield f"    nn.utils.clip_grad_value_(model.parameters(), {on['clip_value']})"
-    if "clip_norm" in on:
-        yield f"    nn.utils.clip_grad_norm_(model.parameters(), {on['clip_norm']})"
-    if "weight_decay" in on:
-        yield "    with torch.no_grad():"
-        yield "        for w in weights:  # decoupled weight decay"
-        yield f"            w.mul_(max(0.0, 1.0 - lr * {on['weight_decay']}))"
-    yield "    for group in optimizer.param_groups:"
-    yield '        group["lr"] = lr'
-    yield "    optimizer.step()"
-    yield from _constraints(recipe, on)
-    yield "    return loss.item()"
-
-
-_STRENGTHS = ("l1", "l2", "clip_value", "clip_norm", "weight_decay", "proximal_l1", "max_norm")
-_PENALTIES = {
-    "l1": "{} * sum(w.abs().sum() for w in weights)",
-    "l2": "{} / 2 * sum(w.square().sum() for w in weights)",
-}
-
-
-def _constraints(recipe: Recipe, on: Mapping[str, str]) -> Iterator[str]:
-    """What is done to the weights behind the optimizer's step."""
-    if "proximal_l1" not in on and "max_norm" not in on:
-        return
-    yield "    with torch.no_grad():"
-    if "proximal_l1" in on:
-        yield "        for w in weights:"
-        yield f"            w.copy_(F.softshrink(w, lr * {on['proximal_l1']}))"
-    if "max_norm" in on:
-        yield from _max_norm(recipe, on["max_norm"])
-
-
-def _max_norm(recipe: Recipe, limit: str) -> Iterator[str]:
-    if recipe.word("normalization") == "weight":
-        yield "        for name, w in model.named_parameters():  # a unit's norm is its gain, original0"
-        yield '            if w.ndim > 1 and not name.endswith("original1"):'
-        yield f"                w.copy_(w.renorm(2, 0, {limit}))"
-    else:
-        yield "        for w in weights:"
-        yield f"            w.copy_(w.renorm(2, 0, {limit}))"
-
-
 def _training(recipe: Recipe, spec: Mapping[str, Any]) -> Iterator[str]:
-    stopping = spec.get("early_stopping")
-    plateau = recipe.word("lr_schedule") == "plateau"
+    plateau = ", scale" if recipe.word("lr_schedule") == "plateau" else ""
+    balanced = ", class_weights" if batch_code.on(recipe, "class_weights") else ""
     levels = ", levels" if recipe.integer("embedding") else ""
     yield f"def train(x_train, y_train, x_valid, y_valid, outputs{levels}):"
     yield f'    """{_INPUTS[recipe.word("family")]}; {_TARGETS[spec["task"]]}"""'
     yield f"    model = make_model(x_train.shape[{2 if recipe.word('family') == 'sequence' else 1}], outputs{levels})"
-    yield f"    optimizer = {_optimizer(recipe)}"
+    yield f"    optimizer = {optimizer(recipe)}"
     yield f"    updates = math.ceil(len(x_train) / {recipe.integer('batch_size')})"
     yield "    batch = math.ceil(len(x_train) / updates)"
     yield "    best, best_state, stale = math.inf, None, 0"
+    if balanced:
+        yield from _balance(recipe)
     if plateau:
         yield "    scale, lowest, waited = 1.0, math.inf, 0"
+    if recipe.word("averaging") == "ema":
+        average = f"get_ema_multi_avg_fn({number(recipe.number('ema_decay'))})"
+        yield f"    average = AveragedModel(model, multi_avg_fn={average}, use_buffers=True)"
     yield "    for epoch in range(EPOCHS):"
     yield "        model.train()"
     yield "        order = torch.randperm(len(x_train))"
     yield "        order = torch.cat([order, order[: updates * batch - len(order)]])"
     yield "        for update, rows in enumerate(order.split(batch)):"
-    yield f"            lr = learning_rate(epoch, update, updates{', scale' if plateau else ''})"
-    yield "            train_step(model, optimizer, x_train[rows], y_train[rows], lr)"
-    yield "        model.eval()"
+    yield f"            lr = learning_rate(epoch, update, updates{plateau})"
+    yield f"            train_step(model, optimizer, x_train[rows], y_train[rows], lr{balanced})"
+    yield from _evaluation(recipe, spec)
+
+
+def _evaluation(recipe: Recipe, spec: Mapping[str, Any]) -> Iterator[str]:
+    """The end of an epoch, and that of training."""
+    stopping = spec.get("early_stopping")
+    shown = "model" if recipe.word("averaging") == "none" else "average.module"
+    yield from _averaged(recipe, spec)
+    yield f"        {shown}.eval()"
     yield "        with torch.no_grad():"
-    yield f"            watched = ({_watched(spec)}).item()"
-    if plateau:
-        yield f"            valid_loss = {_VALID_LOSS[spec['task']]}.item()"
+    yield f"            watched = ({_watched(spec).format(model=shown)}).item()"
+    if recipe.word("lr_schedule") == "plateau":
+        yield f"            valid_loss = {_VALID_LOSS[spec['task']].format(model=shown)}.item()"
         yield from _plateau(recipe)
     if stopping:
         yield f"        if watched < best - {number(float(stopping['min_delta']))}:"
-        yield "            best, best_state, stale = watched, copy.deepcopy(model.state_dict()), 0"
+        yield f"            best, best_state, stale = watched, copy.deepcopy({shown}.state_dict()), 0"
         yield "        else:"
         yield "            stale += 1"
         yield f"        if stale >= {stopping['patience']}:"
         yield "            break"
         if stopping["restore_best"]:
-            yield "    model.load_state_dict(best_state)"
-    yield "    return model.eval()"
+            yield f"    {shown}.load_state_dict(best_state)"
+    yield f"    return {shown}.eval()"
+
+
+def _balance(recipe: Recipe) -> Iterator[str]:
+    blend = number(recipe.number("class_weights"))
+    yield "    counts = torch.bincount(y_train, minlength=outputs)"
+    yield "    balance = len(y_train) / ((counts > 0).sum() * counts.clamp(min=1))"
+    yield f"    class_weights = torch.where(counts > 0, 1 + {blend} * (balance - 1), 1.0)"
+
+
+def _averaged(recipe: Recipe, spec: Mapping[str, Any]) -> Iterator[str]:
+    """The average of the weights, brought up to the update, or to the end of the epoch, that is just done."""
+    if recipe.word("averaging") == "ema":
+        yield "            average.update_parameters(model)"
+    elif recipe.word("averaging") == "swa":
+        epochs = int(spec["budget"]["epochs"])
+        yield f"        if epoch <= {min(epochs - 1, round(recipe.number('swa_start') * epochs))}:"
+        yield "            average = AveragedModel(model, use_buffers=True)"
+        yield "        average.update_parameters(model)"
 
 
 _INPUTS = {
@@ -209,8 +175,8 @@ _INPUTS = {
 }
 _TARGETS = {"classification": "y: class indices, int64.", "regression": "y: standardized, float32."}
 _VALID_LOSS = {
-    "classification": "F.cross_entropy(model(x_valid), y_valid)",
-    "regression": "F.mse_loss(model(x_valid).squeeze(1), y_valid)",
+    "classification": "F.cross_entropy({model}(x_valid), y_valid)",
+    "regression": "F.mse_loss({model}(x_valid).squeeze(1), y_valid)",
 }
 
 
