@@ -1,13 +1,16 @@
-"""The shapes of answers, as the OpenAPI document shows them."""
+"""The shapes of answers, as the OpenAPI document shows them, and of what addresses name."""
 
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any
 
+from fastapi import Path
 from pydantic import BaseModel, Field
 
 from service.store.records import DatasetRecord, StudyRecord, TrialRecord, WorkerRecord
+
+StudyId = Annotated[int, Path(ge=1, lt=2**31, description="A study's id.")]
 
 
 class Counts(BaseModel):

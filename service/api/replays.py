@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Path, Response, status
+from fastapi import APIRouter, Response, status
 from pydantic import BaseModel, Field
 
 from service.api.bodies import JsonRoute
-from service.api.models import StudyOut
+from service.api.models import StudyId, StudyOut
 from service.api.problems import answers
 from service.api.submission import note_of
 from service.errors import Conflict
@@ -19,7 +19,6 @@ from service.store import Store
 from service.store.provenance import REPLAY_OF
 from service.store.records import StudyState
 
-StudyId = Annotated[int, Path(ge=1, lt=2**31, description="A study's id.")]
 _LONGEST_NAME = 200
 _SUFFIX = " (replay)"
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Path, Query, Response
+from fastapi import APIRouter, Query, Response
 
 from service.api.bodies import JsonRoute
+from service.api.models import StudyId
 from service.api.problems import answers
 from service.errors import Conflict, NotInstalled
 from service.report import Source, tell, to_html, to_markdown
 from service.store import Store
 from service.store.records import StudyRecord
 
-StudyId = Annotated[int, Path(ge=1, lt=2**31, description="A study's id.")]
 ReportFormat = Literal["html", "markdown", "pdf"]
 ModelFormat = Literal["archive", "onnx"]
 

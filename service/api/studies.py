@@ -8,9 +8,9 @@ from fastapi import APIRouter, Body, Path, Query, Response, status
 
 from service.api.bodies import JsonRoute
 from service.api.inspection import Inspections
-from service.api.models import ExtendIn, StudyOut, StudyPage, Submitted, TrialOut, TrialPage
+from service.api.models import ExtendIn, StudyId, StudyOut, StudyPage, Submitted, TrialOut, TrialPage
 from service.api.problems import answers
-from service.api.reports import StudyId, result_of
+from service.api.reports import result_of
 from service.api.submission import check, note_of, plan_of
 from service.settings import Settings
 from service.spec import StudySpec
