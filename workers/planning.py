@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from service.search import Params, recipe
-from service.spec import SETTINGS, StudySpec
+from service.spec import StudySpec
 from workers.calibration import calibrate
 from workers.memory import free_bytes
 from workers.stack import compiling
@@ -24,6 +24,7 @@ GENERATIONS = 5
 EXPECTED_SHARE = 0.5
 """Share of the largest possible number of epochs that a study trains where trials are pruned or converge."""
 MOST_STACK_KEYS = 8
+"""More stacks than this are not planned for."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ def make_plan(spec: StudySpec, example: Params, data: DeviceData, cache: Path) -
     key = StackKey.of(typical, data.inputs, data.outputs, data.categories)
     most = max(MIN_IN_FLIGHT, spec.budget.trials // GENERATIONS) * data.folds
     found = calibrate(key, typical, data, most, cache)
-    keys = stack_keys(spec)
+    keys = min(spec.stack_keys, MOST_STACK_KEYS)
     # The stacks of all keys are on the device at once.
     fitting = found.need.most_lanes(free_bytes(data.device) - (keys - 1) * found.need.base)
     capacity = max(data.folds, min(found.lanes * keys, most, fitting))
@@ -55,12 +56,6 @@ def make_plan(spec: StudySpec, example: Params, data: DeviceData, cache: Path) -
     # As many as a power of two allows: lanes beyond those in flight would be computed in vain. A trial needs all its folds.
     lanes = max(1 << int(math.log2(max(1, capacity // keys))), 1 << math.ceil(math.log2(data.folds)))
     return Plan(max(data.folds, lanes * keys), lanes)
-
-
-def stack_keys(spec: StudySpec) -> int:
-    """How many stacks a study has at once at most: the choices of normalization, optimizer, batch size and shape."""
-    stacking = [domain for name, domain in spec.domains.items() if SETTINGS[name].scope == "stack"]
-    return min(math.prod(len(getattr(domain, "choices", (None,))) for domain in stacking), MOST_STACK_KEYS)
 
 
 def expected_lane_updates(spec: StudySpec, data: DeviceData) -> float:

@@ -22,7 +22,7 @@ from service.datasets.uploads import file_format
 from service.errors import InvalidInput, Issue, NotFound
 from service.search.planned import MOST_POINTS, grid
 from service.settings import Settings
-from service.spec import SETTINGS, Choices, DataSpec, GridSampler, Range, StudySpec, Task
+from service.spec import DataSpec, GridSampler, StudySpec, Task
 from service.spec.guidance import warnings_for
 from service.spec.model import FAMILIES
 from service.store import Store
@@ -62,24 +62,18 @@ def check(spec: StudySpec, store: Store, settings: Settings, inspections: Inspec
 
 def note_of(spec: StudySpec) -> str:
     """The study's note in the dashboard: what is being searched, and the spec whole."""
-    searched = [name for name, domain in spec.domains.items() if isinstance(domain, Range | Choices)]
     aims = ", and ".join(f"validation **{name}**, to be {direction}d" for name, direction in spec.objectives.items())
     text = json.dumps(spec.model_dump(mode="json", exclude_none=True), indent=2)
     return (
         f"# {spec.name}\n\nObjective: {aims}. Budget: {spec.budget.trials} "
-        f"trials of at most {spec.budget.epochs} epochs.\n\nSearched: {', '.join(searched)}.\n\n```json\n{text}\n```\n"
+        f"trials of at most {spec.budget.epochs} epochs.\n\nSearched: {', '.join(spec.searched)}.\n\n```json\n{text}\n```\n"
     )
 
 
 def plan_of(spec: StudySpec) -> dict[str, Any]:
     """What the study will do, as far as it follows from the spec."""
-    stacks = 1
-    for name, domain in spec.domains.items():
-        if SETTINGS[name].scope == "stack" and isinstance(domain, Choices):
-            stacks *= len(domain.choices)
     most = spec.budget.trials * spec.budget.epochs
-    searched = [name for name, domain in spec.domains.items() if isinstance(domain, Range | Choices)]
-    return {"searched": searched, "stacks": stacks, "most_trial_epochs": most}
+    return {"searched": spec.searched, "stacks": spec.stack_keys, "most_trial_epochs": most}
 
 
 def _table(

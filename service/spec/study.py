@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from functools import cached_property
 from typing import Any
 
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from service.spec.domain import Domain, Frozen, PerLayer, can_leave, possible_values
+from service.spec.domain import Choices, Domain, Frozen, PerLayer, Range, can_leave, possible_values
 from service.spec.enqueue import check_known
 from service.spec.metrics import GAP, Direction, Further, Metric, Task, direction_of, metrics_for, sign_of
 from service.spec.model import MODEL_SETTINGS, NORMALIZATIONS, ModelSpec
@@ -168,6 +169,21 @@ class StudySpec(Frozen):
                 continue
             domains[name] = setting.search if given is None else given
         return domains
+
+    @property
+    def searched(self) -> list[str]:
+        """The settings that have more than one value to choose from."""
+        return [name for name, domain in self.domains.items() if isinstance(domain, Range | Choices)]
+
+    @property
+    def stack_keys(self) -> int:
+        """How many stacks its trials may need: the choices of normalization, optimizer, batch size and shape."""
+        choices = (
+            domain.choices
+            for name, domain in self.domains.items()
+            if SETTINGS[name].scope == "stack" and isinstance(domain, Choices)
+        )
+        return math.prod(map(len, choices))
 
     def resolved(self, task: Task) -> StudySpec:
         """The same study with ``task`` and ``metric`` filled in, as it is stored.
