@@ -7,11 +7,10 @@ from typing import Any
 
 from sqlalchemy import Connection, delete, insert, select, update
 
-from service.errors import LeaseLost
 from service.store import tables as t
 from service.store.engine import Database
 from service.store.records import SEARCHED, Lease
-from service.store.rows import dumps, lock_study, settle
+from service.store.rows import dumps, fenced, lock_study, settle
 
 _KEY = "concluded"
 
@@ -30,10 +29,7 @@ class Conclusions:
         """
 
         def work(connection: Connection) -> None:
-            row = lock_study(connection, lease.study_id)
-            stands = connection.execute(select(t.leases.c.token).where(t.leases.c.token == lease.token)).first()
-            if stands is None:
-                raise LeaseLost(f"lease {lease.token} on study {lease.study_id} is gone")
+            row = fenced(connection, lease)
             if row["state"] not in SEARCHED or row["asked"] >= row["budget_trials"]:
                 return
             mine = update(t.studies).where(t.studies.c.study_id == lease.study_id)

@@ -13,11 +13,11 @@ from optuna.storages._rdb import models
 from optuna.trial import TrialState as OptunaState
 from sqlalchemy import Connection, CursorResult, RowMapping, delete, select, update
 
-from service.errors import NotFound
+from service.errors import LeaseLost, NotFound
 from service.store import tables as t
 from service.store.bulk import insert_many, update_many
 from service.store.engine import Database, clock
-from service.store.records import SEARCHED, StudyState
+from service.store.records import SEARCHED, Lease, StudyState
 
 OPTUNA_STATE = {
     "waiting": OptunaState.WAITING,
@@ -41,6 +41,23 @@ def lock_study(connection: Connection, study_id: int) -> RowMapping:
     if row is None:
         raise NotFound("study", study_id)
     return row
+
+
+def fenced(connection: Connection, lease: Lease) -> RowMapping:
+    """Lock the study and make sure of the lease: reaping deletes it under the same lock, so no clock is asked here.
+
+    Raises:
+        LeaseLost: The lease is gone.
+    """
+    row = lock_study(connection, lease.study_id)
+    if not stands(connection, lease):
+        raise LeaseLost(f"lease {lease.token} on study {lease.study_id} is gone")
+    return row
+
+
+def stands(connection: Connection, lease: Lease) -> bool:
+    """Whether a lease is still its worker's."""
+    return connection.execute(select(t.leases.c.token).where(t.leases.c.token == lease.token)).first() is not None
 
 
 def count(connection: Connection, study_id: int, **changes: int) -> RowMapping:

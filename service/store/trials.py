@@ -27,9 +27,11 @@ from service.store.rows import (
     count,
     deadline_passed,
     dumps,
+    fenced,
     lock_study,
     naive_utc,
     settle,
+    stands,
     stored_distribution,
     stored_step_value,
     stored_value,
@@ -58,7 +60,7 @@ class Trials:
         key = uuid.uuid4().hex[:31]
 
         def work(connection: Connection) -> list[AskedTrial]:
-            row = _fenced(connection, lease)
+            row = fenced(connection, lease)
             done = list(connection.execute(_asked_under(lease, key)).scalars())
             if done:  # the first attempt was committed before the connection broke
                 return _load(connection, done)
@@ -179,18 +181,6 @@ def _report(connection: Connection, reports: Sequence[Report]) -> None:
     upsert_many(connection, t.o_steps, rows, keys=("trial_id", "step"))
 
 
-def _fenced(connection: Connection, lease: Lease) -> RowMapping:
-    """Lock the study and make sure of the lease: reaping deletes it under the same lock, so no clock is asked here."""
-    row = lock_study(connection, lease.study_id)
-    if not _stands(connection, lease):
-        raise LeaseLost(f"lease {lease.token} on study {lease.study_id} is gone")
-    return row
-
-
-def _stands(connection: Connection, lease: Lease) -> bool:
-    return connection.execute(select(t.leases.c.token).where(t.leases.c.token == lease.token)).first() is not None
-
-
 def _was_told(connection: Connection, lease: Lease, ids: set[int]) -> None:
     """Make sure that trials which do not run under a lease were told under it: an earlier run of the same call did that.
 
@@ -200,7 +190,7 @@ def _was_told(connection: Connection, lease: Lease, ids: set[int]) -> None:
     told = select(t.trials.c.trial_id).where(t.trials.c.trial_id.in_(ids), t.trials.c.told_by == lease.token)
     if ids and ids == set(connection.execute(told).scalars()):
         return
-    if ids or not _stands(connection, lease):
+    if ids or not stands(connection, lease):
         raise LeaseLost(f"lease {lease.token} on study {lease.study_id} is gone, or the trials {sorted(ids)} are another's")
 
 
