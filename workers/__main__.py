@@ -12,7 +12,8 @@ from service.errors import RegsearchError
 from service.logs import set_up_logging
 from service.settings import load_settings
 from service.store import open_store
-from workers.worker import Stop, Worker, devices
+from workers.liveness import Stop
+from workers.worker import Worker, devices
 
 
 def main() -> int:

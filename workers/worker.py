@@ -9,11 +9,8 @@ from __future__ import annotations
 import logging
 import os
 import platform
-import signal
-import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -34,6 +31,7 @@ from workers.archive.start import Start, read_start
 from workers.checkpoints import Checkpoints
 from workers.data import DataSource, Fold, PrepareOptions, RawTable, load_table, make_split, prepare_alike, prepare_all
 from workers.keeping import TARGET, Keeper
+from workers.liveness import BEAT_SECONDS, Heart, Renewal, Stop
 from workers.planning import Plan
 from workers.provenance import data_hash, made_of
 from workers.session import Environment, Session
@@ -43,29 +41,12 @@ from workers.timing import Timer
 log = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.5
-BEAT_SECONDS = 5.0
 
 
 def devices() -> list[str]:
     """The devices that each get a worker: every CUDA device, or else the CPU."""
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     return [f"cuda:{index}" for index in range(count)] or ["cpu"]
-
-
-@dataclass
-class Stop:
-    """Set by a signal; asked between epochs."""
-
-    asked: threading.Event = field(default_factory=threading.Event)
-
-    def on_signals(self) -> None:
-        """Catch SIGTERM and SIGINT."""
-        for name in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(name, lambda *_: self.asked.set())
-
-    def __call__(self) -> bool:
-        """Whether to stop."""
-        return self.asked.is_set()
 
 
 class Worker:
@@ -178,7 +159,7 @@ class Worker:
 
     def _finalize(self, lease: Lease, study: StudyRecord, spec: StudySpec, data: Prepared) -> None:
         timer = Timer()
-        renew = _Renewal(self._store, lease, self._settings.lease_seconds)
+        renew = Renewal(self._store, lease, self._settings.lease_seconds)
         page, _ = self._store.history.page(study.id, state="complete", limit=1_000_000)
         who = f"worker {self.id}"
 
@@ -214,8 +195,8 @@ class Worker:
         report = f"[Report]({self._settings.public_url}/v1/studies/{study.id}/report)"
         self._store.studies.finish(lease, result, kept.archive, note=f"**{result['verdict']}**\n\n{report}")
 
-    def _beating(self, stats: Callable[[], dict[str, Any]]) -> _Heart:
-        return _Heart(self, stats)
+    def _beating(self, stats: Callable[[], dict[str, Any]]) -> Heart:
+        return Heart(lambda: self._beat(stats(), force=True))
 
     def _beat(self, stats: dict[str, Any], *, force: bool = False) -> None:
         if force or time.monotonic() - self._beat_at > BEAT_SECONDS:
@@ -307,42 +288,3 @@ def check_defined(spec: StudySpec, folds: Sequence[Fold]) -> None:
     for number, fold in enumerate(folds, start=1):
         if areas and len(np.unique(fold.y_valid)) < 2:
             raise TrialError(f"{areas[0]} has no value: all validation rows of part {number} are of one class")
-
-
-class _Renewal:
-    """Renews a lease when a third of its time has passed."""
-
-    def __init__(self, store: Store, lease: Lease, seconds: float) -> None:
-        self._store = store
-        self._lease = lease
-        self._seconds = seconds
-        self._at = time.monotonic()
-
-    def __call__(self) -> None:
-        if time.monotonic() - self._at > self._seconds / 3:
-            self._store.leases.renew(self._lease, self._seconds)
-            self._at = time.monotonic()
-
-
-class _Heart:
-    """Beats in a thread while a block runs."""
-
-    def __init__(self, worker: Worker, stats: Callable[[], dict[str, Any]]) -> None:
-        self._worker = worker
-        self._stats = stats
-        self._done = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="heart", daemon=True)
-
-    def __enter__(self) -> None:
-        self._thread.start()
-
-    def __exit__(self, *_: object) -> None:
-        self._done.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        while not self._done.wait(BEAT_SECONDS):
-            try:
-                self._worker._beat(self._stats(), force=True)
-            except DatabaseUnavailable as error:
-                log.warning("heartbeat: %s", error)

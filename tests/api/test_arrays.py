@@ -11,7 +11,8 @@ from fastapi.testclient import TestClient
 
 from service.settings import Settings
 from service.store import Store
-from workers.worker import Stop, Worker
+from workers.liveness import Stop
+from workers.worker import Worker
 
 ROWS = 40
 

@@ -8,7 +8,8 @@ from typing import Any
 from service.settings import Settings
 from service.spec import StudySpec
 from service.store import Store, StudyState, open_store
-from workers.worker import Stop, Worker
+from workers.liveness import Stop
+from workers.worker import Worker
 
 
 def run_study(spec: StudySpec, home: Path, device: str = "cpu", roots: tuple[Path, ...] = ()) -> tuple[Store, int]:

@@ -17,7 +17,8 @@ from service.store import Store, StudyState
 from service.store.provenance import REPLAY_OF
 from service.store.records import FinishedTrial
 from tests.benchmarks.one_process import run_study
-from workers.worker import Stop, Worker
+from workers.liveness import Stop
+from workers.worker import Worker
 
 
 def trial(number: int, **changes: Any) -> FinishedTrial:

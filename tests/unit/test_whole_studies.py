@@ -23,7 +23,8 @@ from service.store.records import StudyRecord
 from workers.answer import Prepared
 from workers.archive.loader import Model
 from workers.data import Preprocessor
-from workers.worker import Stop, Worker
+from workers.liveness import Stop
+from workers.worker import Worker
 
 ROWS = 178
 SMALL = {

@@ -79,7 +79,8 @@ import torch
 from service.settings import Settings
 from service.spec import StudySpec
 from service.store import open_store
-from workers.worker import Stop, Worker
+from workers.liveness import Stop
+from workers.worker import Worker
 torch.set_num_threads(1)
 
 logging.basicConfig(stream=sys.stderr)

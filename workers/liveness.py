@@ -1,0 +1,77 @@
+"""How a worker stays alive to others, and learns that it is to stop: signals, heartbeats, the renewal of its lease."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from service.errors import DatabaseUnavailable
+from service.store import Store
+from service.store.records import Lease
+
+log = logging.getLogger(__name__)
+
+BEAT_SECONDS = 5.0
+
+
+@dataclass
+class Stop:
+    """Set by a signal; asked between epochs."""
+
+    asked: threading.Event = field(default_factory=threading.Event)
+
+    def on_signals(self) -> None:
+        """Catch SIGTERM and SIGINT."""
+        for name in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(name, lambda *_: self.asked.set())
+
+    def __call__(self) -> bool:
+        """Whether to stop."""
+        return self.asked.is_set()
+
+
+class Renewal:
+    """Renews a lease when a third of its time has passed."""
+
+    def __init__(self, store: Store, lease: Lease, seconds: float) -> None:
+        self._store = store
+        self._lease = lease
+        self._seconds = seconds
+        self._at = time.monotonic()
+
+    def __call__(self) -> None:
+        """Renew it if it is time.
+
+        Raises:
+            LeaseLost: It is gone.
+        """
+        if time.monotonic() - self._at > self._seconds / 3:
+            self._store.leases.renew(self._lease, self._seconds)
+            self._at = time.monotonic()
+
+
+class Heart:
+    """Beats in a thread while a block runs."""
+
+    def __init__(self, beat: Callable[[], None]) -> None:
+        self._beat = beat
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="heart", daemon=True)
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._done.wait(BEAT_SECONDS):
+            try:
+                self._beat()
+            except DatabaseUnavailable as error:
+                log.warning("heartbeat: %s", error)
