@@ -16,9 +16,8 @@ from service.store import tables as t
 from service.store.archives import replace_archive
 from service.store.engine import Database
 from service.store.notes import note_attributes, put_in_front
-from service.store.records import SEARCHED, BestTrial, Lease, StudyRecord, StudyState, TrialCounts
+from service.store.records import SEARCHED, Lease, StudyRecord, StudyState
 from service.store.rows import (
-    Distributions,
     deadline_passed,
     dumps,
     fail_open_trials,
@@ -29,6 +28,7 @@ from service.store.rows import (
     settle,
 )
 from service.store.rows import optuna_direction as stored_direction
+from service.store.study_rows import best_params, study_record
 
 _NAME_RACES = 30
 """How many submits of one name may come between the look for a free name and its use."""
@@ -101,7 +101,7 @@ class Studies:
             row = connection.execute(query).mappings().first()
             if row is None:
                 raise NotFound("study", study_id)
-            return _record(row, _best_params(connection, [row]))
+            return study_record(row, best_params(connection, [row]))
 
         return self._database.read(work)
 
@@ -117,8 +117,8 @@ class Studies:
             query = select(*columns, self._database.now.label("now")).where(*matching)
             query = query.order_by(t.studies.c.study_id.desc()).offset(offset).limit(limit)
             rows = connection.execute(query).mappings().all()
-            params = _best_params(connection, rows)
-            return [_record(row, params) for row in rows], int(total)
+            params = best_params(connection, rows)
+            return [study_record(row, params) for row in rows], int(total)
 
         return self._database.read(work)
 
@@ -298,50 +298,3 @@ def _free_name(connection: Connection, name: str) -> str:
 def _attributes(connection: Connection, table: Any, study_id: int, values: Mapping[str, Any]) -> None:
     rows = [{"study_id": study_id, "key": key, "value_json": dumps(value)} for key, value in values.items()]
     connection.execute(insert(table), rows)
-
-
-def _best_params(connection: Connection, rows: Sequence[RowMapping]) -> dict[int, dict[str, Any]]:
-    """Parameters of the best trial of every study in ``rows``, by study."""
-    ids = [row["study_id"] for row in rows if row["best_number"] is not None]
-    if not ids:
-        return {}
-    columns = (t.studies.c.study_id, t.o_params.c.param_name, t.o_params.c.param_value, t.o_params.c.distribution_json)
-    best = (t.trials.c.study_id == t.studies.c.study_id) & (t.trials.c.number == t.studies.c.best_number)
-    joined = t.studies.join(t.trials, best).join(t.o_params, t.o_params.c.trial_id == t.trials.c.trial_id)
-    query = select(*columns).select_from(joined).where(t.studies.c.study_id.in_(ids)).order_by(t.o_params.c.param_id)
-    distributions = Distributions()
-    params: dict[int, dict[str, Any]] = {}
-    for study_id, name, value, text in connection.execute(query):
-        params.setdefault(study_id, {})[name] = distributions.parse(text).to_external_repr(value)
-    return params
-
-
-def _record(row: RowMapping, params: Mapping[int, Mapping[str, Any]]) -> StudyRecord:
-    best = None
-    if row["best_number"] is not None:
-        best = BestTrial(row["best_number"], row["best_value"], row["best_step"], params.get(row["study_id"], {}))
-    created, now = moment(row["created_at"]), moment(row["now"])
-    assert created is not None
-    assert now is not None
-    result = row.get("result")
-    return StudyRecord(
-        id=row["study_id"],
-        name=row["name"],
-        state=StudyState(row["state"]),
-        reason=row["reason"],
-        spec=json.loads(row["spec"]),
-        owner=row["owner"],
-        priority=row["priority"],
-        dataset_id=row["dataset_id"],
-        metric=row["metric"],
-        direction=row["direction"],
-        budget_trials=row["budget_trials"],
-        counts=TrialCounts(row["waiting"], row["running"], row["complete"], row["pruned"], row["fail"]),
-        epochs=row["epochs"],
-        best=best,
-        result=json.loads(result) if result else None,
-        created_at=created,
-        started_at=moment(row["started_at"]),
-        finished_at=moment(row["finished_at"]),
-        now=now,
-    )
