@@ -6,19 +6,17 @@ import json
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack, closing
-from datetime import date
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from pydantic import ValidationError
 from rich.console import Console, RenderableType
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
 from service.cli import doctor, local, prediction, render
 from service.cli.client import Client, Refused
+from service.cli.options import DataFile, Format, Home, Json, Name, Port, StudyId, Url
+from service.cli.study_file import read_study
 from service.cli.watch import watch as follow
 from service.errors import RegsearchError
 from service.settings import Settings, load_settings
@@ -32,28 +30,6 @@ app = typer.Typer(
 # What is printed comes from users and may hold brackets: no part of it is markup.
 out = Console(markup=False, emoji=False)
 err = Console(stderr=True, markup=False, emoji=False)
-
-Url = Annotated[str | None, typer.Option("--url", help="Address of the service; default: host and port of the settings.")]
-StudyId = Annotated[int, typer.Argument(metavar="ID", help="A study's number.")]
-Json = Annotated[bool, typer.Option("--json", help="The API's own answer, for programs.")]
-Port = Annotated[int | None, typer.Option(min=0, max=65535, help="Port of the API and the dashboard; 0: any free one.")]
-Home = Annotated[Path | None, typer.Option(help="Directory of the database, data sets and logs.")]
-DataFile = Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="CSV, Parquet or NPZ.")]
-Name = Annotated[str | None, typer.Option(help="A name for people.")]
-
-
-class Format(StrEnum):
-    """How a report is written."""
-
-    HTML = "html"
-    MARKDOWN = "markdown"
-    PDF = "pdf"
-
-    @property
-    def ending(self) -> str:
-        """The usual ending of its files."""
-        return "md" if self is Format.MARKDOWN else self.value
-
 
 _open = ExitStack()
 """What a command has opened, closed when it ends."""
@@ -128,7 +104,7 @@ def submit(
 ) -> None:
     """Queue a study."""
     client = _client(url)
-    study = client.post("/v1/studies", _read(file))
+    study = client.post("/v1/studies", read_study(file))
     for warning in study["warnings"]:
         err.print(f"Warning: {warning}", style="yellow", highlight=False)
     render.say(out, f"study {study['id']} is {study['state']}: {client.url}{study['links']['dashboard']}")
@@ -315,22 +291,3 @@ def _print(found: Any, as_table: Callable[[Any], RenderableType], as_json: bool)
         sys.stdout.write(json.dumps(found, indent=2) + "\n")
     else:
         out.print(as_table(found))
-
-
-def _read(file: Path) -> Any:
-    """A study from YAML 1.2, where `off` is a word and 1e-4 a number; JSON is YAML too."""
-    try:
-        found = YAML(typ="safe", pure=True).load(file.read_text())
-    except (YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise RegsearchError(f"{file} is not YAML: {error}") from None
-    try:
-        return json.loads(json.dumps(found, allow_nan=False, default=_day))
-    except (TypeError, ValueError, RecursionError) as error:
-        raise RegsearchError(f"{file} holds what JSON cannot say: {error}") from None
-
-
-def _day(value: Any) -> str:
-    """YAML reads 2026-01-31 as a date; a study means the text."""
-    if isinstance(value, date):
-        return value.isoformat()
-    raise TypeError(f"{value!r}")
