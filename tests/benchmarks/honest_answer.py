@@ -155,6 +155,7 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=128)
     parser.add_argument("--preset", default="default", help="named space that is searched")
     parser.add_argument("--metric", help="objective; the task's default if silent")
+    parser.add_argument("--folds", type=int, help="validate on so many folds; silent, on a holdout")
     parser.add_argument("--journal", type=Path, required=True)
     parser.add_argument("--name", default="honest_answer", help="of the result file")
     parser.add_argument("--summary", action="store_true", help="measure nothing")
@@ -162,6 +163,7 @@ def main() -> None:
     budget = {"trials": given.trials, "epochs": given.epochs}
     how: dict[str, Any] = {"model": {"widths": [given.width] * 2}, "budget": budget, "space": {"preset": given.preset}}
     how |= {"metric": given.metric} if given.metric else {}
+    how |= {"validation": {"method": "kfold", "folds": given.folds}} if given.folds else {}
     journal = Journal(given.journal)
     label = json.dumps(how, sort_keys=True)
     with tempfile.TemporaryDirectory() as scratch:
