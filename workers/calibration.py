@@ -33,11 +33,15 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Calibration:
-    """A good number of lanes for a stack, its lane-updates per second when run eagerly, and the memory it needs."""
+    """A good number of lanes for a stack, its lane-updates per second when run eagerly, and the memory it needs.
+
+    ``threads`` is 1 where one is as fast as all of them, None otherwise.
+    """
 
     lanes: int
     rate: float
     need: MemoryNeed
+    threads: int | None = None
 
 
 def calibrate(key: StackKey, recipe: Recipe, data: DeviceData, most: int, cache: Path) -> Calibration:
@@ -45,13 +49,14 @@ def calibrate(key: StackKey, recipe: Recipe, data: DeviceData, most: int, cache:
     path = cache / f"lanes-{_fingerprint(key, data, most)}.json"
     if path.exists():
         known = json.loads(path.read_text())
-        return Calibration(known["lanes"], known["rate"], MemoryNeed(**known["need"]))
+        return Calibration(known["lanes"], known["rate"], MemoryNeed(**known["need"]), known.get("threads"))
     need = MemoryNeed.measured(lambda lanes: train_once(key, recipe, data, lanes), data.device)
     measured = measure(key, recipe, data, min(most, need.most_lanes(free_bytes(data.device))))
     if not measured:  # nothing fits now; the trials will say so, each for itself
         return Calibration(1, math.inf, need)
     lanes = choose(measured)
-    found = Calibration(lanes, measured[lanes], need)
+    threads, rate = measure_threads(key, recipe, data, lanes, measured[lanes])
+    found = Calibration(lanes, rate, need, threads)
     cache.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(f".{time.monotonic_ns()}")
     temporary.write_text(json.dumps(asdict(found)))
@@ -63,6 +68,7 @@ def calibrate(key: StackKey, recipe: Recipe, data: DeviceData, most: int, cache:
 def measure(key: StackKey, recipe: Recipe, data: DeviceData, most: int) -> dict[int, float]:
     """Lane-updates per second for growing stacks, until growing no longer helps or memory runs out."""
     measured: dict[int, float] = {}
+    worse = 0
     for lanes in sorted({*(lanes for lanes in LANES if lanes < most), most}):
         try:
             if lanes > 1 and not Stack(key, data).model.stacks:
@@ -72,10 +78,23 @@ def measure(key: StackKey, recipe: Recipe, data: DeviceData, most: int) -> dict[
             if not is_out_of_memory(error):
                 raise
             break
-        rates = list(measured.values())
-        if len(rates) > 1 and rates[-1] < rates[-2]:
+        worse = worse + 1 if measured[lanes] < max(measured.values()) else 0
+        if worse == 2:  # one slow measurement may be another process's fault
             break
     return measured
+
+
+def measure_threads(key: StackKey, recipe: Recipe, data: DeviceData, lanes: int, rate: float) -> tuple[int | None, float]:
+    """Whether one thread does as well as all of them, which have to wait for each other; and the better one's rate."""
+    usual = torch.get_num_threads()
+    if data.device.type != "cpu" or usual == 1:
+        return None, rate
+    try:
+        torch.set_num_threads(1)
+        alone = _throughput(key, recipe, data, lanes)
+    finally:
+        torch.set_num_threads(usual)
+    return (1, alone) if alone >= rate else (None, rate)
 
 
 def choose(measured: dict[int, float]) -> int:

@@ -14,6 +14,9 @@ from typing import Any
 
 import torch
 
+FORMAT = 2
+"""Of what is in a checkpoint; one that another version has made is not used."""
+
 log = logging.getLogger(__name__)
 
 
@@ -28,7 +31,7 @@ class Checkpoints:
         self._directory.mkdir(parents=True, exist_ok=True)
         path = self._path(trial_id)
         temporary = path.with_suffix(".part")
-        torch.save(state, temporary)
+        torch.save({"format": FORMAT, "state": state}, temporary)
         temporary.replace(path)
 
     def load(self, trial_id: int) -> dict[str, Any] | None:
@@ -37,10 +40,14 @@ class Checkpoints:
         if not path.exists():
             return None
         try:
-            state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+            saved: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         except (OSError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
             log.warning("checkpoint of trial %d can't be read, it begins again: %s", trial_id, error)
             return None
+        if saved.get("format") != FORMAT:
+            log.warning("checkpoint of trial %d is of another version, it begins again", trial_id)
+            return None
+        state: dict[str, Any] = saved["state"]
         return state
 
     def forget(self, trial_id: int) -> None:

@@ -39,6 +39,6 @@ class Objectives:
     def _on_training_rows(self, runner: StackRunner, fold: int, lane: int) -> float:
         stack, rows = runner.stack, self.data.train[fold]
         kept = stack.best_weights[lane, None], stack.best_stats[lane, None]
-        out = stack.predict(*kept, rows[None], eagerly=True)
+        out = stack.predict(*kept, rows[None])
         scale, positive = float(self.data.scale[fold]), self.data.positive
         return float(exact(self.data.task, self.protocol.metric, out, self.data.y[rows], scale, positive)[0])

@@ -10,6 +10,8 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from service.search import Params, recipe
 from service.spec import StudySpec
 from workers.calibration import calibrate
@@ -17,7 +19,10 @@ from workers.memory import free_bytes
 from workers.stack import compiling
 from workers.stack.device import DeviceData
 from workers.stack.stack import StackKey
+from workers.training import Compiled
 
+THREADS = torch.get_num_threads()
+"""As many as torch takes by itself."""
 MIN_IN_FLIGHT = 8
 GENERATIONS = 5
 """A study is searched in at least so many generations, however many lanes the device could train at once."""
@@ -29,10 +34,21 @@ MOST_STACK_KEYS = 8
 
 @dataclass(frozen=True)
 class Plan:
-    """``capacity`` lanes in flight; ``compiled_lanes`` in each compiled stack, None where stacks are eager."""
+    """``capacity`` lanes in flight; ``compiled_lanes`` in each compiled stack, None where stacks are eager; ``threads`` of
+    the CPU, None for as many as torch takes by itself.
+    """
 
     capacity: int
     compiled_lanes: int | None
+    threads: int | None = None
+
+    def take_threads(self) -> None:
+        """Let torch use the plan's threads from now on."""
+        torch.set_num_threads(self.threads or THREADS)
+
+    def compiled(self, cache: Path) -> Compiled | None:
+        """How stacks are compiled, where ``cache`` is the device's; None where they are eager."""
+        return None if self.compiled_lanes is None else Compiled(self.compiled_lanes, cache / "programs")
 
 
 def make_plan(spec: StudySpec, example: Params, data: DeviceData, cache: Path) -> Plan:
@@ -42,6 +58,7 @@ def make_plan(spec: StudySpec, example: Params, data: DeviceData, cache: Path) -
         example: Parameters of a typical trial, to measure with.
         cache: Where calibrations are remembered.
     """
+    torch.set_num_threads(THREADS)
     typical = recipe(spec, example)
     key = StackKey.of(typical, data.inputs, data.outputs, data.categories)
     most = max(MIN_IN_FLIGHT, spec.budget.trials // GENERATIONS) * data.folds
@@ -52,10 +69,28 @@ def make_plan(spec: StudySpec, example: Params, data: DeviceData, cache: Path) -
     capacity = max(data.folds, min(found.lanes * keys, most, fitting))
     pays = compiling.pays(expected_lane_updates(spec, data) / keys, found.rate)
     if spec.model.word != "mlp" or key.micro_batches > 1 or not (pays and compiling.available(data.device.type)):
-        return Plan(capacity, None)
-    # As many as a power of two allows: lanes beyond those in flight would be computed in vain. A trial needs all its folds.
-    lanes = max(1 << int(math.log2(max(1, capacity // keys))), 1 << math.ceil(math.log2(data.folds)))
-    return Plan(max(data.folds, lanes * keys), lanes)
+        return Plan(capacity, None, found.threads)
+    lanes = max(data.folds, round_size(capacity // keys))  # a trial needs all its folds
+    if not ends_early(spec):
+        lanes = even(lanes, min(most, fitting) // keys, spec.budget.trials * data.folds // keys)
+    return Plan(lanes * keys, lanes)
+
+
+def even(lanes: int, most: int, runs: int) -> int:
+    """A size from ``lanes`` to ``most`` that leaves the fewest lanes idle, where all ``runs`` train equally long."""
+    sizes = {lanes, *(round_size(size) for size in range(lanes, most + 1))}
+    return min(sorted(sizes), key=lambda size: math.ceil(runs / size) * size)
+
+
+def round_size(lanes: int) -> int:
+    """At most so many lanes, of a few sizes (4 to 7 times a power of two), so that studies share their programs."""
+    step = 1 << max(0, lanes.bit_length() - 3)
+    return max(1, lanes // step * step)
+
+
+def ends_early(spec: StudySpec) -> bool:
+    """Whether a trial may end before its last epoch."""
+    return spec.early_stopping is not None or spec.pruner.name != "none"
 
 
 def expected_lane_updates(spec: StudySpec, data: DeviceData) -> float:
@@ -63,5 +98,5 @@ def expected_lane_updates(spec: StudySpec, data: DeviceData) -> float:
     domain = spec.domains["batch_size"]
     smallest = int(min(map(float, getattr(domain, "choices", None) or [getattr(domain, "value", 128)])))
     updates = -(-data.train_rows // min(smallest, data.train_rows))
-    share = EXPECTED_SHARE if spec.early_stopping or spec.pruner.name != "none" else 1.0
+    share = EXPECTED_SHARE if ends_early(spec) else 1.0
     return spec.budget.trials * data.folds * spec.budget.epochs * updates * share

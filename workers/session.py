@@ -87,6 +87,7 @@ class Session:
         with self.timer.section("calibration"):
             example = self._supply.example()
             self.plan = environment.plan or make_plan(spec, example, data, environment.cache)
+            self.plan.take_threads()
         rule = spec.budget.conclude
         self._conclusion = None if rule is None else Conclusion(rule, self._protocol, data)
         self.recorder = Recorder(store, lease, lease_seconds=environment.lease_seconds)
@@ -211,9 +212,9 @@ class Session:
             by_key.setdefault(self._key(run), []).append(run)
         for key, runs in by_key.items():
             if key not in self._runners:
-                lanes = self.plan.compiled_lanes
-                techniques = techniques_in(self._spec.domains) if lanes else frozenset[str]()
-                self._runners[key] = StackRunner(key, self._data, fixed_lanes=lanes, techniques=techniques)
+                compiled = self.plan.compiled(self._environment.cache)
+                techniques = techniques_in(self._spec.domains) if compiled else frozenset[str]()
+                self._runners[key] = StackRunner(key, self._data, compiled=compiled, techniques=techniques)
             self._runners[key].add(runs)
         for runner in self._runners.values():
             runner.last_call = self._supply.dry and not self._ready

@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -30,7 +31,7 @@ from workers.stack.stack import Stack, StackKey
 
 log = logging.getLogger(__name__)
 
-TAIL = 4
+TAIL = 8
 """A compiled stack with less than a TAIL-th of its lanes in use is slower than an eager one of just these lanes."""
 
 Ending = Literal["converged", "epochs", "not_finite", "out_of_memory"]
@@ -146,11 +147,23 @@ class Run:
         return sign_of(name) * metrics[name]
 
 
+@dataclass(frozen=True)
+class Compiled:
+    """How a stack is compiled: always for so many ``lanes``; its ``programs`` are kept in a folder."""
+
+    lanes: int
+    programs: Path
+
+    def suits(self, lanes: int) -> bool:
+        """Whether a stack that needs ``lanes`` should be compiled so; with fewer in use an eager one is faster."""
+        return lanes > self.lanes // TAIL
+
+
 class StackRunner:
     """Runs of one stack key: lanes are filled, trained together, freed as soon as their run is over.
 
-    An eager stack always has as many lanes as its runs need. A compiled one has ``fixed_lanes``, for which its program was
-    made: runs beyond them wait for a free lane, and lanes without a run are computed in vain. When only a few runs are
+    An eager stack always has as many lanes as its runs need. A ``compiled`` one has those that its program was made for:
+    runs beyond them wait for a free lane, and lanes without a run are computed in vain. When only a few runs are
     left, they go on in an eager stack of their own size.
     """
 
@@ -159,12 +172,12 @@ class StackRunner:
         key: StackKey,
         data: DeviceData,
         *,
-        fixed_lanes: int | None = None,
+        compiled: Compiled | None = None,
         techniques: frozenset[str] = frozenset(),
     ) -> None:
         self._make = partial(Stack, key, data, techniques=techniques)
         self._stack: Stack | None = None
-        self._fixed = fixed_lanes
+        self._compiled = compiled
         self._most = math.inf
         self.runs: list[Run] = []
         self.waiting: deque[Run] = deque()
@@ -178,7 +191,7 @@ class StackRunner:
     def stack(self) -> Stack:
         """The stack, made when it is first needed: that may take more memory than there is."""
         if self._stack is None:
-            self._stack = self._make(compile_update=self._fixed is not None)
+            self._stack = self._make(programs=self._compiled.programs if self._compiled else None)
         return self._stack
 
     @property
@@ -203,18 +216,15 @@ class StackRunner:
     def _admit(self) -> None:
         """Give lanes to waiting runs, first come first served."""
         admitted: list[Run] = []
-        if self._fixed and self.last_call and self.wanted_lanes <= self._fixed // TAIL:
+        if self._compiled and self.last_call and not self._compiled.suits(self.wanted_lanes):
             self.stack.run_eagerly()
-            self._fixed = None
-        room = min(math.inf if self._fixed is None else self._fixed, self._most) - self.lanes
+            self._compiled = None
+        room = min(self._compiled.lanes if self._compiled else math.inf, self._most) - self.lanes
         while self.waiting and self.waiting[0].lanes <= room:
             admitted.append(self.waiting.popleft())
             room -= admitted[-1].lanes
             self.runs.append(admitted[-1])
-        if self._fixed is None:
-            self._resize(self.lanes)
-        elif len(self._owner) != self._fixed:
-            self._resize(self._fixed)
+        self._resize(self._compiled.lanes if self._compiled else self.lanes)
         idle = iter([lane for lane, owner in enumerate(self._owner) if owner is None])
         for run in admitted:
             for fold, seed in run.fold_seeds:
@@ -257,7 +267,7 @@ class StackRunner:
         log.warning("out of memory with %d lanes; going on with %d", self.lanes, self._most)
         again = [Run(run.key, run.recipe, run.fold_seeds, run.protocol) for run in self.runs]
         self.waiting.extendleft(reversed(again))
-        self.runs, self._fixed = [], None
+        self.runs, self._compiled = [], None
         self._drop_stack()
 
     def _drop_stack(self) -> None:

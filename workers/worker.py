@@ -172,10 +172,11 @@ class Worker:
             self._store.studies.open_test(study.id, who, "final score")
 
         known = self._store.provenance.get(study.id).made_of or {}
-        lanes = known.get("plan", {}).get("compiled_lanes")
+        plan = Plan(**known["plan"]) if "plan" in known else Plan(1, None)
+        plan.take_threads()
         with self._beating(lambda: {"state": "finalizing", "study": study.id}):
             try:
-                answer = Finalizer(spec, data, alive, lanes).run(ranked(spec, page), open_test)
+                answer = Finalizer(spec, data, alive, plan.compiled(self._settings.cache)).run(ranked(spec, page), open_test)
             except LeaseLost:
                 self._store.leases.release(lease)
                 raise

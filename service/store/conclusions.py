@@ -10,7 +10,7 @@ from sqlalchemy import Connection, delete, insert, select, update
 from service.store import tables as t
 from service.store.engine import Database
 from service.store.records import SEARCHED, Lease
-from service.store.rows import dumps, fenced, lock_study, settle
+from service.store.rows import dumps, fence, lock_study, settle
 
 _KEY = "concluded"
 
@@ -29,7 +29,8 @@ class Conclusions:
         """
 
         def work(connection: Connection) -> None:
-            row = fenced(connection, lease)
+            row = lock_study(connection, lease.study_id)
+            fence(connection, lease)
             if row["state"] not in SEARCHED or row["asked"] >= row["budget_trials"]:
                 return
             mine = update(t.studies).where(t.studies.c.study_id == lease.study_id)

@@ -43,16 +43,14 @@ def lock_study(connection: Connection, study_id: int) -> RowMapping:
     return row
 
 
-def fenced(connection: Connection, lease: Lease) -> RowMapping:
-    """Lock the study and make sure of the lease: reaping deletes it under the same lock, so no clock is asked here.
+def fence(connection: Connection, lease: Lease) -> None:
+    """Make sure of a lease on a locked study: reaping deletes it under the same lock, so no clock is asked here.
 
     Raises:
         LeaseLost: The lease is gone.
     """
-    row = lock_study(connection, lease.study_id)
     if not stands(connection, lease):
         raise LeaseLost(f"lease {lease.token} on study {lease.study_id} is gone")
-    return row
 
 
 def stands(connection: Connection, lease: Lease) -> bool:

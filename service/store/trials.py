@@ -27,7 +27,7 @@ from service.store.rows import (
     count,
     deadline_passed,
     dumps,
-    fenced,
+    fence,
     lock_study,
     naive_utc,
     settle,
@@ -54,13 +54,18 @@ class Trials:
         New trials (``fresh``) take the first proposals, as far as the budget allows; the others are not used. A number for
         which ``planned`` has parameters gets these instead of its proposal's.
 
+        A study that is not searched any more, or not now, has none.
+
         Raises:
-            LeaseLost: The lease is gone.
+            LeaseLost: The lease is gone, and the study goes on.
         """
         key = uuid.uuid4().hex[:31]
 
         def work(connection: Connection) -> list[AskedTrial]:
-            row = fenced(connection, lease)
+            row = lock_study(connection, lease.study_id)
+            if row["state"] not in SEARCHED:  # its budget was spent, or it was stopped, since this worker looked
+                return []
+            fence(connection, lease)
             done = list(connection.execute(_asked_under(lease, key)).scalars())
             if done:  # the first attempt was committed before the connection broke
                 return _load(connection, done)

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 
 from service.search import recipe
+from service.settings import Settings
 from service.spec import StudySpec
 from tests.benchmarks.report import save
 from workers.data import DataSource, load_table, make_split, prepare
@@ -80,7 +81,8 @@ def stack_of(width: int, batch: int, lanes: int, *, compiled: bool) -> Stack:
     fold = prepare(table, make_split(table, spec.validation, spec.seed), 0)
     data = DeviceData.of([fold], task="classification", outputs=10, device=device())
     setting = recipe(spec, {})
-    stack = Stack(StackKey.of(setting, data.inputs, data.outputs), data, compile_update=compiled)
+    programs = Settings().cache / "programs" if compiled else None
+    stack = Stack(StackKey.of(setting, data.inputs, data.outputs), data, programs=programs)
     stack.resize([], lanes)
     for lane in range(lanes):
         stack.load(lane, setting, seed=lane)

@@ -26,7 +26,7 @@ from workers.answer.verdict import verdict
 from workers.curves import describe
 from workers.scores import Scores
 from workers.timing import Timer
-from workers.training import Run
+from workers.training import Compiled, Run
 
 
 @dataclass(frozen=True)
@@ -74,18 +74,16 @@ class Chosen:
 class Finalizer:
     """Turns a searched study into its answer. ``alive`` is called between epochs and raises when the lease is lost.
 
-    ``compiled_lanes`` is what the search's stacks had, None where they were eager.
+    ``compiled`` is how the search's stacks were, None where they were eager.
     """
 
-    def __init__(
-        self, spec: StudySpec, data: Prepared, alive: Callable[[], None], compiled_lanes: int | None = None
-    ) -> None:
+    def __init__(self, spec: StudySpec, data: Prepared, alive: Callable[[], None], compiled: Compiled | None = None) -> None:
         assert spec.metric is not None, "a stored spec is resolved"
         self._spec = spec
         self._data = data
         self._metric = spec.metric
         self._sign = spec.sign
-        self._trainer = Trainer(spec, data.device, alive, compiled_lanes=compiled_lanes)
+        self._trainer = Trainer(spec, data.device, alive, compiled=compiled)
         self._gauge = Gauge(data, str(spec.task), spec.metric)
         self._timer = Timer()
 

@@ -15,15 +15,14 @@ from workers.session import seed_of
 from workers.stack.device import DeviceData
 from workers.stack.lanes import techniques_in
 from workers.stack.stack import StackKey
-from workers.training import Protocol, Run, StackRunner
+from workers.training import Compiled, Protocol, Run, StackRunner
 
 
 class Trainer:
     """Trains candidates of one study. ``alive`` is called between epochs and raises when the lease is lost.
 
     The index of a seed means the same initial weights, data order and dropout masks for every candidate of one shape, so
-    that their differences are paired. ``compiled_lanes`` is what the search had: its programs are then in the compiler's
-    cache, and a stack that fills at least half of their lanes uses them.
+    that their differences are paired. ``compiled`` is how the search's stacks were: their programs are used where they suit.
     """
 
     def __init__(
@@ -32,13 +31,13 @@ class Trainer:
         data: DeviceData,
         alive: Callable[[], None],
         seeds: Sequence[int] | None = None,
-        compiled_lanes: int | None = None,
+        compiled: Compiled | None = None,
     ) -> None:
         self._spec = spec
         self._data = data
         self._alive = alive
         self._seeds = range(spec.budget.seeds) if seeds is None else seeds
-        self._compiled_lanes = compiled_lanes
+        self._compiled = compiled
         self._runners: dict[tuple[StackKey, bool], StackRunner] = {}
         self._lanes: list[tuple[Candidate, int]] = []
         self._open: Counter[Candidate] = Counter()
@@ -85,13 +84,12 @@ class Trainer:
         """Its stack. In eager ones on a CPU baselines are by themselves, for a stack computes all that any lane uses."""
         data = self._data
         key = StackKey.of(candidate.recipe, data.inputs, data.outputs, data.categories)
-        return key, candidate.role == "baseline" and data.device.type == "cpu" and not self._compiled_lanes
+        return key, candidate.role == "baseline" and data.device.type == "cpu" and not self._compiled
 
     def _runner(self, key: StackKey, lanes: int) -> StackRunner:
-        if not compiles(lanes, self._compiled_lanes):
+        if self._compiled is None or not self._compiled.suits(lanes):
             return StackRunner(key, self._data)
-        techniques = techniques_in(self._spec.domains)
-        return StackRunner(key, self._data, fixed_lanes=self._compiled_lanes, techniques=techniques)
+        return StackRunner(key, self._data, compiled=self._compiled, techniques=techniques_in(self._spec.domains))
 
     def _run(self, candidate: Candidate, index: int) -> Run:
         assert self._spec.metric is not None, "a stored spec is resolved"
@@ -132,8 +130,3 @@ class Trainer:
         heir.runs[index] = next_run
         heir.weights[index] = [model.state_dict(lane["weights"], lane["stats"]) for lane in saved["lanes"]]
         self._open[heir] -= 1
-
-
-def compiles(lanes: int, compiled_lanes: int | None) -> bool:
-    """Whether so many lanes should use the search's program; with many of its lanes idle an eager stack is faster."""
-    return compiled_lanes is not None and 2 * lanes >= compiled_lanes

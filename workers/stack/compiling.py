@@ -1,8 +1,8 @@
-"""The update and the evaluation through `torch.compile`, where the work to come pays for the compilation.
+"""Whether an update and an evaluation are compiled: where there is a compiler, and the work to come pays for it.
 
 Compiled, the whole update is one program, several times faster than the same code run eagerly. It has to be compiled for
-every stack key and every number of lanes, so compiled stacks keep one number of lanes. The compiler's own disk cache makes
-the second time cheaper.
+every stack key and every number of lanes, so compiled stacks keep one number of lanes. On a CPU programs are kept on disk
+(see `programs`); on CUDA they are graphs of their process.
 """
 
 from __future__ import annotations
@@ -42,12 +42,11 @@ def available(device_type: str) -> bool:
     return False
 
 
-def compiled(function: F, device: torch.device) -> F:
-    """The same function as one compiled program, for the shapes it is first called with.
+def compiled(function: F) -> F:
+    """The same function as one program for CUDA, for the shapes it is first called with.
 
-    On CUDA the program is captured as a CUDA graph, which takes the launches away that small networks are bound by.
+    It is captured as a CUDA graph, which takes the launches away that small networks are bound by.
     """
     # All stacks share the code of one update, and beyond 8 programs of one code the compiler would silently run it eagerly.
     torch._dynamo.config.recompile_limit = torch._dynamo.config.accumulated_recompile_limit = MOST_PROGRAMS
-    mode = "reduce-overhead" if device.type == "cuda" else None
-    return cast(F, torch.compile(function, dynamic=False, mode=mode))
+    return cast(F, torch.compile(function, dynamic=False, mode="reduce-overhead"))

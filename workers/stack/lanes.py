@@ -1,6 +1,6 @@
 """What a lane has of its own: its hyperparameters as columns, its state as rows, and the techniques that it has on.
 
-Shapes: `k` lanes, `P` parameters, `Q` statistics, `L` dropout layers, `m` moments. Every hyperparameter is a (k,) column,
+Shapes: `k` lanes, `P` parameters, `Q` statistics, `L` dropout layers. Every hyperparameter is a (k,) column,
 so lanes with different settings share each kernel. A *technique* is a part of the update that lanes without it can do
 without: a stack computes it only once one of its lanes has it on, and for the others its neutral value changes nothing,
 not even in the last bit.
@@ -123,18 +123,20 @@ class LaneHyper:
         return LaneHyper(**{name: torch.cat([value, getattr(other, name)]) for name, value in vars(self).items()})
 
 
-_LANES_SECOND = ("moments", "mean_weights", "mean_stats")
+_LANES_SECOND = ("mean_weights", "mean_stats")
 
 
 @dataclass
 class LaneState:
-    """What an update changes: ``weights`` (k, P), ``moments`` (m, k, P), ``stats`` (k, Q), ``updates`` (k,) done.
+    """What an update changes: ``weights`` (k, P), ``stats`` (k, Q), ``updates`` (k,) done, and what the optimizer remembers.
 
+    ``first`` and ``second`` are (k, P) or, where the optimizer has no such moment, (k, 0).
     In a stack with averaging, ``mean_weights`` (1, k, P) and ``mean_stats`` (1, k, Q); else these have no rows at all.
     """
 
     weights: Tensor
-    moments: Tensor
+    first: Tensor
+    second: Tensor
     stats: Tensor
     updates: Tensor
     mean_weights: Tensor
@@ -147,12 +149,18 @@ class LaneState:
         """Rows for k idle lanes: zero weights stay zero under any update with learning rate 0."""
         return cls(
             weights=torch.zeros(k, parameters, device=device),
-            moments=torch.zeros(moments, k, parameters, device=device),
+            first=torch.zeros(k, parameters * (moments >= 1), device=device),
+            second=torch.zeros(k, parameters * (moments >= 2), device=device),
             stats=torch.zeros(k, statistics, device=device),
             updates=torch.zeros(k, dtype=torch.int32, device=device),
             mean_weights=torch.zeros(int(averaging), k, parameters, device=device),
             mean_stats=torch.zeros(int(averaging), k, statistics, device=device),
         )
+
+    @property
+    def moments(self) -> list[Tensor]:
+        """The moments that the optimizer has."""
+        return [moment for moment in (self.first, self.second) if moment.shape[1]]
 
     def evaluated(self) -> tuple[Tensor, Tensor]:
         """The weights (k, P) and statistics (k, Q) that count: the averages where there are any."""

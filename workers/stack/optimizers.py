@@ -9,7 +9,7 @@ Zeiler, "Adadelta" (2012); Sutskever et al. (2013) for Nesterov's momentum.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -24,7 +24,7 @@ MOMENTS: Mapping[str, int] = {"sgd": 1, "adam": 2, "adamw": 2, "rmsprop": 1, "ad
 
 
 def sgd(
-    weights: Tensor, grad: Tensor, moments: Tensor, lr: Tensor, momentum: Tensor, nesterov: Tensor | None = None
+    weights: Tensor, grad: Tensor, moments: Sequence[Tensor], lr: Tensor, momentum: Tensor, nesterov: Tensor | None = None
 ) -> None:
     """Momentum SGD, v ← μ·v + g, w ← w − lr·v, with v = g at first (as torch starts it, since v is zero).
 
@@ -36,44 +36,56 @@ def sgd(
     weights.sub_(lr * step)
 
 
-def adam(weights: Tensor, grad: Tensor, moments: Tensor, lr: Tensor, updates: Tensor, rest1: Tensor, rest2: Tensor) -> None:
+def adam(
+    weights: Tensor, grad: Tensor, moments: Sequence[Tensor], lr: Tensor, bias: Tensor, rest1: Tensor, rest2: Tensor
+) -> None:
     """Adam's step.
 
     Args:
         weights, grad: (k, P).
-        moments: (2, k, P) first and second moment.
+        moments: First and second moment, (k, P) each.
         lr: (k, 1).
-        updates: (k, 1) number of updates of the lane, this one included, for the bias correction.
+        bias: (2, k) of this update (see `bias_corrections`).
         rest1, rest2: (k, 1) the complements 1 − β₁ and 1 − β₂.
     """
     first, second = moments
     first.lerp_(grad, rest1)
     second.lerp_(grad.square(), rest2)
-    step = lr / _correction(rest1, updates)
-    scale = torch.sqrt(_correction(rest2, updates))
+    step, scale = lr / bias[0, :, None], bias[1, :, None].sqrt()
     weights.sub_(step * first / (second.sqrt() / scale + ADAM_EPS))
 
 
-def _correction(rest: Tensor, updates: Tensor) -> Tensor:
-    """1 − βᵗ from 1 − β, without the cancellation."""
-    return -torch.expm1(updates * torch.log1p(-rest))
+def bias_corrections(rest1: Tensor, rest2: Tensor, updates: Tensor) -> Tensor:
+    """What the moments of Adam have of their sum of weights: 1 − βᵗ from 1 − β, without the cancellation.
+
+    A compiled update takes these from outside, for inside it would compute them for every weight anew.
+
+    Args:
+        rest1, rest2: (k,) the complements 1 − β₁ and 1 − β₂.
+        updates: (u, k) t, the number of updates of each lane, the present one included.
+
+    Returns:
+        (u, 2, k).
+    """
+    rests = torch.stack((rest1, rest2))
+    return -torch.expm1(updates[:, None] * torch.log1p(-rests))
 
 
-def rmsprop(weights: Tensor, grad: Tensor, moments: Tensor, lr: Tensor) -> None:
+def rmsprop(weights: Tensor, grad: Tensor, moments: Sequence[Tensor], lr: Tensor) -> None:
     """W ← w − lr·g / (√v + ε), v the moving average of g²."""
     (square,) = moments
     square.mul_(RMSPROP_ALPHA).addcmul_(grad, grad, value=1.0 - RMSPROP_ALPHA)
     weights.sub_(lr * grad / (square.sqrt() + RMSPROP_EPS))
 
 
-def adagrad(weights: Tensor, grad: Tensor, moments: Tensor, lr: Tensor) -> None:
+def adagrad(weights: Tensor, grad: Tensor, moments: Sequence[Tensor], lr: Tensor) -> None:
     """W ← w − lr·g / (√s + ε), s the sum of g²."""
     (total,) = moments
     total.addcmul_(grad, grad)
     weights.sub_(lr * grad / (total.sqrt() + ADAGRAD_EPS))
 
 
-def adadelta(weights: Tensor, grad: Tensor, moments: Tensor, lr: Tensor) -> None:
+def adadelta(weights: Tensor, grad: Tensor, moments: Sequence[Tensor], lr: Tensor) -> None:
     """W ← w − lr·δ, δ = g·√(d + ε) / √(v + ε), with v and d the moving averages of g² and δ²."""
     square, change = moments
     square.mul_(ADADELTA_RHO).addcmul_(grad, grad, value=1.0 - ADADELTA_RHO)

@@ -10,6 +10,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,8 +28,9 @@ from workers.stack.device import DeviceData
 from workers.stack.flat import FlatModel
 from workers.stack.gradient import update_keys
 from workers.stack.lanes import LaneHyper, LaneState, techniques_of
-from workers.stack.optimizers import MOMENTS
+from workers.stack.optimizers import MOMENTS, bias_corrections
 from workers.stack.precision import shortened_products
+from workers.stack.programs import Program
 from workers.stack.update import Update
 
 log = logging.getLogger(__name__)
@@ -63,15 +67,14 @@ class Stack:
     """
 
     def __init__(
-        self, key: StackKey, data: DeviceData, *, compile_update: bool = False, techniques: frozenset[str] = frozenset()
+        self, key: StackKey, data: DeviceData, *, programs: Path | None = None, techniques: frozenset[str] = frozenset()
     ) -> None:
         self.key = key
         self.data = data
         self.model = FlatModel(key.shape, data.device)
         self.techniques = techniques
-        self._compile = compile_update
-        self._forward = compiled(self.model.forward, data.device) if compile_update else self.model.forward
-        self._prepare_update()
+        self._programs = programs
+        self._prepare()
         self.updates = -(-data.train_rows // key.batch_size)
         self.batch = -(-data.train_rows // self.updates)
         self.state = self._idle_state(0)
@@ -81,12 +84,11 @@ class Stack:
 
     def run_eagerly(self) -> None:
         """Use the update and the evaluation as they are written, for any number of lanes."""
-        self._compile = False
-        self._forward = self.model.forward
-        self._prepare_update()
+        self._programs = None
+        self._prepare()
 
-    def _prepare_update(self) -> None:
-        """The update with the techniques in use, and what it is checked against."""
+    def _prepare(self) -> None:
+        """The evaluation, the update with the techniques in use, and what it is checked against."""
         key = self.key
         self._eager = Update(
             self.model,
@@ -96,8 +98,17 @@ class Stack:
             micro_batches=key.micro_batches,
             mixed_precision=key.precision == "bfloat16",
         )
-        self.update: Callable[..., Tensor] = compiled(self._eager, self.data.device) if self._compile else self._eager
-        self._unchecked = CHECKED_UPDATES if self._compile else 0
+        self.update: Callable[..., Tensor] = self._compiled(self._eager, "update")
+        self._forward = self._compiled(partial(self.model.forward, shared=self.data.folds == 1), "evaluation")
+        self._unchecked = CHECKED_UPDATES if self._programs else 0
+
+    def _compiled(self, function: Callable[..., Any], name: str) -> Callable[..., Any]:
+        """The function as a program, in a stack that has some."""
+        if self._programs is None:
+            return function
+        if self.data.device.type == "cuda":
+            return compiled(function)
+        return Program(function, repr((name, self.key, self.data.task, sorted(self.techniques))), self._programs)
 
     @property
     def lanes(self) -> int:
@@ -126,19 +137,19 @@ class Stack:
         self.state.stats[lane] = stats
         self.state.mean_weights[:, lane] = weights
         self.state.mean_stats[:, lane] = stats
-        self.state.moments[:, lane] = 0.0
+        self.state.first[lane], self.state.second[lane] = 0.0, 0.0
         self.state.updates[lane] = 0
         self.folds[lane] = fold
         rates = self.key.shape.rates(recipe)
         self.hyper.load(lane, recipe, rates=rates, seed=seed, balance=self.data.balance[fold])
-        if not self._compile:  # a compiled update is made once, for any rates
+        if self._programs is None:  # a compiled update is made once, for any rates
             self.model.drop_in((self.hyper.dropout > 0).any(0).tolist())
         techniques = self.techniques | techniques_of([recipe])
         if techniques != self.techniques:
             if "averaging" in techniques - self.techniques:
                 self.state = self.state.with_averages()
             self.techniques = techniques
-            self._prepare_update()
+            self._prepare()
 
     def train_epoch(self, rates: NDArray[np.float32], holds: NDArray[np.float32] | None = None) -> Tensor:
         """One epoch of all lanes at learning rates ``rates (k, u)``; returns the mean training losses (k,).
@@ -159,20 +170,21 @@ class Stack:
         updates = min(updates, self.updates)
         steps = torch.arange(updates, dtype=torch.int32, device=self.data.device)[:, None] + self.state.updates
         keys = update_keys(self.hyper.seed, steps, self.key.shape.dropouts)
+        bias = bias_corrections(self.hyper.rest1, self.hyper.rest2, steps + 1)
         with shortened_products(self.key.precision == "tf32"):
             for u in range(updates):
                 rows = batches[:, u * self.batch : (u + 1) * self.batch]
-                total += self._step(lr[u], hold[u], keys[u], self.data.x[rows], self.data.y[rows])
+                total += self._step(lr[u], bias[u], hold[u], keys[u], self.data.x[rows], self.data.y[rows])
         return total / updates
 
-    def _step(self, lr: Tensor, hold: Tensor, keys: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    def _step(self, *batch: Tensor) -> Tensor:
         """One update; the first ones of a compiled stack are checked against the eager ones."""
         if self._unchecked == 0:
-            return self.update(self.state, self.hyper, lr, hold, keys, x, y)
+            return self.update(self.state, self.hyper, *batch)
         self._unchecked -= 1
         before = self.state.copy()
-        losses = self.update(self.state, self.hyper, lr, hold, keys, x, y)
-        expected = self._eager(before, self.hyper, lr, hold, keys, x, y)
+        losses = self.update(self.state, self.hyper, *batch)
+        expected = self._eager(before, self.hyper, *batch)
         if not torch.allclose(losses, expected, rtol=1e-3, atol=1e-4, equal_nan=True):
             log.warning("the compiled update is wrong on this machine; the stack is trained without torch.compile")
             self.state, losses = before, expected
@@ -183,7 +195,7 @@ class Stack:
     def evaluate(self) -> Tensor:
         """Metrics (k, len(metrics.names(…))) of the present weights on each lane's validation rows."""
         rows, mask = self.data.valid[self.folds], self.data.mask[self.folds]
-        out = self.predict(*self.state.evaluated(), rows)
+        out = self._outputs(self._forward, *self.state.evaluated(), rows)
         scale = self.data.scale[self.folds]
         wanted, positive = self.data.wanted, self.data.positive
         return evaluate(self.data.task, out, self.data.y[rows], mask, scale, wanted=wanted, positive=positive)
@@ -194,23 +206,27 @@ class Stack:
         return ((self.state.evaluated()[0] == 0) * penalized).sum(1) / penalized.sum()
 
     @torch.no_grad()
-    def predict(self, weights: Tensor, stats: Tensor, rows: Tensor, *, eagerly: bool = False) -> Tensor:
+    def predict(self, weights: Tensor, stats: Tensor, rows: Tensor) -> Tensor:
         """Outputs (k, r, outputs) of the given weights on data rows ``rows (k, r)``, in eval mode.
 
-        ``eagerly`` spares the compiled evaluation from being compiled again for another number of lanes or rows.
+        For any number of lanes and rows, so it is run eagerly.
         """
-        forward = self.model.forward if eagerly else self._forward
+        return self._outputs(partial(self.model.forward, shared=self.data.folds == 1), weights, stats, rows)
+
+    def _outputs(self, forward: Callable[..., Any], weights: Tensor, stats: Tensor, rows: Tensor) -> Tensor:
+        """Outputs in as many parts as memory asks for; all have one shape, for which there is one program."""
         self.model.module.eval()
-        k = weights.shape[0]
+        k, count = len(weights), rows.shape[1]
         chunk = max(1, _EVALUATION_ELEMENTS // max(1, k * self.key.shape.largest_activation))
-        keys = torch.zeros(k, self.key.shape.dropouts, dtype=torch.int32, device=self.data.device)
-        shared = self.data.folds == 1
-        parts = []
-        for start in range(0, rows.shape[1], chunk):
-            part = rows[:, start : start + chunk]
-            x = self.data.x[part[0] if shared else part]
-            parts.append(forward(weights, stats, self.hyper.dropout[:k], keys, x, shared=shared)[0])
-        return torch.cat(parts, dim=1)
+        parts = -(-count // chunk)
+        size = -(-count // parts)
+        rates, keys = self.hyper.dropout[:k], torch.zeros(k, self.key.shape.dropouts, dtype=torch.int32, device=rows.device)
+        found = []
+        for start in range(0, count, size):
+            part = rows[:, max(0, min(start, count - size)) :][:, :size]
+            x = self.data.x[part[0] if self.data.folds == 1 else part]
+            found.append(forward(weights, stats, rates, keys, x)[0][:, start - count if start + size > count else None :])
+        return torch.cat(found, dim=1)
 
     def keep_best(self, improved: Sequence[bool]) -> None:
         """Remember the present weights of every lane where ``improved`` (k,) as its best."""

@@ -40,13 +40,14 @@ class Update:
         self.body = model.body_mask()
 
     def __call__(
-        self, state: LaneState, hyper: LaneHyper, lr: Tensor, hold: Tensor, keys: Tensor, x: Tensor, y: Tensor
+        self, state: LaneState, hyper: LaneHyper, lr: Tensor, bias: Tensor, hold: Tensor, keys: Tensor, x: Tensor, y: Tensor
     ) -> Tensor:
         """Train every lane on its own batch ``x (k, b, ...)``, ``y (k, b)``.
 
         Args:
             state, hyper: Of k lanes; the state is changed in place.
             lr: (k,) learning rates of this update.
+            bias: (2, k) corrections of Adam's moments (see `bias_corrections`).
             hold: (k,) shares of the average that this update keeps, where there is averaging.
             keys: (k, L + len(NOISES)) int32 (see `update_keys`).
             x, y: The batches.
@@ -58,20 +59,20 @@ class Update:
         with torch.no_grad():
             state.stats.copy_(stats)
             state.updates.add_(1)
-            self.apply(gradient, state, hyper, lr)
+            self.apply(gradient, state, hyper, lr, bias)
             if "averaging" in self.techniques:
                 _average(state.mean_weights[0], state.weights, hold)
                 _average(state.mean_stats[0], state.stats, hold)
         return losses
 
-    def apply(self, gradient: Tensor, state: LaneState, hyper: LaneHyper, lr: Tensor) -> None:
+    def apply(self, gradient: Tensor, state: LaneState, hyper: LaneHyper, lr: Tensor, bias: Tensor) -> None:
         """The optimizer's step along ``gradient`` (k, P), which is changed, and all that belongs to it."""
         frozen = (hyper.frozen[:, None] * self.body) > 0 if FROZEN in self.techniques else None
         before = state.weights if frozen is None else state.weights.clone()
         self._shape(gradient, state.weights, hyper, frozen)
         if "weight_decay" in self.techniques:
             _decay(state.weights, lr * hyper.weight_decay, self.penalized)
-        self._step(state, gradient, hyper, lr[:, None])
+        self._step(state, gradient, hyper, lr[:, None], bias)
         if "proximal_l1" in self.techniques:
             _soft_threshold(state.weights, lr * hyper.proximal_l1, self.penalized)
         if "max_norm" in self.techniques:
@@ -96,7 +97,7 @@ class Update:
         if "clip_norm" in self.techniques:
             _clip_norm(gradient, hyper.clip_norm)
 
-    def _step(self, state: LaneState, gradient: Tensor, hyper: LaneHyper, lr: Tensor) -> None:
+    def _step(self, state: LaneState, gradient: Tensor, hyper: LaneHyper, lr: Tensor, bias: Tensor) -> None:
         weights, moments = state.weights, state.moments
         match self.optimizer:
             case "sgd":
@@ -109,8 +110,7 @@ class Update:
             case "adadelta":
                 adadelta(weights, gradient, moments, lr)
             case _:
-                updates = state.updates[:, None].to(torch.float32)
-                adam(weights, gradient, moments, lr, updates, hyper.rest1[:, None], hyper.rest2[:, None])
+                adam(weights, gradient, moments, lr, bias, hyper.rest1[:, None], hyper.rest2[:, None])
 
 
 def _average(mean: Tensor, present: Tensor, hold: Tensor) -> None:

@@ -9,7 +9,7 @@ import torch
 from service.spec import Recipe, StudySpec
 from tests.benchmarks.coverage import ROWS, prepared, spec_of, table
 from workers.answer.candidates import Candidate, baselines
-from workers.answer.training import Trainer, compiles
+from workers.answer.training import Trainer
 
 
 def trained(patience: int, group: list[Candidate]) -> list[Candidate]:
@@ -46,8 +46,3 @@ def test_a_baseline_that_continues_another_is_the_one_trained_alone(patience: in
 def test_a_network_that_diverges_has_no_runs_and_neither_has_what_continues_it() -> None:
     plain, early, _ = trained(2, baselines(Recipe({"widths": (24.0,), "optimizer": "sgd", "lr": 10.0, "batch_size": 72})))
     assert plain.runs == early.runs == {}
-
-
-def test_few_lanes_do_not_use_a_program_for_many() -> None:
-    assert [compiles(lanes, 16) for lanes in (5, 8, 40)] == [False, True, True]
-    assert not compiles(40, None)

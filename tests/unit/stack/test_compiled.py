@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,19 +14,19 @@ import torch
 from tests.unit.stack.runs import data, protocol, recipe
 from tests.unit.stack.test_equality import eight
 from workers.stack import compiling
+from workers.stack.programs import Program
 from workers.stack.stack import StackKey
-from workers.training import Run, StackRunner
+from workers.training import Compiled, Run, StackRunner
 
 
-def test_compiled_runs_have_the_curves_of_eager_ones() -> None:
+def test_compiled_runs_have_the_curves_of_eager_ones(tmp_path: Path) -> None:
     """Eleven runs on eight compiled lanes: three wait, and the last ones end in an eager stack."""
     settings = [*eight(normalization="batch"), *eight(normalization="batch")[:3]]
     on, how = data(), protocol(epochs=4)
     key = StackKey.of(settings[0], on.inputs, on.outputs)
 
-    def curves(fixed_lanes: int | None) -> tuple[list[list[float]], list[int]]:
-        torch._dynamo.reset()
-        runner = StackRunner(key, on, fixed_lanes=fixed_lanes)
+    def curves(fixed: int | None) -> tuple[list[list[float]], list[int]]:
+        runner = StackRunner(key, on, compiled=None if fixed is None else Compiled(fixed, tmp_path))
         runs = [Run(i, setting, ((0, 100 + i),), how) for i, setting in enumerate(settings)]
         runner.add(runs)
         lanes = []
@@ -45,6 +47,39 @@ def test_compiled_runs_have_the_curves_of_eager_ones() -> None:
     np.testing.assert_allclose(compiled, eager, rtol=5e-4, atol=5e-5)
 
 
+def test_a_program_writes_into_its_arguments_and_is_made_once(tmp_path: Path) -> None:
+    @dataclass
+    class Pair:
+        mean: torch.Tensor
+        count: torch.Tensor
+
+    def learn(pair: Pair, x: torch.Tensor) -> torch.Tensor:
+        pair.count.add_(1)
+        pair.mean.add_((x - pair.mean) / pair.count)
+        return pair.mean.square().sum(1)
+
+    def run() -> tuple[Pair, torch.Tensor]:
+        program, pair = Program(learn, "learn", tmp_path), Pair(torch.zeros(3, 4), torch.zeros(3, 1))
+        for step in range(3):
+            squares = program(pair, torch.full((3, 4), float(step)))
+        return pair, squares
+
+    pair, squares = run()
+    torch.testing.assert_close(pair.mean, torch.ones(3, 4))
+    torch.testing.assert_close(squares, torch.full((3,), 4.0))
+    (kept,) = tmp_path.iterdir()
+    made = kept.stat().st_mtime_ns
+    again, _ = run()
+    torch.testing.assert_close(again.mean, pair.mean, rtol=0, atol=0)
+    assert [(each, each.stat().st_mtime_ns) for each in tmp_path.iterdir()] == [(kept, made)]
+    Program(learn, "something else", tmp_path)(pair, torch.zeros(3, 4))
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_few_lanes_do_not_use_a_program_for_many(tmp_path: Path) -> None:
+    assert [Compiled(16, tmp_path).suits(lanes) for lanes in (2, 3, 40)] == [False, True, True]
+
+
 def test_compiling_pays_for_long_work_only() -> None:
     assert compiling.pays(lane_updates=1e6, lane_updates_per_second=1000)
     assert not compiling.pays(lane_updates=1e4, lane_updates_per_second=1000)
@@ -52,7 +87,7 @@ def test_compiling_pays_for_long_work_only() -> None:
 
 def test_a_worker_compiles_for_any_number_of_stack_keys() -> None:
     """The compiler itself stops at eight programs of the same code, and a long-lived worker would become slow."""
-    compiling.compiled(torch.sin, torch.device("cpu"))
+    compiling.compiled(torch.sin)
     made: list[Any] = []
 
     def count(graph: torch.fx.GraphModule, inputs: Any) -> Any:

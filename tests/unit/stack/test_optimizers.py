@@ -14,7 +14,7 @@ from service.spec.groups.optimizer import OPTIMIZERS
 from tests.unit.stack.runs import data, recipe
 from workers.stack.flat import FlatModel
 from workers.stack.lanes import LaneHyper, LaneState, techniques_of
-from workers.stack.optimizers import MOMENTS
+from workers.stack.optimizers import MOMENTS, bias_corrections
 from workers.stack.stack import StackKey
 from workers.stack.update import Update
 
@@ -92,7 +92,8 @@ def ours(settings: Sequence[Recipe], updates: int = UPDATES) -> Tensor:
     lr = torch.tensor([setting.number("lr") for setting in settings])
     for number in range(updates):
         state.updates += 1
-        step.apply(bowl.gradient(state.weights, number), state, hyper, lr)
+        (bias,) = bias_corrections(hyper.rest1, hyper.rest2, state.updates[None])
+        step.apply(bowl.gradient(state.weights, number), state, hyper, lr, bias)
     return state.weights
 
 

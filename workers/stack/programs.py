@@ -1,0 +1,127 @@
+"""Programs compiled ahead of time and kept on disk: a function of tensors becomes a shared library, loaded in milliseconds.
+
+`torch.compile` traces and checks anew in every process, which takes seconds however warm its cache is. Here the trace is
+made once, for the shapes of the first call, and the library's name says everything that it depends on. Only for CPUs.
+
+Reference: AOTInductor, https://docs.pytorch.org/docs/stable/torch.compiler_aot_inductor.html.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import itertools
+import logging
+import os
+import platform
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx.experimental.proxy_tensor import make_fx
+
+log = logging.getLogger(__name__)
+
+_SOURCES = Path(__file__).parents[1]
+
+
+class Program:
+    """``function``, compiled for the shapes that it is called with. It may write into its arguments.
+
+    Arguments are tensors, and dataclasses of nothing but tensors; all are contiguous. A call with other shapes than the
+    one before loads, or makes, another library.
+
+    Args:
+        function: Returns a tensor, or a tuple of them. May depend on nothing but its arguments and ``description``.
+        description: Everything else that changes what is computed.
+        folder: Where libraries are kept.
+    """
+
+    def __init__(self, function: Callable[..., Any], description: str, folder: Path) -> None:
+        self._function = function
+        self._description = description
+        self._folder = folder
+        self._signature: Any = None
+        self._library: Any = None
+        self._single = True
+
+    def __call__(self, *arguments: Any) -> Any:
+        """What the function returns for these arguments."""
+        tensors = list(_tensors(arguments))
+        signature = [(each.shape, each.dtype) for each in tensors]
+        if signature != self._signature:
+            self._library = self._load(arguments, tensors)
+            self._signature = signature
+        out = self._library.run(tensors)
+        return out[0] if len(out) == 1 else tuple(out)
+
+    def _load(self, arguments: Sequence[Any], tensors: Sequence[Tensor]) -> Any:
+        path = self._folder / f"{self._name(tensors)}.pt2"
+        if not path.exists():
+            start = time.monotonic()
+            _compile(self._function, arguments, [each.clone() for each in tensors], path)
+            log.info("compiled", extra={"program": path.name, "seconds": round(time.monotonic() - start, 1)})
+        # The public `aoti_load_package` imports the whole compiler first, which takes longer than all the rest.
+        return torch._C._aoti.AOTIModelPackageLoader(str(path), "model", False, 1, -1)
+
+    def _name(self, tensors: Sequence[Tensor]) -> str:
+        shapes = [(tuple(each.shape), each.stride(), str(each.dtype)) for each in tensors]
+        what = repr((self._description, shapes, torch.get_num_threads(), torch.__version__, _machine(), _sources()))
+        return hashlib.sha256(what.encode()).hexdigest()[:24]
+
+
+def _compile(function: Callable[..., Any], arguments: Sequence[Any], tensors: Sequence[Tensor], path: Path) -> None:
+    def flat(*parts: Tensor) -> Any:
+        return function(*_rebuilt(arguments, parts))
+
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # the compiler's own code
+        graph = make_fx(flat)(*tensors)
+        graph.graph.eliminate_dead_code()
+        graph.recompile()
+        for name in [name for name, value in vars(graph).items() if isinstance(value, Tensor)]:
+            constant = getattr(graph, name)
+            delattr(graph, name)
+            graph.register_buffer(name, constant)
+        exported = torch.export.export(graph, tuple(tensors), strict=False)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f"{path.stem}-{os.getpid()}.pt2")
+        torch._inductor.aoti_compile_and_package(exported, package_path=str(temporary))
+    temporary.replace(path)
+
+
+def _tensors(arguments: Sequence[Any]) -> Iterator[Tensor]:
+    for each in arguments:
+        if isinstance(each, Tensor):
+            yield each
+        else:
+            yield from vars(each).values()
+
+
+def _rebuilt(arguments: Sequence[Any], parts: Sequence[Tensor]) -> list[Any]:
+    """The arguments with ``parts`` for their tensors; the inverse of `_tensors`."""
+    left = iter(parts)
+    return [
+        next(left) if isinstance(each, Tensor) else type(each)(*itertools.islice(left, len(vars(each))))
+        for each in arguments
+    ]
+
+
+@functools.cache
+def _sources() -> str:
+    """A hash of the code that programs are made of."""
+    texts = (path.read_bytes() for path in sorted(_SOURCES.rglob("*.py")))
+    return hashlib.sha256(b"".join(texts)).hexdigest()
+
+
+@functools.cache
+def _machine() -> str:
+    """The processor that a library is compiled for."""
+    described = Path("/proc/cpuinfo")
+    lines = described.read_text().splitlines() if described.exists() else []
+    models = {line for line in lines if line.startswith(("model name", "flags", "Features"))}
+    return repr((platform.machine(), platform.processor(), sorted(models)))
