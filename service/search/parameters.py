@@ -24,7 +24,8 @@ def distributions(spec: StudySpec, params: Params) -> dict[str, BaseDistribution
     A searched off is a parameter of its own, ``use_<setting>``; a rate per layer is ``<setting>_1``, ``_2`` ….
     """
     found: dict[str, BaseDistribution] = {}
-    for name, domain in spec.domains.items():
+    for name in spec.searched:
+        domain = spec.domains[name]
         if not _ready(spec, name, domain, params):
             continue
         if isinstance(domain, Range) and domain.off:

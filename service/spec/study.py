@@ -170,7 +170,7 @@ class StudySpec(Frozen):
             domains[name] = setting.search if given is None else given
         return domains
 
-    @property
+    @cached_property
     def searched(self) -> list[str]:
         """The settings that have more than one value to choose from."""
         return [name for name, domain in self.domains.items() if isinstance(domain, Range | Choices)]
