@@ -23,7 +23,10 @@ class Settings(BaseSettings):
     data_roots: tuple[Path, ...] = Field((), description="JSON list of directories whose files a study may name by path.")
     max_upload_mb: float = Field(512.0, gt=0, description="Largest accepted data set, in MiB.")
     max_model_mb: float = Field(256.0, gt=0, le=900, description="Largest trained model that is kept, in MiB.")
-    cache: Path = Field(Path.home() / ".cache" / "regsearch", description="Directory for what was measured of devices.")
+    cache: Path = Field(
+        Path.home() / ".cache" / "regsearch",
+        description="Directory for what was measured of devices, and compiled for them.",
+    )
     lease_seconds: float = Field(30.0, gt=0, description="A worker silent for this long loses its trials.")
     turn_seconds: float = Field(30.0, gt=0, description="How long a study keeps a worker while another has none.")
     dashboard: Literal["readonly", "writable", "off"] = Field("readonly", description="How optuna-dashboard is served.")

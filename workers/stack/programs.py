@@ -8,6 +8,7 @@ Reference: AOTInductor, https://docs.pytorch.org/docs/stable/torch.compiler_aot_
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import itertools
@@ -23,6 +24,9 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
+
+KEPT = 256
+"""Libraries in a folder; of more, those not used for the longest time are removed. Each has one to three MB."""
 
 log = logging.getLogger(__name__)
 
@@ -61,12 +65,15 @@ class Program:
 
     def _load(self, arguments: Sequence[Any], tensors: Sequence[Tensor]) -> Any:
         path = self._folder / f"{self._name(tensors)}.pt2"
-        if not path.exists():
-            start = time.monotonic()
-            _compile(self._function, arguments, [each.clone() for each in tensors], path)
-            log.info("compiled", extra={"program": path.name, "seconds": round(time.monotonic() - start, 1)})
-        # The public `aoti_load_package` imports the whole compiler first, which takes longer than all the rest.
-        return torch._C._aoti.AOTIModelPackageLoader(str(path), "model", False, 1, -1)
+        if path.exists():
+            with contextlib.suppress(RuntimeError):
+                return _opened(path)
+            log.warning("%s can't be loaded, and is compiled again", path)
+        start = time.monotonic()
+        _compile(self._function, arguments, [each.clone() for each in tensors], path)
+        log.info("compiled", extra={"program": path.name, "seconds": round(time.monotonic() - start, 1)})
+        _tidy(self._folder)
+        return _opened(path)
 
     def _name(self, tensors: Sequence[Tensor]) -> str:
         shapes = [(tuple(each.shape), each.stride(), str(each.dtype)) for each in tensors]
@@ -92,6 +99,22 @@ def _compile(function: Callable[..., Any], arguments: Sequence[Any], tensors: Se
         temporary = path.with_name(f"{path.stem}-{os.getpid()}.pt2")
         torch._inductor.aoti_compile_and_package(exported, package_path=str(temporary))
     temporary.replace(path)
+
+
+def _opened(path: Path) -> Any:
+    os.utime(path)  # it is in use
+    # The public `aoti_load_package` imports the whole compiler first, which takes longer than all the rest.
+    return torch._C._aoti.AOTIModelPackageLoader(str(path), "model", False, 1, -1)
+
+
+def _tidy(folder: Path) -> None:
+    """Remove what has not been used for the longest time; whoever has it loaded keeps it."""
+    found = []
+    for path in folder.glob("*.pt2"):
+        with contextlib.suppress(FileNotFoundError):  # another worker is tidying, too
+            found.append((path.stat().st_mtime, path))
+    for _, path in sorted(found, reverse=True)[KEPT:]:
+        path.unlink(missing_ok=True)
 
 
 def _tensors(arguments: Sequence[Any]) -> Iterator[Tensor]:

@@ -13,7 +13,7 @@ import torch
 
 from tests.unit.stack.runs import data, protocol, recipe
 from tests.unit.stack.test_equality import eight
-from workers.stack import compiling
+from workers.stack import compiling, programs
 from workers.stack.programs import Program
 from workers.stack.stack import StackKey
 from workers.training import Compiled, Run, StackRunner
@@ -47,7 +47,7 @@ def test_compiled_runs_have_the_curves_of_eager_ones(tmp_path: Path) -> None:
     np.testing.assert_allclose(compiled, eager, rtol=5e-4, atol=5e-5)
 
 
-def test_a_program_writes_into_its_arguments_and_is_made_once(tmp_path: Path) -> None:
+def test_a_program_writes_into_its_arguments_and_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     @dataclass
     class Pair:
         mean: torch.Tensor
@@ -68,12 +68,17 @@ def test_a_program_writes_into_its_arguments_and_is_made_once(tmp_path: Path) ->
     torch.testing.assert_close(pair.mean, torch.ones(3, 4))
     torch.testing.assert_close(squares, torch.full((3,), 4.0))
     (kept,) = tmp_path.iterdir()
-    made = kept.stat().st_mtime_ns
+    made = kept.stat().st_ino
     again, _ = run()
     torch.testing.assert_close(again.mean, pair.mean, rtol=0, atol=0)
-    assert [(each, each.stat().st_mtime_ns) for each in tmp_path.iterdir()] == [(kept, made)]
+    assert [(each, each.stat().st_ino) for each in tmp_path.iterdir()] == [(kept, made)]
+    monkeypatch.setattr(programs, "KEPT", 1)
     Program(learn, "something else", tmp_path)(pair, torch.zeros(3, 4))
-    assert len(list(tmp_path.iterdir())) == 2
+    (other,) = tmp_path.iterdir()
+    assert other != kept
+    other.write_bytes(b"broken")
+    Program(learn, "something else", tmp_path)(pair, torch.zeros(3, 4))
+    torch.testing.assert_close(pair.count, torch.full((3, 1), 5.0))
 
 
 def test_few_lanes_do_not_use_a_program_for_many(tmp_path: Path) -> None:
