@@ -109,12 +109,18 @@ class Session:
         return self.lane_epochs / computed if computed else 1.0
 
     def shares(self) -> dict[str, float]:
-        """Where the time has gone: shares of the training thread's, and what the threads beside it took of a core."""
-        beside: dict[str, float] = defaultdict(float)
+        """Where the time has gone: shares of the training thread's, and what the threads beside it took of a core.
+
+        Updates and evaluation are parts of the training.
+        """
+        parts: dict[str, float] = defaultdict(float)
+        for runner in self._runners.values():
+            for name, seconds in runner.timer.seconds.items():
+                parts[f"{name} (in training)"] += seconds / max(self.timer.elapsed, 1e-9)
         for timer in (self._supply.timer, self.recorder.timer):
             for name, share in timer.processor_shares(self.timer.elapsed).items():
-                beside[f"{name} (beside)"] += share
-        return {**self.timer.shares(), **{name: round(share, 4) for name, share in beside.items()}}
+                parts[f"{name} (beside)"] += share
+        return {**self.timer.shares(), **{name: round(share, 4) for name, share in parts.items()}}
 
     def run(self) -> None:
         """Work until the study needs this worker no more, then give the lease back.

@@ -28,6 +28,7 @@ from workers.stack.averaging import holds
 from workers.stack.device import DeviceData
 from workers.stack.schedules import LaneSchedule
 from workers.stack.stack import Stack, StackKey
+from workers.timing import Timer
 
 log = logging.getLogger(__name__)
 
@@ -186,6 +187,7 @@ class StackRunner:
         """Set by the caller when no further runs will come."""
         self.lane_epochs = 0
         self.computed_lane_epochs = 0
+        self.timer = Timer()
 
     @property
     def stack(self) -> Stack:
@@ -281,8 +283,10 @@ class StackRunner:
         for lane, owner in enumerate(self._owner):
             if owner is not None:
                 rates[lane] = owner.rates(self.stack.updates)
-        losses = self.stack.train_epoch(rates, self._holds())
-        table = np.concatenate([losses[:, None].cpu().numpy(), self.stack.evaluate().cpu().numpy()], axis=1)
+        with self.timer.section("updates"):
+            losses = self.stack.train_epoch(rates, self._holds()).cpu().numpy()
+        with self.timer.section("evaluation"):
+            table = np.concatenate([losses[:, None], self.stack.evaluate().cpu().numpy()], axis=1)
         sparsity = self.stack.sparsity().cpu().numpy() if "proximal_l1" in self.stack.techniques else None
         self.lane_epochs += self.lanes
         self.computed_lane_epochs += self.stack.lanes

@@ -26,6 +26,7 @@ from service.spec import StudySpec
 from tests.benchmarks.report import save
 from workers.data import DataSource, load_table, make_split, prepare
 from workers.stack.device import DeviceData
+from workers.stack.gradient import update_keys
 from workers.stack.stack import Stack, StackKey
 
 FLOAT_BYTES = 4
@@ -99,15 +100,33 @@ def work(stack: Stack) -> dict[str, float]:
     return {"flops": stack.lanes * flops, "bytes": stack.lanes * floats * FLOAT_BYTES}
 
 
+def gradient_of(stack: Stack) -> Callable[[], object]:
+    """Forward and backward of one update; the rest of it is penalties, optimizer and the making of batches."""
+    k, inputs = stack.lanes, stack.data.inputs
+    x, y = stack.data.x[: stack.batch].expand(k, stack.batch, *inputs).contiguous(), stack.data.y[: stack.batch]
+    keys = update_keys(stack.hyper.seed, torch.zeros(1, k, dtype=torch.int32, device=device()), stack.key.shape.dropouts)[0]
+    arguments = (stack.state, stack.hyper, keys, x, y.expand(k, stack.batch).contiguous())
+
+    def gradient(*given: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        found, (losses, _) = stack._eager.gradient(*given)
+        return found, losses
+
+    call = stack._compiled(gradient, "gradient")
+    stack.model.module.train()
+    return lambda: call(*arguments)
+
+
 def measure(stack: Stack, most: dict[str, float]) -> dict[str, Any]:
     """One kind of stack against the limits."""
     rates = np.full((stack.lanes, stack.updates), 1e-3, dtype=np.float32)
     seconds = seconds_per_call(lambda: stack.train_epoch(rates)) / stack.updates
+    alone = seconds_per_call(gradient_of(stack))
     needs = work(stack)
     least = max(needs["flops"] / most["flops"], needs["bytes"] / most["bandwidth"])
     return {
         "lane_updates_per_second": round(stack.lanes / seconds),
         "milliseconds_per_update": round(1000 * seconds, 3),
+        "share_of_forward_and_backward": round(alone / seconds, 3),
         "bound_by": "arithmetic" if least == needs["flops"] / most["flops"] else "bandwidth",
         "share_of_limit": round(least / seconds, 3),
     }

@@ -36,8 +36,8 @@ _SOURCES = Path(__file__).parents[1]
 class Program:
     """``function``, compiled for the shapes that it is called with. It may write into its arguments.
 
-    Arguments are tensors, and dataclasses of nothing but tensors; all are contiguous. A call with other shapes than the
-    one before loads, or makes, another library.
+    Arguments are tensors, and dataclasses of nothing but tensors. A call with other shapes than the one before loads, or
+    makes, another library.
 
     Args:
         function: Returns a tensor, or a tuple of them. May depend on nothing but its arguments and ``description``.
@@ -51,12 +51,11 @@ class Program:
         self._folder = folder
         self._signature: Any = None
         self._library: Any = None
-        self._single = True
 
     def __call__(self, *arguments: Any) -> Any:
         """What the function returns for these arguments."""
         tensors = list(_tensors(arguments))
-        signature = [(each.shape, each.dtype) for each in tensors]
+        signature = [(each.shape, each.stride(), each.dtype) for each in tensors]
         if signature != self._signature:
             self._library = self._load(arguments, tensors)
             self._signature = signature

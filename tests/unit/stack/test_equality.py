@@ -20,6 +20,7 @@ from workers.checkpoints import Checkpoints
 from workers.models import build_model
 from workers.models.layers import LaneDropout, WeightNormLinear
 from workers.models.mlp import Mlp
+from workers.stack import stack as stack_module
 from workers.training import Run
 
 
@@ -280,6 +281,21 @@ def test_a_run_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
     assert checkpoints.load(0) is None
 
 
-def test_a_broken_checkpoint_is_no_checkpoint(tmp_path: Path) -> None:
+def test_a_broken_checkpoint_or_one_of_another_version_is_no_checkpoint(tmp_path: Path) -> None:
     (tmp_path / "trial-3.pt").write_bytes(b"garbage")
-    assert Checkpoints(tmp_path).load(3) is None
+    torch.save({"run": {"epoch": 2}, "lanes": []}, tmp_path / "trial-4.pt")
+    assert [Checkpoints(tmp_path).load(number) for number in (3, 4)] == [None, None]
+
+
+@pytest.mark.parametrize("folds", [1, 2])
+def test_an_evaluation_in_parts_is_the_same(monkeypatch: pytest.MonkeyPatch, folds: int) -> None:
+    """Parts have one size, so the last one begins before the one in front of it has ended."""
+    on = data(folds=folds)
+    stack = runner(recipe(), on).stack
+    stack.resize([], 4)
+    for lane in range(4):
+        stack.load(lane, recipe(), seed=lane, fold=lane % folds)
+    whole = stack.evaluate()
+    for elements in (1, 64, 64 * 7, 64 * 11):
+        monkeypatch.setattr(stack_module, "_EVALUATION_ELEMENTS", elements)
+        torch.testing.assert_close(stack.evaluate(), whole)
