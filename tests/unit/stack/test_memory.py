@@ -86,11 +86,11 @@ torch.set_num_threads(1)
 logging.basicConfig(stream=sys.stderr)
 home = Path(sys.argv[1])
 store = open_store(f"sqlite:///{home / 'regsearch.db'}", create=True)
-raw = {"data": {"dataset": "wine"}, "space": {"preset": "off"}, "model": {"widths": [4000, 4000]}}
+raw = {"data": {"dataset": "wine"}, "space": {"preset": "off"}, "model": {"widths": [12000, 12000]}}
 raw["budget"] = {"trials": 2, "max_retries": 1}
 study = store.studies.submit(StudySpec.model_validate(raw).resolved("classification"))
 worker = Worker(store, Settings(home=home), "cpu", Stop())
-limit = psutil.Process().memory_info().vms + 100 * 2**20
+limit = psutil.Process().memory_info().vms + 500 * 2**20  # one layer takes more
 resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 while worker.turn():
     pass
