@@ -25,6 +25,8 @@ import torch
 from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 
+_OPTIONS = {"aot_inductor.compile_wrapper_opt_level": "O0"}
+"""The calls of the kernels take no time, but a third of the compilation if they are optimized."""
 KEPT = 256
 """Libraries in a folder; of more, those not used for the longest time are removed. Each has one to three MB."""
 
@@ -96,7 +98,7 @@ def _compile(function: Callable[..., Any], arguments: Sequence[Any], tensors: Se
         exported = torch.export.export(graph, tuple(tensors), strict=False)
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f"{path.stem}-{os.getpid()}.pt2")
-        torch._inductor.aoti_compile_and_package(exported, package_path=str(temporary))
+        torch._inductor.aoti_compile_and_package(exported, package_path=str(temporary), inductor_configs=_OPTIONS)
     temporary.replace(path)
 
 
