@@ -6,13 +6,12 @@ import argparse
 import json
 import sys
 
-import torch
-
 from service.errors import RegsearchError
 from service.logs import set_up_logging
 from service.settings import load_settings
 from service.store import open_store
 from workers.liveness import Stop
+from workers.process import set_up
 from workers.worker import Worker, devices
 
 
@@ -26,8 +25,7 @@ def main() -> int:
     if arguments.list_devices:
         print(json.dumps(devices()))  # noqa: T201  # it is the answer
         return 0
-    if arguments.threads:
-        torch.set_num_threads(arguments.threads)
+    set_up(arguments.threads)
     settings = load_settings()
     set_up_logging(settings)
     stop = Stop()

@@ -16,13 +16,12 @@ from service.search import Params, recipe
 from service.spec import StudySpec
 from workers.calibration import calibrate
 from workers.memory import free_bytes
+from workers.process import usual_threads
 from workers.stack import compiling
 from workers.stack.device import DeviceData
 from workers.stack.stack import StackKey
 from workers.training import Compiled
 
-THREADS = torch.get_num_threads()
-"""As many as torch takes by itself."""
 MIN_IN_FLIGHT = 8
 GENERATIONS = 5
 """A study is searched in at least so many generations, however many lanes the device could train at once."""
@@ -35,7 +34,7 @@ MOST_STACK_KEYS = 8
 @dataclass(frozen=True)
 class Plan:
     """``capacity`` lanes in flight; ``compiled_lanes`` in each compiled stack, None where stacks are eager; ``threads`` of
-    the CPU, None for as many as torch takes by itself.
+    the CPU, None for as many as the process usually has.
     """
 
     capacity: int
@@ -44,7 +43,7 @@ class Plan:
 
     def take_threads(self) -> None:
         """Let torch use the plan's threads from now on."""
-        torch.set_num_threads(self.threads or THREADS)
+        torch.set_num_threads(self.threads or usual_threads())
 
     def compiled(self, cache: Path) -> Compiled | None:
         """How stacks are compiled, where ``cache`` is the device's; None where they are eager."""
@@ -58,7 +57,7 @@ def make_plan(spec: StudySpec, example: Params, data: DeviceData, cache: Path) -
         example: Parameters of a typical trial, to measure with.
         cache: Where calibrations are remembered.
     """
-    torch.set_num_threads(THREADS)
+    torch.set_num_threads(usual_threads())
     typical = recipe(spec, example)
     key = StackKey.of(typical, data.inputs, data.outputs, data.categories)
     most = max(MIN_IN_FLIGHT, spec.budget.trials // GENERATIONS) * data.folds

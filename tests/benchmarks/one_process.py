@@ -9,6 +9,7 @@ from service.settings import Settings
 from service.spec import StudySpec
 from service.store import Store, StudyState, open_store
 from workers.liveness import Stop
+from workers.process import set_up
 from workers.worker import Worker
 
 
@@ -18,6 +19,7 @@ def run_study(spec: StudySpec, home: Path, device: str = "cpu", roots: tuple[Pat
     Raises:
         RuntimeError: The study failed.
     """
+    set_up()
     home.mkdir(parents=True, exist_ok=True)
     store = open_store(f"sqlite:///{home / 'regsearch.db'}", create=True)
     study_id = store.studies.submit(spec)

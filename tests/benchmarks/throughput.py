@@ -28,6 +28,7 @@ from tests.benchmarks.peers import BATCH, RANGES, rate, rows, run_ray, run_scrip
 from tests.benchmarks.report import save
 from workers.checkpoints import Checkpoints
 from workers.data import DataSource, load_table, make_split, prepare
+from workers.process import set_up
 from workers.session import Environment, Session
 from workers.stack.device import DeviceData
 
@@ -52,6 +53,7 @@ def spec(arguments: argparse.Namespace, file: Path) -> StudySpec:
 def run_ours(arguments: argparse.Namespace) -> dict[str, Any]:
     """The whole study in one worker session, from submit to the last tell."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    set_up()
     with tempfile.TemporaryDirectory() as scratch:
         study_spec = spec(arguments, Path(scratch) / "rows.npz")
         store = open_store(f"sqlite:///{scratch}/regsearch.db", create=True)

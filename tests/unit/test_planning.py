@@ -9,7 +9,8 @@ import torch
 
 from tests.unit.stack.runs import data, recipe
 from workers.calibration import calibrate
-from workers.planning import THREADS, Plan, even, round_size
+from workers.planning import Plan, even, round_size
+from workers.process import usual_threads
 from workers.stack.stack import StackKey
 
 
@@ -30,7 +31,7 @@ def test_a_plan_takes_its_threads_and_gives_them_back() -> None:
         Plan(8, None, threads=1).take_threads()
         assert torch.get_num_threads() == 1
         Plan(8, None).take_threads()
-        assert torch.get_num_threads() == THREADS
+        assert torch.get_num_threads() == usual_threads()
     finally:
         torch.set_num_threads(usual)
 

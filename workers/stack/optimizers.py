@@ -52,7 +52,8 @@ def adam(
     first.lerp_(grad, rest1)
     second.lerp_(grad.square(), rest2)
     step, scale = lr / bias[0, :, None], bias[1, :, None].sqrt()
-    weights.sub_(step * first / (second.sqrt() / scale + ADAM_EPS))
+    length = second.sqrt().div_(scale).add_(ADAM_EPS)
+    weights.sub_((step * first).div_(length))
 
 
 def bias_corrections(rest1: Tensor, rest2: Tensor, updates: Tensor) -> Tensor:

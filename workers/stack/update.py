@@ -86,7 +86,7 @@ class Update:
         Where weights are ``frozen`` (k, P) there is no gradient, also for its norm.
         """
         if "l1" in self.techniques:
-            gradient.add_(hyper.l1[:, None] * weights.sign() * self.penalized)
+            gradient.addcmul_(weights.sign().mul_(self.penalized), hyper.l1[:, None])
         if "l2" in self.techniques:
             gradient.add_(hyper.l2[:, None] * weights * self.penalized)
         if frozen is not None:

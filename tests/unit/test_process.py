@@ -1,0 +1,28 @@
+"""What a worker's process is set to."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+SET_UP = """
+import torch
+from workers.process import set_up, usual_threads
+set_up({threads})
+tiny = torch.full((1 << 20,), 1e-39)  # enough for a thread of the pool, too
+print(int((tiny * 1.0 != 0).sum()), usual_threads(), torch.get_num_threads())
+"""
+
+
+def said(threads: int | None) -> list[int]:
+    done = subprocess.run([sys.executable, "-c", SET_UP.format(threads=threads)], capture_output=True, text=True, check=True)
+    return [int(word) for word in done.stdout.split()]
+
+
+def test_numbers_too_small_for_a_fast_multiplication_are_zero_in_every_thread() -> None:
+    assert said(None)[0] == 0
+
+
+def test_the_threads_that_a_worker_was_given_are_its_usual_ones() -> None:
+    assert said(1) == [0, 1, 1]
+    assert said(3) == [0, 3, 3]
