@@ -12,26 +12,24 @@ Ozaki et al., "Multiobjective tree-structured Parzen estimator", JAIR 73 (2022).
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, RandomSampler
-from optuna.samplers._tpe.parzen_estimator import _ParzenEstimator, _ParzenEstimatorParameters
-from optuna.samplers._tpe.sampler import _split_complete_trials_multi_objective, default_weights
+from optuna.samplers._tpe.sampler import _split_complete_trials_multi_objective
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from service.search.parzen import Density, density
+
 CANDIDATES = 24
 DRAWN_AT_ONCE = 16
-"""Values of a parameter that are drawn together, as one operation on arrays."""
+"""At most so many values of a parameter are drawn together, as one operation on arrays."""
 MAX_BAD = 500
 """Trials of the worse group that are kept; drawn evenly over their order, so old and new ones both count."""
-
-_OPTIONS = _ParzenEstimatorParameters(
-    prior_weight=1.0, consider_magic_clip=True, consider_endpoints=False, weights=default_weights, multivariate=True
-)
 
 
 class BatchTpeSampler(BaseSampler):
@@ -39,11 +37,12 @@ class BatchTpeSampler(BaseSampler):
 
     def __init__(self, *, startup_trials: int, seed: int) -> None:
         self._startup_trials = startup_trials
-        self._rng = np.random.RandomState(seed)
+        self._rng = np.random.default_rng(seed)
         self._random = RandomSampler(seed=seed)
-        self._good: list[FrozenTrial] | None = None
-        self._bad: list[FrozenTrial] = []
-        self._fits: dict[str, tuple[BaseDistribution, _ParzenEstimator, _ParzenEstimator]] = {}
+        self._good: list[dict[str, Any]] | None = None
+        """The parameters of the good trials, oldest first; None while all is drawn at random."""
+        self._bad: list[dict[str, Any]] = []
+        self._fits: dict[str, tuple[BaseDistribution, Density, Density]] = {}
         self._drawn: dict[str, list[float]] = {}
         self._at_once = 1
         self._several = False
@@ -54,15 +53,15 @@ class BatchTpeSampler(BaseSampler):
         finished = [trial for trial in trials if trial.state in _FINISHED]
         self._fits, self._drawn = {}, {}
         self._several = len(study.directions) > 1
-        self._at_once = max(1, min(n, DRAWN_AT_ONCE))
+        self._at_once = math.ceil(n / math.ceil(n / DRAWN_AT_ONCE)) if n else 1
         self._good = None
         if len(finished) < max(1, self._startup_trials):
             return
         good, rest = divided(study, finished)
-        self._good = sorted(good, key=lambda trial: trial.number)
+        self._good = [trial.params for trial in sorted(good, key=lambda trial: trial.number)]
         running = [trial for trial in trials if trial.state is TrialState.RUNNING]
         bad = sorted(rest + running, key=lambda trial: trial.number)
-        self._bad = [bad[i] for i in _spread(len(bad), MAX_BAD)]
+        self._bad = [bad[i].params for i in _spread(len(bad), MAX_BAD)]
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """Nothing is sampled jointly."""
@@ -89,13 +88,13 @@ class BatchTpeSampler(BaseSampler):
     def _draw(self, name: str) -> list[float]:
         """Values for some trials: of CANDIDATES each, the one with the highest ratio of the densities."""
         _, good, bad = self._fits[name]
-        drawn = good.sample(self._rng, CANDIDATES * self._at_once)
+        drawn = good.draw(self._rng, CANDIDATES * self._at_once)
         gain = (good.log_pdf(drawn) - bad.log_pdf(drawn)).reshape(self._at_once, CANDIDATES)
-        values = drawn[name].reshape(self._at_once, CANDIDATES)
-        best: list[float] = np.take_along_axis(values, gain.argmax(1)[:, None], axis=1)[:, 0].tolist()
+        values = drawn.reshape(self._at_once, CANDIDATES)
+        best: list[float] = values[np.arange(self._at_once), gain.argmax(1)].tolist()
         return best
 
-    def _fit(self, name: str, kind: BaseDistribution) -> tuple[BaseDistribution, _ParzenEstimator, _ParzenEstimator]:
+    def _fit(self, name: str, kind: BaseDistribution) -> tuple[BaseDistribution, Density, Density]:
         assert self._good is not None, "only then is anything fitted"
         return kind, _density(self._good, name, kind, equal=self._several), _density(self._bad, name, kind)
 
@@ -108,7 +107,8 @@ def divided(study: Study, finished: list[FrozenTrial]) -> tuple[list[FrozenTrial
     n_good = int(np.ceil(0.1 * len(finished)))
     if len(study.directions) > 1:
         return _split_complete_trials_multi_objective(finished, study, n_good)
-    ranked, n_good = sorted(finished, key=lambda trial: _rank(trial, study.direction)), min(25, n_good)
+    direction = study.direction
+    ranked, n_good = sorted(finished, key=lambda trial: _rank(trial, direction)), min(25, n_good)
     return ranked[:n_good], ranked[n_good:]
 
 
@@ -123,11 +123,10 @@ def _rank(trial: FrozenTrial, direction: StudyDirection) -> tuple[int, float, fl
     return (1, -step, np.inf if np.isnan(value) else sign * value)
 
 
-def _density(trials: list[FrozenTrial], name: str, kind: BaseDistribution, *, equal: bool = False) -> _ParzenEstimator:
-    """The density of a parameter in trials; the older of many count less, unless all count ``equal``."""
-    values = [kind.to_internal_repr(trial.params[name]) for trial in trials if name in trial.params]
-    weights = np.ones(len(values)) if equal else None
-    return _ParzenEstimator({name: np.asarray(values, dtype=float)}, {name: kind}, _OPTIONS, weights)
+def _density(known: list[dict[str, Any]], name: str, kind: BaseDistribution, *, equal: bool = False) -> Density:
+    """The density of a parameter in the parameters of some trials."""
+    values = [kind.to_internal_repr(params[name]) for params in known if name in params]
+    return density(np.asarray(values, dtype=float), kind, equal=equal)
 
 
 def _spread(n: int, most: int) -> NDArray[np.int64]:

@@ -110,8 +110,8 @@ def test_tpe_draws_from_the_densities_that_optuna_fits() -> None:
     stock = optuna.samplers.TPESampler(seed=0, multivariate=True)
     below, _ = _split_trials(study, study.trials, 40)
     theirs = stock._build_parzen_estimator(study, {"lr": kind}, below, handle_below=True)
-    at = {"lr": np.geomspace(1e-4, 1.0, 50)}
-    np.testing.assert_allclose(good.log_pdf(at), theirs.log_pdf(at), rtol=1e-12)
+    at = np.geomspace(1e-4, 1.0, 50)
+    np.testing.assert_allclose(good.log_pdf(at), theirs.log_pdf({"lr": at}), rtol=1e-12)
 
 
 @pytest.mark.parametrize("sampler", [{"name": "tpe"}, {"name": "nsga2", "population": 16}])
