@@ -57,10 +57,11 @@ class BatchTpeSampler(BaseSampler):
         self._good = None
         if len(finished) < max(1, self._startup_trials):
             return
-        good, rest = divided(study, finished)
+        good, _ = divided(study, finished)
         self._good = [trial.params for trial in sorted(good, key=lambda trial: trial.number)]
-        running = [trial for trial in trials if trial.state is TrialState.RUNNING]
-        bad = sorted(rest + running, key=lambda trial: trial.number)
+        count_as_bad = {*_FINISHED, TrialState.RUNNING}
+        chosen = {trial.number for trial in good}
+        bad = [trial for trial in trials if trial.state in count_as_bad and trial.number not in chosen]
         self._bad = [bad[i].params for i in _spread(len(bad), MAX_BAD)]
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
@@ -116,7 +117,8 @@ def _rank(trial: FrozenTrial, direction: StudyDirection) -> tuple[int, float, fl
     """Complete trials by value, then pruned ones: those that came further first, then by their last value."""
     sign = 1.0 if direction is StudyDirection.MINIMIZE else -1.0
     if trial.state is TrialState.COMPLETE:
-        return (0, sign * trial.value if trial.value is not None else np.inf, 0.0)
+        reached = trial.value
+        return (0, sign * reached if reached is not None else np.inf, 0.0)
     if not trial.intermediate_values:
         return (2, 0.0, 0.0)
     step, value = max(trial.intermediate_values.items())

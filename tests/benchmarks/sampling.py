@@ -17,7 +17,7 @@ from service.search import Search
 from service.spec import StudySpec
 from tests.benchmarks.report import save
 
-BATCH, TRIALS, SEEDS = 32, 256, 7
+BATCH, TRIALS, SEEDS = 32, 256, 21
 
 
 def spec(sampler: str = "tpe") -> StudySpec:
