@@ -9,8 +9,10 @@ random numbers: as easy as 1, 2, 3" (SC 2011) for the idea.
 
 from __future__ import annotations
 
+import functools
 import math
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,10 +23,7 @@ _GOLDEN = 0x9E3779B9 - (1 << 32)
 
 def mix(x: Tensor) -> Tensor:
     """Scramble int32 values: a bijection in which every input bit flips each output bit about half of the time."""
-    x = x ^ _shift_right(x, 16)
-    x = x * _MULTIPLIER_1
-    x = x ^ _shift_right(x, 15)
-    x = x * _MULTIPLIER_2
+    x = _high_mixed(x)
     return x ^ _shift_right(x, 16)
 
 
@@ -40,6 +39,18 @@ def draw(key: Tensor, counter: Tensor) -> Tensor:
     while vector instructions wrap.
     """
     return mix(key ^ (counter * _GOLDEN))
+
+
+def happens(chance: Tensor, key: Tensor, n: int) -> Tensor:
+    """``n`` independent events under a ``key`` that `combine` has made, each with a ``chance`` in (0, 1]; scalars both.
+
+    Decides on every unit that is dropped, so it takes few steps: it compares whole numbers, by their high bits.
+
+    Returns:
+        (n,) bool.
+    """
+    limit = ((0.5 - chance) * (1 << 32)).to(torch.int32)
+    return _high_mixed(key ^ _scattered(n, key.device)) >= limit
 
 
 def uniform(bits: Tensor) -> Tensor:
@@ -65,6 +76,28 @@ def permutations(keys: Tensor, n: int) -> Tensor:
     """
     bits = draw(keys[:, None], torch.arange(n, dtype=torch.int32, device=keys.device)[None])
     return torch.argsort(bits, dim=1, stable=True)
+
+
+def _scattered(n: int, device: torch.device) -> Tensor:
+    """(n,) int32, the counters 0 … n−1 as `draw` scatters them."""
+    if torch.compiler.is_compiling():
+        return torch.arange(n, dtype=torch.int32, device=device) * _GOLDEN
+    return _kept_scattered(n, device)
+
+
+@functools.lru_cache(maxsize=64)
+def _kept_scattered(n: int, device: torch.device) -> Tensor:
+    """Made by numpy, so that a program which is being traced holds them as a constant: to load them is faster."""
+    with np.errstate(over="ignore"):
+        return torch.from_numpy(np.arange(n, dtype=np.int32) * np.int32(_GOLDEN)).to(device)
+
+
+def _high_mixed(x: Tensor) -> Tensor:
+    """`mix` without its last step, which only scrambles the lower half of the bits."""
+    x = x ^ _shift_right(x, 16)
+    x = x * _MULTIPLIER_1
+    x = x ^ _shift_right(x, 15)
+    return x * _MULTIPLIER_2
 
 
 def _shift_right(x: Tensor, bits: int) -> Tensor:

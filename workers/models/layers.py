@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from workers.hashing import draw, uniform
+from workers.hashing import happens
 
 
 class LaneDropout(nn.Module):
@@ -40,9 +40,8 @@ class LaneDropout(nn.Module):
         """``x`` with a mask of ``shape``, which has to broadcast to that of ``x``."""
         if not (self.training and self.active):
             return x
-        element = torch.arange(math.prod(shape), dtype=torch.int32, device=x.device).view(shape)
-        keep = uniform(draw(self.key, element)) >= self.rate
-        return x * (keep / (1.0 - self.rate))
+        keep = happens(1.0 - self.rate, self.key, math.prod(shape)).view(shape)
+        return torch.where(keep, x * (1.0 / (1.0 - self.rate)), 0.0)
 
 
 class LaneSpatialDropout(LaneDropout):

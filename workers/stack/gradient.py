@@ -112,14 +112,15 @@ class Gradient:
             losses = self._losses(out.float(), y, hyper, shares).mean(1)
             return losses.sum(), (losses, stats)
 
-        if len(x) == 1 and not torch.compiler.is_compiling():
-            # Ordinary autograd, whose convolutions copy nothing; `grad` is for `vmap` and for the compiler.
+        if torch.compiler.is_compiling():
+            gradient, aux = grad(total, has_aux=True)(state.weights)
+            return gradient, aux
+        # Ordinary autograd is faster than `grad`, which costs a little in every operation and a second to import.
+        with torch.enable_grad():
             weights = state.weights.detach().requires_grad_()
             loss, (losses, stats) = total(weights)
             (gradient,) = torch.autograd.grad(loss, weights)
-            return gradient, (losses.detach(), stats.detach())
-        gradient, aux = grad(total, has_aux=True)(state.weights)
-        return gradient, aux
+        return gradient, (losses.detach(), stats.detach())
 
     def _forward(self, weights: Tensor, stats: Tensor, hyper: LaneHyper, keys: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
         """Outputs (k, b, o) and statistics (k, Q); frozen lanes keep theirs, and normalize by them."""

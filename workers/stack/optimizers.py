@@ -51,8 +51,8 @@ def adam(
     first, second = moments
     first.lerp_(grad, rest1)
     second.lerp_(grad.square(), rest2)
-    step, scale = lr / bias[0, :, None], bias[1, :, None].sqrt()
-    length = second.sqrt().div_(scale).add_(ADAM_EPS)
+    step, scale = lr / bias[0, :, None], bias[1, :, None].rsqrt()
+    length = second.sqrt().mul_(scale).add_(ADAM_EPS)
     weights.sub_((step * first).div_(length))
 
 

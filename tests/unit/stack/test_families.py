@@ -50,7 +50,7 @@ def data(family: str, rows: int = 40, valid: int = 24) -> DeviceData:
 def setting(family: str, lane: int = 0, **more: Any) -> Recipe:
     values: dict[str, Any] = {
         "family": family,
-        "width": 4,
+        "width": 8,
         "depth": 2,
         "batch_size": 16,
         "normalization_groups": 2,
