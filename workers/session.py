@@ -34,6 +34,7 @@ from workers.stack.stack import StackKey
 from workers.supply import Supply
 from workers.timing import Timer
 from workers.training import Protocol, Run, StackRunner
+from workers.turns import Occupancy, Turns
 
 log = logging.getLogger(__name__)
 
@@ -77,6 +78,9 @@ class Session:
         self._protocol = Protocol(spec.metric, spec.budget.epochs, spec.early_stopping)
         self._objectives = Objectives(spec, self._protocol, data)
         self._runners: dict[StackKey, StackRunner] = {}
+        # A trial whose time is limited is not to spend it waiting.
+        self._turns = Turns() if spec.budget.trial_seconds is None else Turns(patience=0)
+        self._occupancy = Occupancy()
         self._trials: dict[int, AskedTrial] = {}
         self._ready: deque[AskedTrial] = deque()
         self._started: dict[int, float] = {}
@@ -105,8 +109,17 @@ class Session:
     @property
     def occupancy(self) -> float:
         """Live lane-epochs per lane-epoch computed."""
-        computed = sum(runner.computed_lane_epochs for runner in self._runners.values())
+        computed = self._computed_lane_epochs
         return self.lane_epochs / computed if computed else 1.0
+
+    @property
+    def steady_occupancy(self) -> float:
+        """The same, without the filling of the lanes and the tail of the study."""
+        return self._occupancy.steady
+
+    @property
+    def _computed_lane_epochs(self) -> int:
+        return sum(runner.computed_lane_epochs for runner in self._runners.values())
 
     def shares(self) -> dict[str, float]:
         """Where the time has gone: shares of the training thread's, and what the threads beside it took of a core.
@@ -138,9 +151,8 @@ class Session:
                 self._ask_ahead()
                 if not self._trials and not self._wait_for_work():
                     break
-                for runner in list(self._runners.values()):
-                    if runner.wanted_lanes:
-                        self._advance(runner)
+                for runner in self._turns.due(self._runners.values()):
+                    self._advance(runner)
             self._supply.close()
             self.recorder.flush()
             self._save_lanes()
@@ -222,8 +234,11 @@ class Session:
                 techniques = techniques_in(self._spec.domains) if compiled else frozenset[str]()
                 self._runners[key] = StackRunner(key, self._data, compiled=compiled, techniques=techniques)
             self._runners[key].add(runs)
+        supplied = not self._supply.dry or bool(self._ready)
         for runner in self._runners.values():
-            runner.last_call = self._supply.dry and not self._ready
+            runner.last_call = not supplied
+        full = self._lanes_in_flight() > self.plan.capacity - self._data.folds
+        self._occupancy.note(self.lane_epochs, self._computed_lane_epochs, full=full, supplied=supplied)
 
     def _run_of(self, trial: AskedTrial) -> Run:
         lanes = tuple((fold, seed_of(self._spec.seed, 1, trial.number, fold)) for fold in range(self._data.folds))

@@ -211,6 +211,13 @@ class StackRunner:
         """Lanes in use, and those that waiting runs will need."""
         return self.lanes + sum(run.lanes for run in self.waiting)
 
+    @property
+    def idle_share(self) -> float:
+        """Share of the lanes that the next epoch would compute in vain, though runs may still come for them."""
+        if self._compiled is None or self.last_call:
+            return 0.0
+        return max(0.0, 1.0 - self.wanted_lanes / self._compiled.lanes)
+
     def add(self, runs: Sequence[Run]) -> None:
         """Hand over new runs; they start with the next epoch, or when lanes are free."""
         self.waiting.extend(runs)

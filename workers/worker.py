@@ -134,6 +134,7 @@ class Worker:
                 "study": lease.study_id,
                 "lanes": session.lanes,
                 "occupancy": round(session.occupancy, 4),
+                "steady_occupancy": round(session.steady_occupancy, 4),
                 "epochs_per_second": round(session.lane_epochs / session.timer.elapsed, 1),
                 "shares": session.shares(),
             }

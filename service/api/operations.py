@@ -62,6 +62,7 @@ def router(store: Store) -> APIRouter:
 WORKER_GAUGES = {
     "lanes": "Lanes in training.",
     "occupancy": "Live lane-epochs per lane-epoch computed.",
+    "steady_occupancy": "The same from when all lanes were in demand for the first time until trials ran out.",
     "epochs_per_second": "Trial-epochs per second since the session began.",
 }
 

@@ -76,6 +76,7 @@ def run_ours(arguments: argparse.Namespace) -> dict[str, Any]:
         "compiled_lanes": session.plan.compiled_lanes,
         "shares": session.shares(),
         "occupancy": round(session.occupancy, 3),
+        "steady_occupancy": round(session.steady_occupancy, 3),
     }
 
 
