@@ -25,7 +25,7 @@ from workers.training import Compiled
 MIN_IN_FLIGHT = 8
 GENERATIONS = 5
 """A study is searched in at least so many generations, however many lanes the device could train at once."""
-EXPECTED_SHARE = 0.5
+EXPECTED_SHARE = 0.3
 """Share of the largest possible number of epochs that a study trains where trials are pruned or converge."""
 MOST_STACK_KEYS = 8
 """More stacks than this are not planned for."""

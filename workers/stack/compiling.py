@@ -19,8 +19,8 @@ log = logging.getLogger(__name__)
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-ASSUMED_GAIN = 3.5
-ASSUMED_SECONDS = 15.0
+ASSUMED_GAIN = 3.0
+ASSUMED_SECONDS = 20.0
 """What a compilation brings and costs, when deciding. Fixed, so that a repeated search decides the same."""
 
 MOST_PROGRAMS = 4096

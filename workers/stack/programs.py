@@ -23,6 +23,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.fx import Graph
 from torch.fx.experimental.proxy_tensor import make_fx
 
 _OPTIONS = {"aot_inductor.compile_wrapper_opt_level": "O0"}
@@ -89,6 +90,7 @@ def _compile(function: Callable[..., Any], arguments: Sequence[Any], tensors: Se
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # the compiler's own code
         graph = make_fx(flat)(*tensors)
+        _turn_products(graph.graph)
         graph.graph.eliminate_dead_code()
         graph.recompile()
         for name in [name for name, value in vars(graph).items() if isinstance(value, Tensor)]:
@@ -100,6 +102,25 @@ def _compile(function: Callable[..., Any], arguments: Sequence[Any], tensors: Se
         temporary = path.with_name(f"{path.stem}-{os.getpid()}.pt2")
         torch._inductor.aoti_compile_and_package(exported, package_path=str(temporary), inductor_configs=_OPTIONS)
     temporary.replace(path)
+
+
+def _turn_products(graph: Graph) -> None:
+    """Where A·B is only used transposed, compute Bᵀ·Aᵀ: the compiler transposes a product one element after the other.
+
+    The gradient of every layer's weights is such a product.
+    """
+    transpose = torch.ops.aten.transpose.int
+    for product in graph.find_nodes(op="call_function", target=torch.ops.aten.bmm.default):
+        last = product
+        while len(last.users) == 1 and next(iter(last.users)).target is torch.ops.aten.view.default:
+            last = next(iter(last.users))
+        if len(last.users) != 1 or last.meta["val"].shape != product.meta["val"].shape:
+            continue
+        used = next(iter(last.users))
+        if used.target is transpose and used.args[1:] == (1, 2):
+            with graph.inserting_before(used):
+                turned = [graph.call_function(transpose, (factor, 1, 2)) for factor in reversed(product.args)]
+                used.replace_all_uses_with(graph.call_function(torch.ops.aten.bmm.default, tuple(turned)))
 
 
 def _opened(path: Path) -> Any:

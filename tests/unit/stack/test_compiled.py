@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
+from torch.fx.experimental.proxy_tensor import make_fx
 
 from tests.unit.stack.runs import data, protocol, recipe
 from tests.unit.stack.test_equality import eight
 from workers.stack import compiling, programs
-from workers.stack.programs import Program
+from workers.stack.programs import Program, _turn_products
 from workers.stack.stack import StackKey
 from workers.training import Compiled, Run, StackRunner
 
@@ -79,6 +81,26 @@ def test_a_program_writes_into_its_arguments_and_is_made_once(tmp_path: Path, mo
     other.write_bytes(b"broken")
     Program(learn, "something else", tmp_path)(pair, torch.zeros(3, 4))
     torch.testing.assert_close(pair.count, torch.full((3, 1), 5.0))
+
+
+def test_a_product_that_is_used_transposed_is_computed_so() -> None:
+    """As the gradient of a layer's weights is; one that others see as it is stays."""
+
+    def products(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+        seen = torch.bmm(b, b.transpose(1, 2))
+        return torch.bmm(a.transpose(1, 2), b).transpose(1, 2).reshape(2, -1), seen.transpose(1, 2) + seen
+
+    a, b = torch.randn(2, 3, 4), torch.randn(2, 3, 5)
+    graph = make_fx(products)(a, b)
+    _turn_products(graph.graph)
+    graph.graph.eliminate_dead_code()
+    graph.recompile()
+    for ours, reference in zip(graph(a, b), products(a, b), strict=True):
+        torch.testing.assert_close(ours, reference)
+    made = {node.name: node for node in graph.graph.find_nodes(op="call_function", target=torch.ops.aten.bmm.default)}
+    assert len(made) == 2
+    transposed = [node for node in made.values() if any("transpose" in user.name for user in node.users)]
+    assert len(transposed) == 1, "that which is also seen as it is"
 
 
 def test_few_lanes_do_not_use_a_program_for_many(tmp_path: Path) -> None:
