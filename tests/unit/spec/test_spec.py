@@ -233,6 +233,11 @@ def test_each_kind_of_data_has_a_space_of_its_own() -> None:
     images = spec(model={"family": "cnn"}, space={"preset": "images"}).domains
     assert all(isinstance(images[name], Range) for name in ("rotation", "shift", "cutout", "cutmix", "head_dropout"))
     assert images["horizontal_flip"] == Choices(choices=("off", 0.5))
+    for name, setting in SETTINGS.items():
+        if setting.regularizer and isinstance(domain := images[name], Range):
+            assert isinstance(advised := setting.searched, Range)
+            assert domain.off, f"{name} cannot be off"
+            assert domain.high <= advised.high, f"{name} is stronger with others than is advised for it alone"
     series = spec(model={"family": "sequence"}, space={"preset": "sequences"}).domains
     assert series["normalization"] == Choices(choices=("none", "layer"))
     assert series["rotation"] == Fixed(value="off")

@@ -10,8 +10,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from service.spec import Recipe
+from service.search import Search, recipe
+from service.spec import Recipe, StudySpec
 from service.spec.model import NORMALIZATIONS
+from service.spec.study import SETTINGS
 from tests.unit.stack.runs import protocol, train
 from workers.calibration import train_once
 from workers.data import Fold, TargetScale
@@ -80,6 +82,24 @@ def test_a_lane_has_the_curve_of_its_trial_alone(
         (alone,) = train([own], [100 + lane], on, how)
         for name, curve in alone.curve.items():
             np.testing.assert_allclose(together[lane].curve[name], curve, rtol=1e-3, atol=1e-4, err_msg=f"{lane} {name}")
+
+
+@pytest.mark.parametrize(("family", "preset"), [("cnn", "images"), ("sequence", "sequences")])
+def test_what_a_familys_space_proposes_trains(family: str, preset: str) -> None:
+    parts = {
+        "data": {"dataset": "wine"},
+        "model": {"family": family, "width": 4, "depth": 2},
+        "space": {"preset": preset, "batch_size": 16},
+        "sampler": "random",
+    }
+    spec = StudySpec.model_validate(parts).resolved("classification")
+    proposed = [recipe(spec, params) for params, _ in Search(spec, seed=3).propose(12)]
+    searched = {name for name in spec.searched if SETTINGS[name].regularizer}
+    assert {name for one in proposed for name in one.regularizers()} == searched, "each is on in some trial"
+    on, how = data(family), protocol(epochs=2)
+    for seed, one in enumerate(proposed):
+        (run,) = train([one], [seed], on, how)
+        assert run.ending == "epochs"
 
 
 def test_augmentation_is_a_lanes_own(monkeypatch: pytest.MonkeyPatch) -> None:
