@@ -32,7 +32,7 @@ from workers.timing import Timer
 
 log = logging.getLogger(__name__)
 
-TAIL = 8
+TAIL = 4
 """A compiled stack with less than a TAIL-th of its lanes in use is slower than an eager one of just these lanes."""
 
 Ending = Literal["converged", "epochs", "not_finite", "out_of_memory"]

@@ -25,6 +25,7 @@ from service.settings import Settings
 from service.spec import StudySpec
 from tests.benchmarks.report import save
 from workers.data import DataSource, load_table, make_split, prepare
+from workers.process import set_up
 from workers.stack.device import DeviceData
 from workers.stack.gradient import update_keys
 from workers.stack.stack import Stack, StackKey
@@ -140,6 +141,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=128)
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
+    set_up()
     most = limits()
     figures: dict[str, Any] = {
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
