@@ -58,6 +58,7 @@ def test_commands_speak_to_it(serving: Serving, command: Command, tmp_path: Path
     path = tmp_path / "study.yaml"
     path.write_text(
         "name: '[/b] [red]:smile:'\ndata: {dataset: diabetes}\nspace: {l1: off, dropout: {low: 1e-1, high: 0.5}}\n"
+        "budget: {trials: 100}\n"
     )
     submitted = command("submit", str(path))
     assert submitted.returncode == 0, submitted.stderr
