@@ -117,7 +117,7 @@ def _on_is_defaults(raw: Any) -> Any:
 class BudgetSpec(Frozen):
     """What the study may spend. The number of trials is exact, whatever happens to workers."""
 
-    trials: int = Field(500, ge=1, le=1_000_000, description="Trials to finish (complete, pruned or failed).")
+    trials: int = Field(600, ge=1, le=1_000_000, description="Trials to finish (complete, pruned or failed).")
     epochs: int = Field(100, ge=1, le=100_000, description="Largest number of epochs of one trial.")
     seconds: float | None = Field(None, gt=0, description="After this long no further trial starts.")
     trial_seconds: float | None = Field(None, gt=0, description="A trial that trains for longer is pruned.")
