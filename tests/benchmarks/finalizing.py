@@ -15,21 +15,17 @@ from typing import Any
 
 import optuna
 
+from service.datasets import BUILTIN
 from service.spec import StudySpec
-from service.spec.metrics import Task
 from tests.benchmarks.one_process import answer_of
 from tests.benchmarks.report import save
 
-TASKS: dict[str, Task] = {
-    "breast_cancer": "classification",
-    "diabetes": "regression",
-    "digits": "classification",
-}
+DATASETS = ("breast_cancer", "diabetes", "digits")
 
 
 def cost(name: str) -> dict[str, Any]:
     """Seconds of one study and of its finalizing."""
-    spec = StudySpec.model_validate({"data": {"dataset": name}}).resolved(TASKS[name])
+    spec = StudySpec.model_validate({"data": {"dataset": name}}).resolved(BUILTIN[name].task)
     with tempfile.TemporaryDirectory() as home:
         result = answer_of(spec, Path(home))
     wall, finalizing = result["wall_seconds"], result["finalizing_seconds"]
@@ -48,7 +44,7 @@ def main() -> None:
     """One study after the other."""
     warnings.simplefilter("ignore")
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    figures = {name: cost(name) for name in TASKS}
+    figures = {name: cost(name) for name in DATASETS}
     print(figures, save("finalizing", figures))  # noqa: T201
 
 

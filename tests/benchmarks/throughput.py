@@ -53,7 +53,6 @@ def spec(arguments: argparse.Namespace, file: Path) -> StudySpec:
 def run_ours(arguments: argparse.Namespace, cache: Path) -> dict[str, Any]:
     """The whole study in one worker session, from submit to the last tell."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    set_up()
     with tempfile.TemporaryDirectory() as scratch:
         study_spec = spec(arguments, Path(scratch) / "rows.npz")
         store = open_store(f"sqlite:///{scratch}/regsearch.db", create=True)
@@ -108,6 +107,7 @@ def main() -> None:
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
     optuna.logging.set_verbosity(optuna.logging.ERROR)
+    set_up()
     figures: dict[str, Any] = {**vars(arguments), "batch": BATCH}
     with tempfile.TemporaryDirectory() as caches:
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = caches

@@ -40,8 +40,9 @@ class LaneDropout(nn.Module):
         """``x`` with a mask of ``shape``, which has to broadcast to that of ``x``."""
         if not (self.training and self.active):
             return x
-        keep = happens(1.0 - self.rate, self.key, math.prod(shape)).view(shape)
-        return torch.where(keep, x * (1.0 / (1.0 - self.rate)), 0.0)
+        chance = 1.0 - self.rate
+        keep = happens(chance, self.key, math.prod(shape)).view(shape)
+        return torch.where(keep, x * (1.0 / chance), 0.0)
 
 
 class LaneSpatialDropout(LaneDropout):

@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.fx import Graph
+from torch.fx import Graph, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 
 _OPTIONS = {"aot_inductor.compile_wrapper_opt_level": "O0"}
@@ -60,13 +60,13 @@ class Program:
         tensors = list(_tensors(arguments))
         signature = [(each.shape, each.stride(), each.dtype) for each in tensors]
         if signature != self._signature:
-            self._library = self._load(arguments, tensors)
+            self._library = self._load(arguments, tensors, signature)
             self._signature = signature
         out = self._library.run(tensors)
         return out[0] if len(out) == 1 else tuple(out)
 
-    def _load(self, arguments: Sequence[Any], tensors: Sequence[Tensor]) -> Any:
-        path = self._folder / f"{self._name(tensors)}.pt2"
+    def _load(self, arguments: Sequence[Any], tensors: Sequence[Tensor], signature: Any) -> Any:
+        path = self._folder / f"{self._name(signature)}.pt2"
         if path.exists():
             with contextlib.suppress(RuntimeError):
                 return _opened(path)
@@ -77,9 +77,8 @@ class Program:
         _tidy(self._folder)
         return _opened(path)
 
-    def _name(self, tensors: Sequence[Tensor]) -> str:
-        shapes = [(tuple(each.shape), each.stride(), str(each.dtype)) for each in tensors]
-        what = repr((self._description, shapes, torch.get_num_threads(), torch.__version__, _machine(), _sources()))
+    def _name(self, signature: Any) -> str:
+        what = repr((self._description, signature, torch.get_num_threads(), torch.__version__, _machine(), _sources()))
         return hashlib.sha256(what.encode()).hexdigest()[:24]
 
 
@@ -111,16 +110,18 @@ def _turn_products(graph: Graph) -> None:
     """
     transpose = torch.ops.aten.transpose.int
     for product in graph.find_nodes(op="call_function", target=torch.ops.aten.bmm.default):
-        last = product
-        while len(last.users) == 1 and next(iter(last.users)).target is torch.ops.aten.view.default:
-            last = next(iter(last.users))
-        if len(last.users) != 1 or last.meta["val"].shape != product.meta["val"].shape:
-            continue
-        used = next(iter(last.users))
-        if used.target is transpose and used.args[1:] == (1, 2):
-            with graph.inserting_before(used):
+        last, user = product, _only_user(product)
+        while user is not None and user.target is torch.ops.aten.view.default:
+            last, user = user, _only_user(user)
+        same_shape = last.meta["val"].shape == product.meta["val"].shape
+        if user is not None and same_shape and user.target is transpose and user.args[1:] == (1, 2):
+            with graph.inserting_before(user):
                 turned = [graph.call_function(transpose, (factor, 1, 2)) for factor in reversed(product.args)]
-                used.replace_all_uses_with(graph.call_function(torch.ops.aten.bmm.default, tuple(turned)))
+                user.replace_all_uses_with(graph.call_function(torch.ops.aten.bmm.default, tuple(turned)))
+
+
+def _only_user(node: Node) -> Node | None:
+    return next(iter(node.users)) if len(node.users) == 1 else None
 
 
 def _opened(path: Path) -> Any:
