@@ -11,7 +11,7 @@ from service.logs import set_up_logging
 from service.settings import load_settings
 from service.store import open_store
 from workers.liveness import Stop
-from workers.process import set_up
+from workers.planning.process import set_up
 from workers.worker import Worker, devices
 
 

@@ -26,16 +26,16 @@ from service.spec.model import LAYOUTS
 from service.store import Store
 from service.store.records import SEARCHED, Lease, StudyRecord
 from workers.answer import Finalizer, Prepared
+from workers.answer.delivery import TARGET, Keeper
 from workers.answer.front import ranked
 from workers.archive.start import Start, read_start
-from workers.checkpoints import Checkpoints
 from workers.data import DataSource, Fold, PrepareOptions, RawTable, load_table, make_split, prepare_alike, prepare_all
-from workers.keeping import TARGET, Keeper
 from workers.liveness import BEAT_SECONDS, Heart, Renewal, Stop
-from workers.planning import Plan
-from workers.provenance import data_hash, made_of
-from workers.session import Environment, Session
-from workers.stack.device import DeviceData
+from workers.planning.plan import Plan
+from workers.searching.checkpoints import Checkpoints
+from workers.searching.provenance import data_hash, made_of
+from workers.searching.session import Environment, Session
+from workers.stack.device_data import DeviceData
 from workers.timing import Timer
 
 log = logging.getLogger(__name__)

@@ -21,7 +21,7 @@ from service.errors import TrialError
 from service.search.bobyqa import DISCARDED, BobyqaSampler
 from service.search.lipo import LipoSampler
 from service.search.parameters import Drawn, Params, walked
-from service.search.planned import Plan
+from service.search.planned import Planned
 from service.search.tpe import BatchTpeSampler
 from service.search.whole import WholeSpace
 from service.spec import BobyqaSampler as BobyqaSpec
@@ -36,7 +36,7 @@ class Search:
 
     def __init__(self, spec: StudySpec, *, seed: int | None = None) -> None:
         self.spec = spec
-        self.planned = Plan(spec)
+        self.planned = Planned(spec)
         """The parameters that a trial of a given number must have, if any."""
         self._sampler = make_sampler(spec, spec.seed if seed is None else seed)
         joint = isinstance(spec.sampler, GpSampler | CmaEsSampler | NsgaSampler | LipoSpec)

@@ -27,7 +27,7 @@ _MOST_BLOCKS = 4096
 _SOBOL_BLOCK = 256
 
 
-class Plan:
+class Planned:
     """What trial numbers are bound to be, as far as they are. Not thread-safe."""
 
     def __init__(self, spec: StudySpec) -> None:

@@ -16,16 +16,17 @@ from service.errors import DatabaseUnavailable
 from service.store import records
 from service.store.archives import ModelArchives
 from service.store.conclusions import Conclusions
+from service.store.datasets import Datasets
 from service.store.engine import Database, normalize
 from service.store.gauges import read_metrics
 from service.store.history import History
 from service.store.leases import Leases
 from service.store.provenance import Provenances
 from service.store.records import StudyState
-from service.store.registry import Datasets, Workers
 from service.store.schema import check_schema, close_storage, create_schema, optuna_storage
 from service.store.studies import Studies
 from service.store.trials import Trials
+from service.store.workers import Workers
 
 __all__ = ["Store", "StudyState", "open_store", "records"]
 

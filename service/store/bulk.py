@@ -1,6 +1,6 @@
 """Many rows in one statement: executemany on SQLite, one JSON parameter on PostgreSQL, where every row costs a message.
 
-Rows are mappings that all have the same keys, names of the table's columns. A statement has the same text for any number of
+Records are mappings with the same keys, the names of columns of the table. A statement has the same text for any number of
 rows; it is built and compiled once for a table and its keys.
 """
 
@@ -17,30 +17,30 @@ from sqlalchemy import Connection, Executable, Table, bindparam, column, func, i
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.sql.selectable import FromClause
 
-Rows = Sequence[Mapping[str, Any]]
+Records = Sequence[Mapping[str, Any]]
 
 _ROWS = "all_rows"
 """Name of PostgreSQL's one parameter."""
 
 
-def insert_many(connection: Connection, table: Table, rows: Rows) -> None:
+def insert_many(connection: Connection, table: Table, rows: Records) -> None:
     """Insert rows."""
     _execute(connection, _insert, table, rows)
 
 
-def upsert_many(connection: Connection, table: Table, rows: Rows, keys: Sequence[str]) -> None:
+def upsert_many(connection: Connection, table: Table, rows: Records, keys: Sequence[str]) -> None:
     """Insert rows, or write over those that have the same ``keys`` (which have a unique index)."""
     _execute(connection, _upsert, table, rows, tuple(keys))
 
 
-def update_many(connection: Connection, table: Table, rows: Rows, key: str) -> None:
+def update_many(connection: Connection, table: Table, rows: Records, key: str) -> None:
     """Update the rows that ``key`` finds with the other values."""
     if connection.dialect.name == "sqlite":  # bound names of an UPDATE must not be those of columns
         rows = [{f"to_{name}": value for name, value in row.items()} for row in rows]
     _execute(connection, _update, table, rows, key)
 
 
-def _execute(connection: Connection, build: Any, table: Table, rows: Rows, *how: Any) -> None:
+def _execute(connection: Connection, build: Any, table: Table, rows: Records, *how: Any) -> None:
     if not rows:
         return
     lite = connection.dialect.name == "sqlite"

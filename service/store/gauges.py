@@ -7,8 +7,8 @@ from sqlalchemy import Connection, func, select
 from service.store import tables as t
 from service.store.engine import Database
 from service.store.records import StoreMetrics, StudyState
-from service.store.registry import SILENT_AFTER_SECONDS
 from service.store.rows import OPTUNA_STATE
+from service.store.workers import SILENT_AFTER_SECONDS
 
 
 def read_metrics(database: Database) -> StoreMetrics:

@@ -24,7 +24,7 @@ from tests.benchmarks.report import save
 from workers.data import ArrayScaler, Fold, TargetScale
 from workers.models import build_model, initialize
 from workers.models.layers import LaneDropout, LaneSpatialDropout
-from workers.stack.device import DeviceData
+from workers.stack.device_data import DeviceData
 from workers.stack.stack import Stack, StackKey
 
 CLASSES, VALID = 10, 16

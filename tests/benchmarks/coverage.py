@@ -31,14 +31,15 @@ from tests.benchmarks.journal import Journal
 from tests.benchmarks.report import save
 from workers.answer.candidates import Candidate
 from workers.answer.finalizer import Finalizer
-from workers.answer.networks import Gauge, Prepared, Rows, test_rows
+from workers.answer.networks import Gauge, Prepared, ScoredRows, test_rows
 from workers.answer.training import Trainer
 from workers.data import RawTable, make_split, prepare
 from workers.data.prepare import features, targets
-from workers.session import seed_of
-from workers.stack.device import DeviceData
+from workers.searching.session import seed_of
+from workers.stack.device_data import DeviceData
+from workers.stack.run import Protocol, Run
+from workers.stack.runner import StackRunner
 from workers.stack.stack import StackKey
-from workers.training import Protocol, Run, StackRunner
 
 ROWS, FEATURES = 240, 6
 POPULATION = 8_000
@@ -111,7 +112,7 @@ def _record(run: Run, params: Any) -> TrialRecord:
     return TrialRecord(run.key, "complete", run.best_value, run.best_epoch, run.ending, run.epoch, 0, params, {}, None, None)
 
 
-def truth(spec: StudySpec, data: Prepared, candidates: list[Candidate], population: Rows) -> list[NDArray[np.float64]]:
+def truth(spec: StudySpec, data: Prepared, candidates: list[Candidate], population: ScoredRows) -> list[NDArray[np.float64]]:
     """(seeds,) scores of every setting on the population, trained with seeds of its own."""
     again = [Candidate(each.name, each.role, each.recipe, each.early_stopping) for each in candidates]
     Trainer(spec, data.device, lambda: None, range(1000, 1000 + TRUTH_SEEDS)).train(again)
@@ -119,14 +120,14 @@ def truth(spec: StudySpec, data: Prepared, candidates: list[Candidate], populati
     return [gauge.exact(gauge.outputs(each, population), population) for each in again]
 
 
-def percentile(gauge: Gauge, candidate: Candidate, rows: Rows, rng: np.random.Generator) -> tuple[float, float]:
+def percentile(gauge: Gauge, candidate: Candidate, rows: ScoredRows, rng: np.random.Generator) -> tuple[float, float]:
     """The plain two-level bootstrap, to compare with."""
     out = gauge.outputs(candidate, rows)
     draws = []
     for _ in range(RESAMPLES):
         places = torch.from_numpy(rng.integers(len(rows.y), size=len(rows.y)))
         some = torch.from_numpy(rng.integers(len(out), size=len(out)))
-        drawn = Rows(rows.x, rows.y[places], rows.scale)
+        drawn = ScoredRows(rows.x, rows.y[places], rows.scale)
         draws.append(gauge.exact(out[some][:, places], drawn).mean())
     low, high = np.percentile(draws, [2.5, 97.5])
     return float(low), float(high)
@@ -143,7 +144,7 @@ def study(task: str, seed: int) -> dict[str, float]:
     more = table(task, POPULATION, rng)
     places, fold = np.arange(POPULATION), data.folds[0]
     x, y = features(more, places, fold.preprocessor), targets(more, places, fold.target)
-    population = Rows(torch.from_numpy(x), torch.from_numpy(y), fold.target.scale)
+    population = ScoredRows(torch.from_numpy(x), torch.from_numpy(y), fold.target.scale)
     winner, baseline = (_candidate(spec, trials, result[which]) for which in ("winner", "baseline"))
     first = _candidate(spec, trials, {**result["winner"], "name": "first", "trial": trials[0].number})
     said = truth(spec, data, [winner, baseline, first], population)

@@ -40,7 +40,7 @@ from tests.benchmarks.report import save
 from workers.answer.ensemble import as_output
 from workers.data import DataSource, RawTable, load_table, make_split, prepare
 from workers.data.prepare import features, targets
-from workers.scores import exact
+from workers.scoring.scores import exact
 
 OURS = ("winner", "recommended", "ensemble", "early stopping only", "framework defaults")
 THEIRS = {

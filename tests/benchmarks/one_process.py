@@ -9,7 +9,7 @@ from service.settings import Settings
 from service.spec import StudySpec
 from service.store import Store, StudyState, open_store
 from workers.liveness import Stop
-from workers.process import set_up
+from workers.planning.process import set_up
 from workers.worker import Worker
 
 

@@ -25,8 +25,8 @@ from service.settings import Settings
 from service.spec import StudySpec
 from tests.benchmarks.report import save
 from workers.data import DataSource, load_table, make_split, prepare
-from workers.process import set_up
-from workers.stack.device import DeviceData
+from workers.planning.process import set_up
+from workers.stack.device_data import DeviceData
 from workers.stack.gradient import update_keys
 from workers.stack.stack import Stack, StackKey
 

@@ -26,11 +26,11 @@ from service.spec import StudySpec
 from service.store import open_store
 from tests.benchmarks.peers import BATCH, RANGES, rate, rows, run_ray, run_script
 from tests.benchmarks.report import save
-from workers.checkpoints import Checkpoints
 from workers.data import DataSource, load_table, make_split, prepare
-from workers.process import set_up
-from workers.session import Environment, Session
-from workers.stack.device import DeviceData
+from workers.planning.process import set_up
+from workers.searching.checkpoints import Checkpoints
+from workers.searching.session import Environment, Session
+from workers.stack.device_data import DeviceData
 
 
 def spec(arguments: argparse.Namespace, file: Path) -> StudySpec:

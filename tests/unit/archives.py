@@ -12,7 +12,7 @@ import torch
 from service.spec import Recipe
 from workers.archive import Trained
 from workers.data import Fold, PrepareOptions, Preprocessor, RawTable, prepare
-from workers.data.split import Plan, split_rows
+from workers.data.split import Division, split_rows
 from workers.models import ModelShape, build_model, initialize
 from workers.models.cnn import WeightNormConv2d
 from workers.models.layers import WeightNormLinear
@@ -52,7 +52,7 @@ def people(path: Path, rows: int = 200) -> Path:
 
 
 def a_fold(table: RawTable, options: PrepareOptions | None = None) -> Fold:
-    return prepare(table, split_rows(table, Plan(1)), 0, options or PrepareOptions(max_levels=20, flag_missing=True))
+    return prepare(table, split_rows(table, Division(1)), 0, options or PrepareOptions(max_levels=20, flag_missing=True))
 
 
 def untrained(fold: Fold, classes: int, family: str = "mlp", **settings: Any) -> Trained:

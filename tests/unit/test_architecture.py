@@ -57,10 +57,10 @@ FORBIDDEN = {
     "service.report": ("service.api", "service.cli", "service.store.engine"),
     "service.api": ("service.cli",),
     "workers": ("service.api", "service.cli"),
-    "workers.stack": ("service.store", "workers.worker", "workers.session", "workers.training"),
-    "workers.models": ("service.store", "workers.stack"),
-    "workers.training": ("service.store", "workers.session"),
-    "workers.session": ("workers.data.locked",),
+    "workers.stack": ("service.store", "workers.worker", "workers.searching", "workers.planning", "workers.answer"),
+    "workers.scoring": ("service.store", "workers.searching", "workers.answer"),
+    "workers.models": ("service.store",),
+    "workers.searching.session": ("workers.data.locked",),
 }
 
 

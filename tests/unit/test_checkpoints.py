@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from workers.checkpoints import Checkpoints
+from workers.searching.checkpoints import Checkpoints
 
 
 def test_only_states_of_open_trials_stay(tmp_path: Path) -> None:

@@ -12,9 +12,9 @@ from scipy.integrate import quad
 from service.spec import Conclude, EarlyStopping, StudySpec
 from tests.benchmarks.one_process import run_study
 from tests.unit.stack.runs import data, recipe, runner
-from workers.conclusion import Conclusion, _ein, expected_improvement
-from workers.scores import score
-from workers.training import Protocol, Run
+from workers.scoring.scores import score
+from workers.searching.conclusion import Conclusion, _ein, expected_improvement
+from workers.stack.run import Protocol, Run
 
 
 @pytest.mark.parametrize("x", [1e-9, 0.1, 1.0, 7.0])

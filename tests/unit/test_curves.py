@@ -9,7 +9,7 @@ import pytest
 import torch
 from sklearn import metrics as reference
 
-from workers.curves import PLACES, describe
+from workers.scoring.curves import PLACES, describe
 
 
 def predictions(classes: int, seeds: int = 3, rows: int = 400) -> tuple[torch.Tensor, torch.Tensor]:

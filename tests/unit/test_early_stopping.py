@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from service.spec import EarlyStopping, Recipe
-from workers.training import Protocol, Run
+from workers.stack.run import Protocol, Run
 
 
 def watched(values: list[float], *, name: str, metric: str = "accuracy", **stopping: Any) -> Run:

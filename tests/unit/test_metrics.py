@@ -11,7 +11,7 @@ import torch
 from sklearn import metrics as reference
 
 from service.spec import CLASSIFICATION_METRICS, RANKING_METRICS, REGRESSION_METRICS
-from workers.metrics import average_precision, class_scores, evaluate, names, roc_auc
+from workers.scoring.metrics import average_precision, class_scores, evaluate, names, roc_auc
 
 LANES, ROWS = 5, 80
 

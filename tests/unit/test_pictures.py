@@ -9,8 +9,8 @@ from sklearn.calibration import calibration_curve
 from sklearn.metrics import confusion_matrix
 
 from workers.data import TargetScale
-from workers.pictures import BINS, MOST_PAIRS
-from workers.pictures import test_pictures as pictures
+from workers.scoring.pictures import BINS, MOST_PAIRS
+from workers.scoring.pictures import test_pictures as pictures
 
 
 def test_confusion_and_calibration_are_scikit_learns() -> None:

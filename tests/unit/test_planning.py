@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from tests.unit.stack.runs import data, recipe
-from workers.calibration import calibrate
-from workers.planning import Plan, even, round_size
-from workers.process import usual_threads
+from workers.planning.calibration import calibrate
+from workers.planning.plan import Plan, even, round_size
+from workers.planning.process import usual_threads
 from workers.stack.stack import StackKey
 
 

@@ -7,7 +7,7 @@ import sys
 
 SET_UP = """
 import torch
-from workers.process import set_up, usual_threads
+from workers.planning.process import set_up, usual_threads
 set_up({threads})
 tiny = torch.full((1 << 20,), 1e-39)  # enough for a thread of the pool, too
 print(int((tiny * 1.0 != 0).sum()), usual_threads(), torch.get_num_threads())

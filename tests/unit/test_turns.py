@@ -14,14 +14,15 @@ from sklearn import datasets
 from service.spec import StudySpec
 from service.store import open_store
 from tests.unit.stack.runs import data, protocol, recipe
-from workers.checkpoints import Checkpoints
 from workers.data import DataSource, load_table, make_split, prepare
-from workers.planning import Plan
-from workers.session import Environment, Session
-from workers.stack.device import DeviceData
+from workers.planning.plan import Plan
+from workers.searching.checkpoints import Checkpoints
+from workers.searching.session import Environment, Session
+from workers.searching.turns import PATIENCE, Occupancy, Turns
+from workers.stack.device_data import DeviceData
+from workers.stack.run import Run
+from workers.stack.runner import Compiled, StackRunner
 from workers.stack.stack import Stack, StackKey
-from workers.training import Compiled, Run, StackRunner
-from workers.turns import PATIENCE, Occupancy, Turns
 
 LANES = 16
 
@@ -121,9 +122,9 @@ def searched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plan: Plan, trials
     def as_written(key: StackKey, on: DeviceData, *, programs: object, techniques: frozenset[str]) -> Stack:
         return Stack(key, on, techniques=techniques)
 
-    monkeypatch.setattr("workers.training.Stack", as_written)
+    monkeypatch.setattr("workers.stack.runner.Stack", as_written)
     monkeypatch.setattr(Watched, "everyone", [], raising=False)
-    monkeypatch.setattr("workers.session.StackRunner", Watched)
+    monkeypatch.setattr("workers.searching.session.StackRunner", Watched)
     bunch = datasets.load_wine()
     np.savez(tmp_path / "rows.npz", X=bunch.data, y=bunch.target)
     sizes = np.random.default_rng(0).choice([*KEYS], size=trials, p=[*KEYS.values()])

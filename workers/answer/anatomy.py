@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from workers.answer.candidates import Candidate, Weights
-from workers.scores import Spread
-from workers.training import Run
+from workers.scoring.scores import Spread
+from workers.stack.run import Run
 
 NEARLY_ZERO = 1e-3
 MOST_POINTS = 200

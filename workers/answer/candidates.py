@@ -15,8 +15,8 @@ from service.spec import Recipe, StudySpec
 from service.spec.model import MODEL_SETTINGS
 from service.spec.recipe import ARCHITECTURE
 from service.store.records import TrialRecord
-from workers.scores import Spread
-from workers.training import Run
+from workers.scoring.scores import Spread
+from workers.stack.run import Run
 
 _PLAIN_RECIPE = Recipe({})
 _SHAPE = ("widths", *MODEL_SETTINGS, "batch_size")

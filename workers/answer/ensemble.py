@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from workers.answer.candidates import Candidate
-from workers.answer.networks import Gauge, Measured, Rows
+from workers.answer.networks import Gauge, Measured, ScoredRows
 
 STEPS = 25
 _BATCH = 1 << 24
@@ -40,7 +40,7 @@ class Ensemble:
 
 
 def build(
-    library: Sequence[Candidate], measured: Mapping[Candidate, Measured], gauge: Gauge, rows: Rows, sign: float
+    library: Sequence[Candidate], measured: Mapping[Candidate, Measured], gauge: Gauge, rows: ScoredRows, sign: float
 ) -> Ensemble:
     """The greedy ensemble of all networks of the candidates, chosen on validation rows of the first fold."""
     networks = [(candidate, index) for candidate in library for index in candidate.runs]

@@ -18,15 +18,16 @@ from workers.answer.candidates import Candidate, Weights, ablations, baselines, 
 from workers.answer.ensemble import Ensemble, build
 from workers.answer.front import front
 from workers.answer.importance import effects, importance
-from workers.answer.networks import Gauge, Measured, Prepared, Rows, test_rows, validation_rows
+from workers.answer.networks import Gauge, Measured, Prepared, ScoredRows, test_rows, validation_rows
 from workers.answer.statement import Teller, best_place
 from workers.answer.ties import recommended, ties
 from workers.answer.training import Trainer
 from workers.answer.verdict import verdict
-from workers.curves import describe
-from workers.scores import Scores
+from workers.scoring.curves import describe
+from workers.scoring.scores import Scores
+from workers.stack.run import Run
+from workers.stack.runner import Compiled
 from workers.timing import Timer
-from workers.training import Compiled, Run
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class Answer:
     result: dict[str, Any]
     model: TrainedModel
     run: Run
-    test: Rows
+    test: ScoredRows
     ensemble: tuple[tuple[TrainedModel, float], ...]
 
 
@@ -150,7 +151,7 @@ class Finalizer:
         ensemble = build(able, measured, self._gauge, validation_rows(self._data, 0), self._sign)
         return Chosen(everyone, winner, ties(winner, able, measured, self._sign), ensemble, measured)
 
-    def _score(self, chosen: Chosen, rows: Rows) -> Scores:
+    def _score(self, chosen: Chosen, rows: ScoredRows) -> Scores:
         """Score everything on the test rows; returns the ensemble's scores."""
         for candidate, measured in chosen.measured.items():
             self._gauge.test(candidate, measured, rows)
@@ -184,7 +185,7 @@ class Finalizer:
             "pruning": {each.name: self._gauge.pruning(each, next(iter(each.runs))) for each in both},
         }
 
-    def _discrimination(self, chosen: Chosen, rows: Rows) -> dict[str, Any]:
+    def _discrimination(self, chosen: Chosen, rows: ScoredRows) -> dict[str, Any]:
         """How well winner and baseline tell the classes of the test rows apart; nothing for a regression."""
         if self._spec.task == "regression":
             return {}

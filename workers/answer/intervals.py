@@ -30,7 +30,7 @@ import numpy as np
 from scipy import stats
 
 from service.spec import LOWER_IS_BETTER
-from workers.scores import Scores
+from workers.scoring.scores import Scores
 
 LEVEL = 0.95
 

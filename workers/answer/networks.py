@@ -19,9 +19,9 @@ from workers.answer.candidates import Candidate, Weights
 from workers.data import Fold, RawTable, Split
 from workers.data.locked import test_part
 from workers.models import ModelShape, build_model
-from workers.scores import Scores, exact, mean_over_folds, score
-from workers.sparsity import sparsity_curve
-from workers.stack.device import DeviceData
+from workers.scoring.scores import Scores, exact, mean_over_folds, score
+from workers.scoring.sparsification import sparsity_curve
+from workers.stack.device_data import DeviceData
 
 _BATCH = 4096
 
@@ -41,32 +41,32 @@ class Prepared:
 
 
 @dataclass(frozen=True)
-class Rows:
-    """Rows that networks are scored on: features as the model takes them, targets, and the target's unit."""
+class ScoredRows:
+    """ScoredRows that networks are scored on: features as the model takes them, targets, and the target's unit."""
 
     x: Tensor
     y: Tensor
     scale: float
 
 
-def training_rows(data: Prepared, fold: int) -> Rows:
+def training_rows(data: Prepared, fold: int) -> ScoredRows:
     """What a fold trains on."""
     rows = data.device.train[fold]
-    return Rows(data.device.x[rows], data.device.y[rows], float(data.device.scale[fold]))
+    return ScoredRows(data.device.x[rows], data.device.y[rows], float(data.device.scale[fold]))
 
 
-def validation_rows(data: Prepared, fold: int) -> Rows:
+def validation_rows(data: Prepared, fold: int) -> ScoredRows:
     """What a fold validates on."""
     rows = data.device.valid[fold][data.device.mask[fold] > 0]
-    return Rows(data.device.x[rows], data.device.y[rows], float(data.device.scale[fold]))
+    return ScoredRows(data.device.x[rows], data.device.y[rows], float(data.device.scale[fold]))
 
 
-def test_rows(data: Prepared) -> Rows:
+def test_rows(data: Prepared) -> ScoredRows:
     """Open the locked test part; the caller has put that on record."""
     fold = data.folds[0]
     features, target = test_part(data.table, data.split, fold)
     device = data.device.device
-    return Rows(torch.from_numpy(features).to(device), torch.from_numpy(target).to(device), fold.target.scale)
+    return ScoredRows(torch.from_numpy(features).to(device), torch.from_numpy(target).to(device), fold.target.scale)
 
 
 def outputs(shape: ModelShape, weights: Weights, x: Tensor) -> Tensor:
@@ -121,7 +121,7 @@ class Gauge:
             valid.append(self.score(outs[-1], rows))
         return Measured(list(candidate.runs), np.mean(train, axis=0), mean_over_folds(valid), valid[0].exact, outs[0])
 
-    def test(self, candidate: Candidate, measured: Measured, rows: Rows) -> None:
+    def test(self, candidate: Candidate, measured: Measured, rows: ScoredRows) -> None:
         """Add the scores on the test rows."""
         measured.test_out = self.outputs(candidate, rows)
         measured.test = self.score(measured.test_out, rows)
@@ -136,15 +136,15 @@ class Gauge:
 
         return [asdict(point) for point in sparsity_curve(module, candidate.weights[index][0], score)]
 
-    def exact(self, out: Tensor, rows: Rows) -> NDArray[np.float64]:
+    def exact(self, out: Tensor, rows: ScoredRows) -> NDArray[np.float64]:
         """(n,) scores of outputs (n, r, o) on rows."""
         return exact(self.task, self.metric, out, rows.y.cpu(), rows.scale, self.data.device.positive)
 
-    def score(self, out: Tensor, rows: Rows) -> Scores:
+    def score(self, out: Tensor, rows: ScoredRows) -> Scores:
         """The same with the jackknife over the rows."""
         return score(self.task, self.metric, out, rows.y.cpu(), rows.scale, self.data.device.positive)
 
-    def outputs(self, candidate: Candidate, rows: Rows, fold: int = 0) -> Tensor:
+    def outputs(self, candidate: Candidate, rows: ScoredRows, fold: int = 0) -> Tensor:
         """(s, r, o) outputs of the networks that every seed trained for a fold."""
         shape = self.data.shape(candidate.recipe)
         return torch.stack([outputs(shape, candidate.weights[index][fold], rows.x) for index in candidate.runs])

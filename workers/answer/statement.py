@@ -14,7 +14,7 @@ from workers.answer.candidates import Candidate
 from workers.answer.ensemble import Ensemble
 from workers.answer.intervals import difference, interval, over_seeds
 from workers.answer.networks import Measured
-from workers.scores import Scores, Spread
+from workers.scoring.scores import Scores, Spread
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,12 @@ from collections.abc import Callable, Sequence
 
 from service.spec import StudySpec
 from workers.answer.candidates import Candidate
-from workers.session import seed_of
-from workers.stack.device import DeviceData
+from workers.searching.session import seed_of
+from workers.stack.device_data import DeviceData
 from workers.stack.lanes import techniques_in
+from workers.stack.run import Protocol, Run
+from workers.stack.runner import Compiled, StackRunner
 from workers.stack.stack import StackKey
-from workers.training import Compiled, Protocol, Run, StackRunner
 
 
 class Trainer:

@@ -7,14 +7,14 @@ from workers.data.balance import class_weights
 from workers.data.fitting import PrepareOptions
 from workers.data.prepare import Fold, TargetScale, prepare, prepare_alike, prepare_all
 from workers.data.preprocessor import ArrayScaler, Preprocessor
-from workers.data.split import Plan, Split, make_split, split_rows
+from workers.data.split import Division, Split, make_split, split_rows
 from workers.data.table import DataSource, RawTable, load_table
 
 __all__ = [
     "ArrayScaler",
     "DataSource",
+    "Division",
     "Fold",
-    "Plan",
     "PrepareOptions",
     "Preprocessor",
     "RawTable",

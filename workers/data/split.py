@@ -13,7 +13,7 @@ from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 from service.errors import TrialError
 from service.spec import ValidationSpec
 from workers.data.table import RawTable
-from workers.data.units import Rows, Units, copies, joined
+from workers.data.units import Indices, Units, copies, joined
 
 _REPEAT_SEEDS = 1_000_003
 
@@ -26,14 +26,14 @@ class Split:
     are on the side of the first.
     """
 
-    folds: tuple[tuple[Rows, Rows], ...]
-    test: Rows
+    folds: tuple[tuple[Indices, Indices], ...]
+    test: Indices
     duplicates: int
     identical: int = 0
 
 
 @dataclass(frozen=True)
-class Plan:
+class Division:
     """How to divide: fractions are of all rows; ``folds`` None is a holdout; ``repeats`` divides anew behind one test part.
 
     ``given`` takes the test part, and the validation part if there is one, that the data file itself names.
@@ -63,10 +63,10 @@ def make_split(table: RawTable, validation: ValidationSpec, seed: int, *, given:
         raise TrialError("the data does not say which rows are for the test: no row of its own split is called test")
     folds = validation.folds if validation.method == "kfold" else None
     fractions = validation.test_fraction, validation.valid_fraction
-    return split_rows(table, Plan(seed, *fractions, folds, validation.repeats, given))
+    return split_rows(table, Division(seed, *fractions, folds, validation.repeats, given))
 
 
-def split_rows(table: RawTable, plan: Plan) -> Split:
+def split_rows(table: RawTable, plan: Division) -> Split:
     """Lock the test part away first, then divide the rest.
 
     Distinct rows are divided, by class; each copy follows its original, so no part holds a row that another has trained
@@ -88,7 +88,7 @@ def split_rows(table: RawTable, plan: Plan) -> Split:
     return Split(pairs, whole.rows(test), duplicates, _identical(table, units))
 
 
-def _shuffled(table: RawTable, units: Units, plan: Plan) -> tuple[list[tuple[Rows, Rows]], Rows]:
+def _shuffled(table: RawTable, units: Units, plan: Division) -> tuple[list[tuple[Indices, Indices]], Indices]:
     strata = _strata(table, units.first)
     rng = np.random.default_rng(plan.seed)
     everything = np.arange(len(units.first))
@@ -99,7 +99,7 @@ def _shuffled(table: RawTable, units: Units, plan: Plan) -> tuple[list[tuple[Row
         test, rest = _cut(everything, strata, units.sizes, plan.test_fraction, rng)
     if part is not None and plan.folds is None and (part == 1).any():
         return [(everything[part == 0], everything[part == 1])], test
-    pairs: list[tuple[Rows, Rows]] = []
+    pairs: list[tuple[Indices, Indices]] = []
     for repeat in range(plan.repeats):
         if plan.folds is None:
             valid, train = _cut(rest, strata[rest], units.sizes[rest], plan.valid_share, rng)
@@ -112,7 +112,7 @@ def _shuffled(table: RawTable, units: Units, plan: Plan) -> tuple[list[tuple[Row
     return pairs, test
 
 
-def _strata(table: RawTable, first: Rows) -> NDArray[np.int64]:
+def _strata(table: RawTable, first: Indices) -> NDArray[np.int64]:
     """The class of every unit's first row; quintiles of a regression's target, so that its tails are in every part."""
     target = table.target[first]
     if table.task == "classification":
@@ -130,7 +130,9 @@ def _given(table: RawTable, units: Units) -> NDArray[np.int64] | None:
     return part
 
 
-def _cut(units: Rows, strata: NDArray[Any], sizes: Rows, share: float, rng: np.random.Generator) -> tuple[Rows, Rows]:
+def _cut(
+    units: Indices, strata: NDArray[Any], sizes: Indices, share: float, rng: np.random.Generator
+) -> tuple[Indices, Indices]:
     """Divide units in two, ``share`` of every stratum's rows in the first part.
 
     Units are shuffled within their stratum and laid out one stratum behind the other; going along, a unit is taken when
@@ -151,7 +153,9 @@ def _cut(units: Rows, strata: NDArray[Any], sizes: Rows, share: float, rng: np.r
     return np.sort(units[order[taken]]), np.sort(units[order[~taken]])
 
 
-def _folds(rest: Rows, strata: Rows, sizes: Rows, plan: Plan, *, grouped: bool) -> Sequence[tuple[Rows, Rows]]:
+def _folds(
+    rest: Indices, strata: Indices, sizes: Indices, plan: Division, *, grouped: bool
+) -> Sequence[tuple[Indices, Indices]]:
     """Folds over the units behind the test part; groups, whose sizes differ, are weighed by their rows."""
     count = plan.folds or 0
     if len(rest) < count:
@@ -174,7 +178,7 @@ def _frequent(strata: NDArray[np.int64], folds: int) -> NDArray[np.int64]:
     return np.where(np.isin(strata, rare), values[counts.argmax()], strata)
 
 
-def _ordered(units: Units, times: NDArray[np.float64], plan: Plan) -> tuple[list[tuple[Rows, Rows]], Rows]:
+def _ordered(units: Units, times: NDArray[np.float64], plan: Division) -> tuple[list[tuple[Indices, Indices]], Indices]:
     """Parts behind each other in time; folds train on all blocks before the one that they validate on."""
     last = np.full(len(units.first), -np.inf)
     np.maximum.at(last, units.owner, times)
@@ -184,7 +188,7 @@ def _ordered(units: Units, times: NDArray[np.float64], plan: Plan) -> tuple[list
         shares = [develop - plan.valid_fraction]
     else:
         shares = [develop * block / (plan.folds + 1) for block in range(1, plan.folds + 1)]
-    # Rows of one time stay together: a part begins with the first row of its time.
+    # Indices of one time stay together: a part begins with the first row of its time.
     cuts = [by_row[min(round(share * len(by_row)), len(by_row) - 1)] for share in (*shares, develop)]
     block = np.searchsorted(np.array(cuts), last, side="right")
     pairs = [(np.flatnonzero(block < cut), np.flatnonzero(block == cut)) for cut in range(1, len(shares) + 1)]
@@ -192,12 +196,12 @@ def _ordered(units: Units, times: NDArray[np.float64], plan: Plan) -> tuple[list
 
 
 def _identical(table: RawTable, units: Units) -> int:
-    """Rows that repeat an earlier row with its target."""
+    """Indices that repeat an earlier row with its target."""
     both = np.stack([units.owner.astype(np.float64), table.target.astype(np.float64)], axis=1)
     return int(table.rows - len(np.unique(both, axis=0)))
 
 
-def _refuse_empty(folds: Sequence[tuple[Rows, Rows]], test: Rows, units: Units) -> None:
+def _refuse_empty(folds: Sequence[tuple[Indices, Indices]], test: Indices, units: Units) -> None:
     if len(test) and all(len(train) and len(valid) for train, valid in folds):
         return
     raise TrialError(

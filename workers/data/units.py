@@ -1,4 +1,4 @@
-"""Rows that may not be parted: copies of each other, and rows of one group. A split divides these units, not rows.
+"""Indices that may not be parted: copies of each other, and rows of one group. A split divides these units, not rows.
 
 Shapes: `r` rows, `u` units. Knows nothing of parts and folds.
 """
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-Rows = NDArray[np.int64]
+Indices = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -22,11 +22,11 @@ class Units:
     Units are numbered in the order of their first rows.
     """
 
-    owner: Rows
-    first: Rows
-    sizes: Rows
+    owner: Indices
+    first: Indices
+    sizes: Indices
 
-    def rows(self, units: Rows) -> Rows:
+    def rows(self, units: Indices) -> Indices:
         """All rows of some units, in order."""
         chosen = np.zeros(len(self.first), dtype=bool)
         chosen[units] = True
@@ -38,7 +38,7 @@ def copies(hashes: NDArray[np.uint64]) -> Units:
     return _numbered(hashes)
 
 
-def joined(units: Units, groups: Rows) -> Units:
+def joined(units: Units, groups: Indices) -> Units:
     """Units that share a group become one, and so do those that are joined through others; group −1 is none."""
     count, most = len(units.first), int(groups.max(initial=-1)) + 1
     grouped = np.flatnonzero(groups >= 0)

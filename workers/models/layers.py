@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from workers.hashing import happens
+from workers.stack.hashing import happens
 
 
 class LaneDropout(nn.Module):

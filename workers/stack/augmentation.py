@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from workers.hashing import draw, uniform
+from workers.stack.hashing import draw, uniform
 
 AFFINE = ("rotation", "shift", "shear", "zoom")
 AUGMENTATIONS = (*AFFINE, "horizontal_flip", "vertical_flip", "cutout")

@@ -14,9 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.func import grad
 
-from workers.hashing import combine
 from workers.stack.augmentation import AUGMENTATIONS, augmented, cutmixed
 from workers.stack.flat import FlatModel
+from workers.stack.hashing import combine
 from workers.stack.lanes import FROZEN, LaneHyper, LaneState
 from workers.stack.noise import (
     NOISES,

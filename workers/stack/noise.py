@@ -13,7 +13,7 @@ import torch
 from scipy.stats import beta
 from torch import Tensor
 
-from workers.hashing import draw, normal, uniform
+from workers.stack.hashing import draw, normal, uniform
 
 NOISES = ("cutmix", "mixup", "input_noise", "feature_masking")
 """Every one has a key of its own in each update, in this order."""

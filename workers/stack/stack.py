@@ -1,6 +1,6 @@
 """A stack: k lanes that train as one model, one epoch at a time.
 
-It knows matrices and lanes by position, nothing of trials, pruning or patience (see `workers.training`). Inside an epoch
+It knows matrices and lanes by position, nothing of trials, pruning or patience (see `workers.stack.runner`). Inside an epoch
 nothing returns to the host. Shapes: `k` lanes, `P` parameters, `Q` statistics, `u` updates per epoch, `b` batch, `n` rows.
 Not thread-safe.
 """
@@ -20,13 +20,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from service.spec import Recipe
-from workers.hashing import combine, permutations
-from workers.metrics import evaluate
 from workers.models import ModelShape, adopt, initialize
+from workers.scoring.metrics import evaluate
 from workers.stack.compiling import compiled
-from workers.stack.device import DeviceData
+from workers.stack.device_data import DeviceData
 from workers.stack.flat import FlatModel
 from workers.stack.gradient import update_keys
+from workers.stack.hashing import combine, permutations
 from workers.stack.lanes import LaneHyper, LaneState, techniques_of
 from workers.stack.optimizers import MOMENTS, bias_corrections
 from workers.stack.precision import shortened_products

@@ -11,7 +11,7 @@ from scipy import stats
 from sklearn.metrics import balanced_accuracy_score, root_mean_squared_error
 
 from workers.answer.intervals import difference, interval, over_seeds
-from workers.scores import Scores, exact, mean_over_folds, score
+from workers.scoring.scores import Scores, exact, mean_over_folds, score
 
 
 def logits_of(classes: Any) -> torch.Tensor:

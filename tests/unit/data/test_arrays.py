@@ -13,7 +13,7 @@ import pytest
 from service.datasets import arrays, inspect, load_arrays, read_arrays
 from service.errors import InvalidInput, TrialError
 from service.spec import ValidationSpec
-from workers.data import ArrayScaler, DataSource, Plan, load_table, make_split, prepare, split_rows
+from workers.data import ArrayScaler, DataSource, Division, load_table, make_split, prepare, split_rows
 
 
 def saved(path: Path, **content: Any) -> Path:
@@ -191,10 +191,10 @@ def test_the_test_part_that_a_file_names_can_be_kept(tmp_path: Path) -> None:
     parts = {"x_train": x[:30], "x_valid": x[30:40], "x_test": x[40:]}
     y = {name.replace("x", "y"): np.arange(len(part)) % 2 for name, part in parts.items()}
     table = load_table(DataSource("classification", path=saved(tmp_path / "a.npz", **parts, **y), format="npz"))
-    split = split_rows(table, Plan(0, given=True))
+    split = split_rows(table, Division(0, given=True))
     assert split.test.tolist() == [0, *range(40, 50)]
     assert split.folds[0][0].tolist() == list(range(1, 30))
     assert split.folds[0][1].tolist() == list(range(30, 40))
-    folded = split_rows(table, Plan(0, given=True, folds=3))
+    folded = split_rows(table, Division(0, given=True, folds=3))
     assert folded.test.tolist() == split.test.tolist()
     assert len(folded.folds) == 3

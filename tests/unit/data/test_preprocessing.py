@@ -30,7 +30,7 @@ from sklearn.preprocessing import (
 from service.errors import TrialError
 from workers.data import (
     DataSource,
-    Plan,
+    Division,
     PrepareOptions,
     Preprocessor,
     RawTable,
@@ -222,7 +222,7 @@ def test_other_rows_never_move_the_training_rows(options: PrepareOptions) -> Non
     made, rows = frame(300), 300
     target = np.random.default_rng(0).normal(size=rows)
     table = RawTable(made, target, "regression", (), WORDS, row_hashes=np.arange(rows, dtype=np.uint64))
-    split = split_rows(table, Plan(0))
+    split = split_rows(table, Division(0))
     before = prepare(table, split, 0, options)
     others = np.concatenate([split.folds[0][1], split.test])
     spoiled, spoiled_target = made.copy(), target.copy()
@@ -283,7 +283,7 @@ def test_a_large_table_is_prepared_quickly() -> None:
     words = tuple(f"w{index}" for index in range(20))
     table = RawTable(made, rng.normal(size=rows), "regression", (), words, row_hashes=np.arange(rows, dtype=np.uint64))
     start = time.process_time()
-    fold = prepare(table, split_rows(table, Plan(0)), 0)
+    fold = prepare(table, split_rows(table, Division(0)), 0)
     assert fold.x_train.shape == (30_000, 80 + 600)
     assert time.process_time() - start < 10.0
 
@@ -295,7 +295,7 @@ def test_folds_that_saw_other_levels_have_equally_many_features() -> None:
     table = RawTable(
         features, rng.integers(0, 2, 60), "classification", ("a", "b"), ("city",), row_hashes=np.arange(60, dtype=np.uint64)
     )
-    split = split_rows(table, Plan(0, folds=5))
+    split = split_rows(table, Division(0, folds=5))
     options = PrepareOptions(flag_missing=True)
     folds = prepare_all(table, split, options)
     own = [prepare(table, split, index, options) for index in range(5)]

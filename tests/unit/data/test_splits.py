@@ -13,7 +13,7 @@ from sklearn.utils.class_weight import compute_class_weight
 
 import workers.data
 from service.errors import TrialError
-from workers.data import Plan, RawTable, Split, class_weights, split_rows
+from workers.data import Division, RawTable, Split, class_weights, split_rows
 from workers.data.units import copies, joined
 
 
@@ -38,7 +38,7 @@ def test_groups_are_never_divided(seed: int, folds: int | None) -> None:
     rng = np.random.default_rng(seed)
     groups = rng.integers(-1, 25, 400).astype(np.int64)
     grouped = replace(table(400, seed=seed), groups=groups)
-    split = split_rows(grouped, Plan(seed, folds=folds))
+    split = split_rows(grouped, Division(seed, folds=folds))
     for fold in range(len(split.folds)):
         where = parts(split, 400, fold)
         assert all(len(set(where[groups == group])) == 1 for group in range(25))
@@ -61,14 +61,14 @@ def test_unequal_units_still_give_the_wanted_share_of_rows() -> None:
     hashes = np.repeat(np.arange(120), rng.integers(1, 30, 120)).astype(np.uint64)
     rows = len(hashes)
     copied = replace(table(rows), row_hashes=hashes)
-    shares = np.array([len(split_rows(copied, Plan(seed)).test) / rows for seed in range(20)])
+    shares = np.array([len(split_rows(copied, Division(seed)).test) / rows for seed in range(20)])
     assert shares == pytest.approx(0.2, abs=0.02)
 
 
 @pytest.mark.parametrize("seed", range(10))
 def test_equal_units_are_cut_to_the_row_in_every_stratum(seed: int) -> None:
     made = table(503, classes=4, seed=seed)
-    split = split_rows(made, Plan(seed, test_fraction=0.15, valid_fraction=0.25))
+    split = split_rows(made, Division(seed, test_fraction=0.15, valid_fraction=0.25))
     assert abs(len(split.test) - 0.15 * 503) <= 1
     assert abs(len(split.folds[0][1]) - 0.25 * 503) <= 1
     for label in range(4):
@@ -79,11 +79,11 @@ def test_later_rows_validate_what_earlier_rows_trained() -> None:
     rng = np.random.default_rng(0)
     times = rng.permutation(300).astype(float)
     timed = replace(table(300), times=times)
-    split = split_rows(timed, Plan(0))
+    split = split_rows(timed, Division(0))
     train, valid = split.folds[0]
     assert times[train].max() < times[valid].min() <= times[valid].max() < times[split.test].min()
     assert (len(train), len(valid), len(split.test)) == (180, 60, 60)
-    folded = split_rows(timed, Plan(0, folds=4))
+    folded = split_rows(timed, Division(0, folds=4))
     assert [len(train) for train, _ in folded.folds] == [48, 96, 144, 192]
     for train, valid in folded.folds:
         assert times[train].max() < times[valid].min() < times[folded.test].min()
@@ -93,7 +93,9 @@ def test_rows_of_one_time_stay_together_and_copies_go_with_the_last() -> None:
     times = np.repeat(np.arange(10), 10).astype(float)
     hashes = np.arange(100, dtype=np.uint64)
     hashes[99] = hashes[0]
-    split = split_rows(replace(table(100), times=times, row_hashes=hashes), Plan(0, test_fraction=0.25, valid_fraction=0.2))
+    split = split_rows(
+        replace(table(100), times=times, row_hashes=hashes), Division(0, test_fraction=0.25, valid_fraction=0.2)
+    )
     where = parts(split, 100)
     assert where[0] == where[99] == 2
     assert all(len(set(where[times == time][1:-1])) == 1 for time in range(10))
@@ -101,14 +103,14 @@ def test_rows_of_one_time_stay_together_and_copies_go_with_the_last() -> None:
 
 def test_repeats_divide_anew_behind_one_test_part() -> None:
     made = table()
-    once = split_rows(made, Plan(3, folds=4))
-    thrice = split_rows(made, Plan(3, folds=4, repeats=3))
+    once = split_rows(made, Division(3, folds=4))
+    thrice = split_rows(made, Division(3, folds=4, repeats=3))
     assert len(thrice.folds) == 12
     np.testing.assert_array_equal(thrice.test, once.test)
     for (a, _), (b, _) in zip(thrice.folds, once.folds, strict=False):
         np.testing.assert_array_equal(a, b)
     assert not np.array_equal(thrice.folds[0][1], thrice.folds[4][1])
-    holdouts = split_rows(made, Plan(3, repeats=5))
+    holdouts = split_rows(made, Division(3, repeats=5))
     assert len({tuple(valid) for _, valid in holdouts.folds}) == 5
 
 
@@ -118,19 +120,19 @@ def test_identical_rows_are_told_from_equal_features() -> None:
     hashes[[18, 19]] = hashes[[0, 1]]
     target = made.target.copy()
     target[[18, 0]], target[19], target[1] = 1, 0, 1
-    split = split_rows(replace(made, row_hashes=hashes, target=target), Plan(0))
+    split = split_rows(replace(made, row_hashes=hashes, target=target), Division(0))
     assert (split.duplicates, split.identical) == (2, 1)
 
 
 @pytest.mark.parametrize(
     ("hashes", "plan"),
     [
-        (np.zeros(50), Plan(0)),
-        (np.arange(50) % 2, Plan(0)),
-        (np.arange(50) % 4, Plan(0, folds=5)),
+        (np.zeros(50), Division(0)),
+        (np.arange(50) % 2, Division(0)),
+        (np.arange(50) % 4, Division(0, folds=5)),
     ],
 )
-def test_too_few_distinct_rows_are_an_error_of_the_data(hashes: np.ndarray, plan: Plan) -> None:
+def test_too_few_distinct_rows_are_an_error_of_the_data(hashes: np.ndarray, plan: Division) -> None:
     with pytest.raises(TrialError, match="too few"):
         split_rows(replace(table(50), row_hashes=hashes.astype(np.uint64)), plan)
     with pytest.raises(TrialError, match="too few"):
@@ -139,7 +141,7 @@ def test_too_few_distinct_rows_are_an_error_of_the_data(hashes: np.ndarray, plan
 
 def test_many_classes_of_two_rows_can_be_folded() -> None:
     made = replace(table(60), target=np.arange(60) // 2, labels=tuple(map(str, range(30))))
-    assert len(split_rows(made, Plan(0, folds=5)).folds) == 5
+    assert len(split_rows(made, Division(0, folds=5)).folds) == 5
 
 
 def test_only_the_locked_module_reads_test_rows() -> None:
@@ -164,6 +166,6 @@ def test_class_weights_are_scikit_learns() -> None:
 @pytest.mark.parametrize("seed", range(20))
 def test_a_group_larger_than_a_part_trains(seed: int) -> None:
     groups = np.where(np.arange(200) < 100, 0, np.arange(200)).astype(np.int64)
-    split = split_rows(replace(table(200), groups=groups), Plan(seed))
+    split = split_rows(replace(table(200), groups=groups), Division(seed))
     assert parts(split, 200)[0] == 0
     assert len(split.test) == pytest.approx(40, abs=1)

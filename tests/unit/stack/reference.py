@@ -16,9 +16,9 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from service.spec import Recipe
 from tests.unit.stack.runs import CLASSES, ROWS, data
-from workers.hashing import combine, draw, permutations, uniform
 from workers.models import build_model, initialize
 from workers.models.layers import LaneDropout
+from workers.stack.hashing import combine, draw, permutations, uniform
 from workers.stack.schedules import LaneSchedule
 from workers.stack.stack import _ORDER, StackKey
 

@@ -10,9 +10,10 @@ from sklearn.compose import ColumnTransformer
 
 from service.spec import EarlyStopping, Recipe
 from workers.data import Fold, TargetScale
-from workers.stack.device import DeviceData
+from workers.stack.device_data import DeviceData
+from workers.stack.run import Protocol, Run
+from workers.stack.runner import StackRunner
 from workers.stack.stack import StackKey
-from workers.training import Protocol, Run, StackRunner
 
 ROWS, FEATURES, CLASSES = 60, 6, 3
 

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from scipy import ndimage, stats
 from torch import Tensor
 
-from workers.hashing import combine
 from workers.stack.augmentation import _draws, _patch, affine, augmented, cutmixed, sampled
+from workers.stack.hashing import combine
 
 K, B = 3, 40
 

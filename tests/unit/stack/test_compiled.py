@@ -17,8 +17,9 @@ from tests.unit.stack.runs import data, protocol, recipe
 from tests.unit.stack.test_equality import eight
 from workers.stack import compiling, programs
 from workers.stack.programs import Program, _turn_products
+from workers.stack.run import Run
+from workers.stack.runner import Compiled, StackRunner
 from workers.stack.stack import StackKey
-from workers.training import Compiled, Run, StackRunner
 
 
 def test_compiled_runs_have_the_curves_of_eager_ones(tmp_path: Path) -> None:

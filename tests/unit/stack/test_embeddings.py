@@ -14,13 +14,14 @@ from torch import Tensor, nn
 from service.spec import Recipe
 from tests.unit.stack.reference import descend, optimizer_of, order_of
 from tests.unit.stack.runs import CLASSES, ROWS, protocol, recipe
-from workers.data import Plan, RawTable, prepare_all, split_rows
+from workers.data import Division, RawTable, prepare_all, split_rows
 from workers.models import ModelShape, build_model, initialize
 from workers.models.embedding import Embeddings
-from workers.stack.device import DeviceData
+from workers.stack.device_data import DeviceData
+from workers.stack.run import Run
+from workers.stack.runner import StackRunner
 from workers.stack.schedules import LaneSchedule
 from workers.stack.stack import Stack, StackKey
-from workers.training import Run, StackRunner
 
 LEVELS = (4, 7)
 EPOCHS = 5
@@ -40,7 +41,7 @@ def categories(folds: int | None = None) -> DeviceData:
     table = RawTable(
         features, rng.integers(0, CLASSES, rows), "classification", ("p", "q", "r"), ("a", "b"), row_hashes=hashes
     )
-    parts = prepare_all(table, split_rows(table, Plan(0, folds=folds)))
+    parts = prepare_all(table, split_rows(table, Division(0, folds=folds)))
     return DeviceData.of(parts, task="classification", outputs=CLASSES, device=torch.device("cpu"))
 
 

@@ -16,12 +16,12 @@ from service.spec.groups.lr_schedule import SCHEDULES
 from service.spec.groups.optimizer import OPTIMIZERS
 from tests.unit.stack.reference import alone_in_torch
 from tests.unit.stack.runs import data, protocol, recipe, runner, train
-from workers.checkpoints import Checkpoints
 from workers.models import build_model
 from workers.models.layers import LaneDropout, WeightNormLinear
 from workers.models.mlp import Mlp
+from workers.searching.checkpoints import Checkpoints
 from workers.stack import stack as stack_module
-from workers.training import Run
+from workers.stack.run import Run
 
 
 def eight(first: int = 0, **common: Any) -> list[Recipe]:

@@ -15,16 +15,16 @@ from service.spec import Recipe, StudySpec
 from service.spec.model import NORMALIZATIONS
 from service.spec.study import SETTINGS
 from tests.unit.stack.runs import protocol, train
-from workers.calibration import train_once
 from workers.data import Fold, TargetScale
 from workers.data.preprocessor import ArrayScaler
-from workers.memory import MemoryNeed, peak_bytes
 from workers.models import ModelShape, build_model, initialize
 from workers.models.layers import LaneDropout
-from workers.stack.device import DeviceData
+from workers.planning.calibration import train_once
+from workers.stack.device_data import DeviceData
 from workers.stack.flat import FlatModel
 from workers.stack.gradient import Gradient, update_keys
 from workers.stack.lanes import LaneHyper, LaneState, techniques_of
+from workers.stack.memory import MemoryNeed, peak_bytes
 from workers.stack.noise import partner
 from workers.stack.stack import Stack, StackKey
 from workers.stack.update import Update

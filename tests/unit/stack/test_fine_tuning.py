@@ -15,10 +15,11 @@ from service.spec import Recipe
 from tests.unit.stack.reference import descend, optimizer_of, order_of
 from tests.unit.stack.runs import CLASSES, ROWS, data, protocol, recipe
 from workers.models import build_model, initialize
-from workers.stack.device import DeviceData
+from workers.stack.device_data import DeviceData
+from workers.stack.run import Run
+from workers.stack.runner import StackRunner
 from workers.stack.schedules import LaneSchedule
 from workers.stack.stack import Stack, StackKey
-from workers.training import Run, StackRunner
 
 EPOCHS = 4
 

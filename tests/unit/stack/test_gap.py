@@ -12,9 +12,9 @@ from sklearn.metrics import log_loss, root_mean_squared_error
 from service.spec import StudySpec
 from tests.unit.stack.runs import data, protocol, recipe, runner
 from workers.models import ModelShape, build_model
-from workers.objectives import Objectives
-from workers.stack.device import DeviceData
-from workers.training import Protocol, Run
+from workers.searching.objectives import Objectives
+from workers.stack.device_data import DeviceData
+from workers.stack.run import Protocol, Run
 
 SETTINGS: list[dict[str, Any]] = [
     {"dropout": 0.5, "l2": 0.1, "weight_decay": 3.0, "label_smoothing": 0.2},

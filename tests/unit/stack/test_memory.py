@@ -13,8 +13,8 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from tests.unit.stack.runs import data, recipe
-from workers.calibration import train_once
-from workers.memory import MemoryNeed, peak_bytes
+from workers.planning.calibration import train_once
+from workers.stack.memory import MemoryNeed, peak_bytes
 from workers.stack.stack import StackKey
 
 CODE = """
@@ -23,7 +23,7 @@ import psutil
 import torch
 torch.set_num_threads(1)
 from tests.unit.stack.runs import data, protocol, recipe, runner
-from workers.training import Run
+from workers.stack.run import Run
 
 logging.basicConfig(stream=sys.stderr)
 on, how = data(), protocol(epochs=2)

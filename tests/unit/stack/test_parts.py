@@ -13,8 +13,8 @@ from scipy import stats
 
 from service.spec import Recipe
 from service.spec.groups.lr_schedule import SCHEDULES as NAMES_OF_SCHEDULES
-from workers.calibration import choose
-from workers.hashing import combine, draw, mix, normal, permutations, uniform
+from workers.planning.calibration import choose
+from workers.stack.hashing import combine, draw, mix, normal, permutations, uniform
 from workers.stack.noise import mixup_quantiles, mixup_shares
 from workers.stack.schedules import LaneSchedule
 

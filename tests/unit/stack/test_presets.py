@@ -10,8 +10,8 @@ from service.search import Search, recipe
 from service.spec import StudySpec
 from service.spec.space import PRESETS, SPACE_SETTINGS
 from tests.unit.stack.runs import data, protocol, runner
+from workers.stack.run import Run
 from workers.stack.stack import StackKey
-from workers.training import Run
 
 # Settings of other families only.
 EVERYTHING = {

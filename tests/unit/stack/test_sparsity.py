@@ -12,8 +12,8 @@ from torch.nn.utils import prune
 
 from tests.unit.stack.runs import data, protocol, recipe, runner
 from workers.models import ModelShape, build_model, initialize
-from workers.sparsity import SPARSITIES, prunable, pruned, sparsity_curve
-from workers.training import Run
+from workers.scoring.sparsification import SPARSITIES, prunable, pruned, sparsity_curve
+from workers.stack.run import Run
 
 
 def network() -> nn.Module:

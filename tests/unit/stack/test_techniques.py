@@ -9,7 +9,7 @@ import torch
 from service.spec import Domain, Fixed, Range
 from tests.unit.stack.runs import data, protocol, recipe, runner, train
 from workers.stack.lanes import TECHNIQUES, LaneHyper, LaneState, techniques_in, techniques_of
-from workers.training import Run
+from workers.stack.run import Run
 
 
 def test_proximal_l1_reaches_exact_zeros_and_reports_their_share() -> None:

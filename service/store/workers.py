@@ -1,4 +1,4 @@
-"""Who works here and on what data: worker processes and uploaded data sets. Thread-safe."""
+"""Worker processes, as they last reported. Thread-safe."""
 
 from __future__ import annotations
 
@@ -7,12 +7,11 @@ import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, select, update
+from sqlalchemy import RowMapping, select, update
 
-from service.errors import NotFound
 from service.store import tables as t
 from service.store.engine import Database, upsert
-from service.store.records import DatasetRecord, WorkerRecord
+from service.store.records import WorkerRecord
 from service.store.rows import dumps, moment
 
 SILENT_AFTER_SECONDS = 60.0
@@ -55,50 +54,6 @@ class Workers:
         return [_worker(row) for row in rows]
 
 
-class Datasets:
-    """Uploaded data sets; the files lie elsewhere."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-
-    def add(self, record: DatasetRecord) -> DatasetRecord:
-        """Register a data set; the same content again is the same data set, under its latest name."""
-        values: dict[str, Any] = {
-            "name": record.name,
-            "filename": record.filename,
-            "format": record.format,
-            "size": record.size,
-            "rows": record.rows,
-            "shape": dumps(record.shape),
-            "columns": dumps(record.columns),
-        }
-
-        def work(connection: Connection) -> None:
-            made = upsert(connection, t.datasets).values({**values, "id": record.id, "created_at": self._database.now})
-            connection.execute(made.on_conflict_do_update(index_elements=["id"], set_=values))
-
-        self._database.write(work)
-        return self.get(record.id)
-
-    def get(self, dataset_id: str) -> DatasetRecord:
-        """One data set.
-
-        Raises:
-            NotFound: There is no such data set.
-        """
-        query = select(t.datasets).where(t.datasets.c.id == dataset_id)
-        row = self._database.read(lambda connection: connection.execute(query).mappings().first())
-        if row is None:
-            raise NotFound("data set", dataset_id)
-        return _dataset(row)
-
-    def list(self) -> Sequence[DatasetRecord]:
-        """All data sets, the latest first."""
-        query = select(t.datasets).order_by(t.datasets.c.created_at.desc(), t.datasets.c.id)
-        rows = self._database.read(lambda connection: connection.execute(query).mappings().all())
-        return [_dataset(row) for row in rows]
-
-
 def _worker(row: RowMapping) -> WorkerRecord:
     silent = row["now"] - row["seen_at"] > SILENT_AFTER_SECONDS
     started, seen = moment(row["started_at"]), moment(row["seen_at"])
@@ -114,18 +69,4 @@ def _worker(row: RowMapping) -> WorkerRecord:
         started_at=started,
         seen_at=seen,
         stats=json.loads(row["stats"]),
-    )
-
-
-def _dataset(row: RowMapping) -> DatasetRecord:
-    return DatasetRecord(
-        id=row["id"],
-        name=row["name"],
-        filename=row["filename"],
-        format=row["format"],
-        size=row["size"],
-        rows=row["rows"],
-        shape=tuple(json.loads(row["shape"])),
-        columns=tuple(json.loads(row["columns"])),
-        created_at=moment(row["created_at"]),
     )

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from workers.data import RawTable
-from workers.planning import Plan
+from workers.planning.plan import Plan
 
 _PACKAGES = ("regsearch", "torch", "optuna", "numpy", "scikit-learn", "pandas")
 

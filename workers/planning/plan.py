@@ -14,13 +14,13 @@ import torch
 
 from service.search import Params, recipe
 from service.spec import StudySpec
-from workers.calibration import calibrate
-from workers.memory import free_bytes
-from workers.process import usual_threads
+from workers.planning.calibration import calibrate
+from workers.planning.process import usual_threads
 from workers.stack import compiling
-from workers.stack.device import DeviceData
+from workers.stack.device_data import DeviceData
+from workers.stack.memory import free_bytes
+from workers.stack.runner import Compiled
 from workers.stack.stack import StackKey
-from workers.training import Compiled
 
 MIN_IN_FLIGHT = 8
 GENERATIONS = 5

@@ -15,8 +15,8 @@ from service.store.records import StudyRecord
 from workers.answer import Answer, Prepared
 from workers.answer.networks import outputs
 from workers.archive import CannotExport, Trained, build_archive
-from workers.pictures import test_pictures
-from workers.provenance import data_hash
+from workers.scoring.pictures import test_pictures
+from workers.searching.provenance import data_hash
 
 TARGET = "target"
 """What the target is called where the data has no columns."""

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import precision_recall_curve, roc_curve
 from torch import Tensor
 
-from workers.metrics import average_precision, class_scores, confusion, roc_auc
+from workers.scoring.metrics import average_precision, class_scores, confusion, roc_auc
 
 PLACES = np.linspace(0.0, 1.0, 101)
 MOST_CLASSES = 20

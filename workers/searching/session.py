@@ -23,18 +23,19 @@ from service.search import recipe
 from service.spec import StudySpec
 from service.store import Store
 from service.store.records import SEARCHED, AskedTrial, Lease, Report, TrialResult
-from workers.checkpoints import Checkpoints
-from workers.conclusion import Conclusion
-from workers.objectives import Objectives
-from workers.planning import Plan, make_plan
-from workers.recorder import Recorder
-from workers.stack.device import DeviceData
+from workers.planning.plan import Plan, make_plan
+from workers.searching.checkpoints import Checkpoints
+from workers.searching.conclusion import Conclusion
+from workers.searching.objectives import Objectives
+from workers.searching.recorder import Recorder
+from workers.searching.supply import Supply
+from workers.searching.turns import Occupancy, Turns
+from workers.stack.device_data import DeviceData
 from workers.stack.lanes import techniques_in
+from workers.stack.run import Protocol, Run
+from workers.stack.runner import StackRunner
 from workers.stack.stack import StackKey
-from workers.supply import Supply
 from workers.timing import Timer
-from workers.training import Protocol, Run, StackRunner
-from workers.turns import Occupancy, Turns
 
 log = logging.getLogger(__name__)
 

@@ -19,8 +19,8 @@ import torch
 from numpy.typing import NDArray
 
 from service.spec import Recipe
-from workers.memory import MemoryNeed, free_bytes, is_out_of_memory
-from workers.stack.device import DeviceData
+from workers.stack.device_data import DeviceData
+from workers.stack.memory import MemoryNeed, free_bytes, is_out_of_memory
 from workers.stack.stack import Stack, StackKey
 
 LANES = (1, 4, 8, 16, 32, 64, 128, 256)

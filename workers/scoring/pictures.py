@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from workers.data import TargetScale
-from workers.metrics import confusion
+from workers.scoring.metrics import confusion
 
 BINS = 10
 MOST_PAIRS = 500

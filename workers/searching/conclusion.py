@@ -25,9 +25,10 @@ import numpy as np
 from scipy import special, stats
 
 from service.spec import Conclude
-from workers.scores import mean_over_folds, score
-from workers.stack.device import DeviceData
-from workers.training import Protocol, Run, StackRunner
+from workers.scoring.scores import mean_over_folds, score
+from workers.stack.device_data import DeviceData
+from workers.stack.run import Protocol, Run
+from workers.stack.runner import StackRunner
 
 TAIL_SHARE = 0.2
 FEWEST_IN_TAIL = 5

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from workers.metrics import evaluate, names
+from workers.scoring.metrics import evaluate, names
 
 GROUPS = 100
 _GROUPING = 0xD17

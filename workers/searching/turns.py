@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from workers.training import StackRunner
+from workers.stack.runner import StackRunner
 
 PATIENCE = 24
 """Rounds in a row that a stack may be passed over: with three stacks, one of them full, at most 2 of 27 that run are nearly

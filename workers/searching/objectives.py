@@ -13,9 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from service.spec import GAP, StudySpec
-from workers.scores import exact
-from workers.stack.device import DeviceData
-from workers.training import Protocol, Run, StackRunner
+from workers.scoring.scores import exact
+from workers.stack.device_data import DeviceData
+from workers.stack.run import Protocol, Run
+from workers.stack.runner import StackRunner
 
 
 @dataclass(frozen=True)

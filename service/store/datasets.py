@@ -1,0 +1,73 @@
+"""Uploaded data sets; the files lie elsewhere. Thread-safe."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import Connection, RowMapping, select
+
+from service.errors import NotFound
+from service.store import tables as t
+from service.store.engine import Database, upsert
+from service.store.records import DatasetRecord
+from service.store.rows import dumps, moment
+
+
+class Datasets:
+    """Uploaded data sets; the files lie elsewhere."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def add(self, record: DatasetRecord) -> DatasetRecord:
+        """Register a data set; the same content again is the same data set, under its latest name."""
+        values: dict[str, Any] = {
+            "name": record.name,
+            "filename": record.filename,
+            "format": record.format,
+            "size": record.size,
+            "rows": record.rows,
+            "shape": dumps(record.shape),
+            "columns": dumps(record.columns),
+        }
+
+        def work(connection: Connection) -> None:
+            made = upsert(connection, t.datasets).values({**values, "id": record.id, "created_at": self._database.now})
+            connection.execute(made.on_conflict_do_update(index_elements=["id"], set_=values))
+
+        self._database.write(work)
+        return self.get(record.id)
+
+    def get(self, dataset_id: str) -> DatasetRecord:
+        """One data set.
+
+        Raises:
+            NotFound: There is no such data set.
+        """
+        query = select(t.datasets).where(t.datasets.c.id == dataset_id)
+        row = self._database.read(lambda connection: connection.execute(query).mappings().first())
+        if row is None:
+            raise NotFound("data set", dataset_id)
+        return _dataset(row)
+
+    def list(self) -> Sequence[DatasetRecord]:
+        """All data sets, the latest first."""
+        query = select(t.datasets).order_by(t.datasets.c.created_at.desc(), t.datasets.c.id)
+        rows = self._database.read(lambda connection: connection.execute(query).mappings().all())
+        return [_dataset(row) for row in rows]
+
+
+def _dataset(row: RowMapping) -> DatasetRecord:
+    return DatasetRecord(
+        id=row["id"],
+        name=row["name"],
+        filename=row["filename"],
+        format=row["format"],
+        size=row["size"],
+        rows=row["rows"],
+        shape=tuple(json.loads(row["shape"])),
+        columns=tuple(json.loads(row["columns"])),
+        created_at=moment(row["created_at"]),
+    )
