@@ -83,6 +83,11 @@ class Recipe(Mapping[str, Value]):
         doubled = 2 if self.word("family") == "cnn" else 1
         return tuple(self.integer("width") * doubled**layer for layer in range(self.integer("depth")))
 
+    def effective(self) -> dict[str, Value]:
+        """What training reads of it: the settings that matter, and always the ``widths``."""
+        matters = {name: value for name, value in self._values.items() if self._matters(name, SETTINGS.get(name))}
+        return {**matters, "widths": self.widths}
+
     def said(self) -> dict[str, Any]:
         """Only what matters, as JSON: settings whose condition holds, regularizers that are on; in the table's order."""
         return {name: value for name, value in self.to_json().items() if self._matters(name, SETTINGS.get(name))}

@@ -22,9 +22,9 @@ from torch import nn
 from service.spec import Recipe
 from tests.benchmarks.report import save
 from workers.data import ArrayScaler, Fold, TargetScale
-from workers.models import build_model, initialize
-from workers.models.layers import LaneDropout, LaneSpatialDropout
+from workers.plain.network import build, initialize
 from workers.stack.device_data import DeviceData
+from workers.stack.dropout import LaneDropout, LaneSpatialDropout
 from workers.stack.stack import Stack, StackKey
 
 CLASSES, VALID = 10, 16
@@ -56,7 +56,7 @@ def ours(recipe: Recipe, data: DeviceData) -> Callable[[], None]:
 def plain(recipe: Recipe, data: DeviceData) -> Callable[[], None]:
     """An epoch of the same network in plain PyTorch."""
     shape = StackKey.of(recipe, data.inputs, data.outputs).shape
-    module = build_model(shape)
+    module = build(shape)
     initialize(module, recipe, 0)
     _with_torchs_dropout(module, iter(shape.rates(recipe)))
     module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -13,9 +13,8 @@ from service.spec import Recipe
 from workers.archive import Trained
 from workers.data import Fold, PrepareOptions, Preprocessor, RawTable, prepare
 from workers.data.split import Division, split_rows
-from workers.models import ModelShape, build_model, initialize
-from workers.models.cnn import WeightNormConv2d
-from workers.models.layers import WeightNormLinear
+from workers.plain.layers import WeightNormConv2d, WeightNormLinear
+from workers.plain.network import Shape, build, initialize
 
 ABOUT: dict[str, Any] = {
     "study": {"id": 7, "name": "people"},
@@ -59,8 +58,8 @@ def untrained(fold: Fold, classes: int, family: str = "mlp", **settings: Any) ->
     """A network with weights and running statistics that are no neutral elements."""
     recipe = Recipe({"family": family, "widths": (24, 24, 12), **settings})
     categories = fold.preprocessor.categories if isinstance(fold.preprocessor, Preprocessor) else ()
-    shape = ModelShape.of(recipe, fold.x_train.shape[1:], classes, categories)
-    module = build_model(shape)
+    shape = Shape.of(recipe.effective(), fold.x_train.shape[1:], classes, categories)
+    module = build(shape)
     initialize(module, recipe, 5)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():

@@ -14,16 +14,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from workers.archive.loader import Model, mlp
+from workers.archive.rows import CannotPredict
 
 from tests.unit.archives import ABOUT, a_fold, people, shaped, untrained
 from workers.answer.networks import outputs
 from workers.archive import CannotExport, Trained, build_archive
-from workers.archive.loader import Model, mlp
-from workers.archive.rows import CannotPredict
 from workers.archive.start import read_start
 from workers.data import DataSource, PrepareOptions, load_table
 from workers.data.prepare import features
-from workers.models import adopt, build_model
+from workers.plain.network import adopt, build
 
 # Nothing of the service, and nothing but what the loader says it needs, can be imported in here.
 ALONE = """
@@ -156,7 +156,7 @@ def test_a_network_begins_as_the_archive_says(family: str, layout: Any, settings
     model = untrained(fold, 3, family, **settings)
     archive = build_archive(model, {**ABOUT, "classes": list(table.labels)})
     start = read_start(archive, table, "class")
-    network = build_model(model.shape)
+    network = build(model.shape)
     adopt(network, start.weights)
     x = torch.from_numpy(features(table, np.arange(table.rows), start.preprocessor))
     expected = outputs(

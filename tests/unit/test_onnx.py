@@ -16,6 +16,9 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
+from workers.archive.loader import Model
+from workers.data.preprocessor import ArrayScaler, text_of
+from workers.data.scaling import Scaler
 
 from service.errors import Conflict
 from service.onnx_export import to_onnx
@@ -26,10 +29,7 @@ from tests.unit.archives import ABOUT, a_fold, people, shaped, untrained
 from tests.unit.test_whole_studies import Bench
 from workers.answer.networks import outputs
 from workers.archive import Trained, build_archive
-from workers.archive.loader import Model
 from workers.data import DataSource, Fold, PrepareOptions, RawTable, load_table
-from workers.data.preprocessor import ArrayScaler, text_of
-from workers.data.scaling import Scaler
 
 
 def in_onnxruntime(archive: bytes, table: RawTable) -> list[Any]:

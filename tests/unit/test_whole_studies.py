@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from sklearn import datasets
+from workers.archive.loader import Model
 
 from service.api.inspection import Inspections
 from service.api.submission import check
@@ -21,7 +22,6 @@ from service.spec import StudySpec
 from service.store import Store, StudyState, open_store
 from service.store.records import StudyRecord
 from workers.answer import Prepared
-from workers.archive.loader import Model
 from workers.data import Preprocessor
 from workers.liveness import Stop
 from workers.worker import Worker

@@ -14,7 +14,8 @@ from service.spec import StudySpec
 from service.store.records import StudyRecord
 from workers.answer import Answer, Prepared
 from workers.answer.networks import outputs
-from workers.archive import CannotExport, Trained, build_archive
+from workers.archive import Trained, build_archive
+from workers.archive.program import Training, program
 from workers.scoring.pictures import test_pictures
 from workers.searching.provenance import data_hash
 
@@ -49,19 +50,27 @@ class Keeper:
     def keep(self, answer: Answer) -> Kept:
         """The archive of the network, and pictures of what it says about the test rows."""
         shape = self.data.shape(answer.model.recipe)
-        model = Trained(self.spec.model.word, answer.model.recipe, shape, answer.model.weights, self.data.folds[0])
+        model = Trained(answer.model.recipe, shape, answer.model.weights, self.data.folds[0], self._training())
         said = self._chosen(answer)
         out = outputs(shape, answer.model.weights, answer.test.x)
         labels, scale = self.data.table.labels, model.fold.target
         pictures = {"test": test_pictures(str(self.spec.task), out, answer.test.y.cpu(), labels, scale)}
         winner = answer.result["winner"]
         scores = {"this_network": answer.run.best_value, "valid": winner["valid"], "test": winner["test"]}
-        try:
-            archive = build_archive(model, self._about(said, scores))
-        except CannotExport as error:
-            return Kept(None, {**said, "available": False, "reason": str(error)}, pictures)
+        archive = build_archive(model, self._about(said, scores))
         kept = {"available": True, "bytes": len(archive), "sha256": hashlib.sha256(archive).hexdigest()}
+        kept["program"] = program(shape, model.recipe, model.training)
         return Kept(archive, {**said, **kept}, pictures)
+
+    def _training(self) -> Training:
+        spec, stopping = self.spec, self.spec.early_stopping
+        target, epochs = spec.data.target or TARGET, spec.budget.epochs
+        if stopping is None:
+            return Training(str(spec.task), target, epochs, str(spec.metric))
+        watched = str(spec.metric) if stopping.monitor == "metric" else stopping.monitor
+        return Training(
+            str(spec.task), target, epochs, watched, stopping.patience, stopping.min_delta, stopping.restore_best
+        )
 
     def _chosen(self, answer: Answer) -> dict[str, Any]:
         run, folds = answer.run, len(self.data.folds)

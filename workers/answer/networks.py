@@ -18,7 +18,7 @@ from service.spec import Recipe
 from workers.answer.candidates import Candidate, Weights
 from workers.data import Fold, RawTable, Split
 from workers.data.locked import test_part
-from workers.models import ModelShape, build_model
+from workers.plain.network import Shape, build
 from workers.scoring.scores import Scores, exact, mean_over_folds, score
 from workers.scoring.sparsification import sparsity_curve
 from workers.stack.device_data import DeviceData
@@ -35,9 +35,9 @@ class Prepared:
     folds: Sequence[Fold]
     device: DeviceData
 
-    def shape(self, recipe: Recipe) -> ModelShape:
+    def shape(self, recipe: Recipe) -> Shape:
         """Of the network that a recipe asks for on this data."""
-        return ModelShape.of(recipe, self.device.inputs, self.device.outputs, self.device.categories)
+        return Shape.of(recipe.effective(), self.device.inputs, self.device.outputs, self.device.categories)
 
 
 @dataclass(frozen=True)
@@ -69,9 +69,9 @@ def test_rows(data: Prepared) -> ScoredRows:
     return ScoredRows(torch.from_numpy(features).to(device), torch.from_numpy(target).to(device), fold.target.scale)
 
 
-def outputs(shape: ModelShape, weights: Weights, x: Tensor) -> Tensor:
+def outputs(shape: Shape, weights: Weights, x: Tensor) -> Tensor:
     """(r, o) outputs of one trained network, run as an ordinary module; they come to the CPU."""
-    module = build_model(shape).to(x.device)
+    module = build(shape).to(x.device)
     module.load_state_dict(dict(weights), strict=True)
     return run(module.eval(), x)
 
@@ -129,7 +129,7 @@ class Gauge:
     def pruning(self, candidate: Candidate, index: int) -> list[dict[str, float]]:
         """What one seed's network scores on validation rows as its smallest weights are set to zero."""
         rows = validation_rows(self.data, 0)
-        module = build_model(self.data.shape(candidate.recipe))
+        module = build(self.data.shape(candidate.recipe))
 
         def score(network: nn.Module) -> float:
             return float(self.exact(run(network.to(rows.x.device), rows.x)[None], rows)[0])

@@ -13,10 +13,10 @@ from service.spec import StudySpec
 from workers.answer.candidates import Candidate
 from workers.searching.session import seed_of
 from workers.stack.device_data import DeviceData
-from workers.stack.lanes import techniques_in
 from workers.stack.run import Protocol, Run
 from workers.stack.runner import Compiled, StackRunner
 from workers.stack.stack import StackKey
+from workers.stack.techniques import techniques_in
 
 
 class Trainer:

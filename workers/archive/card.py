@@ -21,7 +21,7 @@ def model_card(about: Mapping[str, Any], preprocessing: Mapping[str, Any]) -> st
             "",
             "## Use it",
             "",
-            "It needs `torch`, `safetensors` and `numpy`; nothing is unpickled.",
+            "It needs `torch`, `safetensors` and `numpy`; nothing is unpickled. `train.py` trains the same network again.",
             "",
             "```sh",
             "python loader.py new.csv --out predictions.csv",

@@ -1,25 +1,20 @@
-"""An earlier study's archive as the beginning of networks: its weights by our modules' names, and its preprocessing.
+"""An earlier study's archive as the beginning of networks: its weights by the modules' names, and its preprocessing.
 
-Preprocessing belongs to weights that were trained behind it, so it is taken over as it is. The last layer is taken over
-only where it says the same: the same classes in the same order, or the same number, which then keeps its unit.
+Preprocessing belongs to weights that were trained on its output, so it is taken over as it is. The last layer is taken over
+only where it means the same: the same classes in the same order, or the same number, which then keeps its unit.
 """
 
 from __future__ import annotations
 
-import io
-import json
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from safetensors.torch import load
 from torch import Tensor
 
-from workers.archive.plain import stacked
-from workers.data import ArrayScaler, Preprocessor, RawTable, TargetScale
-
-_HEAD = "head."
+from workers.archive.read import read_archive
+from workers.data import Fitted, RawTable, TargetScale
+from workers.plain.network import HEAD
 
 
 @dataclass(frozen=True)
@@ -27,22 +22,19 @@ class Start:
     """``weights`` is a state dict, without the last layer if that has to be another; ``target`` is that layer's unit."""
 
     weights: Mapping[str, Tensor]
-    preprocessor: Preprocessor | ArrayScaler
+    preprocessor: Fitted
     target: TargetScale | None
 
 
 def read_start(archive: bytes, table: RawTable, target: str) -> Start:
     """What an archive brings to a study that predicts the column ``target`` of ``table``."""
-    with zipfile.ZipFile(io.BytesIO(archive)) as files:
-        about, fitted = (json.loads(files.read(name)) for name in ("recipe.json", "preprocessing.json"))
-        weights = stacked(about["model"], load(files.read("weights.safetensors")))
-    preprocessor = ArrayScaler.from_json(fitted) if fitted["kind"] == "array" else Preprocessor.from_json(fitted)
-    if not _says_the_same(about, table, target):
-        return Start({name: value for name, value in weights.items() if not name.startswith(_HEAD)}, preprocessor, None)
-    return Start(weights, preprocessor, TargetScale(**about["target_scale"]))
+    about, fitted, weights = read_archive(archive)
+    if not _means_the_same(about, table, target):
+        return Start({name: value for name, value in weights.items() if not name.startswith(HEAD)}, fitted, None)
+    return Start(weights, fitted, TargetScale(**about["target_scale"]))
 
 
-def _says_the_same(about: Mapping[str, Any], table: RawTable, target: str) -> bool:
+def _means_the_same(about: Mapping[str, Any], table: RawTable, target: str) -> bool:
     if about["task"] != table.task:
         return False
     return list(about["classes"]) == list(table.labels) if table.task == "classification" else about["target"] == target

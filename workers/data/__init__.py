@@ -1,22 +1,20 @@
-"""From a data source to what a stack trains on: raw table, split, preprocessing. NumPy only, no torch.
+"""From a data source to what a stack trains on: raw table, split, preprocessing. NumPy, pandas and scikit-learn.
 
 `locked` is the only module that touches test rows.
 """
 
 from workers.data.balance import class_weights
-from workers.data.fitting import PrepareOptions
+from workers.data.fitting import Fitted, PrepareOptions
 from workers.data.prepare import Fold, TargetScale, prepare, prepare_alike, prepare_all
-from workers.data.preprocessor import ArrayScaler, Preprocessor
 from workers.data.split import Division, Split, make_split, split_rows
 from workers.data.table import DataSource, RawTable, load_table
 
 __all__ = [
-    "ArrayScaler",
     "DataSource",
     "Division",
+    "Fitted",
     "Fold",
     "PrepareOptions",
-    "Preprocessor",
     "RawTable",
     "Split",
     "TargetScale",

@@ -1,12 +1,13 @@
 """Fitting of preprocessing by scikit-learn, on the training rows that it is given and on nothing else.
 
-What scikit-learn has learnt is turned into the plain values of `preprocessor`; a test holds both against each other.
+What scikit-learn has learnt becomes a document of plain values, which `workers.plain.preprocessing` applies; a test holds
+both against each other. It goes through JSON unchanged, so a saved model carries it without pickles.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -14,27 +15,17 @@ import pandas as pd
 from numpy.typing import NDArray
 from sklearn.impute import MissingIndicator, SimpleImputer
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import (
-    FunctionTransformer,
-    MinMaxScaler,
-    OneHotEncoder,
-    OrdinalEncoder,
-    QuantileTransformer,
-    StandardScaler,
-)
+from sklearn.preprocessing import FunctionTransformer, MinMaxScaler, OneHotEncoder, QuantileTransformer, StandardScaler
 
 from service.spec import DataSpec
-from workers.data.preprocessor import (
-    ArrayScaler,
-    Layout,
-    Numbers,
-    Preprocessor,
-    Words,
-    as_numbers,
-    channels_last,
-    factorized,
-)
-from workers.data.scaling import Scaler, Scaling
+from workers.plain.columns import numbers, text_of
+from workers.plain.preprocessing import VERSION, channels_last
+
+Fitted = Mapping[str, Any]
+"""A document of fitted preprocessing."""
+
+Scaling = Literal["standard", "minmax", "quantile", "log", "none"]
+Layout = Literal["flat", "sequence", "image"]
 
 MISSING = "missing"
 _QUANTILES = 1000
@@ -49,85 +40,95 @@ class PrepareOptions:
     scaling: Scaling = "standard"
     impute: Literal["median", "mean", "most_frequent"] = "median"
     flag_missing: bool = False
-    categories: Literal["onehot", "ordinal"] = "onehot"
     impute_categories: Literal["missing", "most_frequent"] = "missing"
     max_levels: int = 50
 
     @classmethod
     def of(cls, data: DataSpec) -> PrepareOptions:
         """What a study asks for."""
-        return cls(data.scaling, data.impute, data.flag_missing, "onehot", data.impute_categories, data.max_levels)
+        return cls(data.scaling, data.impute, data.flag_missing, data.impute_categories, data.max_levels)
 
 
-def alike(folds: Sequence[Preprocessor]) -> list[Preprocessor]:
-    """The folds' preprocessing with equally many outputs, so that their networks have one shape.
+def alike(folds: Sequence[Fitted]) -> list[Fitted]:
+    """The folds' preprocessing of a table with equally many outputs, so that their networks have one shape.
 
     Each goes on knowing its own rows only: a level that another fold has seen gets a column of zeros here.
     """
-    most = tuple(map(max, zip(*(each.words.sizes for each in folds), strict=True)))
-    flagged = tuple(sorted({index for each in folds for index in each.numbers.flagged}))
-    return [Preprocessor(replace(each.numbers, flagged=flagged), replace(each.words, least=most)) for each in folds]
+    sizes = [max(own) for own in zip(*(each["words"]["sizes"] for each in folds), strict=True)]
+    flagged = sorted({index for each in folds for index in each["numbers"]["flagged"]})
+    return [
+        {**each, "numbers": {**each["numbers"], "flagged": flagged}, "words": {**each["words"], "sizes": sizes}}
+        for each in folds
+    ]
 
 
-def fit_table(train: pd.DataFrame, categorical: tuple[str, ...], options: PrepareOptions) -> Preprocessor:
+def fit_table(train: pd.DataFrame, categorical: tuple[str, ...], options: PrepareOptions) -> Fitted:
     """Fit on the training rows of a table."""
     numeric = tuple(str(name) for name in train.columns if name not in categorical)
-    return Preprocessor(_fit_numbers(train, numeric, options), _fit_words(train, categorical, options))
+    fitted = {"numbers": _fit_numbers(train, numeric, options), "words": _fit_words(train, categorical, options)}
+    return {"kind": "table", "version": VERSION, **fitted}
 
 
-def _fit_numbers(train: pd.DataFrame, numeric: tuple[str, ...], options: PrepareOptions) -> Numbers:
-    count = len(numeric)
-    if not count:
-        return Numbers((), np.zeros(0), Scaler("none", np.zeros(0), np.ones(0)))
-    x = as_numbers(train, numeric)
+def _fit_numbers(train: pd.DataFrame, numeric: tuple[str, ...], options: PrepareOptions) -> dict[str, Any]:
+    nothing: dict[str, Any] = {"kind": "none", "shift": [], "scale": [], "quantiles": None}
+    if not numeric:
+        return {"columns": [], "fill": [], "scaler": nothing, "flagged": []}
+    x = numbers(train, numeric)
     impute = SimpleImputer(strategy=options.impute, keep_empty_features=True)
-    steps = dict(make_pipeline(impute, *_scaling(options.scaling, len(x))).fit(x).steps)
-    shift, scale = np.zeros(count), np.ones(count)
+    steps = dict(make_pipeline(impute, *SCALERS[options.scaling](len(x))).fit(x).steps)
+    scaler = {**nothing, "kind": options.scaling, "shift": [0.0] * len(numeric), "scale": [1.0] * len(numeric)}
     if "minmaxscaler" in steps:
-        shift, scale = steps["minmaxscaler"].data_min_, 1.0 / steps["minmaxscaler"].scale_
+        own = steps["minmaxscaler"]
+        scaler |= {"shift": own.data_min_.tolist(), "scale": (1.0 / own.scale_).tolist()}
     elif "standardscaler" in steps:
-        shift, scale = steps["standardscaler"].mean_, steps["standardscaler"].scale_
-    quantiles = steps["quantiletransformer"].quantiles_ if "quantiletransformer" in steps else None
-    flagged = MissingIndicator(features="missing-only").fit(x).features_ if options.flag_missing else ()
-    scaler = Scaler(options.scaling, shift, scale, quantiles)
-    return Numbers(numeric, steps["simpleimputer"].statistics_, scaler, tuple(map(int, flagged)))
+        own = steps["standardscaler"]
+        scaler |= {"shift": own.mean_.tolist(), "scale": own.scale_.tolist()}
+    if "quantiletransformer" in steps:
+        scaler["quantiles"] = steps["quantiletransformer"].quantiles_.tolist()
+    flagged = MissingIndicator(features="missing-only").fit(x).features_.tolist() if options.flag_missing else []
+    fill = steps["simpleimputer"].statistics_.tolist()
+    return {"columns": list(numeric), "fill": fill, "scaler": scaler, "flagged": flagged}
 
 
-def _scaling(kind: Scaling, rows: int) -> list[Any]:
-    if kind == "minmax":
-        return [MinMaxScaler()]
-    if kind == "log":
-        return [FunctionTransformer(_signed_log), StandardScaler()]
-    if kind == "quantile":
-        # Standardized once more: a column of few values lies on the normal quantiles' ends, ±5.2, otherwise.
-        count = min(rows, max(10, min(_QUANTILES, rows // _ROWS_PER_QUANTILE)))
-        ranks = QuantileTransformer(n_quantiles=count, output_distribution="normal", subsample=10**9, random_state=0)
-        return [ranks, StandardScaler()]
-    return [StandardScaler()] if kind == "standard" else []
+def _quantile_scalers(rows: int) -> list[Any]:
+    # Standardized once more: a column of few values lies on the normal quantiles' ends, ±5.2, otherwise.
+    count = min(rows, max(10, min(_QUANTILES, rows // _ROWS_PER_QUANTILE)))
+    ranks = QuantileTransformer(n_quantiles=count, output_distribution="normal", subsample=10**9, random_state=0)
+    return [ranks, StandardScaler()]
+
+
+SCALERS: Mapping[Scaling, Callable[[int], list[Any]]] = {
+    "none": lambda rows: [],
+    "standard": lambda rows: [StandardScaler()],
+    "minmax": lambda rows: [MinMaxScaler()],
+    "log": lambda rows: [FunctionTransformer(_signed_log), StandardScaler()],
+    "quantile": _quantile_scalers,
+}
+"""Scikit-learn's steps of a scaling, for so many training rows."""
 
 
 def _signed_log(x: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(np.sign(x) * np.log1p(np.abs(x)), dtype=np.float64)
 
 
-def _fit_words(train: pd.DataFrame, categorical: tuple[str, ...], options: PrepareOptions) -> Words:
-    ordinal = options.categories == "ordinal"
+def _fit_words(train: pd.DataFrame, categorical: tuple[str, ...], options: PrepareOptions) -> dict[str, Any]:
+    """The document of categorical columns: what fills gaps, codes of the levels, code of rare ones, number of codes."""
+    words: dict[str, Any] = {"columns": list(categorical), "fill": [], "levels": [], "shared": [], "sizes": []}
     if not categorical:
-        return Words((), (), (), (), ordinal)
-    # Encoders are given the place of each text in the order of all: on the texts themselves they take ten times as long.
+        return words
+    # The encoder is given the place of each text in the order of all: on the texts themselves it takes ten times as long.
     columns = [_filled(train[name], options) for name in categorical]
     codes = np.stack([column.codes for column in columns], axis=1)
-    encoder = OrdinalEncoder if ordinal else OneHotEncoder
-    fitted = encoder(max_categories=options.max_levels).fit(codes)
-    levels, shared = [], []
-    first = 1 if ordinal else 0
+    fitted = OneHotEncoder(max_categories=options.max_levels).fit(codes)
     for column, known, rare in zip(columns, fitted.categories_, fitted.infrequent_categories_, strict=True):
         few = set() if rare is None else set(rare.tolist())
         frequent = [code for code in known.tolist() if code not in few]
-        number = {code: first + index for index, code in enumerate(frequent)}
-        levels.append({column.texts[code]: number.get(code, first + len(frequent)) for code in [*frequent, *sorted(few)]})
-        shared.append(first + len(frequent) if few else -1)
-    return Words(categorical, tuple(column.fill for column in columns), tuple(levels), tuple(shared), ordinal)
+        number = {code: index for index, code in enumerate(frequent)}
+        words["fill"].append(column.fill)
+        words["levels"].append({column.texts[code]: number.get(code, len(frequent)) for code in [*frequent, *sorted(few)]})
+        words["shared"].append(len(frequent) if few else -1)
+        words["sizes"].append(len(frequent) + bool(few))
+    return words
 
 
 @dataclass(frozen=True)
@@ -140,7 +141,8 @@ class _Filled:
 
 
 def _filled(series: pd.Series[Any], options: PrepareOptions) -> _Filled:
-    where, values = factorized(series)
+    where, distinct = pd.factorize(series)  # −1 where missing; distinct values may have equal texts (1 and 1.0)
+    values = [text_of(value) for value in distinct]
     texts = sorted({*values, MISSING})
     place = {text: index for index, text in enumerate(texts)}
     codes = np.array([place[text] for text in (*values, MISSING)], dtype=np.int64)[where]  # −1, missing, is the last one
@@ -152,27 +154,18 @@ def _filled(series: pd.Series[Any], options: PrepareOptions) -> _Filled:
     return _Filled(codes, texts, fill)
 
 
-def fit_array(x: NDArray[Any], rows: NDArray[np.int64], lengths: NDArray[np.int64] | None, layout: Layout) -> ArrayScaler:
-    """Fit on the named rows of images (n, h, w), (n, h, w, c) or (n, c, h, w), or of sequences (n, t, c)."""
+def fit_array(x: NDArray[Any], rows: NDArray[np.int64], lengths: NDArray[np.int64] | None, layout: Layout) -> Fitted:
+    """Fit on the named rows of images (n, h, w), (n, h, w, c) or (n, c, h, w), or of series (n, t, c)."""
     x = channels_last(x) if layout == "image" else x
-    channels = x.shape[-1]
-    count, total, squares = np.zeros(channels), np.zeros(channels), np.zeros(channels)
+    scaler = StandardScaler()
     for start in range(0, len(rows), _BLOCK_ROWS):
         chosen = rows[start : start + _BLOCK_ROWS]
         block = x[chosen]
         if lengths is not None:
             block = block[np.arange(x.shape[1]) < lengths[chosen][:, None]]
-        values = block.reshape(-1, channels).astype(np.float64)
-        values = np.where(np.isfinite(values), values, np.nan)
-        known = ~np.isnan(values)
-        # Chan, Golub and LeVeque (1983): blocks are joined by their means, as sums of squares would lose digits.
-        n = known.sum(0)
-        mean = np.divide(np.nansum(values, 0), n, out=np.zeros(channels), where=n > 0)
-        joined = np.maximum(count + n, 1)
-        old = np.divide(total, count, out=np.zeros(channels), where=count > 0)
-        squares += np.nansum((values - mean) ** 2, 0) + (mean - old) ** 2 * count * n / joined
-        total += mean * n
-        count += n
-    mean = total / np.maximum(count, 1)
-    deviation = np.sqrt(squares / np.maximum(count, 1))
-    return ArrayScaler(layout, mean, np.where(deviation > 1e-12, deviation, 1.0))
+        values = block.reshape(-1, x.shape[-1]).astype(np.float64)
+        with np.errstate(invalid="ignore"):  # the mean of a channel without any value
+            scaler.partial_fit(np.where(np.isfinite(values), values, np.nan))
+    known = np.isfinite(scaler.mean_)  # such a channel is left at mean 0 and deviation 1
+    mean, scale = np.where(known, scaler.mean_, 0.0), np.where(known, scaler.scale_, 1.0)
+    return {"kind": "array", "version": VERSION, "layout": layout, "mean": mean.tolist(), "scale": scale.tolist()}

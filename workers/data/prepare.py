@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from workers.data.fitting import PrepareOptions, alike, fit_array, fit_table
-from workers.data.preprocessor import ArrayScaler, Preprocessor
+from workers.data.fitting import Fitted, PrepareOptions, alike, fit_array, fit_table
 from workers.data.split import Split
 from workers.data.table import RawTable
+from workers.plain import preprocessing
 
 _DEFAULTS = PrepareOptions()
 
@@ -32,8 +32,8 @@ class TargetScale:
 class Fold:
     """What a lane trains and validates on: x float32 (rows, d) and y float32 (standardized) or int64 (rows,), contiguous.
 
-    Images are (rows, c, h, w), sequences (rows, t, c) with padding NaN. ``preprocessor`` is what was fitted, for
-    `workers.data.locked` and for new data.
+    Images are (rows, c, h, w), series (rows, t, c) with padding NaN. ``preprocessor`` is the document of what was fitted,
+    for `workers.data.locked` and for new data.
     """
 
     x_train: NDArray[np.float32]
@@ -41,7 +41,7 @@ class Fold:
     x_valid: NDArray[np.float32]
     y_valid: NDArray[Any]
     target: TargetScale
-    preprocessor: Preprocessor | ArrayScaler
+    preprocessor: Fitted
 
 
 def prepare(table: RawTable, split: Split, fold: int, options: PrepareOptions = _DEFAULTS) -> Fold:
@@ -52,20 +52,17 @@ def prepare(table: RawTable, split: Split, fold: int, options: PrepareOptions = 
 def prepare_all(table: RawTable, split: Split, options: PrepareOptions = _DEFAULTS) -> list[Fold]:
     """Every fold, each by its own training rows, but all of them with equally many features."""
     fitted = [_fitted(table, train, options) for train, _ in split.folds]
-    tables = [each for each in fitted if isinstance(each, Preprocessor)]
-    each = alike(tables) if tables else fitted
+    each = fitted if table.arrays is not None else alike(fitted)
     return [_fold(table, rows, own) for rows, own in zip(split.folds, each, strict=True)]
 
 
-def _fitted(table: RawTable, train: NDArray[np.int64], options: PrepareOptions) -> Preprocessor | ArrayScaler:
+def _fitted(table: RawTable, train: NDArray[np.int64], options: PrepareOptions) -> Fitted:
     if table.arrays is not None:
         return fit_array(table.arrays, train, table.lengths, table.layout)
     return fit_table(table.features.iloc[train], table.categorical, options)
 
 
-def prepare_alike(
-    table: RawTable, split: Split, fitted: Preprocessor | ArrayScaler, target: TargetScale | None
-) -> list[Fold]:
+def prepare_alike(table: RawTable, split: Split, fitted: Fitted, target: TargetScale | None) -> list[Fold]:
     """Every fold by preprocessing that was fitted before, on other rows; so is the target's scale, where there is one."""
     return [_fold(table, rows, fitted, target) for rows in split.folds]
 
@@ -73,7 +70,7 @@ def prepare_alike(
 def _fold(
     table: RawTable,
     rows: tuple[NDArray[np.int64], NDArray[np.int64]],
-    fitted: Preprocessor | ArrayScaler,
+    fitted: Fitted,
     target: TargetScale | None = None,
 ) -> Fold:
     train, valid = rows
@@ -88,13 +85,12 @@ def _fold(
     )
 
 
-def features(table: RawTable, rows: NDArray[np.int64], preprocessor: Preprocessor | ArrayScaler) -> NDArray[np.float32]:
+def features(table: RawTable, rows: NDArray[np.int64], fitted: Fitted) -> NDArray[np.float32]:
     """Preprocessed features (rows, …) of the named rows."""
-    if isinstance(preprocessor, Preprocessor):
-        return preprocessor.apply(table.features.iloc[rows])
-    assert table.arrays is not None, "an array's preprocessing belongs to a table with arrays"
-    lengths = None if table.lengths is None else table.lengths[rows]
-    return preprocessor.apply(table.arrays[rows], lengths)
+    if table.arrays is None:
+        return preprocessing.features(table.features.iloc[rows], fitted)
+    lengths = {} if table.lengths is None else {"lengths": table.lengths[rows]}
+    return preprocessing.features({"x": table.arrays[rows], **lengths}, fitted)
 
 
 def targets(table: RawTable, rows: NDArray[np.int64], scale: TargetScale) -> NDArray[Any]:

@@ -14,7 +14,8 @@ from sklearn import datasets as bundled
 from service.datasets import BUILTIN, Arrays, load_arrays, read_frame
 from service.datasets.describe import is_categorical
 from service.errors import TrialError
-from workers.data.preprocessor import Layout, text_of
+from workers.data.fitting import Layout
+from workers.plain.columns import text_of
 
 
 @dataclass(frozen=True)

@@ -31,10 +31,10 @@ from workers.searching.recorder import Recorder
 from workers.searching.supply import Supply
 from workers.searching.turns import Occupancy, Turns
 from workers.stack.device_data import DeviceData
-from workers.stack.lanes import techniques_in
 from workers.stack.run import Protocol, Run
 from workers.stack.runner import StackRunner
 from workers.stack.stack import StackKey
+from workers.stack.techniques import techniques_in
 from workers.timing import Timer
 
 log = logging.getLogger(__name__)

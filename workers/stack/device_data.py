@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from workers.data import Fold, Preprocessor, class_weights
+from workers.data import Fold, class_weights
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ class DeviceData:
 
 def _categories(folds: Sequence[Fold]) -> tuple[int, ...]:
     fitted = folds[0].preprocessor
-    return fitted.categories if isinstance(fitted, Preprocessor) else ()
+    return tuple(fitted["words"]["sizes"]) if fitted["kind"] == "table" else ()
 
 
 def _equal_length(rows: Sequence[np.ndarray]) -> np.ndarray:

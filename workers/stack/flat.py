@@ -14,25 +14,24 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
-from torch.nn.modules.batchnorm import _BatchNorm
 
-from workers.models import ModelShape, build_model
-from workers.models.layers import LaneDropout
-from workers.models.sequence import StepBatchNorm
-
-_NORMS = (_BatchNorm, StepBatchNorm, nn.LayerNorm, nn.GroupNorm)
+from service.spec import Recipe
+from workers.plain.layers import WeightNormConv2d, rate_of
+from workers.plain.network import HEAD, Shape, build
+from workers.stack.dropout import LaneDropout
 
 
 class FlatModel:
     """The template of a stack: one module, and the layout of its state in a row. Not thread-safe (train/eval mode)."""
 
-    def __init__(self, shape: ModelShape, device: torch.device) -> None:
+    def __init__(self, shape: Shape, device: torch.device) -> None:
         self.shape = shape
         self._device = device
-        self.module = build_model(shape).to(device)
+        self.module = build(shape, LaneDropout).to(device)
         for module in self.module.modules():
-            if isinstance(module, _BatchNorm):
-                module.num_batches_tracked = None  # only momentum=None needs this count, the one integer of a lane
+            if hasattr(module, "num_batches_tracked"):
+                # Only momentum=None needs this count, the one integer of a lane.
+                module.num_batches_tracked = None  # type: ignore[assignment]
         parameters = dict(self.module.named_parameters())
         self.names = tuple(parameters)
         self._shapes = [parameter.shape for parameter in parameters.values()]
@@ -40,8 +39,9 @@ class FlatModel:
         buffers = {name: value for name, value in self.module.named_buffers() if not _is_hyper(name)}
         self.buffer_names = tuple(buffers)
         self._buffer_sizes = [value.numel() for value in buffers.values()]
-        self._batch_norms = [layer for layer in self.module.modules() if isinstance(layer, _BatchNorm | StepBatchNorm)]
-        self._dropouts = [name for name, module in self.module.named_modules() if isinstance(module, LaneDropout)]
+        self._batch_norms = [layer for layer in self.module.modules() if hasattr(layer, "running_mean")]
+        self._convolves = any(isinstance(layer, nn.Conv2d | WeightNormConv2d) for layer in self.module.modules())
+        self._dropouts = {name: module for name, module in self.module.named_modules() if isinstance(module, LaneDropout)}
 
     @property
     def parameters(self) -> int:
@@ -56,14 +56,21 @@ class FlatModel:
     @property
     def stacks(self) -> bool:
         """Whether several lanes are faster as one batched model: everywhere but for convolutions on a CPU."""
-        return self.shape.family != "cnn" or self._device.type != "cpu"
+        return self._device.type != "cpu" or not self._convolves
 
     def drop_in(self, layers: Sequence[bool]) -> None:
         """Say in which dropout layers (L,) some lane has a rate; the others are left out of the graph."""
-        for name, active in zip(self._dropouts, layers, strict=True):
-            layer = self.module.get_submodule(name)
-            assert isinstance(layer, LaneDropout), "collected by its type"
+        for layer, active in zip(self._dropouts.values(), layers, strict=True):
             layer.active = active
+
+    @property
+    def dropouts(self) -> int:
+        """L, the number of dropout layers."""
+        return len(self._dropouts)
+
+    def rates(self, recipe: Recipe) -> list[float]:
+        """(L,) the rates that a recipe comes to, in the order of the dropout layers."""
+        return [rate_of(recipe, layer.setting, layer.layer) for layer in self._dropouts.values()]
 
     def rows(self) -> tuple[Tensor, Tensor]:
         """The template's present state as rows (P,) and (Q,)."""
@@ -75,22 +82,22 @@ class FlatModel:
         return {**self._parameters(weights), **self._buffers(stats)}
 
     def penalty_mask(self) -> Tensor:
-        """(P,) 1.0 where a parameter is a weight, 0.0 on biases and on normalization gains."""
-        exempt = {
-            f"{name}.{own}"
-            for name, module in self.module.named_modules()
-            for own, _ in module.named_parameters(recurse=False)
-            if isinstance(module, _NORMS) or own.startswith("bias")
-        }
-        pairs = zip(self.names, self._sizes, strict=True)
-        device = next(self.module.parameters()).device
-        return torch.cat([torch.full((size,), float(name not in exempt), device=device) for name, size in pairs])
+        """(P,) 1.0 where a parameter is a weight, of two or more dimensions, 0.0 on biases and normalizations."""
+        return self._marked([len(shape) > 1 for shape in self._shapes])
 
     def body_mask(self) -> Tensor:
-        """(P,) 1.0 in front of the last layer, 0.0 in it."""
-        device = next(self.module.parameters()).device
-        sizes = zip(self.names, self._sizes, strict=True)
-        return torch.cat([torch.full((size,), float(not name.startswith("head.")), device=device) for name, size in sizes])
+        """(P,) 1.0 before the last layer, 0.0 in it."""
+        return self._marked([not name.startswith(HEAD) for name in self.names])
+
+    def _marked(self, marks: Sequence[bool]) -> Tensor:
+        """(P,) 1.0 on the marked parameters."""
+        sizes = zip(marks, self._sizes, strict=True)
+        return torch.cat([torch.full((size,), float(mark), device=self._device) for mark, size in sizes])
+
+    @property
+    def largest_activation(self) -> int:
+        """Numbers that the largest layer holds for one example."""
+        return int(getattr(self.module, "largest_activation"))  # noqa: B009  # every family has it, `nn.Module` has not
 
     @property
     def normalizes_batches(self) -> bool:

@@ -9,18 +9,18 @@ Zeiler, "Adadelta" (2012); Sutskever et al. (2013) for Nesterov's momentum.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from workers.stack.techniques import Columns
 
 ADAM_EPS = 1e-8
 RMSPROP_ALPHA, RMSPROP_EPS = 0.99, 1e-8
 ADAGRAD_EPS = 1e-10
 ADADELTA_RHO, ADADELTA_EPS = 0.9, 1e-6
-
-MOMENTS: Mapping[str, int] = {"sgd": 1, "adam": 2, "adamw": 2, "rmsprop": 1, "adagrad": 1, "adadelta": 2}
-"""Matrices of optimizer state, each (k, P), that a rule keeps beside the weights."""
 
 
 def sgd(
@@ -93,3 +93,34 @@ def adadelta(weights: Tensor, grad: Tensor, moments: Sequence[Tensor], lr: Tenso
     delta = grad * (change + ADADELTA_EPS).sqrt() / (square + ADADELTA_EPS).sqrt()
     change.mul_(ADADELTA_RHO).addcmul_(delta, delta, value=1.0 - ADADELTA_RHO)
     weights.sub_(lr * delta)
+
+
+def _sgd(weights: Tensor, grad: Tensor, moments: Sequence[Tensor], lr: Tensor, bias: Tensor, columns: Columns) -> None:
+    sgd(weights, grad, moments, lr, columns["momentum"][:, None], columns["nesterov"][:, None])
+
+
+def _adam(weights: Tensor, grad: Tensor, moments: Sequence[Tensor], lr: Tensor, bias: Tensor, columns: Columns) -> None:
+    adam(weights, grad, moments, lr, bias, columns["rest1"][:, None], columns["rest2"][:, None])
+
+
+StepRule = Callable[[Tensor, Tensor, Sequence[Tensor], Tensor, Tensor, Columns], None]
+"""Of weights, gradient, moments (k, P), rates (k, 1), corrections (2, k) and columns."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """An update rule, and how many matrices of state (k, P) it keeps beside the weights."""
+
+    moments: int
+    step: StepRule
+
+
+RULES: Mapping[str, Rule] = {
+    "sgd": Rule(1, _sgd),
+    "adam": Rule(2, _adam),
+    "adamw": Rule(2, _adam),
+    "rmsprop": Rule(1, lambda w, g, moments, lr, bias, columns: rmsprop(w, g, moments, lr)),
+    "adagrad": Rule(1, lambda w, g, moments, lr, bias, columns: adagrad(w, g, moments, lr)),
+    "adadelta": Rule(2, lambda w, g, moments, lr, bias, columns: adadelta(w, g, moments, lr)),
+}
+"""By the words of the setting `optimizer`."""

@@ -39,8 +39,8 @@ _SOURCES = Path(__file__).parents[1]
 class Program:
     """``function``, compiled for the shapes that it is called with. It may write into its arguments.
 
-    Arguments are tensors, and dataclasses of nothing but tensors. A call with other shapes than the one before loads, or
-    makes, another library.
+    Arguments are tensors, and dictionaries or dataclasses of nothing but tensors. A call with other shapes than the one
+    before loads, or makes, another library.
 
     Args:
         function: Returns a tensor, or a tuple of them. May depend on nothing but its arguments and ``description``.
@@ -145,16 +145,21 @@ def _tensors(arguments: Sequence[Any]) -> Iterator[Tensor]:
         if isinstance(each, Tensor):
             yield each
         else:
-            yield from vars(each).values()
+            yield from (each if isinstance(each, dict) else vars(each)).values()
 
 
 def _rebuilt(arguments: Sequence[Any], parts: Sequence[Tensor]) -> list[Any]:
     """The arguments with ``parts`` for their tensors; the inverse of `_tensors`."""
     left = iter(parts)
-    return [
-        next(left) if isinstance(each, Tensor) else type(each)(*itertools.islice(left, len(vars(each))))
-        for each in arguments
-    ]
+
+    def rebuilt(each: Any) -> Any:
+        if isinstance(each, Tensor):
+            return next(left)
+        if isinstance(each, dict):
+            return dict(zip(each, itertools.islice(left, len(each)), strict=True))
+        return type(each)(*itertools.islice(left, len(vars(each))))
+
+    return [rebuilt(each) for each in arguments]
 
 
 @functools.cache

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from service.spec import EarlyStopping, Recipe, sign_of
-from workers.stack.averaging import holds
-from workers.stack.schedules import LaneSchedule
+from workers.plain.schedules import Schedule
+from workers.stack.techniques.averaging import holds
 
 Ending = Literal["converged", "epochs", "not_finite", "out_of_memory"]
 
@@ -56,10 +56,10 @@ class Run:
     """State of its lanes from a checkpoint, until it gets some."""
     _stale: int = 0
     _monitored: float = math.inf
-    _schedule: LaneSchedule = field(init=False)
+    _schedule: Schedule = field(init=False)
 
     def __post_init__(self) -> None:
-        self._schedule = LaneSchedule(self.recipe, self.protocol.epochs, seed=self.fold_seeds[0][1])
+        self._schedule = Schedule(self.recipe, self.protocol.epochs, seed=self.fold_seeds[0][1])
 
     def resume(self, saved: dict[str, Any]) -> None:
         """Go on where a checkpoint of `StackRunner.checkpoint` was made; its lanes are restored when it gets some."""
@@ -82,7 +82,7 @@ class Run:
 
     @property
     def value(self) -> float:
-        """The objective behind the last epoch."""
+        """The objective after the last epoch."""
         return self.curve[self.protocol.metric][-1]
 
     def rates(self, updates: int) -> NDArray[np.float32]:

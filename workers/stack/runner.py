@@ -21,6 +21,7 @@ from workers.stack.device_data import DeviceData
 from workers.stack.memory import is_out_of_memory
 from workers.stack.run import Run
 from workers.stack.stack import Stack, StackKey
+from workers.stack.techniques import TECHNIQUES
 from workers.timing import Timer
 
 log = logging.getLogger(__name__)
@@ -175,7 +176,8 @@ class StackRunner:
             losses = self.stack.train_epoch(rates, self._holds()).cpu().numpy()
         with self.timer.section("evaluation"):
             table = np.concatenate([losses[:, None], self.stack.evaluate().cpu().numpy()], axis=1)
-        sparsity = self.stack.sparsity().cpu().numpy() if "proximal_l1" in self.stack.techniques else None
+        zeroing = [each for each in TECHNIQUES if each.makes_zeros and each.name in self.stack.techniques]
+        sparsity = self.stack.sparsity().cpu().numpy() if zeroing else None
         self.lane_epochs += self.lanes
         self.computed_lane_epochs += self.stack.lanes
         columns = names(self.stack.data.task, self.stack.data.wanted)
@@ -184,7 +186,7 @@ class StackRunner:
             lanes = self.lanes_of(run)
             train_loss, *values = table[lanes].mean(axis=0, dtype=np.float64).tolist()
             metrics = dict(zip(columns, values, strict=True))
-            if sparsity is not None and run.recipe.number("proximal_l1"):
+            if sparsity is not None and any(each.is_on(run.recipe) for each in zeroing):
                 metrics["sparsity"] = float(sparsity[lanes].mean())
             improved = run.observe(train_loss, metrics)
             for lane in lanes:

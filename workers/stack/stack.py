@@ -20,17 +20,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from service.spec import Recipe
-from workers.models import ModelShape, adopt, initialize
+from workers.plain.network import Shape, adopt, initialize
 from workers.scoring.metrics import evaluate
 from workers.stack.compiling import compiled
 from workers.stack.device_data import DeviceData
 from workers.stack.flat import FlatModel
 from workers.stack.gradient import update_keys
 from workers.stack.hashing import combine, permutations
-from workers.stack.lanes import LaneHyper, LaneState, techniques_of
-from workers.stack.optimizers import MOMENTS, bias_corrections
+from workers.stack.lanes import LaneState, blank_columns, joined_columns, load_columns, select_columns
+from workers.stack.optimizers import RULES, bias_corrections
 from workers.stack.precision import shortened_products
 from workers.stack.programs import Program
+from workers.stack.techniques import techniques_of
 from workers.stack.update import Update
 
 log = logging.getLogger(__name__)
@@ -45,7 +46,7 @@ _EVALUATION_ELEMENTS = 1 << 24
 class StackKey:
     """What changes the graph: trials with equal keys share a stack."""
 
-    shape: ModelShape
+    shape: Shape
     optimizer: str
     batch_size: int
     micro_batches: int = 1
@@ -53,8 +54,8 @@ class StackKey:
 
     @classmethod
     def of(cls, recipe: Recipe, inputs: tuple[int, ...], outputs: int, categories: tuple[int, ...] = ()) -> StackKey:
-        """The key of a recipe on data with examples of the shape ``inputs`` and so many outputs (see `ModelShape.of`)."""
-        shape = ModelShape.of(recipe, inputs, outputs, categories)
+        """The key of a recipe on data with examples of the shape ``inputs`` and so many outputs (see `Shape.of`)."""
+        shape = Shape.of(recipe.effective(), inputs, outputs, categories)
         parts, precision = recipe.integer("micro_batches"), recipe.word("precision")
         return cls(shape, recipe.word("optimizer"), recipe.integer("batch_size"), parts, precision)
 
@@ -78,7 +79,7 @@ class Stack:
         self.updates = -(-data.train_rows // key.batch_size)
         self.batch = -(-data.train_rows // self.updates)
         self.state = self._idle_state(0)
-        self.hyper = LaneHyper.zeros(0, key.shape.dropouts, data.device, classes=data.outputs)
+        self.columns = blank_columns(0, self.model.dropouts, data.device, classes=data.outputs)
         self.folds = torch.zeros(0, dtype=torch.int64, device=data.device)
         self.best_weights, self.best_stats = self.state.weights.clone(), self.state.stats.clone()
 
@@ -121,8 +122,8 @@ class Stack:
         idle = k - len(keep)
         fresh = self._idle_state(idle)
         self.state = self.state.select(chosen).followed_by(fresh)
-        zeros = LaneHyper.zeros(idle, self.key.shape.dropouts, self.data.device, classes=self.data.outputs)
-        self.hyper = self.hyper.select(chosen).followed_by(zeros)
+        blank = blank_columns(idle, self.model.dropouts, self.data.device, classes=self.data.outputs)
+        self.columns = joined_columns(select_columns(self.columns, chosen), blank)
         self.folds = torch.cat([self.folds[chosen], torch.zeros(idle, dtype=torch.int64, device=self.data.device)])
         self.best_weights = torch.cat([self.best_weights[chosen], fresh.weights])
         self.best_stats = torch.cat([self.best_stats[chosen], fresh.stats])
@@ -140,10 +141,10 @@ class Stack:
         self.state.first[lane], self.state.second[lane] = 0.0, 0.0
         self.state.updates[lane] = 0
         self.folds[lane] = fold
-        rates = self.key.shape.rates(recipe)
-        self.hyper.load(lane, recipe, rates=rates, seed=seed, balance=self.data.balance[fold])
+        rates = self.model.rates(recipe)
+        load_columns(self.columns, lane, recipe, rates=rates, seed=seed, balance=self.data.balance[fold])
         if self._programs is None:  # a compiled update is made once, for any rates
-            self.model.drop_in((self.hyper.dropout > 0).any(0).tolist())
+            self.model.drop_in((self.columns["dropout"] > 0).any(0).tolist())
         techniques = self.techniques | techniques_of([recipe])
         if techniques != self.techniques:
             if "averaging" in techniques - self.techniques:
@@ -154,7 +155,8 @@ class Stack:
     def train_epoch(self, rates: NDArray[np.float32], holds: NDArray[np.float32] | None = None) -> Tensor:
         """One epoch of all lanes at learning rates ``rates (k, u)``; returns the mean training losses (k,).
 
-        ``holds`` (k, u) says how the weights are averaged (see `workers.stack.averaging`); silent, they are not.
+        ``holds`` (k, u) says how the weights are averaged (see `workers.stack.techniques.averaging`); without it, they are
+        not.
 
         Every lane sees all of its rows in its own order; the last batch is filled with the order's first rows.
         """
@@ -169,8 +171,8 @@ class Stack:
         total = torch.zeros(self.lanes, device=self.data.device)
         updates = min(updates, self.updates)
         steps = torch.arange(updates, dtype=torch.int32, device=self.data.device)[:, None] + self.state.updates
-        keys = update_keys(self.hyper.seed, steps, self.key.shape.dropouts)
-        bias = bias_corrections(self.hyper.rest1, self.hyper.rest2, steps + 1)
+        keys = update_keys(self.columns["seed"], steps, self.model.dropouts)
+        bias = bias_corrections(self.columns["rest1"], self.columns["rest2"], steps + 1)
         with shortened_products(self.key.precision == "tf32"):
             for u in range(updates):
                 rows = batches[:, u * self.batch : (u + 1) * self.batch]
@@ -180,11 +182,11 @@ class Stack:
     def _step(self, *batch: Tensor) -> Tensor:
         """One update; the first ones of a compiled stack are checked against the eager ones."""
         if self._unchecked == 0:
-            return self.update(self.state, self.hyper, *batch)
+            return self.update(self.state, self.columns, *batch)
         self._unchecked -= 1
         before = self.state.copy()
-        losses = self.update(self.state, self.hyper, *batch)
-        expected = self._eager(before, self.hyper, *batch)
+        losses = self.update(self.state, self.columns, *batch)
+        expected = self._eager(before, self.columns, *batch)
         if not torch.allclose(losses, expected, rtol=1e-3, atol=1e-4, equal_nan=True):
             log.warning("the compiled update is wrong on this machine; the stack is trained without torch.compile")
             self.state, losses = before, expected
@@ -217,10 +219,11 @@ class Stack:
         """Outputs in as many parts as memory asks for; all have one shape, for which there is one program."""
         self.model.module.eval()
         k, count = len(weights), rows.shape[1]
-        chunk = max(1, _EVALUATION_ELEMENTS // max(1, k * self.key.shape.largest_activation))
+        chunk = max(1, _EVALUATION_ELEMENTS // max(1, k * self.model.largest_activation))
         parts = -(-count // chunk)
         size = -(-count // parts)
-        rates, keys = self.hyper.dropout[:k], torch.zeros(k, self.key.shape.dropouts, dtype=torch.int32, device=rows.device)
+        rates = self.columns["dropout"][:k]
+        keys = torch.zeros(k, self.model.dropouts, dtype=torch.int32, device=rows.device)
         found = []
         for start in range(0, count, size):
             part = rows[:, max(0, min(start, count - size)) :][:, :size]
@@ -254,7 +257,7 @@ class Stack:
     def _batches(self) -> Tensor:
         """(k, u·b) data rows in each lane's order of this epoch."""
         epochs = self.state.updates // self.updates
-        keys = combine(combine(self.hyper.seed, _ORDER), epochs)
+        keys = combine(combine(self.columns["seed"], _ORDER), epochs)
         order = permutations(keys, self.data.train_rows)
         order = torch.cat([order, order[:, : self.updates * self.batch - self.data.train_rows]], dim=1)
         return self.data.train[self.folds].gather(1, order)
@@ -265,7 +268,7 @@ class Stack:
             k,
             parameters=self.model.parameters,
             statistics=self.model.statistics,
-            moments=MOMENTS[self.key.optimizer],
+            moments=RULES[self.key.optimizer].moments,
             averaging="averaging" in self.techniques,
             device=self.data.device,
         )

@@ -16,7 +16,7 @@ from tests.benchmarks.coverage import ROWS, prepared, search, spec_of, table
 from workers.answer import Answer, Finalizer, Prepared
 from workers.answer.candidates import finalists
 from workers.data.locked import test_part as locked_rows
-from workers.models import ModelShape, build_model
+from workers.plain.network import Shape, build
 
 Whole = tuple[StudySpec, Prepared, list[TrialRecord], Answer, list[str]]
 
@@ -57,7 +57,7 @@ def test_the_handed_out_network_has_the_scores_that_the_result_states(regression
     spec, data, _, answer, _ = regression
     single = answer.result["ensemble"]["single"]
     assert (answer.model.name, answer.model.seed) == (single["name"], single["seed"])
-    model = build_model(ModelShape.of(answer.model.recipe, data.device.inputs, data.device.outputs))
+    model = build(Shape.of(answer.model.recipe.effective(), data.device.inputs, data.device.outputs))
     model.load_state_dict(dict(answer.model.weights))
     model.eval()
     fold = data.folds[0]

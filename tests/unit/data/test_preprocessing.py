@@ -26,6 +26,7 @@ from sklearn.preprocessing import (
     QuantileTransformer,
     StandardScaler,
 )
+from workers.data.scaling import _normal_quantile
 
 from service.errors import TrialError
 from workers.data import (
@@ -41,7 +42,6 @@ from workers.data import (
     split_rows,
 )
 from workers.data.fitting import fit_table
-from workers.data.scaling import _normal_quantile
 
 NUMERIC = ("age", "income", "ties", "constant")
 WORDS = ("job", "city", "flag")

@@ -11,7 +11,7 @@ from torch.nn.utils.parametrize import ParametrizationList
 
 from service.report.snippet import snippet
 from service.spec import Recipe
-from workers.models import build_model
+from workers.plain.network import build
 from workers.stack.stack import Stack
 
 EPOCHS = 6
@@ -66,6 +66,6 @@ def adopt(theirs: nn.Module, ours: nn.Module) -> None:
 
 def network_of(stack: Stack) -> nn.Module:
     """The service's network in the first lane of a stack."""
-    model = build_model(stack.model.shape)
+    model = build(stack.model.shape)
     model.load_state_dict(stack.model.state_dict(stack.state.weights[0], stack.state.stats[0]), strict=False)
     return model

@@ -15,7 +15,7 @@ from service.spec.groups.lr_schedule import SCHEDULES as ALL_SCHEDULES
 from tests.unit.report.programs import EPOCHS, adopt, counterparts, network_of, optimizer_of, program, spec
 from tests.unit.stack.runs import CLASSES, FEATURES, ROWS, data, recipe
 from tests.unit.stack.test_embeddings import LEVELS, categories
-from workers.stack.schedules import LaneSchedule
+from workers.plain.schedules import Schedule
 from workers.stack.stack import Stack, StackKey
 
 
@@ -28,7 +28,7 @@ def test_it_knows_every_schedule() -> None:
 def test_its_rates_are_those_of_the_stack(name: str, warmup: int) -> None:
     setting = recipe(lr_schedule=name, warmup_epochs=warmup, step_every=2, restart_period=2, cosine_floor=0.1)
     rate = program(setting, spec())["learning_rate"]
-    schedule = LaneSchedule(setting, EPOCHS)
+    schedule = Schedule(setting, EPOCHS)
     for epoch in range(EPOCHS):
         found = [rate(epoch, update, 4) for update in range(4)]
         np.testing.assert_allclose(found, schedule.rates(epoch, 4), rtol=1e-5, atol=1e-12)

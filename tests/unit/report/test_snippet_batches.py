@@ -11,6 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from workers.stack.averaging import holds
 
 from tests.unit.report.programs import program, spec
 from tests.unit.stack.runs import CLASSES, FEATURES, data, recipe
@@ -18,7 +19,6 @@ from tests.unit.stack.test_families import data as images
 from tests.unit.stack.test_families import setting
 from workers.data.balance import class_weights
 from workers.stack import augmentation
-from workers.stack.averaging import holds
 
 DRAWN = ("rotation", "shear", "zoom", "shift_x", "shift_y", "horizontal_flip", "vertical_flip", "cutout_x", "cutout_y")
 STRENGTHS = {"rotation": 30.0, "shear": 15.0, "zoom": 0.3, "shift": 0.2}

@@ -14,7 +14,7 @@ from service.spec import Recipe
 from service.spec.model import ACTIVATIONS, NORMALIZATIONS
 from tests.unit.report.programs import adopt, counterparts, network_of, optimizer_of, program, spec
 from tests.unit.stack.test_families import SHAPES, data, setting
-from workers.models import ModelShape, build_model, initialize
+from workers.plain.network import Shape, build, initialize
 from workers.stack.stack import Stack, StackKey
 
 CNNS: list[dict[str, Any]] = [
@@ -40,7 +40,7 @@ def of(family: str, **values: Any) -> Recipe:
 def test_its_network_says_what_the_service_s_says(family: str, values: dict[str, Any]) -> None:
     """With dropout, which is off; with statistics and gains that are no neutral elements."""
     recipe = of(family, **values, dropout=(0.1, 0.2), input_dropout=0.1, head_dropout=0.3, widths=(6, 9), heads=3)
-    ours = build_model(ModelShape.of(recipe, SHAPES[family], 2))
+    ours = build(Shape.of(recipe.effective(), SHAPES[family], 2))
     initialize(ours, recipe, 0)
     randomize(ours)
     theirs = program(recipe, spec())["make_model"](SHAPES[family][0 if family == "cnn" else 1], 2)

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.compose import ColumnTransformer
 
 from service.spec import EarlyStopping, Recipe
 from workers.data import Fold, TargetScale
@@ -26,7 +25,7 @@ def fold(seed: int = 0, task: str = "classification", rows: int = ROWS) -> Fold:
     else:
         y = (x[:, 0] + 0.1 * rng.normal(size=len(x))).astype(np.float32)
     scale = TargetScale(0.0, 2.0 if task == "regression" else 1.0)
-    return Fold(x[:rows], y[:rows], x[rows:], y[rows:], scale, ColumnTransformer([]))
+    return Fold(x[:rows], y[:rows], x[rows:], y[rows:], scale, {"kind": "array", "layout": "sequence"})
 
 
 def data(*, task: str = "classification", folds: int = 1, rows: int = ROWS) -> DeviceData:

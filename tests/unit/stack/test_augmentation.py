@@ -11,8 +11,9 @@ import torch.nn.functional as F
 from scipy import ndimage, stats
 from torch import Tensor
 
-from workers.stack.augmentation import _draws, _patch, affine, augmented, cutmixed, sampled
-from workers.stack.hashing import combine
+from workers.plain.augmentation import SLOTS, affine, cut_mixed, patch, sampled
+from workers.stack.hashing import combine, draw, uniform
+from workers.stack.techniques import TECHNIQUES, Batch
 
 K, B = 3, 40
 
@@ -23,6 +24,15 @@ def images(height: int = 6, width: int = 6, k: int = K, b: int = B) -> Tensor:
 
 def keys(k: int = K, update: int = 0) -> Tensor:
     return combine(torch.arange(k, dtype=torch.int32), update)
+
+
+def augmented(x: Tensor, strengths: dict[str, Tensor], keys: Tensor) -> Tensor:
+    """Images (k, b, c, h, w) as the techniques of a stack make them, of a key per lane for its first dropout layer."""
+    batch = Batch(x, torch.zeros(x.shape[:2]), strengths, keys[:, None])
+    for technique in TECHNIQUES:
+        if technique.name in strengths:
+            technique.on_batch(batch, frozenset(strengths))
+    return batch.x
 
 
 def matrix(height: int = 6, width: int = 6, **moves: float) -> Tensor:
@@ -112,8 +122,8 @@ def test_shifts_are_uniform_up_to_their_strength() -> None:
 
 
 def test_every_number_of_every_image_is_its_own_and_uniform() -> None:
-    drawn = _draws(keys(50), 60)
-    numbers = np.stack([value.flatten().numpy() for value in drawn.values()])
+    element = torch.arange(60 * len(SLOTS), dtype=torch.int32)
+    numbers = uniform(draw(keys(50)[:, None], element[None])).view(50 * 60, len(SLOTS)).numpy().T
     for row in numbers:
         assert stats.kstest(row, "uniform").pvalue > 0.0005
     off_diagonal = np.corrcoef(numbers) - np.eye(len(numbers))
@@ -158,14 +168,15 @@ def test_cutout_removes_one_patch_of_its_size() -> None:
 
 def test_a_whole_patch_is_the_whole_image() -> None:
     middle = torch.tensor([0.5])
-    assert _patch(5, 4, torch.tensor([1.0 + 1e-6]), middle, middle).all()
-    assert not _patch(5, 4, torch.tensor([0.0]), middle, middle).any()
+    assert patch(5, 4, torch.tensor([1.0 + 1e-6]), middle, middle).all()
+    assert not patch(5, 4, torch.tensor([0.0]), middle, middle).any()
 
 
 def test_cutmix_takes_a_patch_and_its_share_of_the_label() -> None:
     x, other = torch.zeros(200, 3, 1, 8, 8), torch.ones(200, 3, 1, 8, 8)
     shares = torch.linspace(0, 1, 200)
-    got, own = cutmixed(x, other, shares, keys(200))
+    across, down = uniform(draw(keys(200)[:, None], torch.arange(2, dtype=torch.int32)[None])).unbind(1)
+    got, own = cut_mixed(x, other, shares, across, down)
     torch.testing.assert_close(own, 1.0 - got[:, 0, 0].mean((1, 2)))
     torch.testing.assert_close(own, 1.0 - got[:, 2, 0].mean((1, 2)))  # one patch for the whole batch
     assert own[-1] == 1.0

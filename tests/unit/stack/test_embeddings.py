@@ -12,15 +12,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from service.spec import Recipe
-from tests.unit.stack.reference import descend, optimizer_of, order_of
-from tests.unit.stack.runs import CLASSES, ROWS, protocol, recipe
+from tests.unit.stack.reference import alone, network_of
+from tests.unit.stack.runs import CLASSES, protocol, recipe
 from workers.data import Division, RawTable, prepare_all, split_rows
-from workers.models import ModelShape, build_model, initialize
-from workers.models.embedding import Embeddings
+from workers.plain.embedding import Embeddings
+from workers.plain.network import Shape, build, initialize
 from workers.stack.device_data import DeviceData
 from workers.stack.run import Run
 from workers.stack.runner import StackRunner
-from workers.stack.schedules import LaneSchedule
 from workers.stack.stack import Stack, StackKey
 
 LEVELS = (4, 7)
@@ -52,11 +51,13 @@ def key_of(setting: Recipe, on: DeviceData) -> StackKey:
 class Looked(nn.Module):
     """The network with `nn.Embedding`, which looks up integer codes."""
 
-    def __init__(self, shape: ModelShape) -> None:
+    def __init__(self, ours: nn.Module) -> None:
         super().__init__()
-        self.tables = nn.ModuleList(nn.Embedding(levels, width) for levels, width in shape.embeddings)
-        before = 3 + sum(width for _, width in shape.embeddings)
+        tables = [value.shape for name, value in ours.named_parameters() if name.startswith("embeddings.")]
+        self.tables = nn.ModuleList(nn.Embedding(levels, width) for levels, width in tables)
+        before = 3 + sum(width for _, width in tables)
         self.layers = nn.ModuleList(nn.Linear(i, o) for i, o in zip((before, 16), (16, CLASSES), strict=True))
+        self.load_state_dict(dict(zip(self.state_dict(), ours.state_dict().values(), strict=True)))
 
     def forward(self, x: Tensor) -> Tensor:
         codes = [block.argmax(1) for block in torch.split(x[:, 3:], list(LEVELS), 1)]
@@ -68,22 +69,8 @@ class Looked(nn.Module):
 
 def looked_up(setting: Recipe, seed: int, on: DeviceData) -> tuple[Looked, list[float]]:
     """Trained by torch alone, from the same initial weights."""
-    shape = key_of(setting, on).shape
-    ours, module = build_model(shape), Looked(shape)
-    initialize(ours, setting, seed)
-    module.load_state_dict(dict(zip(module.state_dict(), ours.state_dict().values(), strict=True)))
-    optimizer, schedule = optimizer_of(module, setting), LaneSchedule(setting, EPOCHS)
-    updates = -(-ROWS // setting.integer("batch_size"))
-    losses = []
-    for epoch in range(EPOCHS):
-        total = 0.0
-        for part, rate in zip(order_of(seed, epoch, updates).chunk(updates), schedule.rates(epoch, updates), strict=True):
-            rows = on.train[0][part]
-            loss = F.cross_entropy(module(on.x[rows]), on.y[rows])
-            descend(module, optimizer, setting, loss, float(rate))
-            total += loss.item()
-        losses.append(total / updates)
-    return module, losses
+    module = Looked(network_of(setting, seed, on))
+    return module, alone(setting, seed, on, EPOCHS, network=module).losses
 
 
 LANES: dict[str, list[dict[str, Any]]] = {
@@ -115,7 +102,7 @@ def test_a_stack_of_different_lanes_is_torch_with_lookups(optimizer: str) -> Non
 
 
 def test_outputs_and_gradients_are_those_of_the_lookup() -> None:
-    layer = Embeddings(5, [(2, 3), (2, 1)])
+    layer = Embeddings(5, [2, 2], 600)
     codes = torch.tensor([[0, 1], [1, 1], [0, 0]])
     numbers = torch.randn(3, 1)
     x = torch.cat([numbers, F.one_hot(codes[:, 0], 2), F.one_hot(codes[:, 1], 2)], 1)
@@ -132,11 +119,17 @@ def test_outputs_and_gradients_are_those_of_the_lookup() -> None:
     assert not unseen.any()
 
 
-@pytest.mark.parametrize(("widest", "sizes"), [(0, ()), (2, ((4, 2), (7, 2))), (600, ((4, 3), (7, 5)))])
-def test_widths_follow_the_rule_up_to_the_setting(widest: int, sizes: tuple[tuple[int, int], ...]) -> None:
+@pytest.mark.parametrize(("widest", "sizes"), [(0, []), (2, [(4, 2), (7, 2)]), (600, [(4, 3), (7, 5)])])
+def test_widths_follow_the_rule_up_to_the_setting(widest: int, sizes: list[tuple[int, int]]) -> None:
     on = categories()
-    assert key_of(recipe(embedding=widest), on).shape.embeddings == sizes
-    assert StackKey.of(recipe(embedding=widest), (3,), CLASSES).shape.embeddings == ()
+    network = build(key_of(recipe(embedding=widest), on).shape)
+    assert [tuple(value.shape) for name, value in network.named_parameters() if "tables" in name] == sizes
+
+
+def test_equal_graphs_have_equal_shapes() -> None:
+    on = categories()
+    assert key_of(recipe(embedding=600), on) == key_of(recipe(embedding=5), on) != key_of(recipe(embedding=4), on)
+    assert StackKey.of(recipe(embedding=600), (3,), CLASSES) == StackKey.of(recipe(), (3,), CLASSES)
 
 
 def test_a_lane_with_dropout_and_mixing_is_itself_in_any_stack() -> None:
@@ -159,7 +152,7 @@ def test_a_lane_with_dropout_and_mixing_is_itself_in_any_stack() -> None:
 
 
 def test_initial_embeddings_are_standard_normal() -> None:
-    module = build_model(ModelShape.of(recipe(embedding=600, init="xavier"), (1000,), 2, (900,)))
+    module = build(Shape.of(recipe(embedding=600, init="xavier").effective(), (1000,), 2, (900,)))
     initialize(module, recipe(), 3)
     table = module.get_parameter("embeddings.tables.0.weight").detach()
     assert table.shape == (900, 72)

@@ -14,13 +14,14 @@ from torch import nn
 from service.spec import Recipe
 from service.spec.groups.lr_schedule import SCHEDULES
 from service.spec.groups.optimizer import OPTIMIZERS
-from tests.unit.stack.reference import alone_in_torch
+from tests.unit.stack.reference import alone
 from tests.unit.stack.runs import data, protocol, recipe, runner, train
-from workers.models import build_model
-from workers.models.layers import LaneDropout, WeightNormLinear
-from workers.models.mlp import Mlp
+from workers.plain.layers import WeightNormLinear
+from workers.plain.mlp import Mlp
+from workers.plain.network import build
 from workers.searching.checkpoints import Checkpoints
 from workers.stack import stack as stack_module
+from workers.stack.dropout import LaneDropout
 from workers.stack.run import Run
 
 
@@ -127,10 +128,10 @@ def test_a_lane_is_plain_pytorch(normalization: str, optimizer: str, averaging: 
     stack.add([Run(1, recipe(**{**setting, "l1": 0.1}), ((0, 1),), how), run])
     for _ in range(5):
         stack.epoch()
-    module, losses = alone_in_torch(setting, 7, task, epochs=5)
-    np.testing.assert_allclose(run.curve["train_loss"], losses, rtol=1e-4, atol=1e-5)
+    found = alone(setting, 7, data(task=task), epochs=5)
+    np.testing.assert_allclose(run.curve["train_loss"], found.losses, rtol=1e-4, atol=1e-5)
     (ours,) = stack.best_weights(run)
-    for name, value in module.state_dict().items():
+    for name, value in found.network.state_dict().items():
         if "num_batches_tracked" not in name:
             np.testing.assert_allclose(ours[name], value, rtol=5e-3, atol=5e-4, err_msg=name)
 
@@ -194,7 +195,7 @@ def test_patience_converges_and_keeps_the_best_weights() -> None:
     assert run.best_value == min(run.curve["log_loss"])
     assert run.epoch == run.best_epoch + 1 + 5
     (weights,) = stack.best_weights(run)
-    module = build_model(stack.stack.key.shape)
+    module = build(stack.stack.key.shape)
     module.load_state_dict(weights)
     module.eval()
     loss = F.cross_entropy(module(on.x[on.valid[0]]), on.y[on.valid[0]])
@@ -219,7 +220,7 @@ def test_weight_normalization_is_torchs() -> None:
 
 
 def test_dropout_has_its_rate_and_rescales() -> None:
-    layer = LaneDropout()
+    layer = LaneDropout("dropout")
     layer.rate.fill_(0.3)
     x = torch.ones(400, 500)
     out = layer(x)
@@ -233,7 +234,7 @@ def test_dropout_has_its_rate_and_rescales() -> None:
 
 
 def test_the_linear_model_has_no_hidden_layer() -> None:
-    module = Mlp(4, 2, (), activation="relu", normalization="none", groups=1)
+    module = Mlp((4,), 2)
     assert [p.shape for p in module.parameters()] == [torch.Size([2, 4]), torch.Size([2])]
     runs = train([recipe(depth=0)], [1], data(), protocol())
     assert runs[0].curve["log_loss"][-1] < runs[0].curve["log_loss"][0]

@@ -16,17 +16,17 @@ from service.spec.model import NORMALIZATIONS
 from service.spec.study import SETTINGS
 from tests.unit.stack.runs import protocol, train
 from workers.data import Fold, TargetScale
-from workers.data.preprocessor import ArrayScaler
-from workers.models import ModelShape, build_model, initialize
-from workers.models.layers import LaneDropout
+from workers.plain.network import Shape, build, initialize
 from workers.planning.calibration import train_once
 from workers.stack.device_data import DeviceData
+from workers.stack.dropout import LaneDropout
 from workers.stack.flat import FlatModel
 from workers.stack.gradient import Gradient, update_keys
-from workers.stack.lanes import LaneHyper, LaneState, techniques_of
+from workers.stack.lanes import LaneState, blank_columns, load_columns
 from workers.stack.memory import MemoryNeed, peak_bytes
-from workers.stack.noise import partner
 from workers.stack.stack import Stack, StackKey
+from workers.stack.techniques import Batch, techniques_of
+from workers.stack.techniques.mixing import partner
 from workers.stack.update import Update
 
 SHAPES = {"cnn": (2, 7, 6), "sequence": (5, 3)}
@@ -44,8 +44,7 @@ def data(family: str, rows: int = 40, valid: int = 24) -> DeviceData:
     layout = "image" if family == "cnn" else "sequence"
     if family == "sequence":
         x[np.arange(SHAPES[family][0]) >= rng.integers(1, 6, size=(rows + valid, 1))] = np.nan
-    scaler = ArrayScaler(layout, np.zeros(1), np.ones(1))  # type: ignore[arg-type]
-    fold = Fold(x[:rows], y[:rows], x[rows:], y[rows:], TargetScale(), scaler)
+    fold = Fold(x[:rows], y[:rows], x[rows:], y[rows:], TargetScale(), {"kind": "array", "layout": layout})
     return DeviceData.of([fold], task="classification", outputs=2, device=torch.device("cpu"))
 
 
@@ -144,15 +143,15 @@ def test_a_stacks_gradient_is_that_of_plain_pytorch(family: str, network: dict[s
     """Every shape of network, dropout included: the update's gradient rows against ordinary modules."""
     recipe = setting(family, 2, normalization="layer", **network)
     on = data(family)
-    model = FlatModel(ModelShape.of(recipe, on.inputs, on.outputs), on.device)
-    k, layers = 2, model.shape.dropouts
+    model = FlatModel(Shape.of(recipe.effective(), on.inputs, on.outputs), on.device)
+    k, layers = 2, model.dropouts
     states = []
     for lane in range(k):
         initialize(model.module, recipe, lane)
         states.append(model.rows())
     weights, stats = torch.stack([row for row, _ in states]), torch.stack([row for _, row in states])
-    hyper = LaneHyper.zeros(k, layers, on.device)
-    hyper.dropout = torch.tensor([model.shape.rates(recipe)] * k)
+    columns = blank_columns(k, layers, on.device)
+    columns["dropout"] = torch.tensor([model.rates(recipe)] * k)
     keys = update_keys(torch.arange(k, dtype=torch.int32), torch.zeros(1, k, dtype=torch.int32), layers)[0]
     x, y = on.x[: 2 * 8].view(k, 8, *on.inputs), on.y[:16].view(k, 8)
     state = LaneState.zeros(
@@ -160,12 +159,12 @@ def test_a_stacks_gradient_is_that_of_plain_pytorch(family: str, network: dict[s
     )
     state.weights, state.stats = weights, stats
     model.module.train()
-    gradient, (losses, _) = Update(model, "adamw", "classification", frozenset()).gradient(state, hyper, keys, x, y)
+    gradient, (losses, _) = Update(model, "adamw", "classification", frozenset()).gradient(state, columns, keys, x, y)
     for lane in range(k):
-        module = build_model(model.shape)
+        module = build(model.shape, LaneDropout)
         module.load_state_dict(model.state_dict(weights[lane], stats[lane]))
         dropouts = [each for each in module.modules() if isinstance(each, LaneDropout)]
-        for each, rate, key in zip(dropouts, model.shape.rates(recipe), keys[lane], strict=False):
+        for each, rate, key in zip(dropouts, model.rates(recipe), keys[lane], strict=False):
             each.rate.fill_(rate)
             each.key.copy_(key)
         loss = F.cross_entropy(module(x[lane]), y[lane])
@@ -189,11 +188,11 @@ def test_images_and_labels_are_mixed_by_the_patch(mixup: float) -> None:
     """Under cutmix the loss is that of plain PyTorch on the patched images; with mixup beside it, a coin chooses."""
     recipe = setting("cnn", 2, cutmix=1.0, mixup=mixup)
     on = data("cnn")
-    model = FlatModel(ModelShape.of(recipe, on.inputs, on.outputs), on.device)
+    model = FlatModel(Shape.of(recipe.effective(), on.inputs, on.outputs), on.device)
     initialize(model.module, recipe, 0)
     row, stats = model.rows()
-    hyper = LaneHyper.zeros(1, model.shape.dropouts, on.device)
-    hyper.load(0, recipe, rates=model.shape.rates(recipe), seed=3)
+    columns = blank_columns(1, model.dropouts, on.device)
+    load_columns(columns, 0, recipe, rates=model.rates(recipe), seed=3)
     state = LaneState.zeros(1, parameters=len(row), statistics=len(stats), moments=2, averaging=False, device=on.device)
     state.weights, state.stats = row[None], stats[None]
     gradient = Gradient(model, "classification", techniques_of([recipe]), micro_batches=1, mixed_precision=False)
@@ -202,9 +201,11 @@ def test_images_and_labels_are_mixed_by_the_patch(mixup: float) -> None:
     patched = 0
     for update in range(12):
         number = torch.full((1, 1), update, dtype=torch.int32)
-        keys = update_keys(hyper.seed, number, model.shape.dropouts)[0]
-        _, (loss, _) = gradient(state, hyper, keys, x, y)
-        seen, shares = gradient._noisy(x, hyper, keys)
+        keys = update_keys(columns["seed"], number, model.dropouts)[0]
+        _, (loss, _) = gradient(state, columns, keys, x, y)
+        batch = Batch(x, y, columns, keys)
+        gradient.change(batch)
+        seen, shares = batch.x, batch.share
         assert shares is not None
         share, pixels = shares.item(), (seen == x).all(2).float()
         is_patch = bool(((seen == x) | (seen == partner(x))).all())
@@ -213,7 +214,7 @@ def test_images_and_labels_are_mixed_by_the_patch(mixup: float) -> None:
             torch.testing.assert_close(pixels.mean((1, 2, 3)), shares)
         else:
             torch.testing.assert_close(seen, share * x + (1 - share) * partner(x))
-        out = model.forward(state.weights, state.stats, hyper.dropout, keys, seen)[0][0]
+        out = model.forward(state.weights, state.stats, columns["dropout"], keys, seen)[0][0]
         expected = share * F.cross_entropy(out, y[0]) + (1 - share) * F.cross_entropy(out, y[0].roll(1))
         assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
     assert patched == 12 if mixup == 0.0 else 2 < patched < 10

@@ -8,17 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from service.spec import Recipe
-from tests.unit.stack.reference import descend, optimizer_of, order_of
-from tests.unit.stack.runs import CLASSES, ROWS, data, protocol, recipe
-from workers.models import build_model, initialize
+from tests.unit.stack.reference import alone
+from tests.unit.stack.runs import CLASSES, data, protocol, recipe
+from workers.plain.network import build, initialize
 from workers.stack.device_data import DeviceData
 from workers.stack.run import Run
 from workers.stack.runner import StackRunner
-from workers.stack.schedules import LaneSchedule
 from workers.stack.stack import Stack, StackKey
 
 EPOCHS = 4
@@ -27,7 +25,7 @@ EPOCHS = 4
 def earlier(setting: Recipe, *, head: bool) -> DeviceData:
     """Data whose lanes begin with weights and running statistics that are no neutral elements."""
     on = data()
-    module = build_model(StackKey.of(setting, on.inputs, on.outputs).shape)
+    module = build(StackKey.of(setting, on.inputs, on.outputs).shape)
     initialize(module, setting, 99)
     generator = torch.Generator().manual_seed(5)
     with torch.no_grad():
@@ -39,31 +37,6 @@ def earlier(setting: Recipe, *, head: bool) -> DeviceData:
                 )
     kept = {name: value for name, value in module.state_dict().items() if "num_batches" not in name}
     return replace(on, start={name: value for name, value in kept.items() if head or not name.startswith("head.")})
-
-
-def alone(setting: Recipe, seed: int, on: DeviceData) -> tuple[nn.Module, list[float]]:
-    """Torch's own fine-tuning: frozen parameters want no gradient, and frozen normalization is in eval mode."""
-    module = build_model(StackKey.of(setting, on.inputs, on.outputs).shape)
-    initialize(module, setting, seed)
-    assert on.start is not None
-    if setting.word("fine_tune") != "off":
-        module.load_state_dict(dict(on.start), strict=False)
-    frozen = setting.word("fine_tune") == "head"
-    trained = module.get_submodule("head") if frozen else module
-    module.requires_grad_(False)
-    trained.requires_grad_(True)
-    optimizer, schedule = optimizer_of(trained, setting), LaneSchedule(setting, EPOCHS)
-    updates = -(-ROWS // setting.integer("batch_size"))
-    losses = []
-    for epoch in range(EPOCHS):
-        total = 0.0
-        for rows, rate in zip(order_of(seed, epoch, updates).chunk(updates), schedule.rates(epoch, updates), strict=True):
-            module.train(not frozen)
-            loss = F.cross_entropy(module(on.x[rows]), on.y[rows])
-            descend(trained, optimizer, setting, loss, float(rate))
-            total += loss.item()
-        losses.append(total / updates)
-    return module.eval(), losses
 
 
 LANES: dict[str, list[dict[str, Any]]] = {
@@ -95,9 +68,9 @@ def test_a_stack_of_different_lanes_is_torch_alone(optimizer: str, normalization
         stack.epoch()
     out = stack.stack.predict(*stack.stack.state.evaluated(), on.valid[0].repeat(len(runs), 1))
     for lane, (run, setting) in enumerate(zip(runs, settings, strict=True)):
-        module, losses = alone(setting, lane, on)
-        np.testing.assert_allclose(run.curve["train_loss"], losses, rtol=5e-4)
-        torch.testing.assert_close(out[lane], module(on.x[on.valid[0]]), rtol=2e-3, atol=3e-4)
+        found = alone(setting, lane, on, EPOCHS)
+        np.testing.assert_allclose(run.curve["train_loss"], found.losses, rtol=5e-4)
+        torch.testing.assert_close(out[lane], found.network(on.x[on.valid[0]]), rtol=2e-3, atol=3e-4)
         frozen = {name: value for name, value in stack.stack.best(lane).items() if not name.startswith("head.")}
         if setting.word("fine_tune") == "head":
             assert on.start is not None

@@ -11,7 +11,7 @@ from sklearn.metrics import log_loss, root_mean_squared_error
 
 from service.spec import StudySpec
 from tests.unit.stack.runs import data, protocol, recipe, runner
-from workers.models import ModelShape, build_model
+from workers.plain.network import Shape, build
 from workers.searching.objectives import Objectives
 from workers.stack.device_data import DeviceData
 from workers.stack.run import Protocol, Run
@@ -32,7 +32,7 @@ def by_hand(run: Run, weights: list[dict[str, torch.Tensor]], on: DeviceData) ->
     """With scikit-learn, fold by fold, validation minus training."""
     gaps = []
     for (fold, _), state in zip(run.fold_seeds, weights, strict=True):
-        module = build_model(ModelShape.of(run.recipe, on.inputs, on.outputs))
+        module = build(Shape.of(run.recipe.effective(), on.inputs, on.outputs))
         module.load_state_dict(state)
         module.eval()
         scores = []

@@ -13,7 +13,7 @@ from scipy import stats
 from torch import Tensor, nn
 
 from tests.unit.stack.runs import recipe
-from workers.models import ModelShape, build_model, initialize
+from workers.plain.network import Shape, build, initialize
 
 NORMS: dict[str, Any] = {
     "batch": lambda x, _: (x - x.mean(0)) / (x.var(0, unbiased=False) + 1e-5).sqrt(),
@@ -45,7 +45,7 @@ def test_the_network_is_the_one_written_by_hand(norm: str, position: str, residu
         normalization_position=position,
         skip_connections=residual,
     )
-    module = build_model(ModelShape.of(setting, (5,), 3))
+    module = build(Shape.of(setting.effective(), (5,), 3))
     initialize(module, setting, 1)
     x = torch.randn(16, 5, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(module(x), by_hand(module, x, norm, position == "after", residual), rtol=1e-4, atol=1e-5)
@@ -54,7 +54,7 @@ def test_the_network_is_the_one_written_by_hand(norm: str, position: str, residu
 def initial(**values: Any) -> tuple[Tensor, Tensor]:
     """Weights (300, 200) of the first hidden layer, and its biases."""
     setting = recipe(widths=(300.0,), **values)
-    module = build_model(ModelShape.of(setting, (200,), 3))
+    module = build(Shape.of(setting.effective(), (200,), 3))
     initialize(module, setting, 5)
     found = dict(module.named_parameters())
     return found["blocks.0.0.weight"].detach(), found["blocks.0.0.bias"].detach()

@@ -13,9 +13,10 @@ from service.spec import Recipe
 from service.spec.groups.optimizer import OPTIMIZERS
 from tests.unit.stack.runs import data, recipe
 from workers.stack.flat import FlatModel
-from workers.stack.lanes import LaneHyper, LaneState, techniques_of
-from workers.stack.optimizers import MOMENTS, bias_corrections
+from workers.stack.lanes import LaneState, blank_columns, load_columns
+from workers.stack.optimizers import RULES, bias_corrections
 from workers.stack.stack import StackKey
+from workers.stack.techniques import Step, techniques_of
 from workers.stack.update import Update
 
 UPDATES = 300
@@ -81,19 +82,21 @@ def ours(settings: Sequence[Recipe], updates: int = UPDATES) -> Tensor:
     key = StackKey.of(settings[0], on.inputs, on.outputs)
     model = FlatModel(key.shape, on.device)
     bowl, k = Bowl(model.parameters), len(settings)
-    step = Update(model, key.optimizer, "classification", techniques_of(settings))
-    hyper = LaneHyper.zeros(k, key.shape.dropouts, on.device)
+    update = Update(model, key.optimizer, "classification", techniques_of(settings))
+    columns = blank_columns(k, model.dropouts, on.device)
     for lane, setting in enumerate(settings):
-        hyper.load(lane, setting, rates=key.shape.rates(setting), seed=lane)
+        load_columns(columns, lane, setting, rates=model.rates(setting), seed=lane)
     state = LaneState.zeros(
-        k, parameters=model.parameters, statistics=0, moments=MOMENTS[key.optimizer], averaging=False, device=on.device
+        k, parameters=model.parameters, statistics=0, moments=RULES[key.optimizer].moments, averaging=False, device=on.device
     )
     state.weights += bowl.start
     lr = torch.tensor([setting.number("lr") for setting in settings])
     for number in range(updates):
         state.updates += 1
-        (bias,) = bias_corrections(hyper.rest1, hyper.rest2, state.updates[None])
-        step.apply(bowl.gradient(state.weights, number), state, hyper, lr, bias)
+        (bias,) = bias_corrections(columns["rest1"], columns["rest2"], state.updates[None])
+        gradient = bowl.gradient(state.weights, number)
+        places = (model.penalty_mask(), model.body_mask(), model.units())
+        update.apply(Step(gradient, state, columns, lr, torch.zeros(k), torch.zeros(k, 1), *places), bias)
     return state.weights
 
 

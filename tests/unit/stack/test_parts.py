@@ -13,10 +13,10 @@ from scipy import stats
 
 from service.spec import Recipe
 from service.spec.groups.lr_schedule import SCHEDULES as NAMES_OF_SCHEDULES
+from workers.plain.schedules import Schedule
 from workers.planning.calibration import choose
 from workers.stack.hashing import combine, draw, mix, normal, permutations, uniform
-from workers.stack.noise import mixup_quantiles, mixup_shares
-from workers.stack.schedules import LaneSchedule
+from workers.stack.techniques.mixing import beta_quantiles, shares
 
 
 def tensorflow(formula: Callable[[float], float]) -> Any:
@@ -63,7 +63,7 @@ SCHEDULES: list[tuple[dict[str, Any], Any]] = [
 def test_schedules_are_torchs(settings: dict[str, Any], make: Any) -> None:
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.5)
     theirs = make(optimizer)
-    ours = LaneSchedule(Recipe({"lr": 0.5, **settings}), 20)
+    ours = Schedule(Recipe({"lr": 0.5, **settings}), 20)
     for epoch in range(20):
         np.testing.assert_allclose(ours.rates(epoch, 3), [optimizer.param_groups[0]["lr"]] * 3, rtol=1e-5)
         optimizer.step()
@@ -77,7 +77,7 @@ def test_one_cycle_is_torchs_in_every_update(rise: float, divisor: float) -> Non
         optimizer, max_lr=0.5, total_steps=60, pct_start=rise, div_factor=divisor, cycle_momentum=False
     )
     recipe = Recipe({"lr": 0.5, "lr_schedule": "one_cycle", "one_cycle_rise": rise, "one_cycle_divisor": divisor})
-    ours = LaneSchedule(recipe, 20)
+    ours = Schedule(recipe, 20)
     for rate in np.concatenate([ours.rates(epoch, 3) for epoch in range(20)]):
         assert rate == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-5)
         optimizer.step()
@@ -88,24 +88,24 @@ def test_one_cycle_is_torchs_in_every_update(rise: float, divisor: float) -> Non
 def test_noisy_linear_cosine_is_the_published_formula_with_noise_of_the_trials_own_seed() -> None:
     """Averaged over seeds it is linear_cosine where that is not cut off at 0, and its spread is the formula's."""
     noisy = Recipe({"lr": 1.0, "lr_schedule": "noisy_linear_cosine", "noise_variance": 0.01, "noise_decay": 0.5})
-    plain = LaneSchedule(Recipe({"lr": 1.0, "lr_schedule": "linear_cosine"}), 20)
+    plain = Schedule(Recipe({"lr": 1.0, "lr_schedule": "linear_cosine"}), 20)
     for epoch in (0, 3, 10):
-        rates = np.array([LaneSchedule(noisy, 20, seed).rates(epoch, 2) for seed in range(4000)])
+        rates = np.array([Schedule(noisy, 20, seed).rates(epoch, 2) for seed in range(4000)])
         assert np.ptp(rates, axis=1).max() == 0.0
         oscillation = (1 + math.cos(math.pi * epoch / 20)) / 2
         deviation = oscillation * math.sqrt(0.01 / (1 + epoch) ** 0.5)
         assert rates.mean() == pytest.approx(plain.rates(epoch, 1)[0], abs=4 * deviation / math.sqrt(4000))
         assert rates.std() == pytest.approx(deviation, rel=0.05)
-    assert LaneSchedule(noisy, 20, 5).rates(7, 1) == LaneSchedule(noisy, 20, 5).rates(7, 1)
+    assert Schedule(noisy, 20, 5).rates(7, 1) == Schedule(noisy, 20, 5).rates(7, 1)
     wild = Recipe({**noisy, "noise_variance": 10.0})
-    assert min(LaneSchedule(wild, 20, seed).rates(0, 1)[0] for seed in range(50)) == 0.0
+    assert min(Schedule(wild, 20, seed).rates(0, 1)[0] for seed in range(50)) == 0.0
 
 
 def test_plateau_is_torchs() -> None:
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.5)
     theirs = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.3, patience=2, threshold=0.0, eps=0.0)
     recipe = Recipe({"lr": 0.5, "lr_schedule": "plateau", "plateau_patience": 2, "plateau_factor": 0.3})
-    ours = LaneSchedule(recipe, 100)
+    ours = Schedule(recipe, 100)
     rng = np.random.default_rng(0)
     for epoch in range(60):
         np.testing.assert_allclose(ours.rates(epoch, 1), [optimizer.param_groups[0]["lr"]], rtol=1e-5)
@@ -118,8 +118,8 @@ def test_plateau_is_torchs() -> None:
 @pytest.mark.parametrize("schedule", NAMES_OF_SCHEDULES)
 def test_warmup_goes_in_front_of_any_schedule(schedule: str) -> None:
     """Behind a warmup of 4 the schedule is that of 16 epochs."""
-    late = LaneSchedule(Recipe({"lr": 0.5, "lr_schedule": schedule, "warmup_epochs": 4}), 20, seed=3)
-    short = LaneSchedule(Recipe({"lr": 0.5, "lr_schedule": schedule}), 16, seed=3)
+    late = Schedule(Recipe({"lr": 0.5, "lr_schedule": schedule, "warmup_epochs": 4}), 20, seed=3)
+    short = Schedule(Recipe({"lr": 0.5, "lr_schedule": schedule}), 16, seed=3)
     for epoch in range(16):
         np.testing.assert_array_equal(late.rates(4 + epoch, 3), short.rates(epoch, 3))
     assert late.rates(3, 3)[-1] == pytest.approx(0.5)
@@ -127,7 +127,7 @@ def test_warmup_goes_in_front_of_any_schedule(schedule: str) -> None:
 
 def test_warmup_climbs_in_every_update_and_delays_the_schedule() -> None:
     recipe = Recipe({"lr": 1.0, "lr_schedule": "step", "step_every": 1, "step_gamma": 0.5, "warmup_epochs": 2})
-    ours = LaneSchedule(recipe, 6)
+    ours = Schedule(recipe, 6)
     rates = np.concatenate([ours.rates(epoch, 2) for epoch in range(4)])
     np.testing.assert_allclose(rates, [0.25, 0.5, 0.75, 1.0, 1.0, 1.0, 0.5, 0.5])
 
@@ -160,12 +160,12 @@ def test_the_normal_numbers_are_normal_and_their_neighbours_independent() -> Non
 @pytest.mark.parametrize("alpha", [0.1, 0.4, 1.0, 4.0])
 def test_the_shares_of_mixup_are_beta_distributed(alpha: float) -> None:
     keys = combine(torch.arange(20000, dtype=torch.int32), 9)
-    shares = mixup_shares(mixup_quantiles(alpha).repeat(len(keys), 1), keys).numpy()
+    drawn = shares(beta_quantiles(alpha).repeat(len(keys), 1), keys).numpy()
     exact = stats.beta.ppf(uniform(draw(keys, torch.zeros_like(keys))).numpy(), alpha, alpha)
-    error = np.abs(shares - exact)
+    error = np.abs(drawn - exact)
     assert error.mean() < 2e-4
     assert np.quantile(error, 0.99) < 5e-3
-    assert (mixup_shares(mixup_quantiles(0.0).repeat(10, 1), keys[:10]) == 1).all()
+    assert (shares(beta_quantiles(0.0).repeat(10, 1), keys[:10]) == 1).all()
 
 
 def test_permutations_are_permutations_and_uniform() -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from tests.unit.stack.runs import data, protocol, recipe, train
-from workers.models import build_model
+from workers.plain.network import build
 from workers.stack.flat import FlatModel
 from workers.stack.precision import mixed_precision, shortened_products
 from workers.stack.stack import Stack, StackKey
@@ -49,7 +49,7 @@ def test_bfloat16_is_the_autocast_of_torch() -> None:
     stack = Stack(key, on)
     stack.resize([], 1)
     stack.load(0, setting, seed=3)
-    module: nn.Module = build_model(key.shape)
+    module: nn.Module = build(key.shape)
     module.load_state_dict(FlatModel(key.shape, on.device).state_dict(stack.state.weights[0], stack.state.stats[0]))
     rows = stack._batches()[0, : stack.batch]
     with mixed_precision(on.device, True):

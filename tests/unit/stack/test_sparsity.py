@@ -11,14 +11,14 @@ from torch import nn
 from torch.nn.utils import prune
 
 from tests.unit.stack.runs import data, protocol, recipe, runner
-from workers.models import ModelShape, build_model, initialize
+from workers.plain.network import Shape, build, initialize
 from workers.scoring.sparsification import SPARSITIES, prunable, pruned, sparsity_curve
 from workers.stack.run import Run
 
 
 def network() -> nn.Module:
     setting = recipe(normalization="layer")
-    module = build_model(ModelShape.of(setting, (6,), 3))
+    module = build(Shape.of(setting.effective(), (6,), 3))
     initialize(module, setting, 1)
     return module
 
@@ -58,7 +58,7 @@ def test_a_network_trained_towards_zeros_stays_as_good_at_higher_sparsity() -> N
     curves = []
     for run in runs:
         (state,) = stack.best_weights(run)
-        curves.append(sparsity_curve(build_model(stack.stack.key.shape), state, loss))
+        curves.append(sparsity_curve(build(stack.stack.key.shape), state, loss))
         assert curves[-1][0].score == pytest.approx(run.best_value, rel=1e-5)
         assert [point.asked for point in curves[-1]] == list(SPARSITIES)
         assert curves[-1][-1].score > curves[-1][0].score

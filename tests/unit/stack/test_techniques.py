@@ -8,8 +8,10 @@ import torch
 
 from service.spec import Domain, Fixed, Range
 from tests.unit.stack.runs import data, protocol, recipe, runner, train
-from workers.stack.lanes import TECHNIQUES, LaneHyper, LaneState, techniques_in, techniques_of
+from workers.plain.augmentation import AUGMENTATIONS
+from workers.stack.lanes import LaneState, blank_columns
 from workers.stack.run import Run
+from workers.stack.techniques import TECHNIQUES, techniques_in, techniques_of
 
 
 def test_proximal_l1_reaches_exact_zeros_and_reports_their_share() -> None:
@@ -61,7 +63,11 @@ def test_a_stack_computes_only_what_its_lanes_have_on() -> None:
 
 def test_a_lane_does_not_notice_a_technique_that_others_have_on() -> None:
     """Two lanes alike, one in a stack of plain ones, one beside a lane with everything."""
-    techniques = set(TECHNIQUES) - {"cutmix"}  # of images
+    techniques = {each.name for each in TECHNIQUES} - {
+        "cutmix",
+        "frozen",
+        *AUGMENTATIONS,
+    }  # of images, or of an earlier study
     values = {**dict.fromkeys(techniques, 0.5), "nesterov": True, "averaging": "ema"}
     everything = recipe(**values, optimizer="sgd")
     plain = recipe(optimizer="sgd", dropout=0.3)
@@ -101,5 +107,5 @@ def test_a_lane_moves_between_stacks_with_and_without_averages(before: bool, aft
 
 
 def test_the_columns_of_idle_lanes_are_their_own() -> None:
-    hyper = LaneHyper.zeros(2, 3, torch.device("cpu"))
-    assert len({value.data_ptr() for value in vars(hyper).values()}) == len(vars(hyper))
+    columns = blank_columns(2, 3, torch.device("cpu"))
+    assert len({value.data_ptr() for value in columns.values()}) == len(columns)

@@ -1,21 +1,22 @@
-"""Models of series: layers of gated recurrent units, or of a transformer encoder; pooling over time; a linear head.
+"""Networks for series: layers of gated recurrent units, or of a transformer encoder; pooling over time; a linear head.
 
 Shapes: `b` series, `t` steps, `c` channels, `d` units. **Padding is NaN**: a step with a NaN in it is no step, so a batch
-needs no lengths beside it, and whatever mixes or masks inputs in front of the model keeps padding what it is.
+needs no lengths beside it, and whatever mixes or masks inputs before they reach the network keeps padding what it is.
 References: Cho et al., "Learning Phrase Representations using RNN Encoder-Decoder" (2014); Vaswani et al., "Attention Is
-All You Need" (2017), with normalization in front (Xiong et al. 2020).
+All You Need" (2017), pre-norm (Xiong et al. 2020).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from workers.models.layers import ACTIVATIONS, LaneDropout
+from .layers import ACTIVATIONS, Draw, MakesDropout, no_dropout
 
 _BATCH_NORM_EPS, _BATCH_NORM_MOMENTUM = 1e-5, 0.1
 _LONGEST_WAVE = 10000.0
@@ -34,6 +35,13 @@ class StepBatchNorm(nn.Module):
         self.register_buffer("running_mean", torch.zeros(width))
         self.register_buffer("running_var", torch.ones(width))
 
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Gain one, shift zero, statistics as before any batch."""
+        for ones, zeros in ((self.weight, self.bias), (self.running_var, self.running_mean)):
+            ones.fill_(1.0)
+            zeros.zero_()
+
     def forward(self, x: Tensor, real: Tensor) -> Tensor:
         """(b, t, d) and ``real`` (b, t) to (b, t, d)."""
         mean, variance = self.running_mean, self.running_var
@@ -49,16 +57,13 @@ class StepBatchNorm(nn.Module):
 
 
 class StepNorm(nn.Module):
-    """Normalization of the units of every step: none, batch, layer or group."""
+    """Normalization of the units of every step."""
 
     def __init__(self, width: int, normalization: str, groups: int) -> None:
         super().__init__()
-        self.batch = StepBatchNorm(width) if normalization == "batch" else None
-        self.own: nn.Module | None = None
-        if normalization == "layer":
-            self.own = nn.LayerNorm(width)
-        elif normalization == "group":
-            self.own = nn.GroupNorm(math.gcd(groups, width), width)
+        made = STEP_NORMS[normalization](width, groups)
+        self.batch = made if isinstance(made, StepBatchNorm) else None
+        self.own = None if isinstance(made, StepBatchNorm | None) else made
 
     def forward(self, x: Tensor, real: Tensor) -> Tensor:
         """(b, t, d) and ``real`` (b, t) to (b, t, d)."""
@@ -69,6 +74,14 @@ class StepNorm(nn.Module):
             return x
         flat: Tensor = self.own(x.flatten(0, 1))
         return flat.view(x.shape)
+
+
+STEP_NORMS: Mapping[str, Callable[[int, int], nn.Module | None]] = {
+    "none": lambda width, groups: None,
+    "batch": lambda width, groups: StepBatchNorm(width),
+    "layer": lambda width, groups: nn.LayerNorm(width),
+    "group": lambda width, groups: nn.GroupNorm(math.gcd(groups, width), width),
+}
 
 
 class Gru(nn.Module):
@@ -84,6 +97,16 @@ class Gru(nn.Module):
         self.bias_ih_l0 = nn.Parameter(torch.zeros(3 * width))
         self.bias_hh_l0 = nn.Parameter(torch.zeros(3 * width))
         self.width = width
+
+    @torch.no_grad()
+    def initialize(self, draw: Draw, generator: torch.Generator) -> None:
+        """Draw each gate's weights, orthogonal ones where they meet the state (Saxe et al. 2014); biases become zero."""
+        for gate in self.weight_ih_l0.chunk(3):
+            draw(gate)
+        for gate in self.weight_hh_l0.chunk(3):
+            nn.init.orthogonal_(gate, generator=generator)
+        self.bias_ih_l0.zero_()
+        self.bias_hh_l0.zero_()
 
     def forward(self, x: Tensor, real: Tensor) -> Tensor:
         """(b, t, inputs) and ``real`` (b, t) to the states (b, t, width)."""
@@ -103,37 +126,50 @@ class Gru(nn.Module):
 class RecurrentLayer(nn.Module):
     """Gated recurrent units, normalization of their states, dropout."""
 
-    def __init__(self, inputs: int, width: int, *, normalization: str, groups: int) -> None:
+    def __init__(
+        self, inputs: int, width: int, layer: int, dropout: MakesDropout, *, normalization: str, groups: int
+    ) -> None:
         super().__init__()
         self.gru = Gru(inputs, width)
         self.norm = StepNorm(width, normalization, groups)
-        self.dropout = LaneDropout()
+        self.dropout = dropout("dropout", layer)
 
     def forward(self, x: Tensor, real: Tensor) -> Tensor:
-        """(b, t, inputs) to (b, t, width)."""
+        """(b, t, inputs) and ``real`` (b, t) to (b, t, width)."""
         out: Tensor = self.dropout(self.norm(self.gru(x, real), real))
         return out
 
 
 class AttentionLayer(nn.Module):
-    """Self-attention and a perceptron of four times the width, each around a shortcut with normalization in front."""
+    """Self-attention and a perceptron of four times the width, each after a normalization, with a shortcut around them."""
 
-    def __init__(self, inputs: int, width: int, *, heads: int, activation: str, normalization: str, groups: int) -> None:
+    def __init__(
+        self,
+        inputs: int,
+        width: int,
+        layer: int,
+        dropout: MakesDropout,
+        *,
+        heads: int,
+        activation: str,
+        normalization: str,
+        groups: int,
+    ) -> None:
         super().__init__()
         self.heads = math.gcd(heads, width)
         self.project = nn.Identity() if inputs == width else nn.Linear(inputs, width)
         self.norm1 = StepNorm(width, normalization, groups)
         self.query_key_value = nn.Linear(width, 3 * width)
         self.merge = nn.Linear(width, width)
-        self.dropout1 = LaneDropout()
+        self.dropout1 = dropout("dropout", layer)
         self.norm2 = StepNorm(width, normalization, groups)
         self.widen = nn.Linear(width, 4 * width)
         self.activation = ACTIVATIONS[activation]()
         self.narrow = nn.Linear(4 * width, width)
-        self.dropout2 = LaneDropout()
+        self.dropout2 = dropout("dropout", layer)
 
     def forward(self, x: Tensor, real: Tensor) -> Tensor:
-        """(b, t, inputs) to (b, t, width)."""
+        """(b, t, inputs) and ``real`` (b, t) to (b, t, width)."""
         x = self.project(x)
         x = x + self.dropout1(self.merge(self._attend(self.norm1(x, real), real)))
         out: Tensor = x + self.dropout2(self.narrow(self.activation(self.widen(self.norm2(x, real)))))
@@ -159,62 +195,83 @@ def positions(steps: int, width: int, device: torch.device) -> Tensor:
 
 
 class SequenceModel(nn.Module):
-    """Shapes: (b, t, channels), padded with NaN, to (b, outputs).
+    """Shapes: (b, t, c), padded with NaN, to (b, outputs).
 
-    The dropout modules are ``input_dropout``, those of the layers and ``head_dropout``, in the order of a lane's rates.
+    The keywords but ``categories`` (of which series have none) and ``dropout`` are settings of a recipe.
     """
 
     def __init__(
         self,
-        channels: int,
+        inputs: Sequence[int],
         outputs: int,
-        widths: Sequence[int],
         *,
-        cell: str,
-        heads: int,
-        pooling: str,
-        activation: str,
-        normalization: str,
-        groups: int,
+        widths: Sequence[int] = (64,),
+        activation: str = "relu",
+        normalization: str = "none",
+        normalization_groups: int = 8,
+        cell: str = "gru",
+        heads: int = 4,
+        pooling: str = "mean",
+        categories: Sequence[int] = (),
+        dropout: MakesDropout = no_dropout,
     ) -> None:
         super().__init__()
-        self.input_dropout = LaneDropout()
-        self.embed = nn.Linear(channels, widths[0]) if cell == "transformer" else nn.Identity()
-        self.placed = cell == "transformer"
+        steps, channels = inputs
+        attends = {"gru": False, "transformer": True}[cell]
+        self.input_dropout = dropout("input_dropout")
+        self.embed = nn.Linear(channels, widths[0]) if attends else nn.Identity()
+        self.placed = attends
         self.layers = nn.ModuleList()
-        before = widths[0] if self.placed else channels
-        for width in widths:
-            if cell == "transformer":
-                common = {"activation": activation, "normalization": normalization}
-                self.layers.append(AttentionLayer(before, width, heads=heads, groups=groups, **common))
+        before = widths[0] if attends else channels
+        norm: dict[str, Any] = {"normalization": normalization, "groups": normalization_groups}
+        for layer, width in enumerate(widths):
+            if attends:
+                attention: dict[str, Any] = {"heads": heads, "activation": activation}
+                self.layers.append(AttentionLayer(before, width, layer, dropout, **attention, **norm))
             else:
-                self.layers.append(RecurrentLayer(before, width, normalization=normalization, groups=groups))
+                self.layers.append(RecurrentLayer(before, width, layer, dropout, **norm))
             before = width
-        self.pooling = pooling
-        self.head_dropout = LaneDropout()
+        self.pooled = POOLING[pooling]
+        self.head_dropout = dropout("head_dropout")
         self.head = nn.Linear(before, outputs)
+        most = max(channels, *widths)
+        self.largest_activation = steps * max(4 * most, heads * steps) if attends else 3 * steps * most
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits, or the standardized prediction of a regression."""
+        """(b, t, c) to logits, or standardized predictions of a regression, (b, outputs)."""
         real = ~x.isnan().any(2)
         x = self.embed(self.input_dropout(torch.where(real[..., None], x, 0.0)))
         if self.placed:
             x = x + positions(x.shape[1], x.shape[2], x.device)
         for layer in self.layers:
             x = layer(x, real)
-        out: Tensor = self.head(self.head_dropout(pooled(x, real, self.pooling)))
+        out: Tensor = self.head(self.head_dropout(self.pooled(x, real)))
         return out
 
+    @staticmethod
+    def reduced(settings: Mapping[str, Any], categories: Sequence[int]) -> dict[str, Any]:
+        """The settings without what makes no difference to the graph: recurrent units have no activation to choose."""
+        return {
+            name: value for name, value in settings.items() if name != "activation" or settings.get("cell") == "transformer"
+        }
 
-def pooled(x: Tensor, real: Tensor, how: str) -> Tensor:
-    """(b, t, d) to (b, d): the mean or the maximum over the real steps (b, t), or the last of them; 0 without a step."""
+
+def _mean(x: Tensor, real: Tensor) -> Tensor:
     counted = real[..., None].to(x.dtype)
-    if how == "mean":
-        return (x * counted).sum(1) / counted.sum(1).clamp(min=1.0)
-    if how == "max":
-        highest = x.masked_fill(~real[..., None], torch.finfo(x.dtype).min).amax(1)
-        return torch.where(real.any(1)[:, None], highest, 0.0)
+    return (x * counted).sum(1) / counted.sum(1).clamp(min=1.0)
+
+
+def _maximum(x: Tensor, real: Tensor) -> Tensor:
+    highest = x.masked_fill(~real[..., None], torch.finfo(x.dtype).min).amax(1)
+    return torch.where(real.any(1)[:, None], highest, 0.0)
+
+
+def _last(x: Tensor, real: Tensor) -> Tensor:
     # 1 at the last real step only: a step is last if none follows.
     following = real.to(torch.int32).flip(1).cumsum(1).flip(1)
     last = (real & (following == 1))[..., None].to(x.dtype)
     return (x * last).sum(1)
+
+
+POOLING: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {"mean": _mean, "max": _maximum, "last": _last}
+"""(b, t, d) to (b, d): the mean or the maximum over the real steps (b, t), or the last of them; 0 without a step."""

@@ -8,10 +8,20 @@ Reference: Guo and Berkhahn, "Entity Embeddings of Categorical Variables" (2016)
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+
+
+def embedding_width(levels: int, widest: int) -> int:
+    """Units of a category: 1.6·levels^0.56 as in fastai (Howard and Gugger 2020), at most ``widest``.
+
+    >>> [embedding_width(levels, 600) for levels in (1, 2, 10, 1000)]
+    [2, 2, 6, 77]
+    """
+    return min(widest, round(1.6 * math.pow(levels, 0.56)))
 
 
 class Table(nn.Embedding):
@@ -23,14 +33,15 @@ class Table(nn.Embedding):
 
 
 class Embeddings(nn.Module):
-    """Shapes: (b, n + l) to (b, n + e). ``sizes`` has the (levels, width) of every category, in the order of the inputs."""
+    """Shapes: (b, n + l) to (b, n + e). ``levels`` are those of every category, in the order of the inputs."""
 
-    def __init__(self, inputs: int, sizes: Sequence[Sequence[int]]) -> None:
+    def __init__(self, inputs: int, levels: Sequence[int], widest: int) -> None:
         super().__init__()
-        self._levels = [levels for levels, _ in sizes]
-        self._numbers = inputs - sum(self._levels)
-        self.outputs = self._numbers + sum(width for _, width in sizes)
-        self.tables = nn.ModuleList(Table(levels, width) for levels, width in sizes)
+        self._levels = list(levels)
+        self._numbers = inputs - sum(levels)
+        widths = [embedding_width(each, widest) for each in levels]
+        self.outputs = self._numbers + sum(widths)
+        self.tables = nn.ModuleList(Table(each, width) for each, width in zip(levels, widths, strict=True))
 
     def forward(self, x: Tensor) -> Tensor:
         """Numbers as they are, then every category's embedding."""

@@ -10,10 +10,11 @@ from torch import nn
 
 from service.spec import Recipe
 from service.spec.model import NORMALIZATIONS
-from workers.models import ModelShape, build_model, initialize
-from workers.models.cnn import Block, WeightNormConv2d, channel_norm
-from workers.models.layers import LaneSpatialDropout
-from workers.models.sequence import AttentionLayer, Gru, StepBatchNorm, StepNorm, pooled, positions
+from workers.plain.cnn import Block
+from workers.plain.layers import CHANNEL_NORMS, WeightNormConv2d, no_dropout
+from workers.plain.network import Shape, build, initialize
+from workers.plain.sequence import POOLING, AttentionLayer, Gru, StepBatchNorm, StepNorm, positions
+from workers.stack.dropout import LaneDropout
 
 B, T, C, D = 5, 7, 3, 8
 
@@ -44,7 +45,7 @@ def test_the_recurrent_layer_is_torchs_gru_on_packed_series() -> None:
 def test_the_attention_layer_is_torchs_encoder_layer() -> None:
     x, _, real = padded(width=D)
     theirs = nn.TransformerEncoderLayer(D, 2, 4 * D, 0.0, nn.functional.gelu, batch_first=True, norm_first=True)
-    ours = AttentionLayer(D, D, heads=2, activation="gelu", normalization="layer", groups=1)
+    ours = AttentionLayer(D, D, 0, no_dropout, heads=2, activation="gelu", normalization="layer", groups=1)
     pairs = {
         "norm1.own": theirs.norm1,
         "norm2.own": theirs.norm2,
@@ -96,11 +97,11 @@ def test_pooling_sees_real_steps_only() -> None:
     x, lengths, real = padded()
     for row, length in enumerate(lengths.tolist()):
         own = x[row, :length]
-        torch.testing.assert_close(pooled(x, real, "mean")[row], own.mean(0))
-        torch.testing.assert_close(pooled(x, real, "max")[row], own.amax(0))
-        torch.testing.assert_close(pooled(x, real, "last")[row], own[-1])
+        torch.testing.assert_close(POOLING["mean"](x, real)[row], own.mean(0))
+        torch.testing.assert_close(POOLING["max"](x, real)[row], own.amax(0))
+        torch.testing.assert_close(POOLING["last"](x, real)[row], own[-1])
     nothing = torch.zeros(B, T, dtype=torch.bool)
-    assert all((pooled(x, nothing, how) == 0).all() for how in ("mean", "max", "last"))
+    assert all((POOLING[how](x, nothing) == 0).all() for how in ("mean", "max", "last"))
 
 
 @pytest.mark.parametrize("normalization", ["none", "batch", "layer", "group"])
@@ -119,7 +120,7 @@ def test_padding_changes_nothing(cell: str, normalization: str) -> None:
     )
     x, lengths, real = padded()
     x[~real] = torch.nan
-    model = build_model(ModelShape.of(recipe, (T, C), 2))
+    model = build(Shape.of(recipe.effective(), (T, C), 2))
     initialize(model, recipe, 0)
     model.train()
     model(x)  # gives batch normalization its statistics
@@ -141,7 +142,7 @@ def test_normalization_of_channels_is_torchs(normalization: str) -> None:
     }
     x = torch.randn(3, 4, 6, 5)
     expected = references.get(normalization, nn.Identity())(x)
-    torch.testing.assert_close(channel_norm(4, normalization, 2)(x), expected)
+    torch.testing.assert_close(CHANNEL_NORMS[normalization](4, 2)(x), expected)
 
 
 def test_weight_normalization_of_a_convolution_is_torchs() -> None:
@@ -178,7 +179,7 @@ def test_a_block_without_change_of_shape_starts_from_its_input() -> None:
 
 
 def test_spatial_dropout_zeroes_whole_channels_at_its_rate() -> None:
-    layer = LaneSpatialDropout()
+    layer = LaneDropout("dropout", channels=True)
     layer.rate.fill_(0.3)
     x = torch.ones(200, 50, 3, 3)
     out = layer(x)
@@ -192,7 +193,7 @@ def test_spatial_dropout_zeroes_whole_channels_at_its_rate() -> None:
 
 def test_recurrent_weights_start_orthogonal_and_all_from_the_seed() -> None:
     recipe = Recipe({"family": "sequence", "width": D})
-    model = build_model(ModelShape.of(recipe, (T, C), 2))
+    model = build(Shape.of(recipe.effective(), (T, C), 2))
     initialize(model, recipe, 3)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     recurrent = next(value for name, value in before.items() if "weight_hh" in name)

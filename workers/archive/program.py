@@ -1,0 +1,94 @@
+"""A recipe as a program: the training loop of `workers.plain` with the recipe filled in.
+
+It is train.py of a model's archive, whose folder `plain` it imports, and it is shown in the report.
+"""
+
+from __future__ import annotations
+
+import pprint
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from service.spec import Recipe
+from workers.plain.network import Shape
+from workers.plain.training import WATCHES
+
+
+@dataclass(frozen=True)
+class Training:
+    """How a study's trials train: early stopping looks at the metric ``watched``; without it ``patience`` is None."""
+
+    task: str
+    target: str
+    epochs: int
+    watched: str
+    patience: int | None = None
+    min_delta: float = 0.0
+    restore_best: bool = True
+
+
+_PROGRAM = '''"""Trains this network again, from scratch, in plain PyTorch; the loop is in plain/training.py.
+
+    python train.py rows.csv
+
+The updates are those of the search, the random numbers are its own.{instead}
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE))
+
+from plain.files import read_csv, read_npz
+from plain.layers import dropout_of
+from plain.network import Shape, build, initialize
+from plain.preprocessing import features
+from plain.targets import encoded, split
+from plain.training import WATCHES, train
+
+RECIPE = {recipe}
+NETWORK = {network}
+TARGET = {target!r}
+EPOCHS = {epochs}
+STOPPING = {stopping}
+SEED = 0
+
+if __name__ == "__main__":
+    about = json.loads((HERE / "recipe.json").read_text(encoding="utf-8"))
+    columns = read_npz(sys.argv[1]) if sys.argv[1].endswith(".npz") else read_csv(sys.argv[1])
+    x = torch.from_numpy(features(columns, json.loads((HERE / "preprocessing.json").read_text(encoding="utf-8"))))
+    y = encoded(columns["y" if TARGET == "target" else TARGET], about)
+    network = build(Shape.from_json(NETWORK), dropout_of(RECIPE))
+    initialize(network, RECIPE, SEED)
+    trained = train(network, RECIPE, split(x, y, SEED), epochs=EPOCHS, watch=WATCHES[{watched!r}], seed=SEED, **STOPPING)
+    for epoch, (loss, watched) in enumerate(zip(trained.losses, trained.watched)):
+        print(f"epoch {{epoch}}: training loss {{loss:.4g}}, watched {{watched:.4g}}")
+    save_file({{name: value for name, value in trained.network.state_dict().items() if value.ndim}}, "trained.safetensors")
+'''
+
+
+def program(shape: Shape, recipe: Recipe, training: Training) -> str:
+    """The program of a recipe; what early stopping watches is the loss where the loop knows no such metric."""
+    known = training.watched in WATCHES
+    stopping = {"patience": training.patience, "min_delta": training.min_delta, "restore_best": training.restore_best}
+    return _PROGRAM.format(
+        recipe=_written(
+            {name: list(value) if isinstance(value, tuple) else value for name, value in recipe.effective().items()}
+        ),
+        network=_written(shape.to_json()),
+        target=training.target,
+        epochs=training.epochs,
+        stopping=stopping if training.patience else {},
+        watched=training.watched if known else "loss",
+        instead="" if known else f"\nThe study's early stopping watched {training.watched}; this program watches the loss.",
+    )
+
+
+def _written(document: Mapping[str, Any]) -> str:
+    return pprint.pformat(dict(document), width=110, sort_dicts=False)

@@ -1,0 +1,68 @@
+"""Files of rows, as a loaded model reads them: CSV, also compressed by gzip, and NPZ. NumPy only, no pandas."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+from pathlib import Path
+from typing import Any, TextIO, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .preprocessing import CannotPredict
+
+# What pandas takes for missing in a CSV file, and training was done on what pandas had read.
+_MISSING = frozenset(
+    "|#N/A|#N/A N/A|#NA|-1.#IND|-1.#QNAN|-NaN|-nan|1.#IND|1.#QNAN|<NA>|N/A|NA|NULL|NaN|None|n/a|nan|null".split("|")  # noqa: SIM905
+)
+
+_NAMES = {"x": "x", "len": "lengths", "lengths": "lengths"}
+
+
+def read_npz(path: str | Path) -> dict[str, NDArray[Any]]:
+    """The arrays `x` and, for sequences, `lengths` of an NPZ file.
+
+    Raises:
+        CannotPredict: It is none, or holds Python objects.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return {_NAMES[name.lower()]: arrays[name] for name in arrays.files if name.lower() in _NAMES}
+    except (ValueError, OSError, EOFError) as error:
+        raise CannotPredict(f"{path} can't be read as NPZ: {error}") from None
+
+
+def read_csv(path: str | Path) -> dict[str, list[str | None]]:
+    """A CSV file (also compressed by gzip) by column; None where a value is missing.
+
+    Raises:
+        CannotPredict: It is no text, has no rows, or a line has more or fewer fields than the header.
+    """
+    with Path(path).open("rb") as raw:
+        packed = raw.read(2) == b"\x1f\x8b"
+    try:
+        with (
+            cast(TextIO, gzip.open(path, "rt", encoding="utf-8-sig", newline=""))
+            if packed
+            else Path(path).open(encoding="utf-8-sig", newline="") as file
+        ):
+            return _by_column(file, str(path))
+    except (UnicodeDecodeError, csv.Error, EOFError) as error:
+        raise CannotPredict(f"{path} can't be read as CSV: {error}") from None
+
+
+def _by_column(file: TextIO, path: str) -> dict[str, list[str | None]]:
+    lines = csv.reader(file, skipinitialspace=True)
+    names = next((line for line in lines if line), [])
+    columns: list[list[str | None]] = [[] for _ in names]
+    for line in lines:
+        if len(line) != len(names):
+            if not line or (len(line) == 1 and not line[0].strip()):
+                continue
+            raise CannotPredict(f"{path}, line {lines.line_num}: {len(line)} fields, but the header has {len(names)}")
+        for column, value in zip(columns, line, strict=True):
+            column.append(None if value in _MISSING else value)
+    if not columns or not columns[0]:
+        raise CannotPredict(f"{path} has no rows")
+    return dict(zip(names, columns, strict=True))

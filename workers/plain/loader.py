@@ -1,0 +1,146 @@
+"""An unpacked archive as a model that predicts.
+
+    model = Model.load("directory of the unpacked archive")
+    model.predict("new.csv")                    # a CSV file, a pandas DataFrame, or {column: values}
+
+Images and series come as an NPZ file with the array `x` (and `lengths`), or as arrays. Shapes: `r` rows, `o` outputs.
+A column that training had must be there; others are ignored.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from .files import read_csv, read_npz
+from .network import Shape, build
+from .preprocessing import CannotPredict, features
+
+FORMAT = 2
+_ROWS_AT_ONCE = 4096
+
+Rows = str | Path | Mapping[str, Any] | NDArray[Any] | Any
+"""A CSV or NPZ file, values by column, a pandas DataFrame, or an array of images or series."""
+
+
+@dataclass
+class Model:
+    """A trained network with its preprocessing. ``about`` is the archive's recipe.json."""
+
+    about: Mapping[str, Any]
+    preprocessing: Mapping[str, Any]
+    network: nn.Module
+
+    @classmethod
+    def load(cls, directory: str | Path) -> Model:
+        """Read an unpacked archive.
+
+        Raises:
+            CannotPredict: It was written by another version.
+        """
+        about = json.loads((Path(directory) / "recipe.json").read_text(encoding="utf-8"))
+        preprocessing = json.loads((Path(directory) / "preprocessing.json").read_text(encoding="utf-8"))
+        return cls.of(about, preprocessing, load_file(Path(directory) / "weights.safetensors"))
+
+    @classmethod
+    def of(cls, about: Mapping[str, Any], preprocessing: Mapping[str, Any], weights: Mapping[str, Tensor]) -> Model:
+        """The same of an archive's parts.
+
+        Raises:
+            CannotPredict: They were written by another version.
+        """
+        if about["format"] != FORMAT:
+            raise CannotPredict(f"this loader reads archives of format {FORMAT}, not of format {about['format']}")
+        network = build(Shape.from_json(about["model"]))
+        network.load_state_dict(dict(weights), strict=True)
+        return cls(about, preprocessing, network.eval())
+
+    def predict(self, rows: Rows) -> NDArray[Any]:
+        """(r,) class labels, or numbers in the target's own unit.
+
+        Raises:
+            CannotPredict: A column is missing.
+        """
+        return self.decode(self.outputs(rows))
+
+    def decode(self, out: Tensor) -> NDArray[Any]:
+        """(r,) what outputs (r, o) mean: class labels, or numbers in the target's own unit."""
+        return DECODED[self.about["task"]](self.about, out)
+
+    def probabilities(self, rows: Rows) -> NDArray[np.float64]:
+        """(r, o) probabilities of the classes, in the order of ``about["classes"]``."""
+        return np.asarray(self.outputs(rows).double().softmax(1).numpy())
+
+    @torch.no_grad()
+    def outputs(self, rows: Rows) -> Tensor:
+        """(r, o) the network's outputs: logits, or the standardized prediction."""
+        if isinstance(rows, str | Path):
+            rows = read_npz(rows) if str(rows).endswith(".npz") else read_csv(rows)
+        x = torch.from_numpy(features(self._by_name(rows), self.preprocessing))
+        return torch.cat([self.network(part) for part in torch.split(x, _ROWS_AT_ONCE)])
+
+    def _by_name(self, rows: Any) -> Any:
+        """Arrays that a table's model reads by column, as training names them: x0, x1, …"""
+        if self.preprocessing["kind"] != "table":
+            return rows
+        if isinstance(rows, Mapping) and "x" in rows and hasattr(rows["x"], "ndim"):
+            rows = rows["x"]
+        if hasattr(rows, "ndim") and not hasattr(rows, "columns"):
+            flat = np.asarray(rows).reshape(len(rows), -1).astype(np.float32)
+            return {f"x{index}": flat[:, index] for index in range(flat.shape[1])}
+        return rows
+
+
+def _classes(about: Mapping[str, Any], out: Tensor) -> NDArray[Any]:
+    return np.asarray(np.array(about["classes"], dtype=object)[out.argmax(1).numpy()])
+
+
+def _numbers(about: Mapping[str, Any], out: Tensor) -> NDArray[Any]:
+    target = about["target_scale"]
+    return np.asarray(out[:, 0].numpy().astype(np.float64) * target["scale"] + target["mean"])
+
+
+DECODED: Mapping[str, Callable[[Mapping[str, Any], Tensor], NDArray[Any]]] = {
+    "classification": _classes,
+    "regression": _numbers,
+}
+"""What outputs (r, o) mean, by task."""
+
+
+def main(directory: Path) -> None:
+    """Predict from the command line with the model that is unpacked in ``directory``."""
+    parser = argparse.ArgumentParser(description="Predict rows of a CSV file with this model.")
+    parser.add_argument("rows", help="a CSV file with the columns that training had, or an NPZ file with the array x")
+    parser.add_argument("--out", default="-", help="where the predictions go; default: standard output")
+    given = parser.parse_args()
+    try:
+        model = Model.load(directory)
+        out = model.outputs(given.rows)
+        with sys.stdout if given.out == "-" else Path(given.out).open("w", encoding="utf-8", newline="") as file:
+            _write(model, out, cast(TextIO, file))
+    except (CannotPredict, OSError) as error:
+        sys.exit(str(error))
+
+
+def _write(model: Model, out: Tensor, file: TextIO) -> None:
+    writer = csv.writer(file, lineterminator="\n")
+    predictions = model.decode(out).tolist()
+    if model.about["task"] == "classification":
+        writer.writerow(["prediction", *(f"probability of {label}" for label in model.about["classes"])])
+        shares = out.double().softmax(1).tolist()
+        writer.writerows([label, *of_row] for label, of_row in zip(predictions, shares, strict=True))
+    else:
+        writer.writerow(["prediction"])
+        writer.writerows([value] for value in predictions)

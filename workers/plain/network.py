@@ -1,0 +1,173 @@
+"""From a recipe to a network: its shape (all that changes the graph), the module, its initial weights.
+
+A family is one class in a module of its own, and one line in `FAMILIES`. It takes the shape of an example, the number of
+outputs, and, by keyword, the settings of a recipe that it reads, under their own names.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from .cnn import Cnn
+from .layers import MakesDropout, no_dropout
+from .mlp import Mlp
+from .sequence import SequenceModel
+
+FAMILIES: Mapping[str, Callable[..., nn.Module]] = {"mlp": Mlp, "cnn": Cnn, "sequence": SequenceModel}
+
+HEAD = "head."
+"""How the names of the last layer's parameters begin, in every family."""
+
+_NOT_SETTINGS = {"inputs", "outputs", "categories", "dropout"}
+
+
+@dataclass(frozen=True)
+class Shape:
+    """All that decides a network's graph: networks of equal shapes can be stacked, and exchange their weights.
+
+    ``inputs`` is the shape of one example: (d,) of a table, (c, h, w) of an image, (t, c) of a series. The last inputs of a
+    table are one-hot ``categories`` of this many levels each. ``settings`` are (name, value) of those that the family reads.
+    """
+
+    family: str
+    inputs: tuple[int, ...]
+    outputs: int
+    settings: tuple[tuple[str, Any], ...] = ()
+    categories: tuple[int, ...] = ()
+
+    @classmethod
+    def of(cls, recipe: Mapping[str, Any], inputs: Sequence[int], outputs: int, categories: Sequence[int] = ()) -> Shape:
+        """The shape that a recipe asks for on examples of the shape ``inputs``.
+
+        Args:
+            recipe: `family`, `widths`, and what else differs from the family's defaults.
+            inputs, outputs, categories: As the attributes.
+        """
+        family = FAMILIES[recipe["family"]]
+        given = {name: recipe[name] for name in settings_of(recipe["family"]) if name in recipe}
+        reduced = getattr(family, "reduced", None)
+        used = reduced(given, categories) if reduced else given
+        settings = tuple((name, _frozen(value)) for name, value in used.items())
+        return cls(recipe["family"], tuple(inputs), outputs, settings, tuple(categories))
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {
+            "family": self.family,
+            "inputs": list(self.inputs),
+            "outputs": self.outputs,
+            "settings": {name: list(value) if isinstance(value, tuple) else value for name, value in self.settings},
+            "categories": list(self.categories),
+        }
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> Shape:
+        """The inverse of `to_json`."""
+        settings = tuple((name, _frozen(value)) for name, value in document["settings"].items())
+        inputs, categories = tuple(document["inputs"]), tuple(document["categories"])
+        return cls(document["family"], inputs, document["outputs"], settings, categories)
+
+
+def settings_of(family: str) -> tuple[str, ...]:
+    """The settings that a family reads.
+
+    >>> "heads" in settings_of("sequence"), "heads" in settings_of("cnn")
+    (True, False)
+    """
+    return tuple(name for name in inspect.signature(FAMILIES[family]).parameters if name not in _NOT_SETTINGS)
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list | tuple) else value
+
+
+def build(shape: Shape, dropout: MakesDropout = no_dropout) -> nn.Module:
+    """A network of this shape, with torch's default weights.
+
+    Raises:
+        KeyError: There is no such family.
+    """
+    common: dict[str, Any] = {"categories": shape.categories, "dropout": dropout}
+    return FAMILIES[shape.family](shape.inputs, shape.outputs, **dict(shape.settings), **common)
+
+
+@torch.no_grad()
+def adopt(network: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Overwrite parameters and statistics by name; a last layer that ``weights`` lacks stays as it is."""
+    own = {**dict(network.named_parameters()), **dict(network.named_buffers())}
+    for name, value in weights.items():
+        assert own[name].shape == value.shape, f"{name} is of another network"
+        own[name].copy_(value)
+    lacking = [name for name, _ in network.named_parameters() if name not in weights and not name.startswith(HEAD)]
+    assert not lacking, f"the weights are of another network, without {lacking}"
+
+
+@torch.no_grad()
+def initialize(network: nn.Module, recipe: Mapping[str, Any], seed: int) -> None:
+    """Overwrite the weights of ``network`` with fresh ones as ``recipe`` asks, drawn from ``seed`` alone.
+
+    Weights as ``init`` names them (`he` is fan in, gain √2; `orthogonal` has gain √2), embeddings standard normal (as
+    numbers come scaled, and as `nn.Embedding` does); biases zero; normalization gains one and statistics reset. Layers with
+    an ``initialize`` of their own do it themselves.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    init = INITIALIZATIONS[recipe.get("init", "he"), recipe.get("init_distribution", "uniform")]
+
+    def draw(weight: Tensor) -> None:
+        init(weight, recipe, generator)
+
+    for module in network.modules():
+        own = getattr(module, "initialize", None)
+        if own is not None:
+            own(draw, generator)
+        elif isinstance(module, nn.Embedding):
+            nn.init.normal_(module.weight, generator=generator)
+        elif isinstance(module, nn.Linear | nn.Conv2d):
+            draw(module.weight)
+            if module.bias is not None:
+                module.bias.zero_()
+        elif isinstance(module, _BatchNorm):
+            _reset(module)
+        elif callable(reset := getattr(module, "reset_parameters", None)):
+            reset()
+
+
+def _reset(module: _BatchNorm) -> None:
+    """As its own `reset_parameters`, which needs the count of batches that a stack does without."""
+    for ones, zeros in ((module.weight, module.bias), (module.running_var, module.running_mean)):
+        assert ones is not None, "no network leaves any of these out"
+        assert zeros is not None, "see above"
+        ones.fill_(1.0)
+        zeros.zero_()
+
+
+Initialization = Callable[[Tensor, Mapping[str, Any], torch.Generator], Any]
+
+
+def _normal(weight: Tensor, recipe: Mapping[str, Any], generator: torch.Generator) -> None:
+    nn.init.normal_(weight, std=recipe.get("init_std", 0.05), generator=generator)
+
+
+def _orthogonal(weight: Tensor, recipe: Mapping[str, Any], generator: torch.Generator) -> None:
+    nn.init.orthogonal_(weight, gain=math.sqrt(2.0), generator=generator)
+
+
+INITIALIZATIONS: Mapping[tuple[str, str], Initialization] = {
+    ("he", "uniform"): lambda w, _, generator: nn.init.kaiming_uniform_(w, nonlinearity="relu", generator=generator),
+    ("he", "normal"): lambda w, _, generator: nn.init.kaiming_normal_(w, nonlinearity="relu", generator=generator),
+    ("xavier", "uniform"): lambda w, _, generator: nn.init.xavier_uniform_(w, generator=generator),
+    ("xavier", "normal"): lambda w, _, generator: nn.init.xavier_normal_(w, generator=generator),
+    ("normal", "uniform"): _normal,
+    ("normal", "normal"): _normal,
+    ("orthogonal", "uniform"): _orthogonal,
+    ("orthogonal", "normal"): _orthogonal,
+}
+"""By `init` and `init_distribution`, which counts for he and xavier only."""

@@ -1,0 +1,195 @@
+"""One training run in plain sight: a recipe, a network, rows; epochs with a schedule, averaging and early stopping.
+
+    network = build(shape, dropout_of(recipe))
+    initialize(network, recipe, seed)
+    trained = train(network, recipe, Rows(x, y, x_valid, y_valid), epochs=100, patience=20, seed=seed)
+
+A lane of a stack does the same, update for update; the tests hold both against each other. Shapes: `n` training rows, `m`
+validation rows; x float32 (rows, ...) as preprocessing gives it, y int64 class indices or float32 standardized numbers.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from .chance import Chance
+from .network import HEAD
+from .schedules import Schedule
+from .update import class_weights, optimizer_of, update
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Training and validation rows, on one device."""
+
+    x: Tensor
+    y: Tensor
+    x_valid: Tensor
+    y_valid: Tensor
+
+
+Watch = Callable[[nn.Module, Rows], float]
+"""What early stopping looks at, lower being better, of a network in eval mode."""
+
+
+@dataclass
+class Trained:
+    """``network`` in eval mode, with the weights of ``best_epoch`` (0-based); mean training loss and watched value by
+    epoch.
+    """
+
+    network: nn.Module
+    best_epoch: int = -1
+    losses: list[float] = field(default_factory=list)
+    watched: list[float] = field(default_factory=list)
+
+
+def train(
+    network: nn.Module,
+    recipe: Mapping[str, Any],
+    rows: Rows,
+    *,
+    epochs: int,
+    patience: int | None = None,
+    min_delta: float = 0.0,
+    restore_best: bool = True,
+    watch: Watch | None = None,
+    seed: int = 0,
+    chance: Chance | None = None,
+) -> Trained:
+    """Train ``network`` by ``recipe``; the last batch of an epoch is filled up with the epoch's first rows.
+
+    Args:
+        network: With its initial weights, as `initialize` or an earlier training left them.
+        recipe: Values by setting: `lr`, `batch_size`, `optimizer` and whatever else is on.
+        rows: What it is trained and watched on.
+        epochs: The largest number of epochs.
+        patience: Epochs without a watched value better by more than ``min_delta`` before training ends; None for never.
+        min_delta, restore_best: With ``patience``: see there; and whether the best weights are kept rather than the last.
+        watch: Default: the validation loss.
+        seed: Of the random numbers.
+        chance: Gives the random numbers instead.
+    """
+    device = rows.x.device
+    chance = chance or Chance(seed, device)
+    outputs = int(network(rows.x_valid[:1]).shape[1])
+    balance = None if rows.y.is_floating_point() else class_weights(rows.y, outputs, recipe)
+    frozen = recipe.get("fine_tune") == "head"
+    for name, parameter in network.named_parameters():
+        parameter.requires_grad_(not frozen or name.startswith(HEAD))
+    optimizer, schedule = optimizer_of(network, recipe), Schedule(recipe, epochs, seed)
+    average = Average(network, recipe, epochs)
+    updates = math.ceil(len(rows.x) / recipe["batch_size"])
+    trained, best, kept, stale = Trained(network), math.inf, None, 0
+    for epoch in range(epochs):
+        network.train(not frozen)  # frozen layers normalize by their running statistics
+        if frozen:
+            _drop_out(network)
+        order = chance.order(epoch, len(rows.x))
+        order = torch.cat([order, order[: updates * math.ceil(len(order) / updates) - len(order)]])
+        loss = 0.0
+        for number, (chosen, lr) in enumerate(zip(order.chunk(updates), schedule.rates(epoch, updates), strict=True)):
+            batch, done = (rows.x[chosen], rows.y[chosen]), epoch * updates + number
+            loss += update(network, optimizer, recipe, batch, lr=float(lr), chance=chance, number=done, balance=balance)
+            average.after_update()
+        average.after_epoch(epoch)
+        shown = average.shown.eval()
+        valid_loss = validation_loss(shown, rows)
+        watched = valid_loss if watch is None else watch(shown, rows)
+        schedule.observe(epoch, valid_loss)
+        trained.losses.append(loss / updates)
+        trained.watched.append(watched)
+        stale += 1
+        better = watched < best - (min_delta if patience else 0.0)
+        if better:
+            best, stale = watched, 0
+        if better or not (patience and restore_best):
+            kept, trained.best_epoch = copy.deepcopy(shown.state_dict()), epoch
+        if patience and stale >= patience:
+            break
+    trained.network = average.shown.eval()
+    if kept is not None:
+        trained.network.load_state_dict(kept)
+    return trained
+
+
+@torch.no_grad()
+def validation_loss(network: nn.Module, rows: Rows) -> float:
+    """Cross-entropy, or the mean squared error of standardized numbers, on the validation rows."""
+    out = network(rows.x_valid)
+    loss = (
+        F.mse_loss(out.squeeze(1), rows.y_valid) if rows.y_valid.is_floating_point() else F.cross_entropy(out, rows.y_valid)
+    )
+    return float(loss)
+
+
+@torch.no_grad()
+def _accuracy(network: nn.Module, rows: Rows) -> float:
+    return -float((network(rows.x_valid).argmax(1) == rows.y_valid).float().mean())
+
+
+@torch.no_grad()
+def _mae(network: nn.Module, rows: Rows) -> float:
+    return float((network(rows.x_valid).squeeze(1) - rows.y_valid).abs().mean())
+
+
+def _drop_out(network: nn.Module) -> None:
+    """Bring the layers that are active only in training, but for normalizations, to training mode."""
+    for module in network.modules():
+        if not any(True for _ in module.children()) and not hasattr(module, "running_mean"):
+            module.train()
+
+
+WATCHES: Mapping[str, Watch] = {
+    "loss": validation_loss,
+    "log_loss": validation_loss,
+    "accuracy": _accuracy,
+    "rmse": lambda network, rows: math.sqrt(validation_loss(network, rows)),
+    "mae": _mae,
+}
+
+
+class Average:
+    """The average of the weights (and running statistics) that a recipe evaluates and keeps, or the weights themselves.
+
+    Reference: Izmailov et al., "Averaging weights leads to wider optima and better generalization" (UAI 2018).
+    """
+
+    def __init__(self, network: nn.Module, recipe: Mapping[str, Any], epochs: int) -> None:
+        self._network = network
+        self._kind = recipe.get("averaging", "none")
+        self._begin = min(epochs - 1, round(recipe.get("swa_start", 0.0) * epochs))
+        if self._kind == "ema":
+            decay = get_ema_multi_avg_fn(recipe["ema_decay"])  # type: ignore[no-untyped-call]
+            self._averaged = AveragedModel(network, multi_avg_fn=decay, use_buffers=True)
+        elif self._kind == "swa":
+            self._averaged = AveragedModel(network, use_buffers=True)
+        elif self._kind != "none":
+            raise KeyError(f"averaging is {self._kind!r}")
+
+    @property
+    def shown(self) -> nn.Module:
+        """What is evaluated and kept."""
+        return self._network if self._kind == "none" else self._averaged.module
+
+    def after_update(self) -> None:
+        """Take in the weights after an update."""
+        if self._kind == "ema":
+            self._averaged.update_parameters(self._network)
+
+    def after_epoch(self, epoch: int) -> None:
+        """Take in the weights after an epoch; until averaging begins they are the average."""
+        if self._kind != "swa":
+            return
+        if epoch <= self._begin:
+            self._averaged = AveragedModel(self._network, use_buffers=True)
+        self._averaged.update_parameters(self._network)

@@ -1,0 +1,148 @@
+"""One optimizer update of one network: loss, penalties, clipping, decay, step, constraints, with torch's own tools.
+
+Weights are parameters of two or more dimensions; penalties, decay and constraints leave biases and normalizations alone.
+References: Loshchilov and Hutter, "Decoupled weight decay regularization" (ICLR 2019); Parikh and Boyd, "Proximal
+algorithms" (2014); Srivastava et al., "Dropout", JMLR 15 (2014) for the largest norm; King and Zeng, "Logistic Regression
+in Rare Events Data" (2001) for class weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .batches import changed
+from .chance import Chance
+
+
+def optimizer_of(network: nn.Module, recipe: Mapping[str, Any]) -> torch.optim.Optimizer:
+    """Torch's optimizer, without weight decay, which `update` applies for every rule alike; so adam and adamw are one."""
+    parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    match recipe["optimizer"]:
+        case "sgd":
+            momentum, nesterov = recipe["momentum"], bool(recipe["nesterov"] and recipe["momentum"])
+            return torch.optim.SGD(parameters, lr=0.0, momentum=momentum, nesterov=nesterov)
+        case "adam" | "adamw":
+            return torch.optim.Adam(parameters, lr=0.0, betas=(recipe["adam_beta1"], recipe["adam_beta2"]))
+        case word:
+            return OTHERS[word](parameters, lr=0.0)
+
+
+OTHERS: Mapping[str, Callable[..., torch.optim.Optimizer]] = {
+    "rmsprop": torch.optim.RMSprop,
+    "adagrad": torch.optim.Adagrad,
+    "adadelta": torch.optim.Adadelta,
+}
+
+
+def class_weights(y: Tensor, classes: int, recipe: Mapping[str, Any]) -> Tensor | None:
+    """(classes,) weights that make classes count alike, as far as the recipe wants; a class without a row has 1."""
+    blend = recipe.get("class_weights")
+    if not blend:
+        return None
+    counts = torch.bincount(y, minlength=classes)
+    balanced = len(y) / ((counts > 0).sum() * counts.clamp(min=1))
+    return torch.where(counts > 0, 1.0 + blend * (balanced - 1.0), 1.0)
+
+
+def update(
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    recipe: Mapping[str, Any],
+    batch: tuple[Tensor, Tensor],
+    *,
+    lr: float,
+    chance: Chance,
+    number: int = 0,
+    balance: Tensor | None = None,
+) -> float:
+    """Train ``network`` on one ``batch`` of examples (b, ...) and targets (b,), in place.
+
+    Args:
+        network: In training mode.
+        optimizer: As `optimizer_of` makes it.
+        recipe: Values by setting; what it lacks is off.
+        batch: The examples, and class indices or standardized numbers.
+        lr: The learning rate of this update.
+        chance: Gives the random numbers.
+        number: How many updates came before.
+        balance: (classes,) as `class_weights` gives it.
+
+    Returns:
+        The loss before the update, without penalties.
+    """
+    optimizer.zero_grad()
+    x, y = batch
+    parts = min(int(recipe.get("micro_batches", 1)), len(x))
+    loss = 0.0
+    for part, (own_x, own_y) in enumerate(zip(x.tensor_split(parts), y.tensor_split(parts), strict=True)):
+        chance.begin(number, part if parts > 1 else None)
+        own = _loss(network, recipe, own_x, own_y, chance, balance) * (len(own_x) / len(x))
+        own.backward()  # type: ignore[no-untyped-call]
+        loss += own.item()
+    _descend(network, optimizer, recipe, lr)
+    return loss
+
+
+def _loss(
+    network: nn.Module, recipe: Mapping[str, Any], x: Tensor, y: Tensor, chance: Chance, balance: Tensor | None
+) -> Tensor:
+    """The mean loss of a batch after all changes of its examples and labels."""
+    x, share = changed(x, recipe, chance)
+    with torch.autocast(x.device.type, torch.bfloat16, enabled=recipe.get("precision") == "bfloat16"):
+        out = network(x)
+    out = out.float()
+    if y.is_floating_point():
+        target = y if share is None else torch.where(share < 1.0, share * y + (1.0 - share) * y.roll(1), y)
+        return F.mse_loss(out.squeeze(1), target)
+    smoothing = recipe.get("label_smoothing", 0.0)
+
+    def of(labels: Tensor) -> Tensor:
+        # A mean over the rows, where torch's own mean divides by the sum of their weights.
+        return F.cross_entropy(out, labels, balance, reduction="none", label_smoothing=smoothing).mean()
+
+    return of(y) if share is None else share * of(y) + (1.0 - share) * of(y.roll(1))
+
+
+def _descend(network: nn.Module, optimizer: torch.optim.Optimizer, recipe: Mapping[str, Any], lr: float) -> None:
+    """Penalties and clipping of the gradient, decoupled decay, the optimizer's step, constraints."""
+    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    weights = [parameter for parameter in trained if parameter.ndim > 1]
+    if l1 := recipe.get("l1"):
+        for w in weights:
+            w.grad = _gradient(w) + l1 * w.detach().sign()
+    if l2 := recipe.get("l2"):
+        for w in weights:
+            w.grad = _gradient(w) + l2 * w.detach()
+    if limit := recipe.get("clip_value"):
+        nn.utils.clip_grad_value_(trained, limit)
+    if limit := recipe.get("clip_norm"):
+        nn.utils.clip_grad_norm_(trained, limit)
+    if decay := recipe.get("weight_decay"):
+        with torch.no_grad():
+            for w in weights:
+                w.mul_(max(0.0, 1.0 - lr * decay))
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+    optimizer.step()
+    _constrain(network, recipe, lr)
+
+
+def _gradient(weight: Tensor) -> Tensor:
+    return torch.zeros_like(weight) if weight.grad is None else weight.grad
+
+
+@torch.no_grad()
+def _constrain(network: nn.Module, recipe: Mapping[str, Any], lr: float) -> None:
+    """What follows the step: soft-thresholding, then the largest norm of a unit's incoming weights."""
+    threshold, limit = recipe.get("proximal_l1"), recipe.get("max_norm")
+    for name, weight in network.named_parameters():
+        if weight.ndim > 1 and weight.requires_grad:
+            if threshold:
+                weight.copy_(F.softshrink(weight, lr * threshold))
+            if limit and not name.endswith("weight_v"):  # under weight normalization a unit's norm is its gain, `weight_g`
+                weight.copy_(weight.renorm(2, 0, limit))

@@ -1,0 +1,45 @@
+"""Dropout whose rate and random numbers are one lane's own: what a stack hands to its network.
+
+Shapes: any, and images (b, c, h, w) where whole channels are dropped; under `vmap` every buffer is one lane's.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from workers.stack.hashing import happens
+
+
+class LaneDropout(nn.Module):
+    """Zero each activation with probability ``rate`` and rescale the rest; identity in eval mode.
+
+    The mask is a hash of ``key`` (one per lane and update) and the element's index, so a lane drops the same units
+    whatever its neighbours are. Both are buffers, not attributes: stacking k networks gives each lane its own. ``active``
+    is for all lanes: off, no mask is computed, which is the same as a rate of 0 in every lane.
+
+    Args:
+        setting, layer: Whose rate it is, and of which hidden layer (see `workers.plain.layers.MakesDropout`).
+        channels: Whether it drops whole channels of images, as `nn.Dropout2d`.
+    """
+
+    rate: Tensor
+    key: Tensor
+
+    def __init__(self, setting: str, layer: int = 0, *, channels: bool = False) -> None:
+        super().__init__()
+        self.setting, self.layer, self.channels = setting, layer, channels
+        self.active = True
+        self.register_buffer("rate", torch.zeros(()), persistent=False)
+        self.register_buffer("key", torch.zeros((), dtype=torch.int32), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Any shape to the same."""
+        if not (self.training and self.active):
+            return x
+        shape = (*x.shape[:2], 1, 1) if self.channels else x.shape
+        chance = 1.0 - self.rate
+        keep = happens(chance, self.key, math.prod(shape)).view(shape)
+        return torch.where(keep, x * (1.0 / chance), 0.0)

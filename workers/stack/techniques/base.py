@@ -1,0 +1,153 @@
+"""What a technique is to a stack.
+
+An update comes to the techniques that are on in their `order`, at each of these places in turn:
+
+    on_batch      changes the examples of a `Batch`, before the forward pass
+    on_losses     changes the losses of its examples
+    on_gradient   changes the gradient of a `Step`
+    before_step   changes the weights before the optimizer's step
+    after_step    changes them after it
+    after_update  changes whatever else a lane's state holds
+
+Shapes: `k` lanes, `b` examples of a batch, `o` outputs, `P` parameters, `L` dropout layers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+from torch import Tensor
+
+from service.spec import SETTINGS, Domain, Recipe
+from service.spec.domain import can_leave
+from workers.stack.hashing import combine, draw, normal, uniform
+
+if TYPE_CHECKING:
+    from workers.stack.lanes import LaneState
+
+Columns = dict[str, Tensor]
+"""Per-lane hyperparameters by name, each (k, ...)."""
+
+OLD_KEYS = ("cutmix", "mixup", "input_noise", "feature_masking")
+"""Techniques with a key of their own at the end of the keys of an update, in this order; the others make theirs from a
+salt.
+"""
+
+
+@dataclass
+class Batch:
+    """``x (k, b, ...)``, ``y (k, b)`` and ``keys (k, L + len(OLD_KEYS))`` int32 of one update.
+
+    ``share`` (k,) is that of every example's own label, where examples are mixed.
+    """
+
+    x: Tensor
+    y: Tensor
+    columns: Columns
+    keys: Tensor
+    share: Tensor | None = None
+
+    def key(self, salt: int | str) -> Tensor:
+        """(k,) int32 keys of a technique's random numbers: by its name, if it is an old one, or by a salt of its own."""
+        if isinstance(salt, str):
+            return self.keys[:, OLD_KEYS.index(salt) - len(OLD_KEYS)]
+        return combine(self.keys[:, 0], salt)
+
+    def uniform(self, salt: int | str) -> Tensor:
+        """Numbers in [0, 1) in the shape of ``x``."""
+        return uniform(draw(self.key(salt)[:, None], self._elements()[None])).view(self.x.shape)
+
+    def normal(self, salt: int | str) -> Tensor:
+        """Standard normal numbers in the shape of ``x``."""
+        return normal(self.key(salt)[:, None], self._elements()[None]).view(self.x.shape)
+
+    def _elements(self) -> Tensor:
+        return torch.arange(self.x[0].numel(), dtype=torch.int32, device=self.x.device)
+
+
+@dataclass
+class Step:
+    """``gradient (k, P)``, which is changed in place, and all that the optimizer's step needs.
+
+    ``lr``, ``hold`` (k,); ``penalized``, ``body`` (P,) are 1.0 on weights (not on biases and normalizations), and before the
+    last layer; ``units`` are (first, end, count) of every layer's weights in a row, and of how many units they are.
+    """
+
+    gradient: Tensor
+    state: LaneState
+    columns: Columns
+    lr: Tensor
+    hold: Tensor
+    keys: Tensor
+    penalized: Tensor
+    body: Tensor
+    units: Sequence[tuple[int, int, int]]
+    saved: dict[str, Tensor] = field(default_factory=dict)
+    """What a technique keeps from one place to another."""
+
+    @property
+    def weights(self) -> Tensor:
+        """(k, P), which is changed in place."""
+        return self.state.weights
+
+    def column(self, name: str) -> Tensor:
+        """(k, 1) of a column (k,)."""
+        return self.columns[name][:, None]
+
+    def normal(self, salt: int) -> Tensor:
+        """Standard normal numbers in the shape of ``gradient``."""
+        element = torch.arange(self.gradient.shape[1], dtype=torch.int32, device=self.gradient.device)
+        return normal(combine(self.keys[:, 0], salt)[:, None], element[None])
+
+
+class Technique:
+    """A technique of one setting, whose column (k,) has that setting's values. Holds no state."""
+
+    name: ClassVar[str]
+    order: ClassVar[int] = 50
+    """Its turn at each place; among equals the file's name decides."""
+    off: ClassVar[float] = 0.0
+    """The column's value where it is off."""
+    makes_zeros: ClassVar[bool] = False
+    """It makes weights exactly zero, so lanes that have it on report their sparsity."""
+
+    def is_on(self, recipe: Recipe) -> bool:
+        """Whether a lane with this recipe has it on."""
+        return recipe[self.name] != SETTINGS[self.name].neutral
+
+    def can_be_on(self, domains: Mapping[str, Domain]) -> bool:
+        """Whether some recipe of these domains has it on."""
+        return self.name in domains and can_leave(domains[self.name], SETTINGS[self.name].neutral)
+
+    def blank(self, k: int, classes: int) -> Columns:
+        """The columns of k lanes that have it off, on the CPU."""
+        return {self.name: torch.full((k,), self.off)}
+
+    def load(self, columns: Columns, lane: int, recipe: Recipe, balance: Tensor) -> None:
+        """Write a recipe's values into the columns of ``lane``.
+
+        ``balance`` (classes,) are the weights that make the classes of its training rows count alike.
+        """
+        columns[self.name][lane] = recipe.number(self.name) or self.off
+
+    def on_batch(self, batch: Batch, on: frozenset[str]) -> None:
+        """Change the examples; ``on`` are the techniques of the stack."""
+
+    def on_losses(self, losses: Tensor, out: Tensor, labels: Tensor, columns: Columns, on: frozenset[str]) -> Tensor:
+        """The losses (k, b) of outputs (k, b, o) and labels (k, b), as this technique counts them."""
+        return losses
+
+    def on_gradient(self, step: Step) -> None:
+        """Change the gradient."""
+
+    def before_step(self, step: Step) -> None:
+        """Change the weights before the optimizer's step."""
+
+    def after_step(self, step: Step) -> None:
+        """Change the weights after the optimizer's step."""
+
+    def after_update(self, step: Step) -> None:
+        """Change what else the state holds."""
