@@ -16,12 +16,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from optuna._transform import _SearchSpaceTransform
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.samplers import BaseSampler
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from service.optuna_private import SearchSpaceTransform
 from service.search.tpe import BatchTpeSampler
 
 RADIUS, LAST_RADIUS = 0.1, 1e-2
@@ -42,7 +42,7 @@ class _Refinement:
     """One local search: its centre, its numeric parameters, and the trials that its points became."""
 
     centre: FrozenTrial
-    transform: _SearchSpaceTransform
+    transform: SearchSpaceTransform
     start: Floats
     trials: dict[Key, int] = field(default_factory=dict)
 
@@ -56,7 +56,7 @@ class _Refinement:
         }
         if not kinds:
             return None
-        transform = _SearchSpaceTransform(kinds, transform_0_1=True)
+        transform = SearchSpaceTransform(kinds, transform_0_1=True)
         return cls(centre, transform, transform.transform({name: centre.params[name] for name in kinds}))
 
 

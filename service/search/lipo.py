@@ -16,12 +16,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from optuna._transform import _SearchSpaceTransform
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.samplers import BaseSampler, RandomSampler
 from optuna.search_space import IntersectionSearchSpace
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
+
+from service.optuna_private import SearchSpaceTransform
 
 CANDIDATES = 512
 EXPLORATION = 0.1
@@ -52,7 +53,7 @@ class LipoSampler(BaseSampler):
         """A point that may be the best one, or any point."""
         if not search_space:
             return {}
-        transform = _SearchSpaceTransform(search_space, transform_0_1=True)
+        transform = SearchSpaceTransform(search_space, transform_0_1=True)
         self._learn(study, transform)
         drawn = self._drawn(transform, search_space)
         if len(self._values) < 2 or self._rng.random() < EXPLORATION:
@@ -65,7 +66,7 @@ class LipoSampler(BaseSampler):
         """Uniform."""
         return self._random.sample_independent(study, trial, param_name, param_distribution)
 
-    def _learn(self, study: Study, transform: _SearchSpaceTransform) -> None:
+    def _learn(self, study: Study, transform: SearchSpaceTransform) -> None:
         """Take in the trials that were completed since the last time, and how steep the function is between them."""
         sign = -1.0 if study.direction is StudyDirection.MINIMIZE else 1.0
         for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
@@ -88,7 +89,7 @@ class LipoSampler(BaseSampler):
         possible = np.flatnonzero(bound >= self._values.max())
         return int(possible[0]) if len(possible) else int(bound.argmax())
 
-    def _drawn(self, transform: _SearchSpaceTransform, space: dict[str, BaseDistribution]) -> Floats:
+    def _drawn(self, transform: SearchSpaceTransform, space: dict[str, BaseDistribution]) -> Floats:
         """(c, d) uniform points, choices as one coordinate per value."""
         drawn = self._rng.random((CANDIDATES, len(transform.bounds)))
         for columns, kind in zip(transform.column_to_encoded_columns, space.values(), strict=True):
@@ -98,7 +99,7 @@ class LipoSampler(BaseSampler):
         return drawn
 
 
-def _scaled(points: Floats, transform: _SearchSpaceTransform) -> Floats:
+def _scaled(points: Floats, transform: SearchSpaceTransform) -> Floats:
     """Coordinates in which two different choices, which differ in two columns, are at distance 1."""
     columns = transform.column_to_encoded_columns
     factor = np.ones(points.shape[1])

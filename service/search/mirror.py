@@ -15,6 +15,7 @@ from typing import Any
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.samplers import BaseSampler
+from optuna.storages import InMemoryStorage
 from optuna.trial import TrialState
 
 from service.errors import TrialError
@@ -43,7 +44,11 @@ class Search:
         self._space = WholeSpace(spec, numeric=isinstance(spec.sampler, CmaEsSampler)) if joint else None
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            self._study = optuna.create_study(directions=[*spec.objectives.values()], sampler=self._sampler)
+            self._storage = InMemoryStorage()
+            self._study = optuna.create_study(
+                storage=self._storage, directions=[*spec.objectives.values()], sampler=self._sampler
+            )
+        self._study_id = self._storage.get_study_id_from_name(self._study.study_name)
         self._trials: dict[int, int] = {}
         self._pending: list[int] = []
 
@@ -73,7 +78,7 @@ class Search:
         for mirror in drawn:
             number = used.get(mirror)
             if number is None or self.planned(number) is not None:
-                self._study._storage.set_trial_system_attr(self._mirror_id(mirror), DISCARDED, True)
+                self._storage.set_trial_system_attr(self._mirror_id(mirror), DISCARDED, True)
                 self._study.tell(mirror, state=TrialState.FAIL)
             else:
                 self._trials[number] = mirror
@@ -102,14 +107,13 @@ class Search:
         if mirror is None:
             self._add(final, values, steps, drawn)
             return
-        storage = self._study._storage
         trial_id = self._mirror_id(mirror)
         for step, best in steps.items():
-            storage.set_trial_intermediate_value(trial_id, step, best)
-        storage.set_trial_state_values(trial_id, final, values)
+            self._storage.set_trial_intermediate_value(trial_id, step, best)
+        self._storage.set_trial_state_values(trial_id, final, values)
 
     def _mirror_id(self, mirror: int) -> int:
-        return self._study._storage.get_trial_id_from_study_id_trial_number(self._study._study_id, mirror)
+        return self._storage.get_trial_id_from_study_id_trial_number(self._study_id, mirror)
 
     def _add(
         self,

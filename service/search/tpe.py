@@ -19,10 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, RandomSampler
-from optuna.samplers._tpe.sampler import _split_complete_trials_multi_objective
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from service.optuna_private import split_multi_objective
 from service.search.parzen import Density, density
 
 CANDIDATES = 24
@@ -57,7 +57,7 @@ class BatchTpeSampler(BaseSampler):
         self._good = None
         if len(finished) < max(1, self._startup_trials):
             return
-        good, _ = divided(study, finished)
+        good = good_trials(study, finished)
         self._good = [trial.params for trial in sorted(good, key=lambda trial: trial.number)]
         count_as_bad = {*_FINISHED, TrialState.RUNNING}
         chosen = {trial.number for trial in good}
@@ -103,14 +103,13 @@ class BatchTpeSampler(BaseSampler):
 _FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 
 
-def divided(study: Study, finished: list[FrozenTrial]) -> tuple[list[FrozenTrial], list[FrozenTrial]]:
-    """Finished trials as good and bad ones. A tenth is good, of one objective at most 25: Optuna's default gammas."""
+def good_trials(study: Study, finished: list[FrozenTrial]) -> list[FrozenTrial]:
+    """The good ones among finished trials: a tenth, of one objective at most 25. These are Optuna's default gammas."""
     n_good = int(np.ceil(0.1 * len(finished)))
     if len(study.directions) > 1:
-        return _split_complete_trials_multi_objective(finished, study, n_good)
+        return split_multi_objective(finished, study, n_good)[0]
     direction = study.direction
-    ranked, n_good = sorted(finished, key=lambda trial: _rank(trial, direction)), min(25, n_good)
-    return ranked[:n_good], ranked[n_good:]
+    return sorted(finished, key=lambda trial: _rank(trial, direction))[: min(25, n_good)]
 
 
 def _rank(trial: FrozenTrial, direction: StudyDirection) -> tuple[int, float, float]:
