@@ -23,6 +23,7 @@ from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from service.optuna_private import SearchSpaceTransform
+from service.search.front import only_direction
 
 CANDIDATES = 512
 EXPLORATION = 0.1
@@ -39,6 +40,11 @@ class LipoSampler(BaseSampler):
         self._rng = np.random.default_rng(seed)
         self._random = RandomSampler(seed=seed)
         self._intersection = IntersectionSearchSpace()
+        self._space: dict[str, BaseDistribution] = {}
+        self._forget()
+
+    def _forget(self) -> None:
+        """Begin with no trial: what is known is in the coordinates of one space."""
         self._points: Floats = np.zeros((0, 0))
         self._values: Floats = np.zeros(0)
         self._seen: set[int] = set()
@@ -46,6 +52,7 @@ class LipoSampler(BaseSampler):
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """What all trials so far have in common."""
+        only_direction(study)
         found = self._intersection.calculate(study)
         return {name: kind for name, kind in found.items() if not kind.single()}
 
@@ -53,6 +60,9 @@ class LipoSampler(BaseSampler):
         """A point that may be the best one, or any point."""
         if not search_space:
             return {}
+        if search_space != self._space:
+            self._space = dict(search_space)
+            self._forget()
         transform = SearchSpaceTransform(search_space, transform_0_1=True)
         self._learn(study, transform)
         drawn = self._drawn(transform, search_space)
@@ -64,11 +74,12 @@ class LipoSampler(BaseSampler):
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
         """Uniform."""
+        only_direction(study)
         return self._random.sample_independent(study, trial, param_name, param_distribution)
 
     def _learn(self, study: Study, transform: SearchSpaceTransform) -> None:
         """Take in the trials that were completed since the last time, and how steep the function is between them."""
-        sign = -1.0 if study.direction is StudyDirection.MINIMIZE else 1.0
+        sign = -1.0 if only_direction(study) is StudyDirection.MINIMIZE else 1.0
         for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
             if trial.number in self._seen or trial.value is None or not math.isfinite(trial.value):
                 continue

@@ -33,7 +33,7 @@ MAX_BAD = 500
 
 
 class BatchTpeSampler(BaseSampler):
-    """Independent TPE over a snapshot of the study. Call `begin_batch` before the trials of a batch are asked."""
+    """Independent TPE over a snapshot of the study. A trial asked outside of a batch (`begin_batch`) is one by itself."""
 
     def __init__(self, *, startup_trials: int, seed: int) -> None:
         self._startup_trials = startup_trials
@@ -44,6 +44,8 @@ class BatchTpeSampler(BaseSampler):
         self._bad: list[dict[str, Any]] = []
         self._fits: dict[str, tuple[BaseDistribution, Density, Density]] = {}
         self._drawn: dict[str, list[float]] = {}
+        self._left = 0
+        """Trials of the batch that are still to be asked."""
         self._at_once = 1
         self._several = False
 
@@ -51,7 +53,7 @@ class BatchTpeSampler(BaseSampler):
         """Take a snapshot of the study for ``n`` trials to come, and divide its trials in good and bad."""
         trials = study.get_trials(deepcopy=False)
         finished = [trial for trial in trials if trial.state in _FINISHED]
-        self._fits, self._drawn = {}, {}
+        self._fits, self._drawn, self._left = {}, {}, n
         self._several = len(study.directions) > 1
         self._at_once = math.ceil(n / math.ceil(n / DRAWN_AT_ONCE)) if n else 1
         self._good = None
@@ -63,6 +65,12 @@ class BatchTpeSampler(BaseSampler):
         chosen = {trial.number for trial in good}
         bad = [trial for trial in trials if trial.state in count_as_bad and trial.number not in chosen]
         self._bad = [bad[i].params for i in _spread(len(bad), MAX_BAD)]
+
+    def before_trial(self, study: Study, trial: FrozenTrial) -> None:
+        """Count the trial off its batch."""
+        if not self._left:
+            self.begin_batch(study, 1)
+        self._left -= 1
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """Nothing is sampled jointly."""
