@@ -10,7 +10,7 @@ import importlib.util
 import logging
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, assert_never
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
@@ -26,7 +26,7 @@ from service.search.planned import Planned
 from service.search.tpe import BatchTpeSampler
 from service.search.whole import WholeSpace
 from service.spec import BobyqaSampler as BobyqaSpec
-from service.spec import CmaEsSampler, GpSampler, NsgaSampler, StudySpec, TpeSampler
+from service.spec import CmaEsSampler, GpSampler, GridSampler, NsgaSampler, QmcSampler, RandomSampler, StudySpec, TpeSampler
 from service.spec import LipoSampler as LipoSpec
 
 logging.getLogger("optuna").setLevel(logging.WARNING)
@@ -40,8 +40,7 @@ class Search:
         self.planned = Planned(spec)
         """The parameters that a trial of a given number must have, if any."""
         self._sampler = make_sampler(spec, spec.seed if seed is None else seed)
-        joint = isinstance(spec.sampler, GpSampler | CmaEsSampler | NsgaSampler | LipoSpec)
-        self._space = WholeSpace(spec, numeric=isinstance(spec.sampler, CmaEsSampler)) if joint else None
+        self._space = whole_space(spec)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             self._storage = InMemoryStorage()
@@ -144,6 +143,17 @@ def _suggest(trial: optuna.Trial, name: str, kind: BaseDistribution) -> Any:
             raise AssertionError(f"no setting has a {type(kind).__name__}")
 
 
+def whole_space(spec: StudySpec) -> WholeSpace | None:
+    """The space without its conditions for a sampler that draws all parameters jointly; None for the others."""
+    match spec.sampler:
+        case CmaEsSampler():
+            return WholeSpace(spec, numeric=True)
+        case GpSampler() | NsgaSampler() | LipoSpec():
+            return WholeSpace(spec, numeric=False)
+        case TpeSampler() | RandomSampler() | GridSampler() | QmcSampler() | BobyqaSpec():
+            return None
+
+
 def make_sampler(spec: StudySpec, seed: int) -> BaseSampler:
     """The sampler that a study asks for; a planned one draws at random where its plan has an end.
 
@@ -168,6 +178,8 @@ def make_sampler(spec: StudySpec, seed: int) -> BaseSampler:
             if importlib.util.find_spec("pybobyqa") is None:
                 raise TrialError("the sampler bobyqa needs Py-BOBYQA on every worker: pip install regsearch[bobyqa]")
             made = BobyqaSampler(startup_trials=startup, seed=seed)
-        case _:
+        case RandomSampler() | GridSampler() | QmcSampler():
             made = optuna.samplers.RandomSampler(seed=seed)
+        case _:
+            assert_never(spec.sampler)
     return made
