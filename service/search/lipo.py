@@ -95,8 +95,10 @@ class LipoSampler(BaseSampler):
 
     def _choose(self, candidates: Floats) -> int:
         """The first candidate that may be the best point; if none may, the one whose bound is highest."""
+        from scipy.spatial.distance import cdist  # noqa: PLC0415  # the service, which never draws, has no SciPy
+
         constant = (1 + ALPHA) ** math.ceil(math.log(self._slope, 1 + ALPHA)) if self._slope > 0 else 0.0
-        bound = (self._values + constant * _distances(candidates, self._points)).min(axis=1)
+        bound = (self._values + constant * cdist(candidates, self._points)).min(axis=1)
         possible = np.flatnonzero(bound >= self._values.max())
         return int(possible[0]) if len(possible) else int(bound.argmax())
 
@@ -118,10 +120,3 @@ def _scaled(points: Floats, transform: SearchSpaceTransform) -> Floats:
         factor[each] = 1.0 if len(each) == 1 else math.sqrt(0.5)
     scaled: Floats = points * factor
     return scaled
-
-
-def _distances(a: Floats, b: Floats) -> Floats:
-    """(len(a), len(b)) Euclidean distances."""
-    square = (a**2).sum(1)[:, None] + (b**2).sum(1) - 2.0 * a @ b.T
-    apart: Floats = np.sqrt(np.maximum(square, 0.0))
-    return apart
