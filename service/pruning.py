@@ -13,7 +13,7 @@ import binascii
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, assert_never
 
 import numpy as np
 
@@ -73,6 +73,8 @@ def _judge(pruner: Pruner, spec: StudySpec, sign: float) -> Judge:
             judge = PatientJudge(pruner, None if inner is None else _judge(inner, spec, sign), sign)
         case NoPruner():
             judge = NeverJudge()
+        case _:
+            assert_never(pruner)
     return judge
 
 

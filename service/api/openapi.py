@@ -83,7 +83,7 @@ def _value(setting: Setting) -> Schema:
             return {"type": "string", "enum": [*setting.words, *([OFF] if setting.off else [])]}
         case "bool":
             return {"type": "boolean"}
-        case _:
+        case "int" | "float":
             number = _number(setting)
             return {"anyOf": [number, {"const": OFF}]} if setting.off else number
 

@@ -32,13 +32,15 @@ def router(store: Store) -> APIRouter:
     def get_report(study_id: StudyId, format_: Annotated[ReportFormat, Query(alias="format")] = "html") -> Response:
         """The answer as one page to look at, to keep and to print. 409 until the study is finished."""
         report = tell(_source(store, study_id))
-        if format_ == "markdown":
-            return Response(to_markdown(report), media_type="text/markdown; charset=utf-8")
-        if format_ == "pdf":
-            from service.report.pdf import to_pdf
+        match format_:
+            case "html":
+                return Response(to_html(report), media_type="text/html", headers={"content-security-policy": _POLICY})
+            case "markdown":
+                return Response(to_markdown(report), media_type="text/markdown; charset=utf-8")
+            case "pdf":
+                from service.report.pdf import to_pdf
 
-            return _attachment(to_pdf(report), f"regsearch-{study_id}.pdf", "application/pdf")
-        return Response(to_html(report), media_type="text/html", headers={"content-security-policy": _POLICY})
+                return _attachment(to_pdf(report), f"regsearch-{study_id}.pdf", "application/pdf")
 
     @routes.get("/{study_id}/model", response_class=Response, responses={**_MODELS, **answers(404, 409, 422, 501)})
     def get_model(study_id: StudyId, format_: Annotated[ModelFormat, Query(alias="format")] = "archive") -> Response:
@@ -51,9 +53,11 @@ def router(store: Store) -> APIRouter:
         if not model.get("available"):
             raise Conflict(f"study {study_id} has no model: {model.get('reason', 'it was finished by an earlier version')}")
         archive = store.archives.get(study_id)
-        if format_ == "onnx":
-            return _attachment(_onnx(archive.content), f"regsearch-{study_id}.onnx", "application/octet-stream")
-        return _attachment(archive.content, f"regsearch-{study_id}.zip", "application/zip")
+        match format_:
+            case "archive":
+                return _attachment(archive.content, f"regsearch-{study_id}.zip", "application/zip")
+            case "onnx":
+                return _attachment(_onnx(archive.content), f"regsearch-{study_id}.onnx", "application/octet-stream")
 
     return routes
 

@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -47,7 +47,6 @@ class Child:
     started: float = 0.0
     pause: float = _FIRST_PAUSE
     due: float = 0.0
-    restarts: int = field(default=0)
 
     @property
     def running(self) -> bool:
@@ -146,7 +145,6 @@ class Supervisor:
                 if code > 0 and (last := last_line(child.log)):
                     self._say(f"  {last}")
             elif now >= child.due:
-                child.restarts += 1
                 self._start(child)
 
     def stop(self) -> None:

@@ -70,7 +70,13 @@ def read_frame(path: Path, file_format: str) -> pd.DataFrame:
 
 def _names(path: Path, file_format: str) -> list[str]:
     """Column names of a file of usable form."""
-    return csvfile.header(path) if file_format == "csv" else _parquet_names(path)
+    match file_format:
+        case "csv":
+            return csvfile.header(path)
+        case "parquet":
+            return _parquet_names(path)
+        case _:
+            raise AssertionError(f"{file_format} is not a format of tables")
 
 
 def _csv_options(path: Path) -> dict[str, Any]:

@@ -149,7 +149,7 @@ def _axis(name: str, values: Sequence[Any]) -> Axis:
     off = dict.fromkeys(words, start)
     first = start + 60 if words else start
     low, high = min(numbers), max(numbers)
-    if any("validation" in part for part in (name,)):
+    if "validation" in name:
         low, high = robust_range(numbers, 0.9)
     scale = Scale(low, high, first, end, log=low > 0 and high / low > _LOG_FROM)
     ends = [(first, number(low)), (end, number(high))] if high > low else [((first + end) / 2, number(low))]

@@ -9,7 +9,7 @@ import io
 import unicodedata
 from collections.abc import Iterator, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, assert_never
 from xml.sax.saxutils import escape
 
 from reportlab.graphics import shapes
@@ -52,6 +52,7 @@ _INSTEAD = str.maketrans(
 )
 _BODY = ParagraphStyle("body", fontName="Helvetica", fontSize=9.5, leading=13.5, spaceAfter=6)
 _STYLES = {
+    "body": _BODY,
     "title": ParagraphStyle("title", parent=_BODY, textColor=HexColor("#4a525c")),
     "verdict": ParagraphStyle("verdict", parent=_BODY, fontName="Helvetica-Bold", fontSize=15, leading=19, spaceAfter=8),
     "heading": ParagraphStyle(
@@ -114,10 +115,12 @@ def _block(block: Block) -> Iterator[Flowable]:
             yield Preformatted(_plain(block.text), _STYLES["code"], maxLineLength=_CODE_LETTERS)
         case Figure():
             yield from (_drawn(block.drawing), _paragraph(block.caption, "caption"), Spacer(0, 6))
+        case _:
+            assert_never(block)
 
 
 def _paragraph(text: str, style: str) -> Paragraph:
-    return Paragraph(escape(_plain(text)), _STYLES.get(style, _BODY))
+    return Paragraph(escape(_plain(text)), _STYLES[style])
 
 
 def _table(table: Table) -> Iterator[Flowable]:

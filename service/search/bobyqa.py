@@ -16,12 +16,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from optuna._transform import _SearchSpaceTransform
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.samplers import BaseSampler
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from service.optuna_private import SearchSpaceTransform
+from service.search.front import only_direction
 from service.search.tpe import BatchTpeSampler
 
 RADIUS, LAST_RADIUS = 0.1, 1e-2
@@ -42,7 +43,7 @@ class _Refinement:
     """One local search: its centre, its numeric parameters, and the trials that its points became."""
 
     centre: FrozenTrial
-    transform: _SearchSpaceTransform
+    transform: SearchSpaceTransform
     start: Floats
     trials: dict[Key, int] = field(default_factory=dict)
 
@@ -56,12 +57,12 @@ class _Refinement:
         }
         if not kinds:
             return None
-        transform = _SearchSpaceTransform(kinds, transform_0_1=True)
+        transform = SearchSpaceTransform(kinds, transform_0_1=True)
         return cls(centre, transform, transform.transform({name: centre.params[name] for name in kinds}))
 
 
 class BobyqaSampler(BaseSampler):
-    """TPE first, then BOBYQA. Call `begin_batch` before the trials of a batch are asked."""
+    """TPE first, then BOBYQA. A trial asked outside of a batch (`begin_batch`) is one by itself."""
 
     def __init__(self, *, startup_trials: int, seed: int) -> None:
         self._startup_trials = startup_trials
@@ -70,11 +71,14 @@ class BobyqaSampler(BaseSampler):
         self._refined: int | None = None
         """Number of the trial whose surroundings are known."""
         self._points: list[Floats] = []
+        self._left = 0
+        """Trials of the batch that are still to be asked."""
 
     def begin_batch(self, study: Study, n: int) -> None:
         """Find the points for a batch of ``n`` trials; for what is missing, TPE is asked."""
+        only_direction(study)
         self._tpe.begin_batch(study, n)
-        self._points = []
+        self._points, self._left = [], n
         known = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
         complete = [trial for trial in known if trial.state is TrialState.COMPLETE]
         if len(known) < self._startup_trials or not complete:
@@ -88,22 +92,33 @@ class BobyqaSampler(BaseSampler):
                 # What the search itself has found needs no further refinement.
                 self._refinement, self._refined = None, best.number
 
+    def before_trial(self, study: Study, trial: FrozenTrial) -> None:
+        """Count the trial off its batch."""
+        if not self._left:
+            self.begin_batch(study, 1)
+        self._left -= 1
+
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """All parameters of the centre, while there are points."""
+        only_direction(study)
         return dict(self._refinement.centre.distributions) if self._refinement and self._points else {}
 
     def sample_relative(self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]) -> dict[str, Any]:
-        """The next point: numbers from the solver, choices from the centre."""
-        if self._refinement is None or not search_space:
-            return {}
+        """The next point, numbers from the solver and choices from the centre; without a point, as TPE."""
+        if search_space and not self._points:
+            self.begin_batch(study, 1)
+        if self._refinement is None or not self._points:
+            return {name: self.sample_independent(study, trial, name, kind) for name, kind in search_space.items()}
         point = self._points.pop(0)
         self._refinement.trials[_key(point)] = trial.number
-        return {**self._refinement.centre.params, **self._refinement.transform.untransform(point)}
+        found = {**self._refinement.centre.params, **self._refinement.transform.untransform(point)}
+        return {name: found[name] for name in search_space}
 
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
         """As TPE."""
+        only_direction(study)
         return self._tpe.sample_independent(study, trial, param_name, param_distribution)
 
 
@@ -148,7 +163,7 @@ def _asked(study: Study, search: _Refinement, n: int) -> tuple[list[Floats], boo
 def _loss(study: Study, trial: FrozenTrial) -> float:
     """A trial's value, or that of the last evaluation of a pruned one; to be minimized."""
     value = trial.value if trial.value is not None else max(trial.intermediate_values.items())[1]
-    return value if study.direction is StudyDirection.MINIMIZE else -value
+    return value if only_direction(study) is StudyDirection.MINIMIZE else -value
 
 
 def _key(point: Floats) -> Key:

@@ -13,8 +13,9 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from optuna.study._multi_objective import _fast_non_domination_rank
+from optuna.study import Study, StudyDirection
 
+from service.optuna_private import non_domination_rank
 from service.spec import StudySpec, sign_of
 
 MOST_SORTED = 1000
@@ -30,4 +31,15 @@ def ranks(spec: StudySpec, values: Sequence[Sequence[float]]) -> NDArray[np.int6
     """
     signs = [sign_of(name) for name in spec.objectives]
     signed = np.asarray(values, dtype=np.float64).reshape(-1, len(signs)) * signs
-    return np.asarray(_fast_non_domination_rank(signed, n_below=MOST_SORTED), dtype=np.int64)
+    return np.asarray(non_domination_rank(signed, n_below=MOST_SORTED), dtype=np.int64)
+
+
+def only_direction(study: Study) -> StudyDirection:
+    """The direction of a study of one objective.
+
+    Raises:
+        ValueError: It has several.
+    """
+    if len(study.directions) > 1:
+        raise ValueError(f"this sampler is for studies of one objective; this one has {len(study.directions)}")
+    return study.direction

@@ -16,12 +16,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from optuna._transform import _SearchSpaceTransform
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.samplers import BaseSampler, RandomSampler
 from optuna.search_space import IntersectionSearchSpace
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
+
+from service.optuna_private import SearchSpaceTransform
+from service.search.front import only_direction
 
 CANDIDATES = 512
 EXPLORATION = 0.1
@@ -38,6 +40,11 @@ class LipoSampler(BaseSampler):
         self._rng = np.random.default_rng(seed)
         self._random = RandomSampler(seed=seed)
         self._intersection = IntersectionSearchSpace()
+        self._space: dict[str, BaseDistribution] = {}
+        self._forget()
+
+    def _forget(self) -> None:
+        """Begin with no trial: what is known is in the coordinates of one space."""
         self._points: Floats = np.zeros((0, 0))
         self._values: Floats = np.zeros(0)
         self._seen: set[int] = set()
@@ -45,6 +52,7 @@ class LipoSampler(BaseSampler):
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """What all trials so far have in common."""
+        only_direction(study)
         found = self._intersection.calculate(study)
         return {name: kind for name, kind in found.items() if not kind.single()}
 
@@ -52,7 +60,10 @@ class LipoSampler(BaseSampler):
         """A point that may be the best one, or any point."""
         if not search_space:
             return {}
-        transform = _SearchSpaceTransform(search_space, transform_0_1=True)
+        if search_space != self._space:
+            self._space = dict(search_space)
+            self._forget()
+        transform = SearchSpaceTransform(search_space, transform_0_1=True)
         self._learn(study, transform)
         drawn = self._drawn(transform, search_space)
         if len(self._values) < 2 or self._rng.random() < EXPLORATION:
@@ -63,11 +74,12 @@ class LipoSampler(BaseSampler):
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
         """Uniform."""
+        only_direction(study)
         return self._random.sample_independent(study, trial, param_name, param_distribution)
 
-    def _learn(self, study: Study, transform: _SearchSpaceTransform) -> None:
+    def _learn(self, study: Study, transform: SearchSpaceTransform) -> None:
         """Take in the trials that were completed since the last time, and how steep the function is between them."""
-        sign = -1.0 if study.direction is StudyDirection.MINIMIZE else 1.0
+        sign = -1.0 if only_direction(study) is StudyDirection.MINIMIZE else 1.0
         for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
             if trial.number in self._seen or trial.value is None or not math.isfinite(trial.value):
                 continue
@@ -83,12 +95,14 @@ class LipoSampler(BaseSampler):
 
     def _choose(self, candidates: Floats) -> int:
         """The first candidate that may be the best point; if none may, the one whose bound is highest."""
+        from scipy.spatial.distance import cdist  # noqa: PLC0415  # the service, which never draws, has no SciPy
+
         constant = (1 + ALPHA) ** math.ceil(math.log(self._slope, 1 + ALPHA)) if self._slope > 0 else 0.0
-        bound = (self._values + constant * _distances(candidates, self._points)).min(axis=1)
+        bound = (self._values + constant * cdist(candidates, self._points)).min(axis=1)
         possible = np.flatnonzero(bound >= self._values.max())
         return int(possible[0]) if len(possible) else int(bound.argmax())
 
-    def _drawn(self, transform: _SearchSpaceTransform, space: dict[str, BaseDistribution]) -> Floats:
+    def _drawn(self, transform: SearchSpaceTransform, space: dict[str, BaseDistribution]) -> Floats:
         """(c, d) uniform points, choices as one coordinate per value."""
         drawn = self._rng.random((CANDIDATES, len(transform.bounds)))
         for columns, kind in zip(transform.column_to_encoded_columns, space.values(), strict=True):
@@ -98,7 +112,7 @@ class LipoSampler(BaseSampler):
         return drawn
 
 
-def _scaled(points: Floats, transform: _SearchSpaceTransform) -> Floats:
+def _scaled(points: Floats, transform: SearchSpaceTransform) -> Floats:
     """Coordinates in which two different choices, which differ in two columns, are at distance 1."""
     columns = transform.column_to_encoded_columns
     factor = np.ones(points.shape[1])
@@ -106,10 +120,3 @@ def _scaled(points: Floats, transform: _SearchSpaceTransform) -> Floats:
         factor[each] = 1.0 if len(each) == 1 else math.sqrt(0.5)
     scaled: Floats = points * factor
     return scaled
-
-
-def _distances(a: Floats, b: Floats) -> Floats:
-    """(len(a), len(b)) Euclidean distances."""
-    square = (a**2).sum(1)[:, None] + (b**2).sum(1) - 2.0 * a @ b.T
-    apart: Floats = np.sqrt(np.maximum(square, 0.0))
-    return apart

@@ -10,11 +10,12 @@ import importlib.util
 import logging
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, assert_never
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.samplers import BaseSampler
+from optuna.storages import InMemoryStorage
 from optuna.trial import TrialState
 
 from service.errors import TrialError
@@ -25,7 +26,7 @@ from service.search.planned import Planned
 from service.search.tpe import BatchTpeSampler
 from service.search.whole import WholeSpace
 from service.spec import BobyqaSampler as BobyqaSpec
-from service.spec import CmaEsSampler, GpSampler, NsgaSampler, StudySpec, TpeSampler
+from service.spec import CmaEsSampler, GpSampler, GridSampler, NsgaSampler, QmcSampler, RandomSampler, StudySpec, TpeSampler
 from service.spec import LipoSampler as LipoSpec
 
 logging.getLogger("optuna").setLevel(logging.WARNING)
@@ -39,11 +40,14 @@ class Search:
         self.planned = Planned(spec)
         """The parameters that a trial of a given number must have, if any."""
         self._sampler = make_sampler(spec, spec.seed if seed is None else seed)
-        joint = isinstance(spec.sampler, GpSampler | CmaEsSampler | NsgaSampler | LipoSpec)
-        self._space = WholeSpace(spec, numeric=isinstance(spec.sampler, CmaEsSampler)) if joint else None
+        self._space = whole_space(spec)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            self._study = optuna.create_study(directions=[*spec.objectives.values()], sampler=self._sampler)
+            self._storage = InMemoryStorage()
+            self._study = optuna.create_study(
+                storage=self._storage, directions=[*spec.objectives.values()], sampler=self._sampler
+            )
+        self._study_id = self._storage.get_study_id_from_name(self._study.study_name)
         self._trials: dict[int, int] = {}
         self._pending: list[int] = []
 
@@ -73,7 +77,7 @@ class Search:
         for mirror in drawn:
             number = used.get(mirror)
             if number is None or self.planned(number) is not None:
-                self._study._storage.set_trial_system_attr(self._mirror_id(mirror), DISCARDED, True)
+                self._storage.set_trial_system_attr(self._mirror_id(mirror), DISCARDED, True)
                 self._study.tell(mirror, state=TrialState.FAIL)
             else:
                 self._trials[number] = mirror
@@ -102,14 +106,13 @@ class Search:
         if mirror is None:
             self._add(final, values, steps, drawn)
             return
-        storage = self._study._storage
         trial_id = self._mirror_id(mirror)
         for step, best in steps.items():
-            storage.set_trial_intermediate_value(trial_id, step, best)
-        storage.set_trial_state_values(trial_id, final, values)
+            self._storage.set_trial_intermediate_value(trial_id, step, best)
+        self._storage.set_trial_state_values(trial_id, final, values)
 
     def _mirror_id(self, mirror: int) -> int:
-        return self._study._storage.get_trial_id_from_study_id_trial_number(self._study._study_id, mirror)
+        return self._storage.get_trial_id_from_study_id_trial_number(self._study_id, mirror)
 
     def _add(
         self,
@@ -140,6 +143,17 @@ def _suggest(trial: optuna.Trial, name: str, kind: BaseDistribution) -> Any:
             raise AssertionError(f"no setting has a {type(kind).__name__}")
 
 
+def whole_space(spec: StudySpec) -> WholeSpace | None:
+    """The space without its conditions for a sampler that draws all parameters jointly; None for the others."""
+    match spec.sampler:
+        case CmaEsSampler():
+            return WholeSpace(spec, numeric=True)
+        case GpSampler() | NsgaSampler() | LipoSpec():
+            return WholeSpace(spec, numeric=False)
+        case TpeSampler() | RandomSampler() | GridSampler() | QmcSampler() | BobyqaSpec():
+            return None
+
+
 def make_sampler(spec: StudySpec, seed: int) -> BaseSampler:
     """The sampler that a study asks for; a planned one draws at random where its plan has an end.
 
@@ -164,6 +178,8 @@ def make_sampler(spec: StudySpec, seed: int) -> BaseSampler:
             if importlib.util.find_spec("pybobyqa") is None:
                 raise TrialError("the sampler bobyqa needs Py-BOBYQA on every worker: pip install regsearch[bobyqa]")
             made = BobyqaSampler(startup_trials=startup, seed=seed)
-        case _:
+        case RandomSampler() | GridSampler() | QmcSampler():
             made = optuna.samplers.RandomSampler(seed=seed)
+        case _:
+            assert_never(spec.sampler)
     return made

@@ -6,7 +6,7 @@ A searched off is a parameter of its own, ``use_<setting>``; a rate per layer is
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, assert_never
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
@@ -56,13 +56,15 @@ def _own(spec: StudySpec, name: str, domain: Domain, params: Params) -> dict[str
             return {f"{name}_{layer + 1}": _numeric(name, domain) for layer in range(depth)}
         case Range():
             return {name: _numeric(name, domain)}
-        case _:
+        case Choices() | Fixed() | PerLayer():
             return {}
 
 
 def _numeric(name: str, domain: Range) -> BaseDistribution:
-    if SETTINGS[name].kind == "int":
+    kind = SETTINGS[name].kind
+    if kind == "int":
         return IntDistribution(int(domain.low), int(domain.high), log=domain.log)
+    assert kind == "float", f"{name} has no range: it is a {kind}"
     return FloatDistribution(domain.low, domain.high, log=domain.log)
 
 
@@ -80,8 +82,10 @@ def _value(spec: StudySpec, name: str, domain: Domain, params: Params) -> Value:
             drawn = OFF
         case Range(per_layer=True):
             return tuple(float(params[f"{name}_{layer + 1}"]) for layer in range(_depth(spec, params)))
-        case _:
+        case Range():
             drawn = params[name]
+        case _:
+            assert_never(domain)
     return setting.neutral if drawn == OFF and setting.off else drawn
 
 
@@ -107,7 +111,7 @@ def _decided(spec: StudySpec, name: str, params: Params) -> bool:
             return name in params
         case Choices(choices=choices):
             return len(choices) == 1 or name in params
-        case _:
+        case Fixed() | PerLayer() | None:
             return True
 
 

@@ -90,7 +90,8 @@ class Number:
         self._half = 0.0 if kind.step is None else kind.step / 2
         low, high = self._inner(np.array([kind.low - self._half, kind.high + self._half])).tolist()
         self._low, self._high = low, high
-        mu, sigma = self._kernels(self._inner(values))
+        # A value from outside, of trials whose range was another one, counts at the bound: no kernel may lie out there.
+        mu, sigma = self._kernels(self._inner(np.clip(values, kind.low, kind.high)))
         if self._half:  # equal kernels are one
             kernels, same = np.unique(np.stack([mu, sigma]), axis=1, return_inverse=True)
             mu, sigma, weights = kernels[0], kernels[1], np.bincount(same.ravel(), weights=weights).astype(np.float64)

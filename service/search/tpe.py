@@ -19,10 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, RandomSampler
-from optuna.samplers._tpe.sampler import _split_complete_trials_multi_objective
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from service.optuna_private import split_multi_objective
 from service.search.parzen import Density, density
 
 CANDIDATES = 24
@@ -33,7 +33,7 @@ MAX_BAD = 500
 
 
 class BatchTpeSampler(BaseSampler):
-    """Independent TPE over a snapshot of the study. Call `begin_batch` before the trials of a batch are asked."""
+    """Independent TPE over a snapshot of the study. A trial asked outside of a batch (`begin_batch`) is one by itself."""
 
     def __init__(self, *, startup_trials: int, seed: int) -> None:
         self._startup_trials = startup_trials
@@ -44,6 +44,8 @@ class BatchTpeSampler(BaseSampler):
         self._bad: list[dict[str, Any]] = []
         self._fits: dict[str, tuple[BaseDistribution, Density, Density]] = {}
         self._drawn: dict[str, list[float]] = {}
+        self._left = 0
+        """Trials of the batch that are still to be asked."""
         self._at_once = 1
         self._several = False
 
@@ -51,18 +53,24 @@ class BatchTpeSampler(BaseSampler):
         """Take a snapshot of the study for ``n`` trials to come, and divide its trials in good and bad."""
         trials = study.get_trials(deepcopy=False)
         finished = [trial for trial in trials if trial.state in _FINISHED]
-        self._fits, self._drawn = {}, {}
+        self._fits, self._drawn, self._left = {}, {}, n
         self._several = len(study.directions) > 1
         self._at_once = math.ceil(n / math.ceil(n / DRAWN_AT_ONCE)) if n else 1
         self._good = None
         if len(finished) < max(1, self._startup_trials):
             return
-        good, _ = divided(study, finished)
+        good = good_trials(study, finished)
         self._good = [trial.params for trial in sorted(good, key=lambda trial: trial.number)]
         count_as_bad = {*_FINISHED, TrialState.RUNNING}
         chosen = {trial.number for trial in good}
         bad = [trial for trial in trials if trial.state in count_as_bad and trial.number not in chosen]
         self._bad = [bad[i].params for i in _spread(len(bad), MAX_BAD)]
+
+    def before_trial(self, study: Study, trial: FrozenTrial) -> None:
+        """Count the trial off its batch."""
+        if not self._left:
+            self.begin_batch(study, 1)
+        self._left -= 1
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """Nothing is sampled jointly."""
@@ -103,14 +111,13 @@ class BatchTpeSampler(BaseSampler):
 _FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 
 
-def divided(study: Study, finished: list[FrozenTrial]) -> tuple[list[FrozenTrial], list[FrozenTrial]]:
-    """Finished trials as good and bad ones. A tenth is good, of one objective at most 25: Optuna's default gammas."""
+def good_trials(study: Study, finished: list[FrozenTrial]) -> list[FrozenTrial]:
+    """The good ones among finished trials: a tenth, of one objective at most 25. These are Optuna's default gammas."""
     n_good = int(np.ceil(0.1 * len(finished)))
     if len(study.directions) > 1:
-        return _split_complete_trials_multi_objective(finished, study, n_good)
+        return split_multi_objective(finished, study, n_good)[0]
     direction = study.direction
-    ranked, n_good = sorted(finished, key=lambda trial: _rank(trial, direction)), min(25, n_good)
-    return ranked[:n_good], ranked[n_good:]
+    return sorted(finished, key=lambda trial: _rank(trial, direction))[: min(25, n_good)]
 
 
 def _rank(trial: FrozenTrial, direction: StudyDirection) -> tuple[int, float, float]:

@@ -86,5 +86,5 @@ def possible_values(domain: Domain) -> tuple[Scalar, ...] | None:
             return (value,)
         case Choices(choices=choices):
             return choices
-        case _:
+        case Range() | PerLayer():
             return None

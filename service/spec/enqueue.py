@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, assert_never
 
 from pydantic_core import PydanticCustomError
 
@@ -51,6 +51,8 @@ def _check_value(field: str, value: Any, domain: Domain, setting: Setting, depth
             values = value if isinstance(value, tuple) and per_layer and len(value) == depth else (value,)
             good = (value == OFF and domain.off) or all(_is_within(each, low, high, setting) for each in values)
             allowed += f"; or {depth} such values" if per_layer else ""
+        case _:
+            assert_never(domain)
     if not good:
         _refuse(field, "is not in this space", value, allowed)
 

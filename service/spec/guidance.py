@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from service.spec.domain import Choices, Domain, Fixed, Range, Scalar, can_leave
+from service.spec.domain import Choices, Domain, Fixed, PerLayer, Range, Scalar, can_leave
 from service.spec.study import StudySpec
 
 _SMALL_BATCH = 16
@@ -54,7 +54,7 @@ def _values(domain: Domain) -> tuple[Scalar, ...]:
             return (value,)
         case Choices(choices=choices):
             return choices
-        case _:
+        case Range() | PerLayer():
             return ()
 
 
@@ -62,7 +62,7 @@ def _smallest(domain: Domain) -> float:
     match domain:
         case Range(low=low):
             return low
-        case _:
+        case Fixed() | Choices() | PerLayer():
             return min(float(value) for value in _values(domain))
 
 

@@ -104,7 +104,7 @@ class ModelSpec(Frozen):
         given = {key: value for key, value in raw.items() if value is not None}
         family = given.get("family", "mlp")
         word = family.value if isinstance(family, Fixed) else family
-        width, depth = _SHAPES.get(word, _SHAPES["mlp"]) if isinstance(word, str) else _SHAPES["mlp"]
+        width, depth = _SHAPES[word if word in FAMILIES else "mlp"]  # any other word is refused below
         shape = {} if "widths" in given else {"width": Fixed(value=width), "depth": Fixed(value=depth)}
         start = {"fine_tune": Fixed(value="all" if "start_from" in given else OFF)}
         return {"family": Fixed(value="mlp"), **shape, **start, "activation": Fixed(value="relu"), **given}

@@ -19,6 +19,8 @@ ARCHITECTURE = tuple(
     if setting.scope == "stack" and setting.group in ("model", "normalization") and name not in ("width", "depth")
 )
 """What a network's weights are made for, beside its widths."""
+_GROWTH: Mapping[str, int] = {"mlp": 1, "cnn": 2, "sequence": 1}
+"""How many times as wide as the layer before it a layer of each family is, where one width is given."""
 
 Value = bool | int | float | str | tuple[float, ...]
 
@@ -80,8 +82,8 @@ class Recipe(Mapping[str, Value]):
         widths = self._values.get("widths")
         if isinstance(widths, tuple):
             return tuple(int(width) for width in widths)
-        doubled = 2 if self.word("family") == "cnn" else 1
-        return tuple(self.integer("width") * doubled**layer for layer in range(self.integer("depth")))
+        growth = _GROWTH[self.word("family")]
+        return tuple(self.integer("width") * growth**layer for layer in range(self.integer("depth")))
 
     def effective(self) -> dict[str, Value]:
         """What training reads of it: the settings that matter, and always the ``widths``."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal, NoReturn, assert_never
 
 from pydantic import BaseModel, GetCoreSchemaHandler, ValidationError
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
@@ -73,12 +73,14 @@ class Setting:
     def allowed(self) -> str:
         """The allowed values in words, for messages and for the reference."""
         off = f", or {OFF}" if self.off else ""
-        if self.kind == "word":
-            return ", ".join(self.words) + off
-        if self.kind == "bool":
-            return "true, false"
-        number = "integer" if self.kind == "int" else "number"
-        return f"{number} from {self.low:g} to {self.high:g}{off}"
+        match self.kind:
+            case "word":
+                return ", ".join(self.words) + off
+            case "bool":
+                return "true, false"
+            case "int" | "float":
+                number = "integer" if self.kind == "int" else "number"
+                return f"{number} from {self.low:g} to {self.high:g}{off}"
 
     def parse(self, raw: object) -> Domain | None:
         """Turn what a user wrote into a checked domain; the error names key, value and what is allowed."""
@@ -116,6 +118,10 @@ class Setting:
                     self._check_value(value, f"per_layer.{index}")
             case Range():
                 self._check_range(domain)
+            case None:
+                pass
+            case _:
+                assert_never(domain)
 
     def _check_range(self, domain: Range) -> None:
         if self.kind in ("word", "bool"):
@@ -134,12 +140,15 @@ class Setting:
     def _check_value(self, value: Scalar, key: str) -> None:
         if value == OFF and self.off and isinstance(value, str):
             return
-        if self.kind == "word":
-            good = value in self.words
-        elif self.kind == "bool":
-            good = isinstance(value, bool)
-        else:
-            good = isinstance(value, int | float) and not isinstance(value, bool) and self._in_bounds(value)
+        match self.kind:
+            case "word":
+                good = value in self.words
+            case "bool":
+                good = isinstance(value, bool)
+            case "int" | "float":
+                good = isinstance(value, int | float) and not isinstance(value, bool) and self._in_bounds(value)
+            case _:
+                assert_never(self.kind)
         if not good:
             self._refuse(f"cannot be {value!r}", value, key)
 

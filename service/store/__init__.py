@@ -18,7 +18,6 @@ from service.store.archives import ModelArchives
 from service.store.conclusions import Conclusions
 from service.store.datasets import Datasets
 from service.store.engine import Database, normalize
-from service.store.gauges import read_metrics
 from service.store.history import History
 from service.store.leases import Leases
 from service.store.provenance import Provenances
@@ -56,10 +55,6 @@ class Store:
             check_schema(self.database, patience_seconds=PING_SECONDS)
         except DBAPIError as error:
             raise DatabaseUnavailable(f"the database does not answer: {error.orig}") from error
-
-    def metrics(self) -> records.StoreMetrics:
-        """Gauges of the whole database."""
-        return read_metrics(self.database)
 
     def optuna_storage(self) -> RDBStorage:
         """Optuna's stock storage on the same database, for readers such as the dashboard."""

@@ -209,17 +209,6 @@ class WorkerRecord:
 
 
 @dataclass(frozen=True)
-class StoreMetrics:
-    """Gauges of the whole database, and how many leases were ever lost."""
-
-    studies: Mapping[str, int]
-    trials: Mapping[str, int]
-    live_workers: int
-    live_leases: int
-    lease_losses: int
-
-
-@dataclass(frozen=True)
 class DatasetRecord:
     """An uploaded data set; ``columns`` as `service.datasets.Column` in JSON."""
 

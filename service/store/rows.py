@@ -9,11 +9,11 @@ from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution, distribution_to_json, json_to_distribution
-from optuna.storages._rdb import models
 from optuna.trial import TrialState as OptunaState
 from sqlalchemy import Connection, CursorResult, RowMapping, delete, select, update
 
 from service.errors import LeaseLost, NotFound
+from service.optuna_private import TrialIntermediateValueModel, TrialValueModel
 from service.store import tables as t
 from service.store.bulk import insert_many, update_many
 from service.store.engine import Database, clock
@@ -176,17 +176,17 @@ class Distributions:
 
 def stored_value(value: float) -> tuple[float | None, Any]:
     """Optuna's stored form of a final value."""
-    return models.TrialValueModel.value_to_stored_repr(value)
+    return TrialValueModel.value_to_stored_repr(value)
 
 
 def stored_step_value(value: float) -> tuple[float | None, Any]:
     """Optuna's stored form of an intermediate value, which may be NaN."""
-    return models.TrialIntermediateValueModel.intermediate_value_to_stored_repr(value)
+    return TrialIntermediateValueModel.intermediate_value_to_stored_repr(value)
 
 
 def step_value(value: float | None, kind: Any) -> float:
     """An intermediate value of its stored form."""
-    return models.TrialIntermediateValueModel.stored_repr_to_intermediate_value(value, kind)
+    return TrialIntermediateValueModel.stored_repr_to_intermediate_value(value, kind)
 
 
 def optuna_direction(direction: str) -> Any:

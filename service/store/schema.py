@@ -80,7 +80,7 @@ def optuna_storage(database: Database, *, create: bool = False) -> RDBStorage:
     """Optuna's stock storage on the same database, for the dashboard and for `optuna.load_study`."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Optuna marks arguments of this constructor experimental
-        logging.getLogger("optuna.storages._rdb").setLevel(logging.WARNING)
+        logging.getLogger("optuna.storages").setLevel(logging.WARNING)
         return RDBStorage(
             database.url.render_as_string(hide_password=False),
             engine_kwargs=engine_options(database.url),

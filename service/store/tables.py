@@ -6,7 +6,6 @@ what they count, so that reading a study never counts trials.
 
 from __future__ import annotations
 
-from optuna.storages._rdb import models as optuna_models
 from sqlalchemy import (
     BigInteger,
     CheckConstraint,
@@ -23,8 +22,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-optuna_tables = optuna_models.BaseModel.metadata.tables
-"""Optuna's schema, as Optuna declares it. There is no public handle on it; the dependency is pinned to Optuna 5."""
+from service.optuna_private import optuna_tables
 
 o_studies = optuna_tables["studies"]
 o_directions = optuna_tables["study_directions"]

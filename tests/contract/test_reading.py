@@ -147,21 +147,19 @@ def test_a_trial_of_another_lease_can_not_be_written(store: Store) -> None:
     assert store.history.trial(first.study_id, other.number).value == 1.0
 
 
-def test_gauges(store: Store) -> None:
-    worker = store.workers.register(name="w", host="h", pid=1, device="cpu")
+def test_counts_over_all_studies(store: Store) -> None:
     lease = started(store)
     trials = store.trials.ask(lease, proposals(3))
     store.trials.record(lease, [], [complete(trials[0])])
-    store.studies.submit(a_spec())
-    found = store.metrics()
-    assert (found.studies["running"], found.studies["queued"], found.studies["failed"]) == (1, 1, 0)
-    assert found.trials == {"waiting": 0, "running": 2, "complete": 1, "pruned": 0, "fail": 0}
-    assert (found.live_workers, found.live_leases, found.lease_losses) == (1, 1, 0)
+    queued = store.studies.submit(a_spec())
+    assert store.history.trials_of_all() == {"waiting": 0, "running": 2, "complete": 1, "pruned": 0, "fail": 0}
+    budgets = {study: store.studies.get(study).budget_trials for study in (lease.study_id, queued)}
+    assert store.studies.open_trials() == {**budgets, lease.study_id: budgets[lease.study_id] - 1}
+    assert store.leases.lost() == 0
     expire(store, lease)
     store.leases.reap()
-    store.workers.leave(worker)
-    found = store.metrics()
-    assert (found.live_workers, found.live_leases, found.lease_losses, found.trials["waiting"]) == (0, 0, 1, 2)
+    assert store.history.trials_of_all()["waiting"] == 2
+    assert store.leases.lost() == 1
 
 
 def test_accesses_belong_to_a_study(store: Store) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -73,6 +75,36 @@ def test_layers_import_downwards() -> None:
         if f"{module}.".startswith(f"{layer}.") and f"{name}.".startswith(f"{other}.")
     ]
     assert wrong == []
+
+
+def private_names_of_optuna(path: Path) -> Iterator[str]:
+    """Private modules and names of Optuna that a file imports, or reaches through the package itself."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        match node:
+            case ast.Import():
+                named = [alias.name for alias in node.names]
+            case ast.ImportFrom(module=str(module)):
+                named = [f"{module}.{alias.name}" for alias in node.names]
+            case ast.Attribute():
+                named = [ast.unparse(node)]
+            case _:
+                continue
+        yield from (name for name in named if re.match(r"optuna\.(\w+\.)*_(?!_)", name))
+
+
+def test_optunas_private_names_are_in_one_module() -> None:
+    """They may change with any minor version of Optuna, so pyproject.toml allows a single one."""
+    found = {
+        path.relative_to(ROOT).as_posix(): [*private_names_of_optuna(path)]
+        for package in ("service", "workers")
+        for path in (ROOT / package).rglob("*.py")
+    }
+    assert [path for path, names in found.items() if names] == ["service/optuna_private.py"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    (pinned,) = (line for line in project["dependencies"] if line.startswith("optuna>"))
+    assert re.fullmatch(r"optuna>=5\.(\d+),<5\.(\d+)", pinned)
+    least, below = map(int, re.findall(r"5\.(\d+)", pinned))
+    assert below == least + 1
 
 
 def test_only_settings_read_the_environment() -> None:

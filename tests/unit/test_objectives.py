@@ -15,7 +15,7 @@ from optuna.trial import TrialState
 from service.search import Search
 from service.search.front import ranks
 from service.search.parameters import Params
-from service.search.tpe import BatchTpeSampler, divided
+from service.search.tpe import BatchTpeSampler, good_trials
 from service.spec import OFF, StudySpec
 from service.spec.samplers import OF_SEVERAL_OBJECTIVES
 
@@ -94,10 +94,8 @@ def test_tpe_divides_a_history_as_optuna_does(trials: int) -> None:
     search, _ = searched(spec("random"), 1, trials)
     study = search._study
     finished = [trial for trial in study.trials if trial.state is TrialState.COMPLETE]
-    good, bad = divided(study, finished)
-    theirs, others = _split_trials(study, finished, optuna.samplers._tpe.sampler.default_gamma_multiobjective(len(finished)))
-    assert [trial.number for trial in good] == [trial.number for trial in theirs]
-    assert [trial.number for trial in bad] == [trial.number for trial in others]
+    theirs, _ = _split_trials(study, finished, optuna.samplers._tpe.sampler.default_gamma_multiobjective(len(finished)))
+    assert [trial.number for trial in good_trials(study, finished)] == [trial.number for trial in theirs]
 
 
 def test_tpe_draws_from_the_densities_that_optuna_fits() -> None:

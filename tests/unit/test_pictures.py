@@ -1,11 +1,9 @@
-"""What a report draws, held against scikit-learn and closed forms."""
+"""What a report draws, held against scikit-learn and definitions."""
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
-from sklearn.calibration import calibration_curve
 from sklearn.metrics import confusion_matrix
 
 from workers.data import TargetScale
@@ -13,22 +11,26 @@ from workers.scoring.pictures import BINS, MOST_PAIRS
 from workers.scoring.pictures import test_pictures as pictures
 
 
-def test_confusion_and_calibration_are_scikit_learns() -> None:
+def test_confusion_is_scikit_learns_and_calibration_follows_its_definition() -> None:
     generator = torch.Generator().manual_seed(0)
     out = 3.0 * torch.randn(400, 2, generator=generator)
     target = (torch.rand(400, generator=generator) < out.softmax(1)[:, 1]).long()
     found = pictures("classification", out, target, ("no", "yes"), TargetScale())
     predicted = out.argmax(1)
     assert found["confusion"]["counts"] == confusion_matrix(target, predicted).tolist()
-    # Of two classes the surer one has at least a half, so scikit-learn's bins of that are the upper five of ours.
-    sure = out.double().softmax(1).max(1).values.numpy()
-    accuracy, confidence = calibration_curve((predicted == target).numpy(), sure, n_bins=BINS)
-    filled = [each for each in found["calibration"]["bins"] if each["count"]]
-    np.testing.assert_allclose([each["accuracy"] for each in filled], accuracy)
-    np.testing.assert_allclose([each["confidence"] for each in filled], confidence)
-    assert sum(each["count"] for each in filled) == 400
-    weights = np.array([each["count"] for each in filled]) / 400
-    assert found["calibration"]["expected_error"] == pytest.approx(float(weights @ np.abs(accuracy - confidence)))
+    confidences, right = out.double().softmax(1).max(1).values, predicted == target
+    bins, error = found["calibration"]["bins"], 0.0
+    for place, each in enumerate(bins):
+        inside = (confidences > place / BINS) & (confidences <= (place + 1) / BINS)
+        assert each["count"] == int(inside.sum())
+        if not each["count"]:
+            assert (each["confidence"], each["accuracy"]) == (None, None)
+            continue
+        sure, correct = float(confidences[inside].mean()), float(right[inside].double().mean())
+        assert (each["confidence"], each["accuracy"]) == (pytest.approx(sure), pytest.approx(correct))
+        error += abs(sure - correct) * each["count"] / 400
+    assert sum(each["count"] > 0 for each in bins) == BINS // 2, "of two classes the surer one has at least a half"
+    assert found["calibration"]["expected_error"] == pytest.approx(error)
 
 
 def test_pairs_are_in_the_targets_unit_few_and_from_end_to_end() -> None:

@@ -22,14 +22,12 @@ _REPEAT_SEEDS = 1_000_003
 class Split:
     """Row numbers. ``folds`` has one (train, valid) pair for a holdout; ``test`` is for `workers.data.locked` alone.
 
-    ``duplicates`` counts rows that repeat an earlier row's features, ``identical`` those that repeat its target too; all
-    are on the side of the first.
+    ``duplicates`` counts rows that repeat an earlier row's features; they are on the side of the first.
     """
 
     folds: tuple[tuple[Indices, Indices], ...]
     test: Indices
     duplicates: int
-    identical: int = 0
 
 
 @dataclass(frozen=True)
@@ -85,7 +83,7 @@ def split_rows(table: RawTable, plan: Division) -> Split:
         folds, test = _shuffled(table, whole, plan)
     _refuse_empty(folds, test, whole)
     pairs = tuple((whole.rows(train), whole.rows(valid)) for train, valid in folds)
-    return Split(pairs, whole.rows(test), duplicates, _identical(table, units))
+    return Split(pairs, whole.rows(test), duplicates)
 
 
 def _shuffled(table: RawTable, units: Units, plan: Division) -> tuple[list[tuple[Indices, Indices]], Indices]:
@@ -193,12 +191,6 @@ def _ordered(units: Units, times: NDArray[np.float64], plan: Division) -> tuple[
     block = np.searchsorted(np.array(cuts), last, side="right")
     pairs = [(np.flatnonzero(block < cut), np.flatnonzero(block == cut)) for cut in range(1, len(shares) + 1)]
     return pairs, np.flatnonzero(block == len(cuts))
-
-
-def _identical(table: RawTable, units: Units) -> int:
-    """Indices that repeat an earlier row with its target."""
-    both = np.stack([units.owner.astype(np.float64), table.target.astype(np.float64)], axis=1)
-    return int(table.rows - len(np.unique(both, axis=0)))
 
 
 def _refuse_empty(folds: Sequence[tuple[Indices, Indices]], test: Indices, units: Units) -> None:

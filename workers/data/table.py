@@ -22,8 +22,8 @@ from workers.plain.columns import text_of
 class DataSource:
     """Where the rows are: a built-in ``name``, or a ``path`` in ``format``; and how to read them.
 
-    ``categorical`` and ``numeric`` columns are read as such whatever they hold; ``groups``, ``time`` and ``split`` name
-    columns that divide the rows and are no features. ``layout`` keeps the images or sequences of an NPZ file in shape.
+    ``categorical`` columns are read as such whatever they hold; ``groups``, ``time`` and ``split`` name columns that divide
+    the rows and are no features. ``layout`` keeps the images or sequences of an NPZ file in shape.
     """
 
     task: str
@@ -33,7 +33,6 @@ class DataSource:
     target: str | None = None
     categorical: tuple[str, ...] = ()
     drop: tuple[str, ...] = ()
-    numeric: tuple[str, ...] = ()
     groups: str | None = None
     time: str | None = None
     split: str | None = None
@@ -44,8 +43,8 @@ class DataSource:
 class RawTable:
     """Features (rows, columns), and the target as class indices (int64) or numbers (float64).
 
-    ``labels`` names the classes in order of their index; ``dropped`` counts rows without a target. Images and sequences
-    are in ``arrays`` (rows, …), beside a frame without columns; ``lengths`` (rows,) are those of padded sequences.
+    ``labels`` names the classes in order of their index. Images and sequences are in ``arrays`` (rows, …), beside a frame
+    without columns; ``lengths`` (rows,) are those of padded sequences.
     ``groups`` (rows,) are group numbers, −1 for none; ``times`` (rows,) order the rows; ``part`` (rows,) is 0, 1, 2 where
     the file itself tells training, validation and test rows apart.
     """
@@ -55,7 +54,6 @@ class RawTable:
     task: str
     labels: tuple[str, ...] = ()
     categorical: tuple[str, ...] = ()
-    dropped: int = 0
     row_hashes: NDArray[np.uint64] = field(default_factory=lambda: np.zeros(0, dtype=np.uint64))
     layout: Layout = "flat"
     arrays: NDArray[Any] | None = None
@@ -106,7 +104,6 @@ def load_table(source: DataSource) -> RawTable:
         task=source.task,
         labels=content.labels or labels,
         categorical=tuple(str(name) for name in features.columns if _is_category(source, features[name])),
-        dropped=int((~kept).sum()),
         row_hashes=_hashes(features) if shaped is None else _hashes_of(shaped),
         layout=source.layout,
         arrays=shaped,
@@ -177,8 +174,7 @@ def _encode_target(target: pd.Series[Any], task: str) -> tuple[NDArray[Any], tup
 
 
 def _is_category(source: DataSource, column: pd.Series[Any]) -> bool:
-    name = str(column.name)
-    return name in source.categorical or (is_categorical(column) and name not in source.numeric)
+    return str(column.name) in source.categorical or is_categorical(column)
 
 
 def _times(column: pd.Series[Any]) -> NDArray[np.float64]:

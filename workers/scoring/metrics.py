@@ -98,7 +98,7 @@ def confusion(predicted: Tensor, target: Tensor, mask: Tensor, classes: int) -> 
 
 def _ranking(name: str, out: Tensor, target: Tensor, mask: Tensor, positive: int) -> Tensor:
     """(k,) an area under a curve: of the positive class of two, or the mean over the classes where it is defined."""
-    area = roc_auc if name == "roc_auc" else average_precision
+    area = AREAS[name]
     scores = class_scores(out)
     if out.shape[2] == 2:
         return area(scores[:, :, positive], (target == positive).to(mask.dtype), mask).to(out.dtype)
@@ -144,6 +144,10 @@ def average_precision(scores: Tensor, hits: Tensor, weights: Tensor) -> Tensor:
     chosen, found = (total[:, -1:] - total.gather(1, first) for total in rest)
     # Padding in front of the first row that counts has nothing chosen behind it, and no weight.
     return (positives * _share(found, chosen)).sum(1) / positives.sum(1)
+
+
+AREAS = {"roc_auc": roc_auc, "pr_auc": average_precision}
+"""The function of every metric in `RANKING_METRICS`."""
 
 
 def _ranked(scores: Tensor, hits: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:

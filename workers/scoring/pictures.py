@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from sklearn.calibration import calibration_curve
 from torch import Tensor
 
 from workers.data import TargetScale
@@ -45,17 +46,14 @@ def calibration(out: Tensor, target: Tensor) -> dict[str, Any]:
     """How often the predicted class is right, by how sure the network is: ten equal bins of its confidence."""
     confidence, predicted = (value.numpy() for value in out.double().softmax(1).max(1))
     right = predicted == target.numpy()
-    place = np.minimum((confidence * BINS).astype(int), BINS - 1)
-    bins: list[dict[str, Any]] = []
-    error = 0.0
-    for inside in (place == index for index in range(BINS)):
-        if not inside.any():
-            bins.append({"count": 0, "confidence": None, "accuracy": None})
-            continue
-        sure, correct = float(confidence[inside].mean()), float(right[inside].mean())
-        bins.append({"count": int(inside.sum()), "confidence": sure, "accuracy": correct})
-        error += abs(sure - correct) * float(inside.mean())
-    return {"bins": bins, "expected_error": error}
+    accuracy, sure = calibration_curve(right, confidence, n_bins=BINS)
+    # Of the same bins, which hold their upper end; scikit-learn leaves out the empty ones, and gives no counts.
+    counts = np.bincount(np.searchsorted(np.linspace(0, 1, BINS + 1)[1:-1], confidence), minlength=BINS)
+    filled = np.flatnonzero(counts)
+    bins: list[dict[str, Any]] = [{"count": count, "confidence": None, "accuracy": None} for count in counts.tolist()]
+    for place, c, a in zip(filled.tolist(), sure.tolist(), accuracy.tolist(), strict=True):
+        bins[place].update(confidence=c, accuracy=a)
+    return {"bins": bins, "expected_error": float(np.average(np.abs(sure - accuracy), weights=counts[filled]))}
 
 
 def _pairs(true: NDArray[np.float64], predicted: NDArray[np.float64]) -> list[list[float]]:

@@ -242,7 +242,7 @@ def test_targets_go_back_to_their_own_unit() -> None:
     np.testing.assert_allclose(scale.restore((values - scale.mean) / scale.scale), values)
 
 
-def test_columns_can_be_declared_numbers_groups_and_times(tmp_path: Path) -> None:
+def test_columns_can_be_declared_groups_and_times(tmp_path: Path) -> None:
     made = pd.DataFrame(
         {
             "x": ["1.5", "x", "2", "3"] * 10,
@@ -255,10 +255,11 @@ def test_columns_can_be_declared_numbers_groups_and_times(tmp_path: Path) -> Non
     made.loc[5, "y"] = np.inf
     path = tmp_path / "data.csv"
     made.to_csv(path, index=False)
-    source = DataSource("regression", path=path, target="y", numeric=("x",), groups="who", time="when")
+    source = DataSource("regression", path=path, target="y", groups="who", time="when")
     table = load_table(source)
     assert list(table.features.columns) == ["x"]
-    assert (table.categorical, table.dropped) == ((), 1)
+    assert table.categorical == ("x",)
+    assert table.rows == 39
     assert table.groups is not None
     assert table.times is not None
     assert table.groups[:5].tolist() == [0, 1, -1, 2, 0]

@@ -114,16 +114,6 @@ def test_repeats_divide_anew_behind_one_test_part() -> None:
     assert len({tuple(valid) for _, valid in holdouts.folds}) == 5
 
 
-def test_identical_rows_are_told_from_equal_features() -> None:
-    made = table(20)
-    hashes = np.arange(20, dtype=np.uint64)
-    hashes[[18, 19]] = hashes[[0, 1]]
-    target = made.target.copy()
-    target[[18, 0]], target[19], target[1] = 1, 0, 1
-    split = split_rows(replace(made, row_hashes=hashes, target=target), Division(0))
-    assert (split.duplicates, split.identical) == (2, 1)
-
-
 @pytest.mark.parametrize(
     ("hashes", "plan"),
     [

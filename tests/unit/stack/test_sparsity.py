@@ -1,44 +1,16 @@
-"""Magnitude pruning against torch.nn.utils.prune, and the curve of a trained network."""
+"""The sparsity curve of a trained network."""
 
 from __future__ import annotations
-
-import copy
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.nn.utils import prune
 
 from tests.unit.stack.runs import data, protocol, recipe, runner
-from workers.plain.network import Shape, build, initialize
-from workers.scoring.sparsification import SPARSITIES, prunable, pruned, sparsity_curve
+from workers.plain.network import build
+from workers.scoring.sparsification import SPARSITIES, sparsity_curve
 from workers.stack.run import Run
-
-
-def network() -> nn.Module:
-    setting = recipe(normalization="layer")
-    module = build(Shape.of(setting.effective(), (6,), 3))
-    initialize(module, setting, 1)
-    return module
-
-
-@pytest.mark.parametrize("share", [0.0, 0.3, 0.9, 1.0])
-def test_pruning_is_torchs(share: float) -> None:
-    module = network()
-    theirs = copy.deepcopy(module)
-    layers = [(layer, "weight") for layer in theirs.modules() if isinstance(layer, nn.Linear)]
-    prune.global_unstructured(layers, pruning_method=prune.L1Unstructured, amount=share)
-    for layer, name in layers:
-        prune.remove(layer, name)  # type: ignore[no-untyped-call]
-    ours = pruned(module.state_dict(), prunable(module), share)
-    for name, value in theirs.state_dict().items():
-        torch.testing.assert_close(ours[name], value, rtol=0, atol=0)
-
-
-def test_a_share_is_checked() -> None:
-    with pytest.raises(ValueError, match=r"share is 1\.5; allowed: a number from 0 to 1"):
-        pruned({}, (), 1.5)
 
 
 def test_a_network_trained_towards_zeros_stays_as_good_at_higher_sparsity() -> None:
