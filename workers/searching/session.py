@@ -281,9 +281,7 @@ class Session:
             trial = self._trials.pop(run.key)
             self._started.pop(run.key, None)
             self._environment.checkpoints.forget(trial.id)
-            if result.state == "retry":
-                self._supply.give_back(trial)
-            else:
+            if result.state != "retry":  # else whoever tries it next tells how it ended
                 self._learn(trial, run, result, runner)
             runner.remove(run)
         self.recorder.put(reports, results)
