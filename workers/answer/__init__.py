@@ -37,6 +37,5 @@ count), concluded {reason, trials, budget} or None; the API adds test_record[{at
 """
 
 from workers.answer.finalizer import Answer, Finalizer, TrainedModel
-from workers.answer.networks import Prepared
 
-__all__ = ["Answer", "Finalizer", "Prepared", "TrainedModel"]
+__all__ = ["Answer", "Finalizer", "TrainedModel"]

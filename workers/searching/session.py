@@ -16,8 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-
 from service.pruning import Standing, make_judge
 from service.search import recipe
 from service.spec import StudySpec
@@ -30,6 +28,7 @@ from workers.searching.objectives import Objectives
 from workers.searching.recorder import Recorder
 from workers.searching.supply import Supply
 from workers.searching.turns import Occupancy, Turns
+from workers.seeds import sampler_seed, trial_seeds
 from workers.stack.device_data import DeviceData
 from workers.stack.lanes import techniques_in
 from workers.stack.run import Protocol, Run
@@ -59,11 +58,6 @@ class Environment:
     """That of the study which this one repeats."""
 
 
-def seed_of(study_seed: int, *path: int) -> int:
-    """A seed of its own for every (trial, fold) of a study."""
-    return int(np.random.SeedSequence([study_seed, *path]).generate_state(1)[0]) & 0x7FFFFFFF
-
-
 class Session:
     """The search phase of one study under one lease."""
 
@@ -75,7 +69,7 @@ class Session:
         self._data = data
         self._environment = environment
         self._judge = make_judge(spec)
-        self._supply = Supply(store, lease, spec, self._judge, seed=seed_of(spec.seed, 0, lease.ordinal))
+        self._supply = Supply(store, lease, spec, self._judge, seed=sampler_seed(spec.seed, lease.ordinal))
         self._protocol = Protocol(spec.metric, spec.budget.epochs, spec.early_stopping)
         self._objectives = Objectives(spec, self._protocol, data)
         self._runners: dict[StackKey, StackRunner] = {}
@@ -242,7 +236,7 @@ class Session:
         self._occupancy.note(self.lane_epochs, self._computed_lane_epochs, full=full, supplied=supplied)
 
     def _run_of(self, trial: AskedTrial) -> Run:
-        lanes = tuple((fold, seed_of(self._spec.seed, 1, trial.number, fold)) for fold in range(self._data.folds))
+        lanes = trial_seeds(self._spec.seed, trial.number, self._data.folds)
         run = Run(trial.id, recipe(self._spec, trial.params), lanes, self._protocol)
         saved = None if trial.fresh else self._environment.checkpoints.load(trial.id)
         if saved is not None:
