@@ -127,7 +127,5 @@ class Trainer:
             runner.add([next_run])
             return
         next_run.ending, next_run.best_value, next_run.best_epoch = "epochs", run.value, run.epoch - 1
-        model = runner.stack.model
-        heir.runs[index] = next_run
-        heir.weights[index] = [model.state_dict(lane["weights"], lane["stats"]) for lane in saved["lanes"]]
+        heir.runs[index], heir.weights[index] = next_run, runner.weights_in(saved)
         self._open[heir] -= 1
