@@ -65,17 +65,17 @@ class Pulse:
         self._at = -math.inf
 
     def beat(self, stats: Mapping[str, Any]) -> None:
-        """Say it now."""
+        """Report ``stats`` now."""
         self._at = time.monotonic()
         self._store.workers.beat(self.worker_id, stats)
 
     def idle(self) -> None:
-        """Say that there is nothing to do, if it is time to say anything."""
+        """Report that there is nothing to do, every `BEAT_SECONDS`."""
         if time.monotonic() - self._at > BEAT_SECONDS:
             self.beat({"state": "idle"})
 
     def during(self, stats: Callable[[], Mapping[str, Any]]) -> Heart:
-        """Say it again and again while a block runs."""
+        """Report again and again while a block runs."""
         return Heart(lambda: self.beat(stats()))
 
 

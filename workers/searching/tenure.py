@@ -36,7 +36,7 @@ class Tenure:
         self._asked = 0.0
 
     def begin(self) -> None:
-        """Say that an epoch was trained."""
+        """Call after an epoch: with the first the turn begins."""
         self._began = self._began or time.monotonic()
 
     def goes_on(self, state: StudyState) -> bool:
