@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import math
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from service.errors import DatabaseUnavailable
 from service.store import Store
@@ -52,6 +54,29 @@ class Renewal:
         if time.monotonic() - self._at > self._seconds / 3:
             self._store.leases.renew(self._lease, self._seconds)
             self._at = time.monotonic()
+
+
+class Pulse:
+    """What others see of a worker: that it lives, and what it does."""
+
+    def __init__(self, store: Store, worker_id: str) -> None:
+        self._store = store
+        self.worker_id = worker_id
+        self._at = -math.inf
+
+    def beat(self, stats: Mapping[str, Any]) -> None:
+        """Report ``stats`` now."""
+        self._at = time.monotonic()
+        self._store.workers.beat(self.worker_id, stats)
+
+    def idle(self) -> None:
+        """Report that there is nothing to do, every `BEAT_SECONDS`."""
+        if time.monotonic() - self._at > BEAT_SECONDS:
+            self.beat({"state": "idle"})
+
+    def during(self, stats: Callable[[], Mapping[str, Any]]) -> Heart:
+        """Report again and again while a block runs."""
+        return Heart(lambda: self.beat(stats()))
 
 
 class Heart:

@@ -9,34 +9,21 @@ from __future__ import annotations
 import logging
 import os
 import platform
-import time
-from collections.abc import Callable, Sequence
-from typing import Any
+from typing import assert_never
 
-import numpy as np
 import psutil
 import torch
 
-from service.datasets import BUILTIN, resolve_path, stored_path
-from service.datasets.uploads import file_format
-from service.errors import DatabaseUnavailable, InvalidInput, LeaseLost, NotFound, TrialError
+from service.errors import DatabaseUnavailable, InvalidInput, LeaseLost, TrialError
 from service.settings import Settings
-from service.spec import RANKING_METRICS, StudySpec
-from service.spec.model import LAYOUTS
+from service.spec import StudySpec
 from service.store import Store
-from service.store.records import SEARCHED, Lease, StudyRecord
-from workers.answer import Finalizer, Prepared
-from workers.answer.delivery import TARGET, Keeper
-from workers.answer.front import ranked
-from workers.archive.start import Start, read_start
-from workers.data import DataSource, Fold, PrepareOptions, RawTable, load_table, make_split, prepare_alike, prepare_all
-from workers.liveness import BEAT_SECONDS, Heart, Renewal, Stop
-from workers.planning.plan import Plan
+from service.store.records import SEARCHED, Lease
+from workers.answer.finishing import Finisher
+from workers.liveness import Pulse, Stop
 from workers.searching.checkpoints import Checkpoints
-from workers.searching.provenance import data_hash, made_of
-from workers.searching.session import Environment, Session
-from workers.stack.device_data import DeviceData
-from workers.timing import Timer
+from workers.searching.search import Searcher
+from workers.study_data import StudyData
 
 log = logging.getLogger(__name__)
 
@@ -55,15 +42,14 @@ class Worker:
     def __init__(self, store: Store, settings: Settings, device: str, stop: Stop) -> None:
         self._store = store
         self._settings = settings
-        self._device = torch.device(device)
         self._stop = stop
-        self._prepared: tuple[str, Prepared] | None = None
         self._checkpoints = Checkpoints(settings.home / "checkpoints")
-        self._beat_at = 0.0
-        self._last_shares: dict[str, float] = {}
-        self.id = store.workers.register(
-            name=f"{platform.node()}:{os.getpid()}", host=platform.node(), pid=os.getpid(), device=device
-        )
+        host, pid = platform.node(), os.getpid()
+        self.id = store.workers.register(name=f"{host}:{pid}", host=host, pid=pid, device=device)
+        self._pulse = Pulse(store, self.id)
+        self._data = StudyData(store, settings, torch.device(device))
+        self._searcher = Searcher(store, settings, self._pulse, stop, self._checkpoints)
+        self._finisher = Finisher(store, settings, self._pulse, stop)
 
     def run(self) -> None:
         """Work until told to stop."""
@@ -72,7 +58,7 @@ class Worker:
         while not self._stop():
             try:
                 if not self.turn():
-                    self._beat({"state": "idle"})
+                    self._pulse.idle()
                     self._stop.asked.wait(POLL_SECONDS)
             except DatabaseUnavailable as error:
                 log.warning("database unavailable, waiting: %s", error)
@@ -99,11 +85,14 @@ class Worker:
         log.info("lease %d: study %d, %s", lease.token, lease.study_id, lease.phase)
         try:
             spec = StudySpec.model_validate(study.spec)
-            data = self._data(study, spec)
-            if lease.phase == "finalize":
-                self._finalize(lease, study, spec, data)
-            else:
-                self._search(lease, spec, data)
+            data = self._data.of(study, spec)
+            match lease.phase:
+                case "search":
+                    self._searcher.run(lease, spec, data)
+                case "finalize":
+                    self._finisher.run(lease, study, spec, data)
+                case _:
+                    assert_never(lease.phase)
         except LeaseLost as error:
             moved_on = lease.phase == "search" and self._store.studies.get(lease.study_id).state not in SEARCHED
             log.log(logging.INFO if moved_on else logging.WARNING, "%s; its trials are dropped", error)
@@ -120,173 +109,3 @@ class Worker:
             self._store.studies.fail(lease, reason)
         except LeaseLost as error:
             log.warning("%s; %s is not recorded", error, reason)
-
-    def _search(self, lease: Lease, spec: StudySpec, data: Prepared) -> None:
-        plan = self._plan_to_repeat(lease.study_id, data)
-        seconds, turn = self._settings.lease_seconds, self._settings.turn_seconds
-        environment = Environment(self._settings.cache, seconds, self._stop, self._checkpoints, turn, plan)
-        session = Session(self._store, lease, spec, data.device, environment)
-        self._store.provenance.note(lease.study_id, made_of(data.table, self._device, session.plan))
-
-        def stats() -> dict[str, Any]:
-            return {
-                "state": "searching",
-                "study": lease.study_id,
-                "lanes": session.lanes,
-                "occupancy": round(session.occupancy, 4),
-                "steady_occupancy": round(session.steady_occupancy, 4),
-                "epochs_per_second": round(session.lane_epochs / session.timer.elapsed, 1),
-                "shares": session.shares(),
-            }
-
-        try:
-            with self._beating(stats):
-                session.run()
-        finally:
-            self._last_shares = session.shares()
-        self._beat(stats(), force=True)
-        log.info("study %d: %s", lease.study_id, session.shares())
-
-    def _plan_to_repeat(self, study_id: int, data: Prepared) -> Plan | None:
-        """The plan of the study that this one replays, on the same data."""
-        original = self._store.provenance.get(study_id).replay_of
-        known = None if original is None else self._store.provenance.get(original).made_of
-        if known is None:
-            return None
-        found = data_hash(data.table)
-        if found != known["data_hash"]:
-            raise TrialError(f"the data is not what study {original} had: its hash is {found}, not {known['data_hash']}")
-        return Plan(**known["plan"])
-
-    def _finalize(self, lease: Lease, study: StudyRecord, spec: StudySpec, data: Prepared) -> None:
-        timer = Timer()
-        renew = Renewal(self._store, lease, self._settings.lease_seconds)
-        page, _ = self._store.history.page(study.id, state="complete", limit=1_000_000)
-        who = f"worker {self.id}"
-
-        def alive() -> None:
-            if self._stop():
-                raise LeaseLost("the worker is stopping")
-            renew()
-
-        def open_test() -> None:
-            self._store.studies.open_test(study.id, who, "final score")
-
-        known = self._store.provenance.get(study.id).made_of or {}
-        plan = Plan(**known["plan"]) if "plan" in known else Plan(1, None)
-        plan.take_threads()
-        with self._beating(lambda: {"state": "finalizing", "study": study.id}):
-            try:
-                answer = Finalizer(spec, data, alive, plan.compiled(self._settings.cache)).run(ranked(spec, page), open_test)
-            except LeaseLost:
-                self._store.leases.release(lease)
-                raise
-        result = answer.result
-        now = self._store.studies.get(study.id)
-        started = now.started_at or now.created_at
-        result["wall_seconds"] = round((now.now - started).total_seconds(), 3)
-        result["finalizing_seconds"] = round(timer.elapsed, 3)
-        result["search_seconds"] = round(result["wall_seconds"] - timer.elapsed, 3)
-        result["trials"] = {**vars(now.counts), "epochs": now.epochs}
-        result["utilization"] = self._last_shares
-        result["concluded"] = self._store.conclusions.get(study.id)
-        result["provenance"] = known
-        result["test_accesses"] = len(self._store.studies.test_accesses(study.id))
-        kept = Keeper(study, spec, data).keep(answer).within(int(self._settings.max_model_mb * 2**20))
-        result |= {"model": kept.said, "pictures": kept.pictures}
-        report = f"[Report]({self._settings.public_url}/v1/studies/{study.id}/report)"
-        self._store.studies.finish(lease, result, kept.archive, note=f"**{result['verdict']}**\n\n{report}")
-
-    def _beating(self, stats: Callable[[], dict[str, Any]]) -> Heart:
-        return Heart(lambda: self._beat(stats(), force=True))
-
-    def _beat(self, stats: dict[str, Any], *, force: bool = False) -> None:
-        if force or time.monotonic() - self._beat_at > BEAT_SECONDS:
-            self._beat_at = time.monotonic()
-            self._store.workers.beat(self.id, stats)
-
-    def _data(self, study: StudyRecord, spec: StudySpec) -> Prepared:
-        """A study's data on the device; that of the last study is kept, for finalizing comes right behind it."""
-        key = f"{study.id}"
-        if self._prepared is None or self._prepared[0] != key:
-            table = load_table(self._source(study, spec))
-            split = make_split(table, spec.validation, spec.seed, given=spec.data.split is not None)
-            start = self._start(spec, table)
-            if start is None:
-                folds = prepare_all(table, split, PrepareOptions.of(spec.data))
-            else:
-                folds = prepare_alike(table, split, start.preprocessor, start.target)
-            check_defined(spec, folds)
-            on_device = DeviceData.of(
-                folds,
-                task=table.task,
-                outputs=table.outputs,
-                device=self._device,
-                wanted=wanted_metrics(spec),
-                positive=positive_class(spec, table),
-                start=start.weights if start else None,
-            )
-            self._prepared = (key, Prepared(table, split, folds, on_device))
-        return self._prepared[1]
-
-    def _start(self, spec: StudySpec, table: RawTable) -> Start | None:
-        """What a fine-tuning study begins with.
-
-        Raises:
-            TrialError: That network is gone, or another has taken its place since the study was submitted.
-        """
-        earlier = spec.model.start_from
-        if earlier is None:
-            return None
-        try:
-            archive = self._store.archives.get(earlier)
-        except NotFound as error:
-            raise TrialError(f"model.start_from: {error}") from None
-        if archive.sha256 != spec.model.start_sha256:
-            said = f"its archive's SHA-256 is {archive.sha256}, not {spec.model.start_sha256}"
-            raise TrialError(f"model.start_from: the model of study {earlier} is not the one of the submit; {said}")
-        return read_start(archive.content, table, spec.data.target or TARGET)
-
-    def _source(self, study: StudyRecord, spec: StudySpec) -> DataSource:
-        data = spec.data
-        common: dict[str, Any] = {"task": str(spec.task), "categorical": data.categorical, "drop": data.drop}
-        common |= {"groups": data.groups, "time": data.time, "split": data.split}
-        common["layout"] = LAYOUTS[spec.model.word]
-        if data.dataset in BUILTIN:
-            return DataSource(name=data.dataset, **common)
-        if study.dataset_id is not None:
-            record = self._store.datasets.get(study.dataset_id)
-            path = stored_path(self._settings.datasets_dir, record.id, record.format)
-            return DataSource(path=path, format=record.format, target=data.target, **common)
-        path = resolve_path(str(data.path), self._settings.data_roots)
-        return DataSource(path=path, format=file_format(str(path), "data.path"), target=data.target, **common)
-
-
-def wanted_metrics(spec: StudySpec) -> tuple[str, ...]:
-    """The metrics that a study looks at: its objectives, and what early stopping monitors."""
-    return (*spec.objectives, *([spec.early_stopping.monitor] if spec.early_stopping else []))
-
-
-def positive_class(spec: StudySpec, table: RawTable) -> int:
-    """The index of the class that `data.positive` names, else of the second of the sorted classes.
-
-    Raises:
-        TrialError: No class has this name.
-    """
-    if spec.data.positive is None:
-        return 1
-    if spec.data.positive not in table.labels:
-        raise TrialError(f"data.positive: there is no class {spec.data.positive!r}, only {', '.join(table.labels)}")
-    return table.labels.index(spec.data.positive)
-
-
-def check_defined(spec: StudySpec, folds: Sequence[Fold]) -> None:
-    """An area under a curve needs rows of two classes at least, which ordered or given parts may lack.
-
-    Raises:
-        TrialError: A metric that the study looks at has no value on some validation part.
-    """
-    areas = [name for name in wanted_metrics(spec) if name in RANKING_METRICS]
-    for number, fold in enumerate(folds, start=1):
-        if areas and len(np.unique(fold.y_valid)) < 2:
-            raise TrialError(f"{areas[0]} has no value: all validation rows of part {number} are of one class")

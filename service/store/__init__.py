@@ -25,6 +25,7 @@ from service.store.records import StudyState
 from service.store.schema import check_schema, close_storage, create_schema, optuna_storage
 from service.store.studies import Studies
 from service.store.trials import Trials
+from service.store.utilization import Utilization
 from service.store.workers import Workers
 
 __all__ = ["Store", "StudyState", "open_store", "records"]
@@ -45,6 +46,7 @@ class Store:
         self.leases = Leases(database)
         self.provenance = Provenances(database)
         self.conclusions = Conclusions(database)
+        self.utilization = Utilization(database)
         self.workers = Workers(database)
         self.datasets = Datasets(database)
         self.archives = ModelArchives(database)

@@ -8,11 +8,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import Connection, RowMapping, func, select
+from sqlalchemy.sql.elements import ColumnElement
 
 from service.errors import NotFound
 from service.store import tables as t
 from service.store.engine import Database
-from service.store.records import FinishedTrial, TrialRecord, TrialState
+from service.store.records import FinishedTrial, Lease, TrialRecord, TrialState
 from service.store.rows import OPTUNA_STATE, STATE_OF, Distributions, step_value
 from service.store.trials import curve_of
 
@@ -36,30 +37,32 @@ class History:
         self._database = database
 
     def since(self, study_id: int, seq: int) -> Sequence[FinishedTrial]:
-        """Trials told after the ``seq``-th, in order of telling: what a worker has not seen yet."""
+        """Trials told after the ``seq``-th, in order of telling."""
+        told = (t.trials.c.study_id == study_id) & (t.trials.c.seq > seq)
+        return self._database.read(lambda connection: _finished(connection, told, curves=True))
 
-        def work(connection: Connection) -> Sequence[FinishedTrial]:
-            told = (t.trials.c.study_id == study_id) & (t.trials.c.seq > seq)
-            query = select(*_COLUMNS, t.trials.c.curve).select_from(_JOINED).where(told).order_by(t.trials.c.seq)
-            rows = connection.execute(query).mappings().all()
-            if not rows:
-                return []
-            params, kinds = _params(connection, select(t.trials.c.trial_id).where(told))
-            return [
-                FinishedTrial(
-                    seq=row["seq"],
-                    trial_id=row["trial_id"],
-                    number=row["number"],
-                    state=STATE_OF[row["state"]],  # type: ignore[arg-type]  # the keys are the literals
-                    value=row["value"],
-                    epochs=row["epochs"],
-                    params=params.get(row["trial_id"], {}),
-                    distributions=kinds.get(row["trial_id"], {}),
-                    curve=curve_of(row["curve"]),
-                    also=_also(row),
-                )
-                for row in rows
-            ]
+    def of_others(self, lease: Lease, seq: int, *, curves: bool) -> tuple[Sequence[FinishedTrial], int]:
+        """Trials of a lease's study told after the ``seq``-th, and not by this lease: what its worker can't know.
+
+        Trials that nobody ended, for they had no attempt left, are among them, whoever tried them last.
+
+        Args:
+            lease: Whose own trials are left out, in the query.
+            seq: Where the last call ended; 0 at first.
+            curves: Whether they are read; they are most of what there is to read.
+
+        Returns:
+            The trials in order of telling, and the ``seq`` to go on from.
+        """
+
+        def work(connection: Connection) -> tuple[Sequence[FinishedTrial], int]:
+            # Read first, so that every trial up to it is there: places are given out under the study's lock.
+            counted = select(t.studies.c.told).where(t.studies.c.study_id == lease.study_id)
+            last: int = connection.execute(counted).scalar_one_or_none() or seq
+            new = (t.trials.c.study_id == lease.study_id) & t.trials.c.seq.between(seq + 1, last)
+            # Whoever tells a trial gives its curve, if only an empty one.
+            foreign = t.trials.c.told_by.is_(None) | (t.trials.c.told_by != lease.token) | t.trials.c.curve.is_(None)
+            return _finished(connection, new & foreign, curves=curves) if last > seq else [], last
 
         return self._database.read(work)
 
@@ -158,6 +161,30 @@ class History:
         columns = [t.studies.c[name] for name in OPTUNA_STATE]
         query = select(*(func.coalesce(func.sum(column), 0).label(column.name) for column in columns))
         return self._database.read(lambda c: {name: int(n) for name, n in c.execute(query).mappings().one().items()})
+
+
+def _finished(connection: Connection, which: ColumnElement[bool], *, curves: bool) -> Sequence[FinishedTrial]:
+    """Finished trials in order of telling, without what only people look at."""
+    columns = [t.trials.c[name] for name in ("seq", "trial_id", "number", "value", "epochs", "also")]
+    columns += [t.o_trials.c.state, *([t.trials.c.curve] if curves else [])]
+    query = select(*columns).select_from(_JOINED).where(which).order_by(t.trials.c.seq)
+    rows = connection.execute(query).mappings().all()
+    params, kinds = _params(connection, select(t.trials.c.trial_id).where(which)) if rows else ({}, {})
+    return [
+        FinishedTrial(
+            seq=row["seq"],
+            trial_id=row["trial_id"],
+            number=row["number"],
+            state=STATE_OF[row["state"]],  # type: ignore[arg-type]  # the keys are the literals
+            value=row["value"],
+            epochs=row["epochs"],
+            params=params.get(row["trial_id"], {}),
+            distributions=kinds.get(row["trial_id"], {}),
+            curve=curve_of(row["curve"]) if curves else {},
+            also=_also(row),
+        )
+        for row in rows
+    ]
 
 
 def _params(connection: Connection, ids: Any) -> tuple[dict[int, dict[str, Any]], dict[int, dict[str, Any]]]:

@@ -31,15 +31,16 @@ from tests.benchmarks.journal import Journal
 from tests.benchmarks.report import save
 from workers.answer.candidates import Candidate
 from workers.answer.finalizer import Finalizer
-from workers.answer.networks import Gauge, Prepared, ScoredRows, test_rows
+from workers.answer.networks import Gauge, ScoredRows, test_rows
 from workers.answer.training import Trainer
 from workers.data import RawTable, make_split, prepare
 from workers.data.prepare import features, targets
-from workers.searching.session import seed_of
+from workers.seeds import trial_seeds
 from workers.stack.device_data import DeviceData
 from workers.stack.run import Protocol, Run
 from workers.stack.runner import StackRunner
 from workers.stack.stack import StackKey
+from workers.study_data import Prepared
 
 ROWS, FEATURES = 240, 6
 POPULATION = 8_000
@@ -93,8 +94,7 @@ def search(spec: StudySpec, data: Prepared) -> list[TrialRecord]:
     protocol = Protocol(spec.metric, spec.budget.epochs, spec.early_stopping)
     stacks: dict[StackKey, list[Run]] = {}
     for number, params in enumerate(drawn):
-        lanes = tuple((fold, seed_of(spec.seed, 1, number, fold)) for fold in range(data.device.folds))
-        run = Run(number, recipe(spec, params), lanes, protocol)
+        run = Run(number, recipe(spec, params), trial_seeds(spec.seed, number, data.device.folds), protocol)
         stacks.setdefault(StackKey.of(run.recipe, data.device.inputs, data.device.outputs), []).append(run)
     for key, runs in stacks.items():
         runner = StackRunner(key, data.device)

@@ -59,10 +59,12 @@ FORBIDDEN = {
     "service.report": ("service.api", "service.cli", "service.store.engine"),
     "service.api": ("service.cli",),
     "workers": ("service.api", "service.cli"),
-    "workers.stack": ("service.store", "workers.worker", "workers.searching", "workers.planning", "workers.answer"),
-    "workers.scoring": ("service.store", "workers.searching", "workers.answer"),
-    "workers.models": ("service.store",),
-    "workers.searching.session": ("workers.data.locked",),
+    "workers.stack": ("service.store",),
+    "workers.scoring": ("service.store",),
+    "workers.data": ("service.store", "torch"),
+    "workers.plain": ("service", "workers"),
+    "workers.planning": ("service.store",),
+    "workers.searching": ("workers.data.locked",),
 }
 
 
@@ -105,6 +107,49 @@ def test_optunas_private_names_are_in_one_module() -> None:
     assert re.fullmatch(r"optuna>=5\.(\d+),<5\.(\d+)", pinned)
     least, below = map(int, re.findall(r"5\.(\d+)", pinned))
     assert below == least + 1
+ROOMS = (
+    ("workers.timing", ()),
+    ("workers.seeds", ()),
+    ("workers.liveness", ()),
+    ("workers.plain", ()),
+    ("workers.data", ("plain",)),
+    ("workers.scoring", ("data",)),
+    ("workers.stack", ("plain", "data", "scoring", "timing")),
+    ("workers.archive", ("plain", "data")),
+    ("workers.study_data", ("data", "stack", "archive")),
+    ("workers.planning", ("stack",)),
+    ("workers.searching", ("data", "scoring", "stack", "planning", "study_data", "liveness", "seeds", "timing")),
+    ("workers.answer", ("data", "scoring", "stack", "archive", "planning", "study_data", "liveness", "seeds", "timing")),
+    ("workers.worker", ("study_data", "searching", "answer", "liveness")),
+)
+"""The rooms of the workers, each with those that it may use, which stand above it."""
+
+
+def room_of(module: str) -> str | None:
+    return next((room for room, _ in ROOMS if f"{module}.".startswith(f"{room}.")), None)
+
+
+def test_rooms_of_the_workers_import_one_way() -> None:
+    used: dict[str, set[str]] = {room: set() for room, _ in ROOMS}
+    for module, name in imports():
+        room, other = room_of(module), room_of(name)
+        if room is not None and other is not None and room != other:
+            used[room].add(other.removeprefix("workers."))
+    assert used == {room: set(others) for room, others in ROOMS}
+    order = [room for room, _ in ROOMS]
+    assert all(order.index(f"workers.{other}") < order.index(room) for room, others in ROOMS for other in others)
+
+
+def test_only_a_runner_reaches_its_stack() -> None:
+    reaching = [
+        f"{path.name}:{node.lineno}"
+        for room in ("searching", "planning", "answer")
+        for path in (ROOT / "workers" / room).rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Attribute) and node.attr in ("stack", "_stack")
+        if not (isinstance(node.value, ast.Name) and node.value.id in ("torch", "np"))
+    ]
+    assert reaching == []
 
 
 def test_only_settings_read_the_environment() -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from workers.archive.loader import Model, mlp
+from workers.plain.loader import Model, mlp
 from workers.archive.rows import CannotPredict
 
 from tests.unit.archives import ABOUT, a_fold, people, shaped, untrained

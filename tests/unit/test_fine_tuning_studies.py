@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 from safetensors.numpy import load
-from workers.archive.loader import Model
+from workers.plain.loader import Model
 
 from service.api.app import create_app
 from service.settings import Settings

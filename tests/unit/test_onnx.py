@@ -16,7 +16,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
-from workers.archive.loader import Model
+from workers.plain.loader import Model
 from workers.data.preprocessor import ArrayScaler, text_of
 from workers.data.scaling import Scaler
 

@@ -124,7 +124,7 @@ def searched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plan: Plan, trials
 
     monkeypatch.setattr("workers.stack.runner.Stack", as_written)
     monkeypatch.setattr(Watched, "everyone", [], raising=False)
-    monkeypatch.setattr("workers.searching.session.StackRunner", Watched)
+    monkeypatch.setattr("workers.searching.stacks.StackRunner", Watched)
     bunch = datasets.load_wine()
     np.savez(tmp_path / "rows.npz", X=bunch.data, y=bunch.target)
     sizes = np.random.default_rng(0).choice([*KEYS], size=trials, p=[*KEYS.values()])

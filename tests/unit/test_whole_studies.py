@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from sklearn import datasets
-from workers.archive.loader import Model
+from workers.plain.loader import Model
 
 from service.api.inspection import Inspections
 from service.api.submission import check
@@ -21,9 +22,9 @@ from service.settings import Settings
 from service.spec import StudySpec
 from service.store import Store, StudyState, open_store
 from service.store.records import StudyRecord
-from workers.answer import Prepared
 from workers.data import Preprocessor
 from workers.liveness import Stop
+from workers.study_data import Prepared, StudyData
 from workers.worker import Worker
 
 ROWS = 178
@@ -67,9 +68,10 @@ class Bench:
 
     def load(self, **parts: Any) -> Prepared:
         """The data as the worker prepares it."""
-        record, worker = self.submit(**parts)
+        record, _ = self.submit(**parts)
         self.store.studies.cancel(record.id)
-        return worker._data(record, StudySpec.model_validate(record.spec))
+        data = StudyData(self.store, self._settings, torch.device("cpu"))
+        return data.of(record, StudySpec.model_validate(record.spec))
 
     def run(self, **parts: Any) -> StudyRecord:
         """Search and finalize."""

@@ -32,11 +32,10 @@ discrimination                      of classes, by name of winner and unregulari
 rows, phases                        row counts; seconds of finalists, baselines and ablation, scoring, importance
 finalizing_epochs                   epochs that all of it took, to be compared with trials.epochs of the search
 
-The worker adds wall_seconds, search_seconds, finalizing_seconds, trials, utilization, provenance, test_accesses (a
+`finishing` adds wall_seconds, search_seconds, finalizing_seconds, trials, utilization, provenance, test_accesses (a
 count), concluded {reason, trials, budget} or None; the API adds test_record[{at, who, purpose}].
 """
 
 from workers.answer.finalizer import Answer, Finalizer, TrainedModel
-from workers.answer.networks import Prepared
 
-__all__ = ["Answer", "Finalizer", "Prepared", "TrainedModel"]
+__all__ = ["Answer", "Finalizer", "TrainedModel"]

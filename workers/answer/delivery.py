@@ -12,15 +12,12 @@ from typing import Any
 
 from service.spec import StudySpec
 from service.store.records import StudyRecord
-from workers.answer import Answer, Prepared
+from workers.answer import Answer
 from workers.answer.networks import outputs
 from workers.archive import Trained, build_archive
 from workers.archive.program import Training, program
 from workers.scoring.pictures import test_pictures
-from workers.searching.provenance import data_hash
-
-TARGET = "target"
-"""What the target is called where the data has no columns."""
+from workers.study_data import Prepared, target_name
 
 
 @dataclass(frozen=True)
@@ -92,12 +89,12 @@ class Keeper:
         return {
             "study": {"id": self.study.id, "name": self.study.name},
             "task": str(self.spec.task),
-            "target": self.spec.data.target or TARGET,
+            "target": target_name(self.spec),
             "classes": list(table.labels),
             "metric": str(self.spec.metric),
             "direction": self.spec.direction,
             "chosen": dict(chosen),
             "scores": dict(scores),
-            "data": {"rows": table.rows, "hash": data_hash(table)},
+            "data": {"rows": table.rows, "hash": table.data_hash()},
             **({"start": {"study": model.start_from, "sha256": model.start_sha256}} if model.start_from else {}),
         }

@@ -18,7 +18,7 @@ from workers.answer.candidates import Candidate, Weights, ablations, baselines, 
 from workers.answer.ensemble import Ensemble, build
 from workers.answer.front import front
 from workers.answer.importance import effects, importance
-from workers.answer.networks import Gauge, Measured, Prepared, ScoredRows, test_rows, validation_rows
+from workers.answer.networks import Gauge, Measured, ScoredRows, test_rows, validation_rows
 from workers.answer.statement import Teller, best_place
 from workers.answer.ties import recommended, ties
 from workers.answer.training import Trainer
@@ -27,6 +27,7 @@ from workers.scoring.curves import describe
 from workers.scoring.scores import Scores
 from workers.stack.run import Run
 from workers.stack.runner import Compiled
+from workers.study_data import Prepared
 from workers.timing import Timer
 
 

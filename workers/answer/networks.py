@@ -6,7 +6,6 @@ test rows by those of the first fold, which is the one whose model is handed out
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 
 import numpy as np
@@ -14,30 +13,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from service.spec import Recipe
 from workers.answer.candidates import Candidate, Weights
-from workers.data import Fold, RawTable, Split
 from workers.data.locked import test_part
 from workers.plain.network import Shape, build
 from workers.scoring.scores import Scores, exact, mean_over_folds, score
 from workers.scoring.sparsification import sparsity_curve
-from workers.stack.device_data import DeviceData
+from workers.study_data import Prepared
 
 _BATCH = 4096
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """A study's data in all the forms that finalizing needs."""
-
-    table: RawTable
-    split: Split
-    folds: Sequence[Fold]
-    device: DeviceData
-
-    def shape(self, recipe: Recipe) -> Shape:
-        """Of the network that a recipe asks for on this data."""
-        return Shape.of(recipe.effective(), self.device.inputs, self.device.outputs, self.device.categories)
 
 
 @dataclass(frozen=True)

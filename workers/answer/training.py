@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 from service.spec import StudySpec
 from workers.answer.candidates import Candidate
-from workers.searching.session import seed_of
+from workers.seeds import final_seeds
 from workers.stack.device_data import DeviceData
 from workers.stack.run import Protocol, Run
 from workers.stack.runner import Compiled, StackRunner
@@ -95,7 +95,7 @@ class Trainer:
     def _run(self, candidate: Candidate, index: int) -> Run:
         assert self._spec.metric is not None, "a stored spec is resolved"
         stopping = self._spec.early_stopping if candidate.early_stopping else None
-        lanes = tuple((fold, seed_of(self._spec.seed, 2, index, fold)) for fold in range(self._data.folds))
+        lanes = final_seeds(self._spec.seed, index, self._data.folds)
         self._lanes.append((candidate, index))
         protocol = Protocol(self._spec.metric, self._spec.budget.epochs, stopping)
         return Run(len(self._lanes) - 1, candidate.recipe, lanes, protocol)
@@ -127,7 +127,5 @@ class Trainer:
             runner.add([next_run])
             return
         next_run.ending, next_run.best_value, next_run.best_epoch = "epochs", run.value, run.epoch - 1
-        model = runner.stack.model
-        heir.runs[index] = next_run
-        heir.weights[index] = [model.state_dict(lane["weights"], lane["stats"]) for lane in saved["lanes"]]
+        heir.runs[index], heir.weights[index] = next_run, runner.weights_in(saved)
         self._open[heir] -= 1

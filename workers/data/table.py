@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,13 @@ class RawTable:
     def outputs(self) -> int:
         """Outputs of a network: one per class, or one number."""
         return len(self.labels) if self.task == "classification" else 1
+
+    def data_hash(self) -> str:
+        """SHA-256 of all rows in their order: features (by their row hashes), targets and classes."""
+        digest = hashlib.sha256(repr((self.task, self.labels, list(map(str, self.features.columns)))).encode())
+        digest.update(np.ascontiguousarray(self.row_hashes).tobytes())
+        digest.update(np.ascontiguousarray(self.target).tobytes())
+        return digest.hexdigest()
 
 
 @dataclass(frozen=True)

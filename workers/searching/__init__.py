@@ -1,1 +1,1 @@
-"""One lease on one study's search: ask, pack, train, judge, tell; `session` is the loop, the others are its parts."""
+"""One lease on one study's search, from `search` on: ask, pack, train, judge, tell. `session` is the loop."""

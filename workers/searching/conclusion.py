@@ -51,14 +51,11 @@ class Conclusion:
         value = self._protocol.sign * run.best_value
         if run.ending not in ("converged", "epochs") or value >= self._best:
             return
-        scores = []
-        for (fold, _), lane in zip(run.fold_seeds, runner.lanes_of(run), strict=True):
-            rows = self._data.valid[fold][self._data.mask[fold] > 0]
-            stack = runner.stack
-            out = stack.predict(stack.best_weights[lane, None], stack.best_stats[lane, None], rows[None])
-            scale = float(self._data.scale[fold])
-            target, positive = self._data.y[rows], self._data.positive
-            scores.append(score(self._data.task, self._protocol.metric, out, target, scale, positive))
+        data, scores = self._data, []
+        rows = [data.valid[fold][data.mask[fold] > 0] for fold, _ in run.fold_seeds]
+        for (fold, _), on, out in zip(run.fold_seeds, rows, runner.predict(run, rows), strict=True):
+            scale = float(data.scale[fold])
+            scores.append(score(data.task, self._protocol.metric, out, data.y[on], scale, data.positive))
         self._best = value
         self._standard_error = float(np.sqrt((mean_over_folds(scores).jumps ** 2).sum()))
 

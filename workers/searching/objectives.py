@@ -32,14 +32,10 @@ class Objectives:
         return {name: self._gap(run, runner) if name == GAP else run.curve[name][run.best_epoch] for name in self.spec.also}
 
     def _gap(self, run: Run, runner: StackRunner) -> float:
-        """Mean over the run's lanes; each is scored by itself, so that its neighbours can't change a digit."""
-        lanes = zip(run.fold_seeds, runner.lanes_of(run), strict=True)
-        trained = [self._on_training_rows(runner, fold, lane) for (fold, _), lane in lanes]
+        """Mean over the run's lanes."""
+        data, metric = self.data, self.protocol.metric
+        rows = [data.train[fold] for fold, _ in run.fold_seeds]
+        trained = []
+        for (fold, _), on, out in zip(run.fold_seeds, rows, runner.predict(run, rows), strict=True):
+            trained.append(float(exact(data.task, metric, out, data.y[on], float(data.scale[fold]), data.positive)[0]))
         return self.protocol.sign * (run.best_value - float(np.mean(trained)))
-
-    def _on_training_rows(self, runner: StackRunner, fold: int, lane: int) -> float:
-        stack, rows = runner.stack, self.data.train[fold]
-        kept = stack.best_weights[lane, None], stack.best_stats[lane, None]
-        out = stack.predict(*kept, rows[None])
-        scale, positive = float(self.data.scale[fold]), self.data.positive
-        return float(exact(self.data.task, self.protocol.metric, out, self.data.y[rows], scale, positive)[0])

@@ -8,40 +8,36 @@ imported here.
 from __future__ import annotations
 
 import logging
-import math
 import time
-from collections import defaultdict, deque
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
-
-import numpy as np
 
 from service.pruning import Standing, make_judge
 from service.search import recipe
 from service.spec import StudySpec
 from service.store import Store
-from service.store.records import SEARCHED, AskedTrial, Lease, Report, TrialResult
+from service.store.records import AskedTrial, Lease, Report, TrialResult
 from workers.planning.plan import Plan, make_plan
 from workers.searching.checkpoints import Checkpoints
 from workers.searching.conclusion import Conclusion
+from workers.searching.endings import result_of
 from workers.searching.objectives import Objectives
 from workers.searching.recorder import Recorder
+from workers.searching.stacks import Stacks
 from workers.searching.supply import Supply
-from workers.searching.turns import Occupancy, Turns
+from workers.searching.tenure import Tenure
+from workers.seeds import sampler_seed, trial_seeds
 from workers.stack.device_data import DeviceData
 from workers.stack.run import Protocol, Run
 from workers.stack.runner import StackRunner
-from workers.stack.stack import StackKey
-from workers.stack.techniques import techniques_in
 from workers.timing import Timer
 
 log = logging.getLogger(__name__)
 
 AHEAD = 4
 """One AHEAD-th of the lanes in flight is asked for in advance, so that a lane which ends is filled at once."""
-OUT_OF_MEMORY = "out of memory, alone on the device"
 _ASK_AGAIN_SECONDS = 0.5
 
 
@@ -59,11 +55,6 @@ class Environment:
     """That of the study which this one repeats."""
 
 
-def seed_of(study_seed: int, *path: int) -> int:
-    """A seed of its own for every (trial, fold) of a study."""
-    return int(np.random.SeedSequence([study_seed, *path]).generate_state(1)[0]) & 0x7FFFFFFF
-
-
 class Session:
     """The search phase of one study under one lease."""
 
@@ -73,67 +64,62 @@ class Session:
         self._lease = lease
         self._spec = spec
         self._data = data
-        self._environment = environment
+        self._checkpoints = environment.checkpoints
         self._judge = make_judge(spec)
-        self._supply = Supply(store, lease, spec, self._judge, seed=seed_of(spec.seed, 0, lease.ordinal))
+        self._supply = Supply(store, lease, spec, self._judge, seed=sampler_seed(spec.seed, lease.ordinal))
         self._protocol = Protocol(spec.metric, spec.budget.epochs, spec.early_stopping)
         self._objectives = Objectives(spec, self._protocol, data)
-        self._runners: dict[StackKey, StackRunner] = {}
-        # A trial whose time is limited is not to spend it waiting.
-        self._turns = Turns() if spec.budget.trial_seconds is None else Turns(patience=0)
-        self._occupancy = Occupancy()
         self._trials: dict[int, AskedTrial] = {}
         self._ready: deque[AskedTrial] = deque()
         self._started: dict[int, float] = {}
         self._dry_at = 0.0
-        self._asked_for_others = 0.0
-        self._turn: float | None = None
         self.timer = Timer()
         with self.timer.section("calibration"):
             example = self._supply.example()
             self.plan = environment.plan or make_plan(spec, example, data, environment.cache)
             self.plan.take_threads()
+        self._stacks = Stacks(spec, data, self.plan, environment.cache)
         rule = spec.budget.conclude
         self._conclusion = None if rule is None else Conclusion(rule, self._protocol, data)
+        self._tenure = Tenure(
+            store,
+            lease,
+            stopping=environment.stopping,
+            turn_seconds=environment.turn_seconds,
+            budget_seconds=spec.budget.seconds,
+        )
         self.recorder = Recorder(store, lease, lease_seconds=environment.lease_seconds)
 
     @property
     def lanes(self) -> int:
         """Lanes in training."""
-        return sum(runner.lanes for runner in self._runners.values())
+        return self._stacks.lanes
 
     @property
     def lane_epochs(self) -> int:
         """Epochs trained so far, of all lanes together."""
-        return sum(runner.lane_epochs for runner in self._runners.values())
+        return self._stacks.lane_epochs
 
     @property
     def occupancy(self) -> float:
         """Live lane-epochs per lane-epoch computed."""
-        computed = self._computed_lane_epochs
-        return self.lane_epochs / computed if computed else 1.0
+        return self._stacks.occupancy
 
     @property
     def steady_occupancy(self) -> float:
         """The same, without the filling of the lanes and the tail of the study."""
-        return self._occupancy.steady
-
-    @property
-    def _computed_lane_epochs(self) -> int:
-        return sum(runner.computed_lane_epochs for runner in self._runners.values())
+        return self._stacks.steady_occupancy
 
     def shares(self) -> dict[str, float]:
         """Where the time has gone: shares of the training thread's, and what the threads beside it took of a core.
 
         Updates and evaluation are parts of the training.
         """
-        parts: dict[str, float] = defaultdict(float)
-        for runner in self._runners.values():
-            for name, seconds in runner.timer.seconds.items():
-                parts[f"{name} (in training)"] += seconds / max(self.timer.elapsed, 1e-9)
+        elapsed = max(self.timer.elapsed, 1e-9)
+        parts = {f"{name} (in training)": seconds / elapsed for name, seconds in self._stacks.seconds.items()}
         for timer in (self._supply.timer, self.recorder.timer):
-            for name, share in timer.processor_shares(self.timer.elapsed).items():
-                parts[f"{name} (beside)"] += share
+            for name, share in timer.processor_shares(elapsed).items():
+                parts[f"{name} (beside)"] = parts.get(f"{name} (beside)", 0.0) + share
         return {**self.timer.shares(), **{name: round(share, 4) for name, share in parts.items()}}
 
     def run(self) -> None:
@@ -144,7 +130,7 @@ class Session:
         """
         try:
             self._ask_ahead()
-            while self._goes_on():
+            while self._tenure.goes_on(self.recorder.check()):
                 with self.timer.section("waiting for trials"):
                     self._ready.extend(self._supply.collect())
                 self._conclude()
@@ -152,7 +138,7 @@ class Session:
                 self._ask_ahead()
                 if not self._trials and not self._wait_for_work():
                     break
-                for runner in self._turns.due(self._runners.values()):
+                for runner in self._stacks.due():
                     self._advance(runner)
             self._supply.close()
             self.recorder.flush()
@@ -163,37 +149,14 @@ class Session:
         # Trials still on lanes (a pause, a stopping worker, another study's turn) go back to the queue with it.
         self._store.leases.release(self._lease)
 
-    def _goes_on(self) -> bool:
-        if self.recorder.check() not in SEARCHED or self._environment.stopping():
-            return False
-        # A turn begins with the first epoch, so that every turn gets something done.
-        turn_is_over = self._turn is not None and time.monotonic() - self._turn > self._environment.turn_seconds
-        return not (turn_is_over and self._others_wait())
-
-    def _others_wait(self) -> bool:
-        """Whether another study has no worker while this one has had its turn; asked about once a second."""
-        now = time.monotonic()
-        if now - self._asked_for_others < 1.0:
-            return False
-        self._asked_for_others = now
-        return self._store.leases.others_wait(self._lease)
-
     def _wait_for_work(self) -> bool:
-        """With idle lanes only: whether more trials may come, from a lost worker or under a cap on parallel trials."""
+        """With idle lanes only: whether more trials may come."""
         self.recorder.flush()
-        study = self._store.studies.get(self._lease.study_id)
-        if study.state not in SEARCHED:
-            return False
-        open_asks = study.budget_trials - study.counts.finished - study.counts.running - study.counts.waiting
-        if not study.counts.waiting and open_asks <= 0:
+        if not self._tenure.trials_may_come():
             return False
         with self.timer.section("idle"):
             time.sleep(0.05)
-        return not self._deadline_passed(study.started_at.timestamp() if study.started_at else None, study.now.timestamp())
-
-    def _deadline_passed(self, started: float | None, now: float) -> bool:
-        seconds = self._spec.budget.seconds
-        return seconds is not None and started is not None and now > started + seconds
+        return True
 
     # --- filling lanes ---------------------------------------------------------------------------------------------
 
@@ -202,8 +165,8 @@ class Session:
         if self._supply.dry and time.monotonic() - self._dry_at < _ASK_AGAIN_SECONDS:
             return
         self._dry_at = time.monotonic()
-        most = self.plan.capacity + max(1, self.plan.capacity // AHEAD)
-        self._supply.start((most - self._lanes_in_flight()) // self._data.folds - len(self._ready))
+        more = max(1, self.plan.capacity // AHEAD)
+        self._supply.start((self._stacks.free_lanes + more) // self._data.folds - len(self._ready))
 
     def _conclude(self) -> None:
         """Ask for no further trial where those left are not expected to improve the best."""
@@ -216,35 +179,19 @@ class Session:
             log.info("study %d: %s", self._lease.study_id, reason)
             self._store.conclusions.conclude(self._lease, reason)
 
-    def _lanes_in_flight(self) -> int:
-        return sum(runner.wanted_lanes for runner in self._runners.values())
-
     def _fill_lanes(self) -> None:
         """Put trials that are ready on free lanes."""
-        by_key: dict[StackKey, list[Run]] = {}
-        free = (self.plan.capacity - self._lanes_in_flight()) // self._data.folds
-        while self._ready and free > 0:
+        runs: list[Run] = []
+        while self._ready and len(runs) < self._stacks.free_lanes // self._data.folds:
             trial = self._ready.popleft()
-            free -= 1
             self._trials[trial.id] = trial
-            run = self._run_of(trial)
-            by_key.setdefault(self._key(run), []).append(run)
-        for key, runs in by_key.items():
-            if key not in self._runners:
-                compiled = self.plan.compiled(self._environment.cache)
-                techniques = techniques_in(self._spec.domains) if compiled else frozenset[str]()
-                self._runners[key] = StackRunner(key, self._data, compiled=compiled, techniques=techniques)
-            self._runners[key].add(runs)
-        supplied = not self._supply.dry or bool(self._ready)
-        for runner in self._runners.values():
-            runner.last_call = not supplied
-        full = self._lanes_in_flight() > self.plan.capacity - self._data.folds
-        self._occupancy.note(self.lane_epochs, self._computed_lane_epochs, full=full, supplied=supplied)
+            runs.append(self._run_of(trial))
+        self._stacks.fill(runs, supplied=not self._supply.dry or bool(self._ready))
 
     def _run_of(self, trial: AskedTrial) -> Run:
-        lanes = tuple((fold, seed_of(self._spec.seed, 1, trial.number, fold)) for fold in range(self._data.folds))
+        lanes = trial_seeds(self._spec.seed, trial.number, self._data.folds)
         run = Run(trial.id, recipe(self._spec, trial.params), lanes, self._protocol)
-        saved = None if trial.fresh else self._environment.checkpoints.load(trial.id)
+        saved = None if trial.fresh else self._checkpoints.load(trial.id)
         if saved is not None:
             run.resume(saved)
             metric = run.curve[self._protocol.metric]
@@ -253,13 +200,9 @@ class Session:
 
     def _save_lanes(self) -> None:
         """Keep what trials on lanes have reached, for whoever runs them next."""
-        for runner in self._runners.values():
-            for run in runner.runs:
-                if run.epoch:
-                    self._environment.checkpoints.save(run.key, runner.checkpoint(run))
-
-    def _key(self, run: Run) -> StackKey:
-        return StackKey.of(run.recipe, self._data.inputs, self._data.outputs, self._data.categories)
+        for run, runner in self._stacks.running():
+            if run.epoch:
+                self._checkpoints.save(run.key, runner.checkpoint(run))
 
     # --- an epoch --------------------------------------------------------------------------------------------------
 
@@ -267,7 +210,7 @@ class Session:
         """Train a stack for one epoch; report, judge and tell its trials."""
         with self.timer.section("training"):
             runs = runner.epoch()
-        self._turn = self._turn or time.monotonic()
+        self._tenure.begin()
         reports = [Report(run.key, run.epoch - 1, run.value) for run in runs if run.ending != "out_of_memory"]
         standings = [
             Standing(self._trials[run.key].number, run.epoch, run.value, run.best_value, run.curve[self._protocol.metric])
@@ -276,14 +219,12 @@ class Session:
         ]
         pruned = self._judge.judge(standings) | self._overdue(runs)
         ended = [run for run in runs if run.ending or self._trials[run.key].number in pruned]
-        results = [self._result(run, runner) for run in ended]
+        results = [result_of(run, runner, self._trials[run.key], self._objectives) for run in ended]
         for run, result in zip(ended, results, strict=True):
             trial = self._trials.pop(run.key)
             self._started.pop(run.key, None)
-            self._environment.checkpoints.forget(trial.id)
-            if result.state == "retry":
-                self._supply.give_back(trial)
-            else:
+            self._checkpoints.forget(trial.id)
+            if result.state != "retry":  # else whoever tries it next tells how it ended
                 self._learn(trial, run, result, runner)
             runner.remove(run)
         self.recorder.put(reports, results)
@@ -303,29 +244,3 @@ class Session:
             return set()
         now = time.monotonic()
         return {self._trials[run.key].number for run in runs if now - self._started.setdefault(run.key, now) > limit}
-
-    def _result(self, run: Run, runner: StackRunner) -> TrialResult:
-        attrs = {
-            "stack": f"{run.recipe.word('normalization')}, {runner.stack_lanes} lanes",
-            "attempt": self._trials[run.key].attempt,
-        }
-        if run.ending == "out_of_memory":
-            return TrialResult(run.key, "retry", None, None, OUT_OF_MEMORY, run.epoch)
-        also = {} if run.ending == "not_finite" else self._objectives.further(run, runner)
-        unknown = ["loss"] if run.ending == "not_finite" else [name for name in also if not math.isfinite(also[name])]
-        if unknown:
-            reason = f"{unknown[0]} is not finite"
-            return TrialResult(run.key, "fail", None, None, reason, run.epoch, _finite(run.curve), attrs)
-        state: Literal["complete", "pruned"] = "complete" if run.ending else "pruned"
-        reason = run.ending or "pruned"
-        reached = (run.best_value, run.best_epoch, reason, run.epoch)
-        return TrialResult(run.key, state, *reached, _finite(run.curve), attrs, also)
-
-
-def _finite(curve: dict[str, list[float]]) -> dict[str, list[float]]:
-    """The curve as JSON can hold it: up to the first epoch that has a value which is not finite."""
-    columns = list(curve.values())
-    good = 0
-    while columns and good < len(columns[0]) and all(math.isfinite(column[good]) for column in columns):
-        good += 1
-    return {name: column[:good] for name, column in curve.items()}

@@ -11,7 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 from service.pruning import Judge
 from service.search import Search
-from service.spec import StudySpec
+from service.spec import NoPruner, StudySpec, ThresholdPruner
 from service.store import Store
 from service.store.records import AskedTrial, FinishedTrial, Lease, Proposal, TrialResult
 from workers.timing import Timer
@@ -26,13 +26,14 @@ class Supply:
         self._lease = lease
         self._metric = spec.metric
         self._judge = judge
+        # These compare a trial with none that came before it.
+        self._compares = not isinstance(spec.pruner, NoPruner | ThresholdPruner)
         self._search = Search(spec, seed=seed)
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="supply")
         self._future: Future[tuple[list[AskedTrial], list[FinishedTrial]]] | None = None
         self._told: list[tuple[AskedTrial, TrialResult]] = []
-        self._own: set[int] = set()
         self._wanted = 0
-        self.seen = 0
+        self._seen = 0
         self.dry = False
         """Whether the last asking brought fewer trials than were wanted."""
         self.values: list[float | None] = []
@@ -65,7 +66,6 @@ class Supply:
                 curve = other.curve.get(self._metric, [])
                 self._judge.remember(other.number, curve, complete=other.state == "complete", judged_here=False)
                 self.values.append(other.value if other.state == "complete" else None)
-            self._own.update(trial.number for trial in trials)
             self.dry = len(trials) < self._wanted
         for trial, result in self._told:
             drawn = (trial.params, trial.distributions)
@@ -77,10 +77,6 @@ class Supply:
     def tell(self, trial: AskedTrial, result: TrialResult) -> None:
         """Say how a trial of this lease ended."""
         self._told.append((trial, result))
-
-    def give_back(self, trial: AskedTrial) -> None:
-        """Say that a trial could not be trained here: whoever tries it next tells how it ended."""
-        self._own.discard(trial.number)
 
     def close(self) -> None:
         """Stop the thread; what it is at is finished, and whatever it brings goes back with the lease."""
@@ -102,10 +98,8 @@ class Supply:
 
     def _learn_from_others(self) -> list[FinishedTrial]:
         """Take in the trials told since the last look that were not run here; returns them."""
-        told = self._store.history.since(self._lease.study_id, self.seen)
-        self.seen = told[-1].seq if told else self.seen
-        foreign = [trial for trial in told if trial.number not in self._own]
+        foreign, self._seen = self._store.history.of_others(self._lease, self._seen, curves=self._compares)
         for trial in foreign:
             drawn = (trial.params, trial.distributions)
             self._search.tell(trial.number, trial.state, trial.value, trial.epochs, drawn, [*trial.also.values()])
-        return foreign
+        return [*foreign]

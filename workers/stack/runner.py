@@ -6,7 +6,7 @@ import gc
 import logging
 import math
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -212,6 +212,19 @@ class StackRunner:
     def best_weights(self, run: Run) -> list[dict[str, Tensor]]:
         """The kept weights of each of a run's lanes; valid until the run is removed."""
         return [self.stack.best(lane) for lane in self.lanes_of(run)]
+
+    def weights_in(self, checkpoint: Mapping[str, Any]) -> list[dict[str, Tensor]]:
+        """The weights that a checkpoint of this stack's runs would go on with, lane by lane."""
+        return [self.stack.model.state_dict(lane["weights"], lane["stats"]) for lane in checkpoint["lanes"]]
+
+    def predict(self, run: Run, rows: Sequence[Tensor]) -> list[Tensor]:
+        """Outputs (1, r, o) of each of a run's lanes on its ``rows (r,)`` of the data, with the kept weights, in eval mode.
+
+        Lane by lane, so that its neighbours can't change a digit.
+        """
+        weights, stats = self.stack.best_weights, self.stack.best_stats
+        lanes = zip(self.lanes_of(run), rows, strict=True)
+        return [self.stack.predict(weights[lane, None], stats[lane, None], chosen[None]) for lane, chosen in lanes]
 
     def _resize(self, k: int) -> None:
         if k == len(self._owner):

@@ -13,10 +13,11 @@ from sklearn.metrics import root_mean_squared_error
 from service.spec import StudySpec
 from service.store.records import TrialRecord
 from tests.benchmarks.coverage import ROWS, prepared, search, spec_of, table
-from workers.answer import Answer, Finalizer, Prepared
+from workers.answer import Answer, Finalizer
 from workers.answer.candidates import finalists
 from workers.data.locked import test_part as locked_rows
 from workers.plain.network import Shape, build
+from workers.study_data import Prepared
 
 Whole = tuple[StudySpec, Prepared, list[TrialRecord], Answer, list[str]]
 

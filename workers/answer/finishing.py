@@ -1,0 +1,79 @@
+"""A study finalized under one lease: its answer with what the store knows of it, its trained model, its end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from service.errors import LeaseLost
+from service.settings import Settings
+from service.spec import StudySpec
+from service.store import Store
+from service.store.records import Lease, StudyRecord
+from workers.answer.delivery import Keeper
+from workers.answer.finalizer import Answer, Finalizer
+from workers.answer.front import ranked
+from workers.liveness import Pulse, Renewal, Stop
+from workers.planning.plan import Plan
+from workers.study_data import Prepared
+from workers.timing import Timer
+
+
+class Finisher:
+    """Finalizes for one worker, a lease at a time."""
+
+    def __init__(self, store: Store, settings: Settings, pulse: Pulse, stop: Stop) -> None:
+        self._store = store
+        self._settings = settings
+        self._pulse = pulse
+        self._stop = stop
+
+    def run(self, lease: Lease, study: StudyRecord, spec: StudySpec, data: Prepared) -> None:
+        """Bring a searched study to its end; the lease ends with it.
+
+        Raises:
+            LeaseLost: The lease was taken away, or the worker is to stop: another one begins anew.
+            TrialError: No finalist could be trained.
+        """
+        timer = Timer()
+        known = self._store.provenance.get(study.id).made_of or {}
+        answer = self._answer(lease, spec, data, known)
+        result = answer.result
+        now = self._store.studies.get(study.id)
+        started = now.started_at or now.created_at
+        result["wall_seconds"] = round((now.now - started).total_seconds(), 3)
+        result["finalizing_seconds"] = round(timer.elapsed, 3)
+        result["search_seconds"] = round(result["wall_seconds"] - timer.elapsed, 3)
+        result["trials"] = {**vars(now.counts), "epochs": now.epochs}
+        result["utilization"] = self._store.utilization.get(study.id)
+        result["concluded"] = self._store.conclusions.get(study.id)
+        result["provenance"] = known
+        result["test_accesses"] = len(self._store.studies.test_accesses(study.id))
+        kept = Keeper(study, spec, data).keep(answer).within(int(self._settings.max_model_mb * 2**20))
+        result |= {"model": kept.said, "pictures": kept.pictures}
+        report = f"[Report]({self._settings.public_url}/v1/studies/{study.id}/report)"
+        self._store.studies.finish(lease, result, kept.archive, note=f"**{result['verdict']}**\n\n{report}")
+
+    def _answer(self, lease: Lease, spec: StudySpec, data: Prepared, known: Mapping[str, Any]) -> Answer:
+        """By the plan of the search, while the lease is renewed and others see this worker live."""
+        study_id = lease.study_id
+        renew = Renewal(self._store, lease, self._settings.lease_seconds)
+        page, _ = self._store.history.page(study_id, state="complete", limit=1_000_000)
+        who = f"worker {self._pulse.worker_id}"
+
+        def alive() -> None:
+            if self._stop():
+                raise LeaseLost("the worker is stopping")
+            renew()
+
+        def open_test() -> None:
+            self._store.studies.open_test(study_id, who, "final score")
+
+        plan = Plan(**known["plan"]) if "plan" in known else Plan(1, None)
+        plan.take_threads()
+        with self._pulse.during(lambda: {"state": "finalizing", "study": study_id}):
+            try:
+                return Finalizer(spec, data, alive, plan.compiled(self._settings.cache)).run(ranked(spec, page), open_test)
+            except LeaseLost:
+                self._store.leases.release(lease)
+                raise

@@ -1,0 +1,68 @@
+"""How long a session stays at its study: until that is searched, the worker stops, or another study has its turn."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from service.store import Store, StudyState
+from service.store.records import SEARCHED, Lease, StudyRecord
+
+_ASK_SECONDS = 1.0
+"""How often the database is asked whether another study waits."""
+
+
+class Tenure:
+    """Of one lease. A turn begins with the first epoch, so that every turn gets something done.
+
+    ``budget_seconds`` are those of the study, None without a limit.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        lease: Lease,
+        *,
+        stopping: Callable[[], bool],
+        turn_seconds: float,
+        budget_seconds: float | None,
+    ) -> None:
+        self._store = store
+        self._lease = lease
+        self._stopping = stopping
+        self._turn_seconds = turn_seconds
+        self._budget_seconds = budget_seconds
+        self._began: float | None = None
+        self._asked = 0.0
+
+    def begin(self) -> None:
+        """Call after an epoch: with the first the turn begins."""
+        self._began = self._began or time.monotonic()
+
+    def goes_on(self, state: StudyState) -> bool:
+        """Whether to train another round of a study in ``state``."""
+        if state not in SEARCHED or self._stopping():
+            return False
+        turn_is_over = self._began is not None and time.monotonic() - self._began > self._turn_seconds
+        return not (turn_is_over and self._others_wait())
+
+    def _others_wait(self) -> bool:
+        """Whether another study has no worker while this one has had its turn."""
+        now = time.monotonic()
+        if now - self._asked < _ASK_SECONDS:
+            return False
+        self._asked = now
+        return self._store.leases.others_wait(self._lease)
+
+    def trials_may_come(self) -> bool:
+        """With idle lanes only: whether they may be wanted again, by a lost worker or under a cap on parallel trials."""
+        study = self._store.studies.get(self._lease.study_id)
+        if study.state not in SEARCHED or self._deadline_passed(study):
+            return False
+        open_asks = study.budget_trials - study.counts.finished - study.counts.running - study.counts.waiting
+        return study.counts.waiting > 0 or open_asks > 0
+
+    def _deadline_passed(self, study: StudyRecord) -> bool:
+        if self._budget_seconds is None or study.started_at is None:
+            return False
+        return (study.now - study.started_at).total_seconds() > self._budget_seconds
