@@ -5,7 +5,7 @@ A setting is declared once, as the annotation of a field (see `space`):
     l1: Annotated[Domain | None, Setting(group="penalties", kind="float", low=0.0, ...)] = None
 
 and from that one line come its checks, its default search range, its Optuna distributions (`service.search`),
-and its row in the README's reference (`reference`).
+and its row in the reference (`service.spec.reference`).
 """
 
 from __future__ import annotations

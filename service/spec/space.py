@@ -1,8 +1,8 @@
 """The regularization space: the groups of settings together, the presets, and the conditions between settings.
 
 A new setting is one field in its group's module (`service.spec.groups`); its effect goes into `workers.stack` (per-lane
-settings are read there by name). Checks, Optuna distributions, the baseline, the ablation and the README's reference
-follow from the declaration.
+settings are read there by name). Checks, Optuna distributions, the baseline, the ablation and the reference follow
+from the declaration.
 """
 
 from __future__ import annotations

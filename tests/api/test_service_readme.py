@@ -1,0 +1,133 @@
+"""service/README.md: its requests are sent, its tables name what there is."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+from prometheus_client.parser import text_string_to_metric_families
+
+from service.api.problems import STATUS
+from service.settings import Settings
+from service.store import Store
+from tests.api import test_replays, test_routes
+from tests.api.test_routes import CSV, submit
+from tests.unit.report.sources import result
+
+README = (Path(__file__).parents[2] / "service/README.md").read_text()
+
+
+def section(title: str) -> str:
+    """What stands under a heading of the second level."""
+    return README.split(f"\n## {title}\n")[1].split("\n## ")[0]
+
+
+def cells(title: str) -> list[list[str]]:
+    """The rows of the tables in a section, without their heads."""
+    rows = [line.strip("|").split("|") for line in section(title).splitlines() if line.startswith("| ")]
+    return [[cell.strip() for cell in row] for row in rows if row[0].strip().startswith(("`", "4", "5"))]
+
+
+def requests(text: str) -> list[argparse.Namespace]:
+    """The curl commands of a text."""
+    curl = argparse.ArgumentParser(exit_on_error=False)
+    curl.add_argument("url")
+    curl.add_argument("-s", action="store_true")
+    curl.add_argument("-X", dest="method")
+    curl.add_argument("-H", dest="headers", action="append", default=[])
+    curl.add_argument("-d", dest="body")
+    curl.add_argument("-F", dest="form", action="append", default=[])
+    curl.add_argument("-o", dest="out")
+    commands = re.findall(r"^curl ((?:.*\\\n)*.*)$", text, flags=re.MULTILINE)
+    return [curl.parse_args(shlex.split(command.replace("\\\n", " "))) for command in commands]
+
+
+def method(request: argparse.Namespace) -> str:
+    given: str | None = request.method
+    return given or ("POST" if request.body or request.form else "GET")
+
+
+def send(client: TestClient, request: argparse.Namespace) -> Any:
+    """What curl would send, to the application."""
+    assert request.url.startswith("localhost:8000/")
+    parts = dict(each.split("=", 1) for each in request.form)
+    files = {name: (value[1:], CSV.encode()) for name, value in parts.items() if value.startswith("@")}
+    fields = {name: value for name, value in parts.items() if name not in files}
+    headers = dict(each.split(": ", 1) for each in request.headers)
+    body: dict[str, Any] = {"files": files, "data": fields} if request.form else {"content": request.body}
+    return client.request(method(request), request.url.removeprefix("localhost:8000"), headers=headers, **body)
+
+
+ROUTES = requests(section("Routes"))
+
+
+def test_the_requests_are_answered(client: TestClient, store: Store) -> None:
+    submit(client)
+    test_routes.finish(store, result(), b"PK archive")
+    submit(client)
+    store.studies.pause(2)  # so that study 3 is the next of the queue
+    client.post("/v1/studies/1/replay")
+    test_replays.finish(store, (1.0, 2.0, 3.0))
+    store.studies.resume(2)
+    for request in ROUTES:
+        if "format=onnx" not in request.url:  # which needs a network
+            answer = send(client, request)
+            assert answer.is_success, (request.url, answer.text)
+
+
+def test_there_is_a_request_for_every_route_and_none_asks_for_more(app: FastAPI) -> None:
+    operations = {(name.upper(), path): each for path, item in app.openapi()["paths"].items() for name, each in item.items()}
+    seen = set()
+    for request in ROUTES:
+        url = urlsplit(request.url.removeprefix("localhost:8000"))
+        fitting = [key for key in operations if key[0] == method(request) and fits(url.path, key[1])]
+        assert len(fitting) == 1, request.url
+        parameters = operations[fitting[0]].get("parameters", [])
+        schemas = {each["name"]: each["schema"] for each in parameters if each["in"] == "query"}
+        for name, value in parse_qsl(url.query):
+            assert name in schemas, request.url
+            assert value in schemas[name].get("enum", [value]), request.url
+        seen.add(fitting[0])
+    assert seen == operations.keys()
+
+
+def fits(path: str, template: str) -> bool:
+    """Whether a path is one of a route's."""
+    return re.fullmatch(re.sub(r"{\w+}", "[^/]+", template), path) is not None
+
+
+def test_the_problem_is_the_one_shown(client: TestClient) -> None:
+    (request,) = requests(section("Problems"))
+    (shown,) = re.findall(r"```json\n(.*?)```", section("Problems"), re.DOTALL)
+    found, expected = send(client, request).json(), json.loads(shown)
+    assert found | {"request_id": ""} == expected | {"request_id": ""}
+
+
+def test_every_status_of_a_problem_is_told() -> None:
+    told = {int(row[0]) for row in cells("Problems")}
+    assert told == {status.value for status in STATUS.values()} | {403, 500}
+
+
+def test_every_setting_is_told_with_its_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = {row[0].strip("`"): row[1].strip("`") for row in cells("Settings of the operator")}
+    defaults = {f"REGSEARCH_{name.upper()}": field.default for name, field in Settings.model_fields.items()}
+    assert told.keys() == defaults.keys()
+    for name, text in told.items():
+        if text == "none":
+            assert defaults[name] in (None, "")
+        else:
+            monkeypatch.setenv(name, text.replace("~", str(Path.home())))
+            assert getattr(Settings(), name.removeprefix("REGSEARCH_").lower()) == defaults[name]
+
+
+def test_every_metric_is_told(client: TestClient) -> None:
+    told = {row[0].strip("`").removesuffix("_total") for row in cells("Operation")}
+    assert told == {family.name for family in text_string_to_metric_families(client.get("/metrics").text)}
