@@ -20,6 +20,7 @@ import torch
 from service.datasets import BUILTIN, resolve_path, stored_path
 from service.datasets.uploads import file_format
 from service.errors import DatabaseUnavailable, InvalidInput, LeaseLost, NotFound, TrialError
+from service.result import Result
 from service.settings import Settings
 from service.spec import RANKING_METRICS, StudySpec
 from service.spec.model import LAYOUTS
@@ -27,6 +28,7 @@ from service.store import Store
 from service.store.records import SEARCHED, Lease, StudyRecord
 from workers.answer import Finalizer, Prepared
 from workers.answer.delivery import TARGET, Keeper
+from workers.answer.execution import execution_of
 from workers.answer.front import ranked
 from workers.archive.start import Start, read_start
 from workers.data import DataSource, Fold, PrepareOptions, RawTable, load_table, make_split, prepare_alike, prepare_all
@@ -181,21 +183,11 @@ class Worker:
             except LeaseLost:
                 self._store.leases.release(lease)
                 raise
-        result = answer.result
-        now = self._store.studies.get(study.id)
-        started = now.started_at or now.created_at
-        result["wall_seconds"] = round((now.now - started).total_seconds(), 3)
-        result["finalizing_seconds"] = round(timer.elapsed, 3)
-        result["search_seconds"] = round(result["wall_seconds"] - timer.elapsed, 3)
-        result["trials"] = {**vars(now.counts), "epochs": now.epochs}
-        result["utilization"] = self._last_shares
-        result["concluded"] = self._store.conclusions.get(study.id)
-        result["provenance"] = known
-        result["test_accesses"] = len(self._store.studies.test_accesses(study.id))
+        execution = execution_of(self._store, study.id, timer.elapsed, self._last_shares)
         kept = Keeper(study, spec, data).keep(answer).within(int(self._settings.max_model_mb * 2**20))
-        result |= {"model": kept.said, "pictures": kept.pictures}
+        result = Result.of(answer.findings, execution, kept.model, kept.pictures)
         report = f"[Report]({self._settings.public_url}/v1/studies/{study.id}/report)"
-        self._store.studies.finish(lease, result, kept.archive, note=f"**{result['verdict']}**\n\n{report}")
+        self._store.studies.finish(lease, result.to_json(), kept.archive, note=f"**{result.verdict}**\n\n{report}")
 
     def _beating(self, stats: Callable[[], dict[str, Any]]) -> Heart:
         return Heart(lambda: self._beat(stats(), force=True))

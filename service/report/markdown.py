@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import assert_never
 
 from service.report.content import Block, Code, Figure, Report, Table, Text
 
@@ -32,6 +33,8 @@ def _block(block: Block) -> Iterator[str]:
             if block.table is not None:
                 yield from _table(block.table)
                 yield from (f"*{_plain(block.caption)}*", "")
+        case _:
+            assert_never(block)
 
 
 def _table(table: Table) -> Iterator[str]:

@@ -13,17 +13,15 @@ from service.spec import SETTINGS, Recipe
 
 def recipe(source: Source) -> Iterator[Block]:
     """The winner's settings, regularizers first."""
-    winner = source.result.get("winner")
-    if not winner:
-        return
-    on = set(winner.get("regularizers", ()))
-    settings = sorted(winner["recipe"].items(), key=lambda item: item[0] not in on)
+    winner = source.result.winner
+    on = set(winner.regularizers)
+    settings = sorted(winner.recipe.items(), key=lambda item: item[0] not in on)
     rows = [
         (name, said(value), SETTINGS[name].doc if name in SETTINGS else "Units of the hidden layers.")
         for name, value in settings
     ]
     yield Table(("setting", "value", "what it is"), rows)
-    yield from _program(source, winner["recipe"])
+    yield from _program(source, winner.recipe)
 
 
 def _program(source: Source, settings: Mapping[str, Any]) -> Iterator[Block]:

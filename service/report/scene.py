@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from html import escape
-from typing import Literal
+from typing import Literal, assert_never
 
 Role = Literal["winner", "baseline", "other", "good", "ink", "soft", "grid", "paper"]
 Anchor = Literal["start", "middle", "end"]
@@ -121,6 +121,8 @@ def _elements(shapes: Sequence[Shape]) -> Iterator[str]:
                 size = "" if shape.size == FONT_SIZE else f' font-size="{_n(shape.size)}"'
                 place = f'x="{_n(shape.x)}" y="{_n(shape.y)}"'
                 yield f'<text class="f {shape.role}" {place}{anchor}{bold}{size}>{escape(shape.text)}</text>'
+            case _:
+                assert_never(shape)
 
 
 def _rest(name: str, shape: Dot | Box) -> str:

@@ -19,26 +19,29 @@ def test_confusion_and_calibration_are_scikit_learns() -> None:
     target = (torch.rand(400, generator=generator) < out.softmax(1)[:, 1]).long()
     found = pictures("classification", out, target, ("no", "yes"), TargetScale())
     predicted = out.argmax(1)
-    assert found["confusion"]["counts"] == confusion_matrix(target, predicted).tolist()
+    assert found.confusion is not None
+    assert found.calibration is not None
+    assert found.confusion.to_json()["counts"] == confusion_matrix(target, predicted).tolist()
     # Of two classes the surer one has at least a half, so scikit-learn's bins of that are the upper five of ours.
     sure = out.double().softmax(1).max(1).values.numpy()
     accuracy, confidence = calibration_curve((predicted == target).numpy(), sure, n_bins=BINS)
-    filled = [each for each in found["calibration"]["bins"] if each["count"]]
-    np.testing.assert_allclose([each["accuracy"] for each in filled], accuracy)
-    np.testing.assert_allclose([each["confidence"] for each in filled], confidence)
-    assert sum(each["count"] for each in filled) == 400
-    weights = np.array([each["count"] for each in filled]) / 400
-    assert found["calibration"]["expected_error"] == pytest.approx(float(weights @ np.abs(accuracy - confidence)))
+    filled = [each for each in found.calibration.bins if each.count]
+    np.testing.assert_allclose([each.accuracy or 0.0 for each in filled], accuracy)
+    np.testing.assert_allclose([each.confidence or 0.0 for each in filled], confidence)
+    assert sum(each.count for each in filled) == 400
+    weights = np.array([each.count for each in filled]) / 400
+    assert found.calibration.expected_error == pytest.approx(float(weights @ np.abs(accuracy - confidence)))
 
 
 def test_pairs_are_in_the_targets_unit_few_and_from_end_to_end() -> None:
     target = torch.arange(2000, dtype=torch.float32)
-    found = pictures("regression", target[:, None] + 1, target, (), TargetScale(10.0, 2.0))["pairs"]
+    found = pictures("regression", target[:, None] + 1, target, (), TargetScale(10.0, 2.0)).pairs
+    assert found is not None
     assert len(found) == MOST_PAIRS
-    assert (found[0], found[-1]) == ([10.0, 12.0], [4008.0, 4010.0])
+    assert (found[0], found[-1]) == ((10.0, 12.0), (4008.0, 4010.0))
 
 
 def test_too_many_classes_have_no_confusion_matrix() -> None:
     out = torch.eye(40)
     found = pictures("classification", out, torch.arange(40), [str(index) for index in range(40)], TargetScale())
-    assert list(found) == ["calibration"]
+    assert list(found.to_json()) == ["calibration"]

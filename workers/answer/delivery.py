@@ -6,10 +6,10 @@ One call from finalizing; nothing in here decides anything, so it can't change a
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from service.result import ChosenNetwork, Delivered, Pictures, Winner
 from service.spec import StudySpec
 from service.store.records import StudyRecord
 from workers.answer import Answer, Prepared
@@ -24,18 +24,18 @@ TARGET = "target"
 
 @dataclass(frozen=True)
 class Kept:
-    """``archive`` is None where there is none; ``said`` then has the reason. ``pictures`` are what a report draws."""
+    """``archive`` is None where there is none; ``model`` then has the reason. ``pictures`` are what a report draws."""
 
     archive: bytes | None
-    said: Mapping[str, Any]
-    pictures: Mapping[str, Any]
+    model: Delivered
+    pictures: Pictures
 
     def within(self, limit: int) -> Kept:
         """The same, without an archive of more than ``limit`` bytes."""
         if self.archive is None or len(self.archive) <= limit:
             return self
         reason = f"the model has {len(self.archive)} bytes; REGSEARCH_MAX_MODEL_MB allows {limit}"
-        return Kept(None, {**self.said, "available": False, "reason": reason}, self.pictures)
+        return Kept(None, self.model.withheld(reason), self.pictures)
 
 
 @dataclass(frozen=True)
@@ -50,36 +50,34 @@ class Keeper:
         """The archive of the network, and pictures of what it says about the test rows."""
         shape = self.data.shape(answer.model.recipe)
         model = Trained(self.spec.model.word, answer.model.recipe, shape, answer.model.weights, self.data.folds[0])
-        said = self._chosen(answer)
+        chosen, winner = self._chosen(answer), answer.findings.winner
         out = outputs(shape, answer.model.weights, answer.test.x)
         labels, scale = self.data.table.labels, model.fold.target
-        pictures = {"test": test_pictures(str(self.spec.task), out, answer.test.y.cpu(), labels, scale)}
-        winner = answer.result["winner"]
-        scores = {"this_network": answer.run.best_value, "valid": winner["valid"], "test": winner["test"]}
+        assert self.spec.task is not None, "a stored spec is resolved"
+        pictures = Pictures(test=test_pictures(self.spec.task, out, answer.test.y.cpu(), labels, scale))
         try:
-            archive = build_archive(model, self._about(said, scores))
+            archive = build_archive(model, self._about(chosen, winner))
         except CannotExport as error:
-            return Kept(None, {**said, "available": False, "reason": str(error)}, pictures)
-        kept = {"available": True, "bytes": len(archive), "sha256": hashlib.sha256(archive).hexdigest()}
-        return Kept(archive, {**said, **kept}, pictures)
+            return Kept(None, Delivered.without_archive(chosen, str(error)), pictures)
+        sha256 = hashlib.sha256(archive).hexdigest()
+        return Kept(archive, Delivered.as_archive(chosen, len(archive), sha256), pictures)
 
-    def _chosen(self, answer: Answer) -> dict[str, Any]:
+    def _chosen(self, answer: Answer) -> ChosenNetwork:
         run, folds = answer.run, len(self.data.folds)
         part = f", trained on the first of {folds} folds" if folds > 1 else ""
         metric = str(self.spec.metric).replace("_", " ")
-        networks = answer.result["winner"]["valid"]["n"]
-        rule = f"Of the winner's {networks} networks, one per seed, it has the best validation {metric}{part}."
-        return {
-            "of": answer.model.name,
-            "seed_index": answer.model.seed,
-            "seed": run.fold_seeds[0][1],
-            "epoch": run.best_epoch + 1,
-            "validation": run.best_value,
-            "rule": rule,
-        }
+        networks = answer.findings.winner.valid.n
+        return ChosenNetwork(
+            of=answer.model.name,
+            seed_index=answer.model.seed,
+            seed=run.fold_seeds[0][1],
+            epoch=run.best_epoch + 1,
+            validation=run.best_value,
+            rule=f"Of the winner's {networks} networks, one per seed, it has the best validation {metric}{part}.",
+        )
 
-    def _about(self, chosen: Mapping[str, Any], scores: Mapping[str, Any]) -> dict[str, Any]:
-        table, model = self.data.table, self.spec.model
+    def _about(self, chosen: ChosenNetwork, winner: Winner) -> dict[str, Any]:
+        table, model, scores = self.data.table, self.spec.model, winner.to_json()
         return {
             "study": {"id": self.study.id, "name": self.study.name},
             "task": str(self.spec.task),
@@ -87,8 +85,8 @@ class Keeper:
             "classes": list(table.labels),
             "metric": str(self.spec.metric),
             "direction": self.spec.direction,
-            "chosen": dict(chosen),
-            "scores": dict(scores),
+            "chosen": chosen.to_json(),
+            "scores": {"this_network": chosen.validation, "valid": scores["valid"], "test": scores["test"]},
             "data": {"rows": table.rows, "hash": data_hash(table)},
             **({"start": {"study": model.start_from, "sha256": model.start_sha256}} if model.start_from else {}),
         }
