@@ -15,6 +15,7 @@ from typing import Any
 
 from service.datasets import BuiltinFacts, TableInfo
 from service.errors import InvalidInput, Issue, NotFound
+from service.result import Result
 from service.spec import OFF, SETTINGS, DataSpec, Recipe, StudySpec
 from service.spec.domain import possible_values
 from service.spec.recipe import ARCHITECTURE
@@ -74,7 +75,8 @@ def _earlier(study_id: int, store: Store) -> _Earlier:
     try:
         archive = store.archives.get(study_id)
     except NotFound:
-        reason = ((record.result or {}).get("model") or {}).get("reason", "it was not kept")
+        model = None if record.result is None else Result.model_validate(record.result).model
+        reason = "it was not kept" if model is None else model.reason or "it was not kept"
         message = f"study {study_id} has no network: {reason}"
         raise InvalidInput.one(_START, message, value=study_id, allowed="a study with a model") from None
     with zipfile.ZipFile(io.BytesIO(archive.content)) as files:

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from fastapi import Path
 from pydantic import BaseModel, Field
 
+from service.spec.metrics import Direction
 from service.store.records import DatasetRecord, StudyRecord, TrialRecord, WorkerRecord
 
 StudyId = Annotated[int, Path(ge=1, lt=2**31, description="A study's id.")]
@@ -45,7 +46,7 @@ class StudyOut(BaseModel):
     priority: int
     metric: str
     direction: str
-    objectives: dict[str, str] = Field(description="Directions of all objectives by name, `metric` first.")
+    objectives: dict[str, Direction] = Field(description="Directions of all objectives by name, `metric` first.")
     trials: Counts
     epochs: int = Field(description="Epochs trained by finished trials.")
     best: Best | None

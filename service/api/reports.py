@@ -11,6 +11,7 @@ from service.api.models import StudyId
 from service.api.problems import answers
 from service.errors import Conflict, NotInstalled
 from service.report import Source, tell, to_html, to_markdown
+from service.result import Reading, Result
 from service.store import Store
 from service.store.records import StudyRecord
 
@@ -49,9 +50,11 @@ def router(store: Store) -> APIRouter:
         `archive`: a ZIP file of weights (safetensors), recipe and preprocessing (JSON) and a loader; `onnx`: one ONNX model,
         preprocessing included.
         """
-        model = result_of(store.studies.get(study_id)).get("model", {})
-        if not model.get("available"):
-            raise Conflict(f"study {study_id} has no model: {model.get('reason', 'it was finished by an earlier version')}")
+        model = result_of(store.studies.get(study_id)).model
+        if model is None:
+            raise Conflict(f"study {study_id} has no model: it was finished by an earlier version")
+        if not model.available:
+            raise Conflict(f"study {study_id} has no model: {model.reason}")
         archive = store.archives.get(study_id)
         match format_:
             case "archive":
@@ -77,8 +80,8 @@ def _onnx(archive: bytes) -> bytes:
     return to_onnx(archive)
 
 
-def result_of(record: StudyRecord) -> dict[str, Any]:
-    """The result of a study.
+def result_of(record: StudyRecord) -> Result:
+    """The result of a study, of whatever version.
 
     Raises:
         Conflict: It has none.
@@ -86,11 +89,16 @@ def result_of(record: StudyRecord) -> dict[str, Any]:
     if record.result is None:
         reason = f" ({record.reason})" if record.reason else ""
         raise Conflict(f"study {record.id} is {record.state}{reason}: it has no result")
-    return record.result
+    return Result.model_validate(record.result)
+
+
+def readings_of(store: Store, study_id: int) -> tuple[Reading, ...]:
+    """Who has read the test part, and when."""
+    return tuple(Reading.model_validate(each) for each in store.studies.test_accesses(study_id))
 
 
 def _source(store: Store, study_id: int) -> Source:
     study = store.studies.get(study_id)
     result = result_of(study)
     trials, _ = store.history.page(study_id, limit=_MOST_TRIALS)
-    return Source(study, result, trials, store.studies.test_accesses(study_id))
+    return Source(study, result, trials, readings_of(store, study_id))

@@ -10,8 +10,9 @@ from service.api.bodies import JsonRoute
 from service.api.inspection import Inspections
 from service.api.models import ExtendIn, StudyId, StudyOut, StudyPage, Submitted, TrialOut, TrialPage
 from service.api.problems import answers
-from service.api.reports import result_of
+from service.api.reports import readings_of, result_of
 from service.api.submission import check, note_of, plan_of
+from service.result import StudyResult
 from service.settings import Settings
 from service.spec import StudySpec
 from service.store import Store, StudyState
@@ -78,13 +79,11 @@ def router(store: Store, settings: Settings) -> APIRouter:
         """One trial with its learning curves."""
         return TrialOut.of(store.history.trial(study_id, number))
 
-    @routes.get("/{study_id}/result", responses=answers(404, 409, 422))
-    def get_result(study_id: StudyId) -> dict[str, Any]:
+    @routes.get("/{study_id}/result", responses=answers(404, 409, 422), response_model_exclude_unset=True)
+    def get_result(study_id: StudyId) -> StudyResult:
         """The answer: winner, baseline, test scores with intervals, ablation, who read the test part. 409 until finished."""
         record = store.studies.get(study_id)
-        accesses = store.studies.test_accesses(study_id)
-        looks = {"test_accesses": len(accesses), "test_record": accesses}
-        return {"id": record.id, "name": record.name, "state": record.state, **result_of(record), **looks}
+        return result_of(record).of_study(record.id, record.name, record.state, readings_of(store, study_id))
 
     _transitions(routes, store)
     return routes

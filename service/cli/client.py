@@ -5,11 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import httpx
 
 from service.errors import RegsearchError
+
+if TYPE_CHECKING:  # the models take a while to load
+    from service.result import StudyResult
 
 
 class Refused(RegsearchError):
@@ -43,6 +46,22 @@ class Client:
     def get(self, path: str, **query: Any) -> Any:
         """GET; the decoded answer."""
         return self._call("GET", path, params=query)
+
+    def result(self, study_id: int) -> StudyResult:
+        """The result of a finished study.
+
+        Raises:
+            Unreachable: What answers gives no result that this version can read.
+        """
+        from pydantic import ValidationError
+
+        from service.result import StudyResult
+
+        try:
+            return StudyResult.model_validate(self.get(f"/v1/studies/{study_id}/result"))
+        except ValidationError as error:
+            place = ".".join(map(str, error.errors()[0]["loc"]))
+            raise Unreachable(f"the result of study {study_id} at {self.url} can't be read here: {place}") from None
 
     def post(self, path: str, body: Any = None) -> Any:
         """POST JSON; the decoded answer."""

@@ -139,8 +139,10 @@ def show(study_id: StudyId, json_: Json = False, url: Url = None) -> None:
 def result(study_id: StudyId, json_: Json = False, url: Url = None) -> None:
     """The answer of a finished study."""
     client = _client(url)
-    _print(client.get(f"/v1/studies/{study_id}/result"), render.result, json_)
-    if not json_:
+    if json_:
+        _print(client.get(f"/v1/studies/{study_id}/result"), str, as_json=True)
+    else:
+        out.print(render.result(client.result(study_id)))
         render.say(out, f"Dashboard: {client.url}/dashboard/studies/{study_id}")
 
 
@@ -276,7 +278,7 @@ def _watch(client: Client, study_id: int) -> None:
         render.say(out, f"Not watching any more; the study goes on. Again with: regsearch watch {study_id}")
         return
     if study["state"] == "finished":
-        out.print(render.result(client.get(f"/v1/studies/{study_id}/result")))
+        out.print(render.result(client.result(study_id)))
     else:
         out.print(render.study(study))
         raise typer.Exit(0 if study["state"] == "paused" else 1)

@@ -170,7 +170,7 @@ def demo(settings: Settings, console: Console, *, keep: bool, trials: int) -> No
             ended = watch(client, study["id"], console, look)
             if ended["state"] != "finished":
                 raise CannotStart(f"the study is {ended['state']}: {ended['reason']}")
-            console.print(render.result(client.get(f"/v1/studies/{study['id']}/result")))
+            console.print(render.result(client.result(study["id"])))
             render.say(console, f"From nothing to the answer in {render.seconds(time.monotonic() - start)}.")
             render.say(console, f"Dashboard: {client.url}{study['links']['dashboard']}")
             if keep:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from service.cli.client import Refused
+
+if TYPE_CHECKING:  # the models take a while to load
+    from service.result import Ablation, FrontTrial, Result, Setting, Spread
 
 _COLUMNS = 8
 _IMPORTANT = 5
@@ -32,7 +36,7 @@ def seconds(value: float | None) -> str:
 
 def number(value: float | None) -> str:
     """Four significant digits."""
-    return "–" if value is None else f"{value:.4g}"
+    return "–" if value is None or math.isnan(value) else f"{value:.4g}"
 
 
 def refusal(error: Refused) -> RenderableType:
@@ -112,63 +116,58 @@ def study(found: Mapping[str, Any]) -> RenderableType:
     return table
 
 
-def result(found: Mapping[str, Any]) -> RenderableType:
+def result(found: Result) -> RenderableType:
     """The answer of a study: verdict, scores, recipe, ablation."""
-    metric = found["metric"].replace("_", " ")
-    scores = Table(title=f"{metric}: mean over {found['seeds']} seeds", title_justify="left")
+    metric = found.metric.replace("_", " ")
+    scores = Table(title=f"{metric}: mean over {found.seeds} seeds", title_justify="left")
     scores.add_column("setting")
     scores.add_column("validation", justify="right")
     scores.add_column("test", justify="right")
     scores.add_column("95 % interval", justify="right")
-    ties = set(found.get("ties", ()))
-    for place, setting in enumerate((found["winner"], found["baseline"], *found["others"])):
-        scores.add_row(*_score_row(setting, winner=place == 0, tie=setting["name"] in ties), end_section=place == 1)
+    for place, setting in enumerate(found.settings):
+        scores.add_row(*_score_row(setting, winner=place == 0, tie=setting.name in found.ties), end_section=place == 1)
     parts: list[RenderableType] = [
-        Text(found["verdict"], style="bold"),
+        Text(found.verdict, style="bold"),
         "",
         scores,
-        Text.assemble(("Winning recipe  ", "bold"), recipe(found["winner"]["recipe"])),
+        Text.assemble(("Winning recipe  ", "bold"), recipe(found.winner.recipe)),
     ]
-    if found.get("ablation"):
-        parts += [ablation(found["ablation"], metric)]
-    if found.get("front"):
-        parts += [front(found["front"])]
+    if found.ablation:
+        parts += [ablation(found.ablation, metric)]
+    if found.front:
+        parts += [front(found.front)]
     parts += [Text.assemble((f"{name}  ", "bold"), said) for name, said in _remarks(found)]
-    rows, training = found["rows"], found.get("utilization", {}).get("training", 0)
+    rows, training = found.rows, found.utilization.get("training", 0)
     parts.append(
         Text(
-            f"Rows: {rows['train']} train, {rows['valid']} validation, {rows['test']} test (locked; {rows['duplicates']} "
-            f"duplicates kept on one side). Wall time {seconds(found['wall_seconds'])}, of which finalists "
-            f"{seconds(found.get('finalizing_seconds'))}; the search spent {training:.0%} of its time in training.",
+            f"Rows: {rows.train} train, {rows.valid} validation, {rows.test} test (locked; {rows.duplicates} "
+            f"duplicates kept on one side). Wall time {seconds(found.wall_seconds)}, of which finalists "
+            f"{seconds(found.finalizing_seconds)}; the search spent {training:.0%} of its time in training.",
             style="dim",
         )
     )
     return Group(*parts)
 
 
-def _remarks(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """What else there is to say, a line each."""
-    recommended, gap, gain = found.get("recommended"), found["winner"].get("gap"), found.get("gain")
-    if recommended:
-        yield "Recommended", f"{recommended['name']}: {recommended['reason']}"
-    if gain:
-        yield "Gain", f"{number(gain['mean'])} on the test rows ({number(gain['low'])} – {number(gain['high'])})"
-    if gap:
-        theirs = found["baseline"].get("gap") or {}
-        yield (
-            "Generalization gap",
-            f"{number(gap['train_test'])} from training to test rows; unregularized {number(theirs.get('train_test'))}",
-        )
-    ensemble, important = found.get("ensemble"), found.get("importance", {})
-    if ensemble:
-        test, single = ensemble["test"], ensemble["single"]["test"]
+def _remarks(found: Result) -> Iterator[tuple[str, str]]:
+    """What else there is to tell, a line each."""
+    recommended, gain, gap, ensemble = found.recommended, found.gain, found.winner.gap, found.ensemble
+    if recommended is not None:
+        yield "Recommended", f"{recommended.name}: {recommended.reason}"
+    if gain is not None:
+        yield "Gain", f"{number(gain.mean)} on the test rows ({number(gain.low)} – {number(gain.high)})"
+    if gap is not None:
+        theirs = None if found.baseline.gap is None else found.baseline.gap.train_test
+        yield "Generalization gap", f"{number(gap.train_test)} from training to test rows; unregularized {number(theirs)}"
+    if ensemble is not None:
+        test, single = ensemble.test, ensemble.single.test
         yield (
             "Ensemble",
-            f"{len(ensemble['members'])} trained networks together: test {number(test['mean'])} "
-            f"({number(test['low'])} – {number(test['high'])}), the best single one {number(single['mean'])}",
+            f"{len(ensemble.members)} trained networks together: test {number(test.mean)} "
+            f"({number(test.low)} – {number(test.high)}), the best single one {number(single.mean)}",
         )
-    if important.get("fanova"):
-        first = list(important["fanova"].items())[:_IMPORTANT]
+    if found.importance is not None and found.importance.fanova:
+        first = list(found.importance.fanova.items())[:_IMPORTANT]
         yield "Importance", ", ".join(f"{name} {share:.0%}" for name, share in first)
 
 
@@ -189,21 +188,22 @@ def comparison(found: Mapping[str, Any]) -> RenderableType:
     return Group(Text(said, style="bold yellow"), table, *unequal)
 
 
-def ablation(rows: Sequence[Mapping[str, Any]], metric: str) -> RenderableType:
+def ablation(rows: Sequence[Ablation], metric: str) -> RenderableType:
     """Which regularizer earned it."""
     table = Table(title="Without one of its regularizers", title_justify="left")
     table.add_column("switched off")
     table.add_column(f"validation {metric}", justify="right")
     table.add_column("worse by", justify="right")
     table.add_column("95 % interval", justify="right")
-    for row in sorted(rows, key=lambda row: -row["change"]):
-        table.add_row(row["without"], _spread(row["valid"]), number(row["change"]), _ends(row))
+    for row in sorted(rows, key=lambda row: -row.change):
+        ends = "–" if math.isnan(row.low) else f"{number(row.low)} – {number(row.high)}"
+        table.add_row(row.without, _spread(row.valid), number(row.change), ends)
     return table
 
 
-def front(rows: Sequence[Mapping[str, Any]]) -> RenderableType:
+def front(rows: Sequence[FrontTrial]) -> RenderableType:
     """The trials that no other one dominates."""
-    names = list(rows[0]["values"])
+    names = list(rows[0].values)
     count = "1 trial" if len(rows) == 1 else f"{len(rows)} trials"
     shown = f"; the first {_FRONT}" if len(rows) > _FRONT else ""
     title = f"The front: {count} that none dominates in {' and '.join(names)}{shown}"
@@ -213,8 +213,8 @@ def front(rows: Sequence[Mapping[str, Any]]) -> RenderableType:
         table.add_column(name, justify="right")
     table.add_column("regularizers")
     for row in rows[:_FRONT]:
-        settings = recipe({name: row["recipe"][name] for name in row["regularizers"]})
-        table.add_row(str(row["trial"]), *(number(row["values"][name]) for name in names), settings or "none")
+        settings = recipe({name: row.recipe[name] for name in row.regularizers})
+        table.add_row(str(row.trial), *(number(row.values[name]) for name in names), settings or "none")
     return table
 
 
@@ -228,21 +228,17 @@ def say(console: Console, text: str) -> None:
     console.print(text, highlight=False, soft_wrap=True)
 
 
-def _score_row(setting: Mapping[str, Any], *, winner: bool, tie: bool) -> tuple[RenderableType, ...]:
-    test = setting["test"]
-    name = f"{setting['name']}{' (winner)' if winner else ' (tie)' if tie else ''}"
-    interval = f"{number(test['low'])} – {number(test['high'])}" if test else "–"
+def _score_row(setting: Setting, *, winner: bool, tie: bool) -> tuple[RenderableType, ...]:
+    test = setting.test
+    name = f"{setting.name}{' (winner)' if winner else ' (tie)' if tie else ''}"
+    interval = "–" if test is None else f"{number(test.low)} – {number(test.high)}"
     style = "bold green" if winner else ""
-    cells = (name, _spread(setting["valid"]), number(test["mean"] if test else None), interval)
+    cells = (name, _spread(setting.valid), number(None if test is None else test.mean), interval)
     return tuple(Text(cell, style=style) for cell in cells)
 
 
-def _ends(row: Mapping[str, Any]) -> str:
-    return "–" if row.get("low") is None else f"{number(row['low'])} – {number(row['high'])}"
-
-
-def _spread(valid: Mapping[str, Any] | None) -> str:
-    return "did not train" if valid is None else f"{number(valid['mean'])} ± {number(valid['std'])}"
+def _spread(valid: Spread | None) -> str:
+    return "did not train" if valid is None else f"{number(valid.mean)} ± {number(valid.std)}"
 
 
 def _short(value: Any) -> str:
@@ -252,6 +248,6 @@ def _short(value: Any) -> str:
         return "yes" if value else "no"
     if isinstance(value, float):
         return number(value)
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return ", ".join(map(_short, value))
     return str(value)

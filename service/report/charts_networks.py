@@ -2,64 +2,67 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from service.report.axes import Scale, bottom_axis, left_axis, number, robust_range
 from service.report.charts_scores import WIDTH, legend
 from service.report.scene import Box, Dot, Drawing, Line, Role, Words, shortened
+from service.result import CalibrationBin, Curves
 
 _LEFT, _TOP, _BOTTOM, _RIGHT = 52.0, 44.0, 276.0, WIDTH - 12
 _HEIGHT = 320.0
 _MOST_NUMBERED = 12
 
 
-def curves(found: Sequence[tuple[str, Role, Mapping[str, Any]]], names: Sequence[str], label: str) -> Drawing:
+def curves(found: Sequence[tuple[str, Role, Curves]], names: Sequence[str], label: str) -> Drawing:
     """Learning curves by epoch. Of the named courses the first is dashed where there are two: training, then validation."""
     drawing = Drawing(WIDTH, _HEIGHT, f"{label} by epoch, of {' and '.join(name for name, _, _ in found)}")
-    values = [value for _, _, curve in found for name in names for value in curve[name]]
+    values = [value for _, _, curve in found for name in names for value in curve.course(name)]
     low, high = robust_range(values, 0.9)
     log = low > 0 and high / low > 30
     y = Scale.around((low, high), _BOTTOM, _TOP, log=log)
-    x = Scale(0.0, max(max(curve["epochs"]) for _, _, curve in found), _LEFT, _RIGHT)
+    x = Scale(0.0, max(max(curve.epochs) for _, _, curve in found), _LEFT, _RIGHT)
     left_axis(drawing, y, _LEFT, label, right=_RIGHT)
     bottom_axis(drawing, x, _BOTTOM, "epoch", top=_TOP)
     legend(drawing, [(name, role, False) for name, role, _ in found], _LEFT + 60)
     for name, role, curve in found:
         for index, course in enumerate(names):
-            points = [(x(epoch), y(value)) for epoch, value in zip(curve["epochs"], curve[course], strict=True)]
+            points = [(x(epoch), y(value)) for epoch, value in zip(curve.epochs, curve.course(course), strict=True)]
             drawing.add(Line(points, role, 2.0, dash=index < len(names) - 1))
-        if curve.get("best") is not None:
-            at = x(curve["best"])
-            drawing.add(
-                Line([(at, _TOP), (at, _BOTTOM)], role, 1.0, opacity=0.5), Dot(at, _BOTTOM, 4, role, says=f"{name}: kept")
-            )
+        at = x(curve.best)
+        drawing.add(
+            Line([(at, _TOP), (at, _BOTTOM)], role, 1.0, opacity=0.5), Dot(at, _BOTTOM, 4, role, says=f"{name}: kept")
+        )
     return drawing
 
 
-def reliability(bins: Sequence[Mapping[str, Any]]) -> Drawing:
+def reliability(bins: Sequence[CalibrationBin]) -> Drawing:
     """Share of right predictions by how sure the network was; on the diagonal it is as right as it is sure."""
     drawing = Drawing(WIDTH, _HEIGHT, "Accuracy by confidence, in bins")
     x, y = Scale(0.0, 1.0, _LEFT, _RIGHT), Scale(0.0, 1.0, _BOTTOM, _TOP)
     left_axis(drawing, y, _LEFT, "share that is right", right=_RIGHT)
     bottom_axis(drawing, x, _BOTTOM, "confidence of the prediction", top=_TOP)
-    most = max(each["count"] for each in bins)
+    most = max(each.count for each in bins)
     for place, each in enumerate(bins):
-        if each["count"]:
-            height = 46.0 * each["count"] / most
+        if each.count:
+            height = 46.0 * each.count / most
             left, right = x(place / len(bins)), x((place + 1) / len(bins))
-            drawing.add(Box(left + 1, _BOTTOM - height, right - left - 2, height, "other", 0.3, f"{each['count']} rows"))
+            drawing.add(Box(left + 1, _BOTTOM - height, right - left - 2, height, "other", 0.3, f"{each.count} rows"))
     drawing.add(Line([(x(0), y(0)), (x(1), y(1))], "soft", 1.5, dash=True))
-    filled = [each for each in bins if each["count"]]
-    drawing.add(Line([(x(each["confidence"]), y(each["accuracy"])) for each in filled], "winner", 2))
-    for each in filled:
-        radius = 3.0 + 4.0 * (each["count"] / most) ** 0.5
-        says = f"{each['count']} rows: confidence {each['confidence']:.3f}, right {each['accuracy']:.3f}"
-        drawing.add(Dot(x(each["confidence"]), y(each["accuracy"]), radius, "winner", says=says))
+    filled = [
+        (each.count, each.confidence, each.accuracy)
+        for each in bins
+        if each.confidence is not None and each.accuracy is not None
+    ]
+    drawing.add(Line([(x(confidence), y(accuracy)) for _, confidence, accuracy in filled], "winner", 2))
+    for count, confidence, accuracy in filled:
+        radius = 3.0 + 4.0 * (count / most) ** 0.5
+        says = f"{count} rows: confidence {confidence:.3f}, right {accuracy:.3f}"
+        drawing.add(Dot(x(confidence), y(accuracy), radius, "winner", says=says))
     return drawing
 
 
-def confusion(labels: Sequence[str], counts: Sequence[Sequence[int]]) -> Drawing:
+def confusion(labels: Sequence[str], counts: Sequence[Sequence[float]]) -> Drawing:
     """Rows by true and predicted class, shaded by the share of the true class."""
     size = len(labels)
     left, top = 110.0, 52.0

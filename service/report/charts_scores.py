@@ -2,49 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+import math
+from collections.abc import Sequence
 
 from service.report.axes import Scale, bottom_axis, number
 from service.report.scene import Box, Dot, Drawing, Line, Role, Words, shortened
+from service.result import Interval, Spread
 
 WIDTH = 460.0
 _LABELS = 138.0
 _ROW = 30.0
 _RIGHT = WIDTH - 14
 
-Said = Mapping[str, Any]
 
-
-def intervals(rows: Sequence[tuple[str, Role, Said]], metric: str) -> Drawing:
+def intervals(rows: Sequence[tuple[str, Role, Interval, Spread]], metric: str) -> Drawing:
     """Settings by their test score: a dot with its 95 % interval, and a ring for the mean on validation rows."""
     drawing = Drawing(WIDTH, 14 + _ROW * len(rows) + 40, f"Test {metric} of {len(rows)} settings with 95 % intervals")
-    values = [
-        value for _, _, said in rows for value in (*(said["test"][key] for key in ("low", "high")), said["valid"]["mean"])
-    ]
+    values = [value for _, _, test, valid in rows for value in (test.low, test.high, valid.mean)]
     scale = Scale.around(values, _LABELS, _RIGHT)
     bottom_axis(drawing, scale, 14 + _ROW * len(rows), metric, top=8)
-    for place, (name, role, said) in enumerate(rows):
+    for place, (name, role, test, valid) in enumerate(rows):
         y = 14 + _ROW * (place + 0.5)
-        test, valid = said["test"], said["valid"]
         bold = role in ("winner", "baseline")
         drawing.add(
             Words(_LABELS - 10, y + 4, shortened(name, _LABELS - 12), "end", "ink" if bold else "soft", bold),
-            Line([(scale(test["low"]), y), (scale(test["high"]), y)], role, 2.5 if bold else 1.5),
-            Dot(scale(valid["mean"]), y, 4, role, ring=True, says=f"{name}: validation {number(valid['mean'])}"),
-            Dot(scale(test["mean"]), y, 5 if bold else 4, role, says=_interval(name, test)),
+            Line([(scale(test.low), y), (scale(test.high), y)], role, 2.5 if bold else 1.5),
+            Dot(scale(valid.mean), y, 4, role, ring=True, says=f"{name}: validation {number(valid.mean)}"),
+            Dot(scale(test.mean), y, 5 if bold else 4, role, says=_interval(name, test)),
         )
     return drawing
 
 
-def _interval(name: str, test: Said) -> str:
-    return f"{name}: test {number(test['mean'])}, 95 % interval {number(test['low'])} to {number(test['high'])}"
+def _interval(name: str, test: Interval) -> str:
+    return f"{name}: test {number(test.mean)}, 95 % interval {number(test.low)} to {number(test.high)}"
 
 
-def changes(rows: Sequence[tuple[str, float, float | None, float | None]], label: str, title: str) -> Drawing:
-    """Bars from zero, with whiskers where there is an interval; ``rows`` are name, value, low and high."""
+def changes(rows: Sequence[tuple[str, float, float, float]], label: str, title: str) -> Drawing:
+    """Bars from zero, with whiskers where there is an interval; ``rows`` are name, value, low and high, or NaN for both."""
     drawing = Drawing(WIDTH, 14 + _ROW * len(rows) + 40, title)
-    values = [0.0, *(value for _, *found in rows for value in found if value is not None)]
+    values = [0.0, *(value for _, *found in rows for value in found)]
     scale = Scale.around(values, _LABELS, _RIGHT)
     bottom = 14 + _ROW * len(rows)
     bottom_axis(drawing, scale, bottom, label, top=8)
@@ -56,7 +52,7 @@ def changes(rows: Sequence[tuple[str, float, float | None, float | None]], label
             Words(_LABELS - 10, y + 4, shortened(name, _LABELS - 12), "end"),
             Box(left, y - 8, max(1.0, right - left), 16, role, says=f"{name}: {number(value)}"),
         )
-        if low is not None and high is not None:
+        if math.isfinite(low) and math.isfinite(high):
             drawing.add(
                 Line([(scale(low), y), (scale(high), y)], "ink", 1.5),
                 *(Line([(scale(end), y - 4), (scale(end), y + 4)], "ink", 1.5) for end in (low, high)),

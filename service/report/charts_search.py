@@ -9,11 +9,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, assert_never
 
 from service.report.axes import Scale, bottom_axis, left_axis, number, robust_range
 from service.report.charts_scores import WIDTH, legend
 from service.report.scene import LETTER, Anchor, Box, Dot, Drawing, Line, Role, Words, shortened
+from service.result import ChoiceBin, Effect, RangeBin
 from service.store.records import TrialRecord
 
 _LEFT, _TOP, _BOTTOM, _RIGHT = 52.0, 44.0, 276.0, WIDTH - 12
@@ -156,30 +157,39 @@ def _axis(name: str, values: Sequence[Any]) -> Axis:
     return Axis(name, off, scale, [*((start, word) for word in words), *ends])
 
 
-def effects(found: Sequence[Mapping[str, Any]], metric: str) -> Drawing:
+def effects(found: Sequence[Effect], metric: str) -> Drawing:
     """Mean value of trials by setting, in bins with standard errors: a small chart for every setting."""
     columns, wide, high = 2, (WIDTH - 20) / 2, 150.0
     rows = -(-len(found) // columns)
     drawing = Drawing(WIDTH, rows * high + 4, f"Mean validation {metric} of trials by setting")
-    bins = [each for setting in found for each in setting["bins"]]
-    low, top = robust_range([each["mean"] for each in bins], 0.9)
-    for place, setting in enumerate(found):
+    low, top = robust_range([each.mean for effect in found for each in effect.bins], 0.9)
+    for place, effect in enumerate(found):
         left, upper = (place % columns) * (wide + 20) + 44, (place // columns) * high + 26
         y = Scale.around((low, top), upper + 84, upper + 6, margin=0.1)
-        drawing.add(Words(left - 42, upper - 10, shortened(setting["setting"], wide), bold=True))
+        drawing.add(Words(left - 42, upper - 10, shortened(effect.setting, wide), bold=True))
         left_axis(drawing, y, left, "", right=left + wide - 44, ticks=3)
-        step = (wide - 44) / len(setting["bins"])
-        for index, each in enumerate(setting["bins"]):
+        step = (wide - 44) / len(effect.bins)
+        for index, each in enumerate(effect.bins):
             x = left + step * (index + 0.5)
-            error = each["standard_error"] or 0.0
-            name = str(each["choice"]) if "choice" in each else _short((each["low"] + each["high"]) / 2)
-            says = f"{setting['setting']} {name}: {number(each['mean'])} ± {number(error)} over {each['n']} trials"
+            error = each.standard_error if math.isfinite(each.standard_error) else 0.0
+            name = _name(each)
+            says = f"{effect.setting} {name}: {number(each.mean)} ± {number(error)} over {each.n} trials"
             drawing.add(
-                Line([(x, y(each["mean"] - error)), (x, y(each["mean"] + error))], "winner", 1.5),
-                Dot(x, y(each["mean"]), 3.5, "winner", says=says),
+                Line([(x, y(each.mean - error)), (x, y(each.mean + error))], "winner", 1.5),
+                Dot(x, y(each.mean), 3.5, "winner", says=says),
                 Words(x, upper + 100, shortened(name, step, 10), "middle", "soft", size=10),
             )
     return drawing
+
+
+def _name(found: ChoiceBin | RangeBin) -> str:
+    match found:
+        case ChoiceBin():
+            return str(found.choice)
+        case RangeBin():
+            return _short((found.low + found.high) / 2)
+        case _:
+            assert_never(found)
 
 
 def _short(value: float) -> str:

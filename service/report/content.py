@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
+from service.report.axes import number
 from service.report.scene import Drawing
+from service.result import Interval, Reading, Result, Spread
 from service.spec import GAP
 from service.store.records import StudyRecord, TrialRecord
 
@@ -19,9 +20,9 @@ class Source:
     """All that a report is made from. ``result`` may be of an earlier version: what it lacks is left out."""
 
     study: StudyRecord
-    result: Mapping[str, Any]
+    result: Result
     trials: Sequence[TrialRecord]
-    test_record: Sequence[Mapping[str, Any]] = ()
+    test_record: Sequence[Reading] = ()
 
     @property
     def metric(self) -> str:
@@ -37,6 +38,16 @@ class Source:
 def objective(name: str) -> str:
     """An objective's name for people."""
     return "generalization gap" if name == GAP else name.replace("_", " ")
+
+
+def over_seeds(spread: Spread) -> str:
+    """Mean and standard deviation."""
+    return f"{number(spread.mean)} ± {number(spread.std)}"
+
+
+def between(interval: Interval) -> str:
+    """The ends of an interval."""
+    return f"{number(interval.low)} to {number(interval.high)}"
 
 
 @dataclass(frozen=True)

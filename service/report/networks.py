@@ -2,55 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 from service.report import charts_networks, charts_scores
 from service.report.axes import number
-from service.report.content import Block, Figure, Source, Table
+from service.report.content import Block, Figure, Source, Table, over_seeds
 from service.report.scene import Role
+from service.result import Calibration, Confusion
 
 
 def training(source: Source) -> Iterator[Block]:
     """Learning curves, the generalization gap, and what regularization did to the weights."""
     yield from _curves(source)
     yield from _gap(source)
-    weights = source.result.get("weights")
+    weights = source.result.weights
     if weights:
-        rows = [
-            (name, f"{number(said['norm']['mean'])} ± {number(said['norm']['std'])}", f"{said['sparsity']['mean']:.1%}")
-            for name, said in weights.items()
-        ]
+        rows = [(name, over_seeds(each.norm), f"{each.sparsity.mean:.1%}") for name, each in weights.items()]
         yield Table(("network", "norm of all weights", "share of weights below 0.001"), rows)
-    yield from _pruning(source)
+    yield from _sparsification(source)
 
 
-def _pruning(source: Source) -> Iterator[Block]:
+def _sparsification(source: Source) -> Iterator[Block]:
     """How much of a network is superfluous: scores as its smallest weights are set to zero, of all layers together."""
-    curves: Mapping[str, Any] = source.result.get("pruning") or {}
+    curves = source.result.sparsification
     if curves:
-        shares = [point["asked"] for point in next(iter(curves.values()))]
+        shares = [point.asked for point in next(iter(curves.values()))]
         header = (f"validation {source.metric} with so many weights set to zero", *(f"{share:.0%}" for share in shares))
-        yield Table(header, [(name, *(number(point["score"]) for point in points)) for name, points in curves.items()])
+        yield Table(header, [(name, *(number(point.score) for point in points)) for name, points in curves.items()])
 
 
 def _roles(source: Source) -> dict[str, tuple[str, Role]]:
     """Names of the two settings that are shown beside each other, and how."""
-    names: dict[str, tuple[str, Role]] = {}
-    for key, role in (("winner", "winner"), ("baseline", "baseline")):
-        if key in source.result:
-            said = "winner" if key == "winner" else source.result[key]["name"]
-            names[source.result[key]["name"]] = (said, role)  # type: ignore[assignment]  # one of the two roles
-    return names
+    winner, baseline = source.result.winner.name, source.result.baseline.name
+    return {winner: ("winner", "winner"), baseline: (baseline, "baseline")}
 
 
 def _curves(source: Source) -> Iterator[Block]:
     shown = _roles(source)
-    curves: Mapping[str, Any] = source.result.get("curves") or {}
-    found = [(*shown[name], curve) for name, curve in curves.items() if name in shown and curve.get("epochs")]
+    curves = source.result.curves or {}
+    found = [(*shown[name], curve) for name, curve in curves.items() if name in shown and curve.epochs]
     if not found:
         return
-    mean = f"mean over {max(max(curve.get('seeds', [1])) for _, _, curve in found)} seeds"
+    mean = f"mean over {max(max(curve.seeds) for _, _, curve in found)} seeds"
     yield Figure(
         charts_networks.curves(found, ("train_loss", "loss"), "loss"),
         f"Loss by epoch, {mean}: on training rows while training, with penalties and dropout (dashed), and on "
@@ -67,13 +60,10 @@ def _curves(source: Source) -> Iterator[Block]:
 def _gap(source: Source) -> Iterator[Block]:
     shown = _roles(source)
     rows = []
-    for key in ("winner", "baseline"):
-        said = source.result.get(key, {})
-        if all(said.get(part) for part in ("train", "valid", "test")):
-            parts = [
-                (part, said[name]["mean"]) for part, name in (("train", "train"), ("valid.", "valid"), ("test", "test"))
-            ]
-            rows.append((*shown[said["name"]], parts))
+    for setting in (source.result.winner, source.result.baseline):
+        if setting.train and setting.valid and setting.test:
+            parts = [("train", setting.train.mean), ("valid.", setting.valid.mean), ("test", setting.test.mean)]
+            rows.append((*shown[setting.name], parts))
     if rows:
         table = Table(
             ("setting", *(f"{part} {source.metric}" for part in ("training", "validation", "test"))),
@@ -88,39 +78,48 @@ def _gap(source: Source) -> Iterator[Block]:
         )
 
 
+_WHICH = "the network that can be downloaded (the winner's best seed on validation rows)"
+
+
 def predictions(source: Source) -> Iterator[Block]:
     """Test predictions of the network that can be downloaded."""
-    found = (source.result.get("pictures") or {}).get("test") or {}
-    which = "the network that can be downloaded (the winner's best seed on validation rows)"
-    if "pairs" in found:
+    if source.result.pictures is None:
+        return
+    found = source.result.pictures.test
+    if found.pairs is not None:
         yield Figure(
-            charts_networks.pairs(found["pairs"]),
-            f"Predicted by true values of {len(found['pairs'])} test rows, by {which}. Dots above the diagonal are "
+            charts_networks.pairs(found.pairs),
+            f"Predicted by true values of {len(found.pairs)} test rows, by {_WHICH}. Dots above the diagonal are "
             "predicted too "
             "high; a cloud flatter than the diagonal draws everything to the middle.",
         )
-    if "confusion" in found:
-        labels, counts = found["confusion"]["labels"], found["confusion"]["counts"]
-        table = Table(
-            ("true \\ predicted", *labels), [(name, *map(str, row)) for name, row in zip(labels, counts, strict=True)]
-        )
-        yield Figure(
-            charts_networks.confusion(labels, counts),
-            f"Test rows by true class (down) and predicted class (across), by {which}. Each row is shaded by its "
-            "shares: blue on the "
-            "diagonal is right, orange beside it is what a class was mistaken for.",
-            table,
-        )
-    if "calibration" in found:
-        bins = [each for each in found["calibration"]["bins"] if each["count"]]
-        table = Table(
-            ("rows", "mean confidence", "share that is right"),
-            [(str(each["count"]), f"{each['confidence']:.3f}", f"{each['accuracy']:.3f}") for each in bins],
-        )
-        yield Figure(
-            charts_networks.reliability(found["calibration"]["bins"]),
-            "How often a prediction is right, by how sure the network was (grey bars: how many test rows). Below the "
-            "diagonal it "
-            f"promises too much. Expected calibration error: {found['calibration']['expected_error']:.3f}.",
-            table,
-        )
+    if found.confusion is not None:
+        yield _confusion(found.confusion)
+    if found.calibration is not None:
+        yield _calibration(found.calibration)
+
+
+def _confusion(found: Confusion) -> Figure:
+    rows = [(name, *map(str, row)) for name, row in zip(found.labels, found.counts, strict=True)]
+    return Figure(
+        charts_networks.confusion(found.labels, found.counts),
+        f"Test rows by true class (down) and predicted class (across), by {_WHICH}. Each row is shaded by its "
+        "shares: blue on the "
+        "diagonal is right, orange beside it is what a class was mistaken for.",
+        Table(("true \\ predicted", *found.labels), rows),
+    )
+
+
+def _calibration(found: Calibration) -> Figure:
+    bins = [
+        (str(each.count), f"{each.confidence:.3f}", f"{each.accuracy:.3f}")
+        for each in found.bins
+        if each.confidence is not None and each.accuracy is not None
+    ]
+    return Figure(
+        charts_networks.reliability(found.bins),
+        "How often a prediction is right, by how sure the network was (grey bars: how many test rows). Below the "
+        "diagonal it "
+        f"promises too much. Expected calibration error: {found.expected_error:.3f}.",
+        Table(("rows", "mean confidence", "share that is right"), bins),
+    )

@@ -7,6 +7,7 @@ from typing import Any
 
 from service.report.axes import number
 from service.report.content import Block, Source, Table, Text, objective
+from service.result import Delivered
 
 
 def protocol(source: Source) -> Iterator[Block]:
@@ -16,18 +17,14 @@ def protocol(source: Source) -> Iterator[Block]:
 
 def _sentences(source: Source) -> Iterator[str]:
     result, spec = source.result, source.study.spec
-    rows = result.get("rows")
-    if rows:
-        copies = (
-            f" {rows['duplicates']:,} rows repeat another one; copies stay on one side of every split."
-            if rows["duplicates"]
-            else ""
-        )
-        yield (
-            f"The rows were divided first, fixed by the seed {spec.get('seed', 0)}: {rows['train']:,} to train, "
-            f"{rows['valid']:,} to "
-            f"validate, {rows['test']:,} locked away to test.{copies} Preprocessing was fitted on training rows only."
-        )
+    rows = result.rows
+    copies = (
+        f" {rows.duplicates:,} rows repeat another one; copies stay on one side of every split." if rows.duplicates else ""
+    )
+    yield (
+        f"The rows were divided first, fixed by the seed {spec.get('seed', 0)}: {rows.train:,} to train, {rows.valid:,} to "
+        f"validate, {rows.test:,} locked away to test.{copies} Preprocessing was fitted on training rows only."
+    )
     counts = source.study.counts
     budget, names = spec.get("budget", {}), " and ".join(map(objective, source.study.objectives))
     sampler, pruner = spec.get("sampler", {}).get("name", "?"), spec.get("pruner", {}).get("name", "?")
@@ -39,7 +36,7 @@ def _sentences(source: Source) -> Iterator[str]:
         f"Each was judged by its {names} on validation rows{_stopping(spec)}."
     )
     chosen = "the best settings"
-    if source.result.get("front"):
+    if result.front:
         chosen = (
             f"settings of the front, which no other trial dominates in {names} (those with the best {source.metric} "
             "first, and the next front's where it has too few)"
@@ -47,7 +44,7 @@ def _sentences(source: Source) -> Iterator[str]:
     yield (
         f"Then {chosen}, the same network with every regularizer off, and the framework's defaults were "
         "trained anew, each "
-        f"over the same {result.get('seeds', 'few')} seeds. The winner has the best mean {source.metric} over seeds on "
+        f"over the same {result.seeds} seeds. The winner has the best mean {source.metric} over seeds on "
         "validation rows. Only then was the test part opened, once, to score all of them; nothing was chosen by test scores."
     )
     yield (
@@ -67,7 +64,7 @@ def _stopping(spec: Mapping[str, Any]) -> str:
 def provenance(source: Source) -> Iterator[Block]:
     """Versions, seeds, data, time, and who looked at the test part."""
     result, study = source.result, source.study
-    made_of: Mapping[str, Any] = result.get("provenance") or {}
+    made_of = result.provenance
     data = study.spec.get("data", {})
     facts = {
         "study": f"{study.id}, {study.name}",
@@ -75,18 +72,18 @@ def provenance(source: Source) -> Iterator[Block]:
         "seed": str(study.spec.get("seed", 0)),
         "data": str(data.get("dataset") or data.get("path") or "?"),
         "began with": _start(study.spec.get("model", {})),
-        "hash of the data": made_of.get("data_hash"),
-        "device": made_of.get("device"),
+        "hash of the data": made_of.data_hash if made_of else None,
+        "device": made_of.device if made_of else None,
         "trials": f"{study.counts.finished} with {study.epochs:,} epochs in all",
-        "wall time": f"{number(result.get('wall_seconds'))} s",
-        "of which finalizing": f"{number(result.get('finalizing_seconds'))} s",
-        "versions": ", ".join(f"{name} {said}" for name, said in (made_of.get("versions") or {}).items() if said),
-        "model": _model(result["model"]) if result.get("model") else None,
-        "readings of the test part": str(result.get("test_accesses", len(source.test_record))),
+        "wall time": f"{number(result.wall_seconds)} s",
+        "of which finalizing": f"{number(result.finalizing_seconds)} s",
+        "versions": ", ".join(f"{name} {said}" for name, said in made_of.versions.items() if said) if made_of else None,
+        "model": _model(result.model) if result.model else None,
+        "readings of the test part": str(result.test_accesses),
     }
     yield Table(("what", "value"), [(name, value) for name, value in facts.items() if value])
     if source.test_record:
-        rows = [(f"{each['at']:%Y-%m-%d %H:%M} UTC", each["who"], each["purpose"]) for each in source.test_record]
+        rows = [(f"{each.at:%Y-%m-%d %H:%M} UTC", each.who, each.purpose) for each in source.test_record]
         yield Table(("test part read", "by", "for"), rows)
 
 
@@ -96,7 +93,7 @@ def _start(model: Mapping[str, Any]) -> str | None:
     return f"the network of study {model['start_from']}; SHA-256 of its archive {model['start_sha256'][:16]}…"
 
 
-def _model(model: Mapping[str, Any]) -> str:
-    if not model.get("available"):
-        return f"none: {model.get('reason', '?')}"
-    return f"{model['rule']} Seed {model['seed']}, epoch {model['epoch']}; SHA-256 of the archive {model['sha256'][:16]}…"
+def _model(model: Delivered) -> str:
+    if not model.available or model.sha256 is None:
+        return f"none: {model.reason}"
+    return f"{model.rule} Seed {model.seed}, epoch {model.epoch}; SHA-256 of the archive {model.sha256[:16]}…"

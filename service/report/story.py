@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Iterator
 from typing import Any
 
 from service.report import charts_scores, charts_search
 from service.report.axes import number
-from service.report.content import Block, Figure, Report, Section, Source, Table, Text, Tile, objective
+from service.report.content import Block, Figure, Report, Section, Source, Table, Text, Tile, between, objective, over_seeds
 from service.report.front import trade_offs
 from service.report.networks import predictions, training
 from service.report.protocol import protocol, provenance
 from service.report.recipe import recipe
 from service.report.scene import Role
+from service.result import Ensemble, Importance, Interval, Selection, Spread
 
 _MOST_SHARES = 10
 _MOST_EFFECTS = 8
@@ -35,14 +37,14 @@ def tell(source: Source) -> Report:
     ]
     here = f"/v1/studies/{study.id}"
     links = {"dashboard": f"/dashboard/studies/{study.id}", "result": f"{here}/result"}
-    if result.get("model", {}).get("available"):
+    if result.model is not None and result.model.available:
         links["model"] = f"{here}/model"
     data = study.spec.get("data", {})
     what = data.get("dataset") or data.get("path") or "data"
     return Report(
         title=study.name,
         subtitle=f"Study {study.id} on {what}: {_aim(source)}",
-        verdict=str(result.get("verdict", "This study has no verdict.")),
+        verdict=result.verdict,
         tiles=list(_tiles(source)),
         sections=[section for section in sections if section.blocks],
         links={**links, "as Markdown": f"{here}/report?format=markdown", "as PDF": f"{here}/report?format=pdf"},
@@ -55,55 +57,40 @@ def _aim(source: Source) -> str:
 
 def _tiles(source: Source) -> Iterator[Tile]:
     result = source.result
-    for key, name in (("winner", "Winner"), ("baseline", "Unregularized")):
-        test = result.get(key, {}).get("test")
-        if test:
-            yield Tile(f"{name}, test {source.metric}", number(test["mean"]), f"95 %: {_between(test)}")
-    gain = result.get("gain")
-    if gain:
-        clear = "clear of 0" if gain["low"] > 0 or gain["high"] < 0 else "may be 0"
-        yield Tile("Better by", number(gain["mean"]), f"95 %: {_between(gain)}; {clear}")
-    rows = result.get("rows")
-    if rows:
-        yield Tile(
-            "Test rows", f"{rows['test']:,}", f"of {sum(rows[part] for part in ('train', 'valid', 'test')):,} rows; locked"
-        )
+    for name, setting in (("Winner", result.winner), ("Unregularized", result.baseline)):
+        if setting.test is not None:
+            yield Tile(f"{name}, test {source.metric}", number(setting.test.mean), f"95 %: {between(setting.test)}")
+    if result.gain is not None:
+        clear = "clear of 0" if result.gain.excludes_zero else "may be 0"
+        yield Tile("Better by", number(result.gain.mean), f"95 %: {between(result.gain)}; {clear}")
+    rows = result.rows
+    yield Tile("Test rows", f"{rows.test:,}", f"of {rows.train + rows.valid + rows.test:,} rows; locked")
 
 
-def _between(interval: Mapping[str, Any]) -> str:
-    return f"{number(interval['low'])} to {number(interval['high'])}"
-
-
-def _settings(source: Source) -> list[tuple[str, Role, Mapping[str, Any]]]:
-    """Name for people, role in pictures, and the setting, of all that were trained over seeds."""
+def _scored(source: Source) -> list[tuple[str, Role, Interval, Spread]]:
+    """Name for people, role in pictures, and the scores, of all that were trained over seeds."""
     result = source.result
-    ties, recommended = set(result.get("ties", ())), result.get("recommended", {}).get("name")
-    found: list[tuple[str, Role, Mapping[str, Any]]] = []
-    if "winner" in result:
-        found.append((f"winner ({result['winner']['name']})", "winner", result["winner"]))
-    if "baseline" in result:
-        found.append((result["baseline"]["name"], "baseline", result["baseline"]))
-    for other in result.get("others", ()):
-        mark = " (simplest)" if other["name"] == recommended else " (tie)" if other["name"] in ties else ""
-        found.append((other["name"] + mark, "other", other))
-    return found
+    simplest = None if result.recommended is None else result.recommended.name
+    marks = dict.fromkeys(result.ties, " (tie)") | {simplest: " (simplest)"}
+    named: list[tuple[str, Role]] = [(f"winner ({result.winner.name})", "winner"), (result.baseline.name, "baseline")]
+    named += [(other.name + marks.get(other.name, ""), "other") for other in result.others]
+    return [
+        (name, role, setting.test, setting.valid)
+        for (name, role), setting in zip(named, result.settings, strict=True)
+        if setting.test is not None and setting.valid is not None
+    ]
 
 
 def _answer(source: Source) -> Iterator[Block]:
-    settings = _settings(source)
-    scored = [(name, role, said) for name, role, said in settings if said.get("test") and said.get("valid")]
+    scored = _scored(source)
     if scored:
         better = "left" if source.minimize else "right"
         table = Table(
             ("setting", f"validation {source.metric}", f"test {source.metric}", "95 % interval"),
-            [
-                (name, _spread(said["valid"]), number(said["test"]["mean"]), _between(said["test"]))
-                for name, _, said in scored
-            ],
+            [(name, over_seeds(valid), number(test.mean), between(test)) for name, _, test, valid in scored],
         )
         caption = (
-            f"Test {source.metric}, mean over {source.result.get('seeds', 'several')} seeds (dots) with 95 % intervals "
-            "(lines), and "
+            f"Test {source.metric}, mean over {source.result.seeds} seeds (dots) with 95 % intervals (lines), and "
             f"the mean on validation rows (rings). Further {better} is better. A dot on the wrong side of its ring is what "
             "choosing by validation scores costs."
         )
@@ -114,81 +101,53 @@ def _answer(source: Source) -> Iterator[Block]:
 def _remarks(source: Source) -> Iterator[str]:
     """What else there is to know, in words."""
     result = source.result
-    if result.get("ties"):
-        names = ", ".join(result["ties"])
-        yield f"On validation data these can't be told apart from the winner: {names}."
-    recommended = result.get("recommended")
-    if recommended and recommended["name"] != result.get("winner", {}).get("name"):
-        yield f"Of these the simplest is {recommended['name']}: {recommended['reason']}."
-    if result.get("selection"):
-        yield _optimism(result["selection"])
-    ensemble = result.get("ensemble")
-    if ensemble:
-        clear = (
-            "better" if ensemble["gain"]["low"] > 0 else "worse" if ensemble["gain"]["high"] < 0 else "not clearly different"
-        )
-        yield (
-            f"An ensemble of {len(ensemble['members'])} of the networks that were trained anyway has a test "
-            f"{source.metric} of "
-            f"{number(ensemble['test']['mean'])} ({_between(ensemble['test'])}); the winner's best single network has "
-            f"{number(ensemble['single']['test']['mean'])}. It is {clear}."
-        )
+    if result.ties:
+        yield f"On validation data these can't be told apart from the winner: {', '.join(result.ties)}."
+    recommended = result.recommended
+    if recommended is not None and recommended.name != result.winner.name:
+        yield f"Of these the simplest is {recommended.name}: {recommended.reason}."
+    if result.selection is not None:
+        yield _optimism(result.selection)
+    if result.ensemble is not None:
+        yield _together(result.ensemble, source.metric)
 
 
-def _optimism(selection: Mapping[str, Any]) -> str:
+def _together(ensemble: Ensemble, metric: str) -> str:
+    gain = ensemble.gain
+    clear = "better" if gain.low > 0 else "worse" if gain.high < 0 else "not clearly different"
+    return (
+        f"An ensemble of {len(ensemble.members)} of the networks that were trained anyway has a test {metric} of "
+        f"{number(ensemble.test.mean)} ({between(ensemble.test)}); the winner's best single network has "
+        f"{number(ensemble.single.test.mean)}. It is {clear}."
+    )
+
+
+def _optimism(selection: Selection) -> str:
     """How far the search's own best value was from the truth."""
     later = [
-        f"{number(selection[part])} {where}, {number(abs(selection[key]))} {'worse' if selection[key] > 0 else 'better'}"
-        for part, where, key in (
-            ("valid", "over new seeds on the same rows", "optimism_valid"),
-            ("test", "on the test rows", "optimism_test"),
+        f"{number(value)} {where}, {number(abs(optimism))} {'worse' if optimism > 0 else 'better'}"
+        for value, optimism, where in (
+            (selection.valid, selection.optimism_valid, "over new seeds on the same rows"),
+            (selection.test, selection.optimism_test, "on the test rows"),
         )
     ]
     return (
-        f"The search's best validation value was {number(selection['found'])} ({selection['name']}, one seed, the "
+        f"The search's best validation value was {number(selection.found)} ({selection.name}, one seed, the "
         "luckiest of "
         f"many). The same setting has {later[0]}, and {later[1]}: the best value of a search is not to be believed."
     )
 
 
-def _spread(valid: Mapping[str, Any]) -> str:
-    return f"{number(valid['mean'])} ± {number(valid['std'])}"
-
-
 def _credit(source: Source) -> Iterator[Block]:
     result = source.result
-    ablation = sorted(result.get("ablation", ()), key=lambda row: -row["change"])
-    if ablation:
-        rows = [(row["without"], row["change"], row.get("low"), row.get("high")) for row in ablation]
-        drawing = charts_scores.changes(
-            rows, f"validation {source.metric}, worse by", "What is lost without each of the winner's regularizers"
-        )
-        table = Table(
-            ("switched off", f"validation {source.metric}", "worse by", "95 % interval"),
-            [
-                (
-                    row["without"],
-                    _spread(row["valid"]),
-                    number(row["change"]),
-                    _between(row) if row.get("low") is not None else "–",
-                )
-                for row in ablation
-            ],
-        )
-        caption = (
-            "The winner trained again with one regularizer switched off at a time, over the same seeds. A bar to the "
-            "right: this "
-            "regularizer helped by so much. Whiskers, 95 % over seeds, that reach across zero: it can't be told from chance."
-        )
-        yield Figure(drawing, caption, table, wide=True)
-    importance = result.get("importance") or {}
-    kinds = [kind for kind in ("fanova", "ped_anova") if importance.get(kind)]
-    if kinds:
-        yield _importance(importance, kinds)
-    elif importance.get("reason"):
-        yield Text(f"Importances were not computed: {importance['reason']}.")
-    effects = result.get("effects") or []
-    effects = [each for each in effects if each["bins"]][:_MOST_EFFECTS]
+    if result.ablation:
+        yield _ablation(source)
+    importance = result.importance
+    if importance is not None and (importance.fanova or importance.ped_anova):
+        yield _importance(importance)
+    elif importance is not None and importance.reason:
+        yield Text(f"Importances were not computed: {importance.reason}.")
+    effects = [each for each in result.effects or () if each.bins][:_MOST_EFFECTS]
     if effects:
         caption = (
             f"Mean validation {source.metric} of complete trials by what a setting was, with standard errors. Trials "
@@ -198,28 +157,53 @@ def _credit(source: Source) -> Iterator[Block]:
         yield Figure(charts_search.effects(effects, source.metric), caption)
 
 
-def _importance(importance: Mapping[str, Any], kinds: Sequence[str]) -> Figure:
-    names = {"fanova": "fANOVA", "ped_anova": "PED-ANOVA"}
-    first = importance[kinds[0]]
-    order = sorted({name for kind in kinds for name in importance[kind]}, key=lambda name: -first.get(name, 0.0))[
-        :_MOST_SHARES
-    ]
-    rows = [(name, [importance[kind].get(name) for kind in kinds]) for name in order]
-    said = [names[kind] for kind in kinds]
+def _ablation(source: Source) -> Figure:
+    ablation = sorted(source.result.ablation, key=lambda row: -row.change)
+    drawing = charts_scores.changes(
+        [(row.without, row.change, row.low, row.high) for row in ablation],
+        f"validation {source.metric}, worse by",
+        "What is lost without each of the winner's regularizers",
+    )
+    table = Table(
+        ("switched off", f"validation {source.metric}", "worse by", "95 % interval"),
+        [
+            (
+                row.without,
+                over_seeds(row.valid),
+                number(row.change),
+                f"{number(row.low)} to {number(row.high)}" if math.isfinite(row.low) else "–",
+            )
+            for row in ablation
+        ],
+    )
     caption = (
-        f"Share of the differences between {importance['trials']} complete trials that goes back to each setting "
+        "The winner trained again with one regularizer switched off at a time, over the same seeds. A bar to the "
+        "right: this "
+        "regularizer helped by so much. Whiskers, 95 % over seeds, that reach across zero: it can't be told from chance."
+    )
+    return Figure(drawing, caption, table, wide=True)
+
+
+def _importance(importance: Importance) -> Figure:
+    kinds = {"fANOVA": importance.fanova, "PED-ANOVA": importance.ped_anova}
+    found = {name: shares for name, shares in kinds.items() if shares}
+    first = next(iter(found.values()))
+    order = sorted({name for shares in found.values() for name in shares}, key=lambda name: (-first.get(name, 0.0), name))
+    rows = [(name, [shares.get(name) for shares in found.values()]) for name in order[:_MOST_SHARES]]
+    caption = (
+        f"Share of the differences between {importance.trials} complete trials that goes back to each setting "
         "(fANOVA, Hutter et "
         "al. 2014), and what it took to be among the best tenth (PED-ANOVA, Watanabe et al. 2023)."
     )
     table = Table(
-        ("setting", *said), [(name, *(f"{v:.1%}" if v is not None else "–" for v in found)) for name, found in rows]
+        ("setting", *found), [(name, *(f"{v:.1%}" if v is not None else "–" for v in shares)) for name, shares in rows]
     )
-    return Figure(charts_scores.shares(rows, said, "Importance of settings"), caption, table)
+    return Figure(charts_scores.shares(rows, list(found), "Importance of settings"), caption, table)
 
 
 def _search(source: Source) -> Iterator[Block]:
     trials = source.trials
-    winner = source.result.get("winner", {}).get("trial")
+    winner = source.result.winner.trial
     valued = [trial for trial in trials if trial.value is not None]
     if len(valued) < 2:
         return

@@ -11,7 +11,8 @@ from pypdfium2 import PdfDocument
 
 from service.report import tell, to_html
 from tests.acceptance.conftest import Service
-from tests.unit.report.sources import classified, result, source
+from tests.results import result
+from tests.unit.report.sources import classified, source
 
 pytestmark = pytest.mark.browser
 
@@ -43,7 +44,7 @@ CONTRAST = """
 def pages() -> list[str]:
     """A regression's report, and a classification's with a text that is no friend of layouts."""
     long = "a_very_long_name_without_any_space_" * 4
-    names = result(pictures=classified(), verdict=f"Test accuracy 0.9 with {long}", ties=[long])
+    names = result(pictures=classified(), verdict=f"Test accuracy 0.9 with {long}", ties=(long,))
     return [to_html(tell(source())), to_html(tell(source(names, name=long)))]
 
 

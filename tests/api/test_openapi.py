@@ -11,8 +11,10 @@ from jsonschema import Draft202012Validator
 
 from service.api.studies import EXAMPLES
 from service.spec import SETTINGS, StudySpec
+from service.store import Store
 from tests.api.test_problems import BAD_SUBMITS
-from tests.api.test_routes import SMALL, submit
+from tests.api.test_routes import SMALL, finish, submit
+from tests.unit.report.sources import classified, traded
 
 
 @pytest.fixture
@@ -54,15 +56,74 @@ def test_every_setting_is_described(document: dict[str, Any]) -> None:
         assert described[name]["description"].startswith(setting.doc)
 
 
-def test_every_answer_fits_its_schema(client: TestClient, document: dict[str, Any]) -> None:
+def test_every_answer_fits_its_schema(client: TestClient, store: Store, document: dict[str, Any]) -> None:
     submitted = submit(client)
+    finish(store, traded().model_copy(update={"pictures": classified()}))
     for name, found in (
         ("Submitted", submitted),
         ("StudyPage", client.get("/v1/studies").json()),
         ("Problem", client.get("/v1/studies/9").json()),
+        ("StudyResult", client.get("/v1/studies/1/result").json()),
         *(("DatasetOut", each) for each in client.get("/v1/datasets").json()),
     ):
         assert [error.message for error in schema_of(document, name).iter_errors(found)] == []
+
+
+def test_a_result_is_described_to_its_leaves(document: dict[str, Any]) -> None:
+    answer = document["paths"]["/v1/studies/{study_id}/result"]["get"]["responses"]["200"]
+    assert answer["content"]["application/json"]["schema"] == {"$ref": "#/components/schemas/StudyResult"}
+    schemas = document["components"]["schemas"]
+    names = reached(schemas, "StudyResult")
+    assert {"Setting", "Interval", "Curves", "Discrimination", "Delivered", "Provenance", "Reading"} <= names
+    for name in names:
+        assert schemas[name]["description"], name
+        assert list(vague(schemas[name])) == [], name
+
+
+def test_a_result_that_is_misspelt_does_not_fit_its_schema(
+    client: TestClient, store: Store, document: dict[str, Any]
+) -> None:
+    submit(client)
+    finish(store)
+    found = client.get("/v1/studies/1/result").json()
+    schema = schema_of(document, "StudyResult")
+    assert not list(schema.iter_errors(found))
+    mistakes: list[dict[str, Any]] = [
+        {"metric": "rsme"},
+        {"winner": {**found["winner"], "test": {"mean": 1.0}}},
+        {"curves": {"trial 3": {**found["curves"]["trial 3"], "rmse": "low"}}},
+        {"trials": {}},
+    ]
+    for wrong in mistakes:
+        assert list(schema.iter_errors(found | wrong)), wrong
+
+
+def reached(schemas: dict[str, Any], name: str) -> set[str]:
+    """Names of all schemas that one is made of, itself among them."""
+    found, left = set(), [name]
+    while left:
+        if (here := left.pop()) not in found:
+            found.add(here)
+            left += [reference.rpartition("/")[2] for reference in references(schemas[here])]
+    return found
+
+
+def vague(part: Any, place: str = "") -> Iterator[str]:
+    """Places where anything would do: objects without keys or a kind of values, arrays without items, no type at all."""
+    if isinstance(part, list):
+        for index, each in enumerate(part):
+            yield from vague(each, f"{place}/{index}")
+    if not isinstance(part, dict):
+        return
+    if part.get("type") == "object" and not (part.get("properties") or isinstance(part.get("additionalProperties"), dict)):
+        yield place
+    if part.get("type") == "array" and not (part.get("items") or part.get("prefixItems")):
+        yield place
+    for name, each in part.get("properties", {}).items():
+        if not {"type", "$ref", "anyOf", "enum", "const"} & set(each):
+            yield f"{place}/{name}"
+    for name, each in part.items():
+        yield from vague(each, f"{place}/{name}")
 
 
 def test_every_route_tells_its_problems_and_no_reference_dangles(document: dict[str, Any]) -> None:

@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
+from service.result import Result
 from service.store import Store
 from service.store.records import Proposal, Report, TrialResult
+from tests import results as made_up
 from tests.contract.test_trials import proposals
 
 SMALL = {"data": {"dataset": "diabetes"}, "budget": {"trials": 3, "epochs": 4}}
@@ -24,7 +26,7 @@ def submit(client: TestClient, **parts: Any) -> dict[str, Any]:
     return found
 
 
-def finish(store: Store, result: dict[str, Any] | None = None, archive: bytes | None = None) -> None:
+def finish(store: Store, result: Result | None = None, archive: bytes | None = None) -> None:
     """Three trials and a result, as a worker would write them."""
     lease = store.leases.claim("worker", 60)
     assert lease is not None
@@ -38,7 +40,7 @@ def finish(store: Store, result: dict[str, Any] | None = None, archive: bytes | 
     store.trials.record(lease, reports, results)
     final = store.leases.claim("worker", 60)
     assert final is not None
-    store.studies.finish(final, result or {"verdict": "good"}, archive)
+    store.studies.finish(final, (result or made_up.result(verdict="good")).to_json(), archive)
 
 
 def test_a_submit_is_created_with_its_location_plan_and_warnings(client: TestClient) -> None:
@@ -184,12 +186,12 @@ def test_operations(client: TestClient, store: Store) -> None:
 def test_a_model_is_downloaded_when_there_is_one(client: TestClient, store: Store) -> None:
     submit(client)
     assert client.get("/v1/studies/1/model").json()["detail"] == "study 1 is queued: it has no result"
-    finish(store, {"model": {"available": True}}, b"PK archive")
+    finish(store, made_up.result(), b"PK archive")
     answer = client.get("/v1/studies/1/model")
     assert (answer.status_code, answer.content, answer.headers["content-type"]) == (200, b"PK archive", "application/zip")
     assert 'filename="regsearch-1.zip"' in answer.headers["content-disposition"]
     submit(client)
-    finish(store, {"model": {"available": False, "reason": "the model has 9 bytes"}})
+    finish(store, made_up.result(model=made_up.delivered(available=False, reason="the model has 9 bytes")))
     answer = client.get("/v1/studies/2/model")
     assert (answer.status_code, answer.json()["detail"]) == (409, "study 2 has no model: the model has 9 bytes")
     assert client.get("/v1/studies/3/model").status_code == 404
@@ -199,7 +201,7 @@ def test_a_report_is_a_page_that_may_load_and_run_nothing(client: TestClient, st
     submit(client, name="<b>mine</b>")
     answer = client.get("/v1/studies/1/report")
     assert (answer.status_code, answer.json()["detail"]) == (409, "study 1 is queued: it has no result")
-    finish(store, {"verdict": "good & <i>clear</i>"})
+    finish(store, made_up.result(verdict="good & <i>clear</i>"))
     page = client.get("/v1/studies/1/report")
     assert (page.status_code, page.headers["content-type"]) == (200, "text/html; charset=utf-8")
     assert "default-src 'none'" in page.headers["content-security-policy"]
@@ -216,7 +218,7 @@ def test_a_report_is_a_page_that_may_load_and_run_nothing(client: TestClient, st
 
 def test_onnx_says_which_package_it_lacks(client: TestClient, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     submit(client)
-    finish(store, {"model": {"available": True}}, b"PK archive")
+    finish(store, made_up.result(), b"PK archive")
     monkeypatch.setitem(sys.modules, "onnx", None)
     monkeypatch.delitem(sys.modules, "service.onnx_export", raising=False)
     answer = client.get("/v1/studies/1/model", params={"format": "onnx"})

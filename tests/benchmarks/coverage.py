@@ -24,6 +24,7 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
+from service.result import Setting
 from service.search import Search, recipe
 from service.spec import StudySpec
 from service.store.records import TrialRecord
@@ -116,7 +117,7 @@ def truth(spec: StudySpec, data: Prepared, candidates: list[Candidate], populati
     """(seeds,) scores of every setting on the population, trained with seeds of its own."""
     again = [Candidate(each.name, each.role, each.recipe, each.early_stopping) for each in candidates]
     Trainer(spec, data.device, lambda: None, range(1000, 1000 + TRUTH_SEEDS)).train(again)
-    gauge = Gauge(data, str(spec.task), str(spec.metric))
+    gauge = Gauge.of(spec, data)
     return [gauge.exact(gauge.outputs(each, population), population) for each in again]
 
 
@@ -140,23 +141,24 @@ def study(task: str, seed: int) -> dict[str, float]:
     data = prepared(table(task, ROWS, rng), spec)
     trials = search(spec, data)
     finalizer = Finalizer(spec, data, lambda: None)
-    result = finalizer.run(trials, lambda: None).result
+    result = finalizer.run(trials, lambda: None).findings
     more = table(task, POPULATION, rng)
     places, fold = np.arange(POPULATION), data.folds[0]
     x, y = features(more, places, fold.preprocessor), targets(more, places, fold.target)
     population = ScoredRows(torch.from_numpy(x), torch.from_numpy(y), fold.target.scale)
-    winner, baseline = (_candidate(spec, trials, result[which]) for which in ("winner", "baseline"))
-    first = _candidate(spec, trials, {**result["winner"], "name": "first", "trial": trials[0].number})
+    winner, baseline = (_candidate(spec, trials, each) for each in (result.winner, result.baseline))
+    first = _candidate(spec, trials, result.winner.model_copy(update={"name": "first", "trial": trials[0].number}))
     said = truth(spec, data, [winner, baseline, first], population)
     exact, behind = float(said[0].mean()), spec.sign * float(said[1].mean() - said[0].mean())
-    test, gain = result["winner"]["test"], result["gain"]
+    test, gain = result.winner.test, result.gain
+    assert gain is not None, "the baseline trains"
     return {
-        "covered": float(test["low"] <= exact <= test["high"]),
-        "below": float(exact < test["low"]),
-        "width": test["high"] - test["low"],
-        "error": test["mean"] - exact,
-        "standard_error": math.hypot(test["se_rows"], test["se_seeds"]),
-        "gain_covered": float(gain["low"] <= behind <= gain["high"]),
+        "covered": float(test.low <= exact <= test.high),
+        "below": float(exact < test.low),
+        "width": test.high - test.low,
+        "error": test.mean - exact,
+        "standard_error": math.hypot(test.se_rows, test.se_seeds),
+        "gain_covered": float(gain.low <= behind <= gain.high),
         "optimism": spec.sign * (float(said[2].mean()) - (trials[0].value or math.nan)),
         "truth_error": float(said[0].std(ddof=1) / math.sqrt(len(said[0]))),
         **_percentile_covers(spec, data, winner, exact, rng),
@@ -168,17 +170,17 @@ def _percentile_covers(
 ) -> dict[str, float]:
     again = Candidate(winner.name, winner.role, winner.recipe)
     Trainer(spec, data.device, lambda: None).train([again])
-    low, high = percentile(Gauge(data, str(spec.task), str(spec.metric)), again, test_rows(data), rng)
+    low, high = percentile(Gauge.of(spec, data), again, test_rows(data), rng)
     return {"percentile_covered": float(low <= exact <= high), "percentile_width": high - low}
 
 
-def _candidate(spec: StudySpec, trials: list[TrialRecord], said: dict[str, Any]) -> Candidate:
+def _candidate(spec: StudySpec, trials: list[TrialRecord], found: Setting) -> Candidate:
     """A setting of the result, not yet trained."""
-    source = next((each for each in trials if each.number == said["trial"]), trials[0])
+    source = next((each for each in trials if each.number == found.trial), trials[0])
     setting = recipe(spec, source.params)
-    if said["role"] == "baseline":
-        return Candidate(said["name"], "baseline", setting.unregularized(), early_stopping=False)
-    return Candidate(said["name"], "finalist", setting)
+    if found.role == "baseline":
+        return Candidate(found.name, "baseline", setting.unregularized(), early_stopping=False)
+    return Candidate(found.name, "finalist", setting)
 
 
 def summary(task: str, studies: list[dict[str, float]]) -> dict[str, Any]:

@@ -152,6 +152,18 @@ def test_only_a_runner_reaches_its_stack() -> None:
     assert reaching == []
 
 
+def test_a_result_needs_nothing_but_pydantic_and_the_words_of_a_spec() -> None:
+    """Whoever reads a result, a client among them, loads no more than this."""
+    foreign = {
+        (module, name)
+        for module, name in imports()
+        if f"{module}.".startswith("service.result.")
+        and name.split(".")[0] not in sys.stdlib_module_names
+        and not f"{name}.".startswith(("pydantic.", "service.result.", "service.spec."))
+    }
+    assert foreign == set()
+
+
 def test_only_settings_read_the_environment() -> None:
     reading = [
         path.name

@@ -9,6 +9,7 @@ import pytest
 import torch
 from sklearn import metrics as reference
 
+from service.result import Discrimination
 from workers.scoring.curves import PLACES, describe
 
 
@@ -21,17 +22,19 @@ def predictions(classes: int, seeds: int = 3, rows: int = 400) -> tuple[torch.Te
 
 def test_the_confusion_table_is_the_mean_of_scikit_learns_over_seeds() -> None:
     out, target = predictions(3)
-    found = describe(out, target, ["a", "b", "c"])["confusion"]
+    found = describe(out, target, ["a", "b", "c"]).confusion
     theirs = [reference.confusion_matrix(target, each.argmax(1)) for each in out]
-    np.testing.assert_allclose(found["counts"], np.mean(theirs, axis=0))
-    assert found["labels"] == ["a", "b", "c"]
+    np.testing.assert_allclose(found.counts, np.mean(theirs, axis=0))
+    assert found.labels == ("a", "b", "c")
 
 
 @pytest.mark.parametrize(("classes", "positive"), [(2, 1), (2, 0), (4, 1)])
 def test_curves_are_scikit_learns_and_enclose_the_areas_that_they_say(classes: int, positive: int) -> None:
     out, target = predictions(classes)
     labels = list("abcd")[:classes]
-    found = json.loads(json.dumps(describe(out, target, labels, positive=positive)))
+    made = describe(out, target, labels, positive=positive)
+    found = json.loads(json.dumps(made.to_json()))
+    assert Discrimination.model_validate(found) == made
     assert [curve["label"] for curve in found["roc"]] == ([labels[positive]] if classes == 2 else labels)
     for roc, pr in zip(found["roc"], found["pr"], strict=True):
         label = labels.index(roc["label"])
@@ -53,19 +56,19 @@ def test_a_curve_counted_by_hand() -> None:
     score = torch.tensor([4.0, 3.0, 2.0, 1.0])
     out = torch.stack([torch.zeros(4), score], dim=1)[None]
     found = describe(out, torch.tensor([1, 0, 1, 0]), ["no", "yes"])
-    roc, pr = found["roc"][0], found["pr"][0]
-    at = {place: index for index, place in enumerate(roc["x"])}
-    assert [roc["y"][at[x]] for x in (0.0, 0.25, 0.5, 1.0)] == pytest.approx([0.5, 0.75, 1.0, 1.0])
-    assert [pr["y"][at[x]] for x in (0.0, 0.5, 0.51, 1.0)] == pytest.approx([1.0, 1.0, 2 / 3, 2 / 3], abs=1e-5)
-    assert (roc["area"], pr["area"]) == pytest.approx((0.75, 5 / 6))
-    assert found["confusion"]["counts"] == [[0.0, 2.0], [0.0, 2.0]]
+    roc, pr = found.roc[0], found.pr[0]
+    at = {place: index for index, place in enumerate(roc.x)}
+    assert [roc.y[at[x]] for x in (0.0, 0.25, 0.5, 1.0)] == pytest.approx([0.5, 0.75, 1.0, 1.0])
+    assert [pr.y[at[x]] for x in (0.0, 0.5, 0.51, 1.0)] == pytest.approx([1.0, 1.0, 2 / 3, 2 / 3], abs=1e-5)
+    assert (roc.area, pr.area) == pytest.approx((0.75, 5 / 6))
+    assert found.confusion.counts == ((0.0, 2.0), (0.0, 2.0))
 
 
 def test_a_class_without_rows_and_too_many_classes_have_no_curves() -> None:
     out, target = predictions(4)
     found = describe(out, target.clamp(max=2), list("abcd"))
-    assert [curve["label"] for curve in found["roc"]] == ["a", "b", "c"]
+    assert [curve.label for curve in found.roc] == ["a", "b", "c"]
     out, target = predictions(30)
     many = describe(out, target, [str(index) for index in range(30)])
-    assert (many["roc"], many["pr"]) == ([], [])
-    assert len(many["confusion"]["counts"]) == 30
+    assert (many.roc, many.pr) == ((), ())
+    assert len(many.confusion.counts) == 30

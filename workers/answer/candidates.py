@@ -7,15 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 from torch import Tensor
 
+from service.result import Spread
 from service.search import recipe
 from service.spec import Recipe, StudySpec
 from service.spec.model import MODEL_SETTINGS
 from service.spec.recipe import ARCHITECTURE
 from service.store.records import TrialRecord
-from workers.scoring.scores import Spread
+from workers.scoring.scores import spread
 from workers.stack.run import Run
 
 _PLAIN_RECIPE = Recipe({})
@@ -23,14 +25,15 @@ _SHAPE = ("widths", *MODEL_SETTINGS, "batch_size")
 
 Weights = Mapping[str, Tensor]
 """A state dict on the CPU."""
+Role = Literal["finalist", "baseline", "ablation"]
 
 
 @dataclass(eq=False)
 class Candidate:
-    """One setting to be trained over seeds, and what came of it. ``role`` is finalist, baseline or ablation."""
+    """One setting to be trained over seeds, and what came of it."""
 
     name: str
-    role: str
+    role: Role
     recipe: Recipe
     early_stopping: bool = True
     trial: int | None = None
@@ -52,7 +55,7 @@ class Candidate:
     @property
     def valid(self) -> Spread:
         """Validation score over seeds."""
-        return Spread.of(self.values or [float("nan")])
+        return spread(self.values or [float("nan")])
 
 
 def finalists(spec: StudySpec, trials: Sequence[TrialRecord]) -> list[Candidate]:

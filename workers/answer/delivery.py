@@ -6,10 +6,10 @@ One call from finalizing; nothing in here decides anything, so it can't change a
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from service.result import ChosenNetwork, Delivered, Pictures, Winner
 from service.spec import StudySpec
 from service.store.records import StudyRecord
 from workers.answer import Answer
@@ -22,18 +22,18 @@ from workers.study_data import Prepared, target_name
 
 @dataclass(frozen=True)
 class Kept:
-    """``archive`` is None where there is none; ``said`` then has the reason. ``pictures`` are what a report draws."""
+    """``archive`` is None where there is none; ``model`` then has the reason. ``pictures`` are what a report draws."""
 
     archive: bytes | None
-    said: Mapping[str, Any]
-    pictures: Mapping[str, Any]
+    model: Delivered
+    pictures: Pictures
 
     def within(self, limit: int) -> Kept:
         """The same, without an archive of more than ``limit`` bytes."""
         if self.archive is None or len(self.archive) <= limit:
             return self
         reason = f"the model has {len(self.archive)} bytes; REGSEARCH_MAX_MODEL_MB allows {limit}"
-        return Kept(None, {**self.said, "available": False, "reason": reason}, self.pictures)
+        return Kept(None, self.model.withheld(reason), self.pictures)
 
 
 @dataclass(frozen=True)
@@ -47,45 +47,42 @@ class Keeper:
     def keep(self, answer: Answer) -> Kept:
         """The archive of the network, and pictures of what it says about the test rows."""
         shape = self.data.shape(answer.model.recipe)
-        model = Trained(answer.model.recipe, shape, answer.model.weights, self.data.folds[0], self._training())
-        said = self._chosen(answer)
+        training = self._training()
+        model = Trained(answer.model.recipe, shape, answer.model.weights, self.data.folds[0], training)
+        chosen, winner = self._chosen(answer), answer.findings.winner
         out = outputs(shape, answer.model.weights, answer.test.x)
         labels, scale = self.data.table.labels, model.fold.target
-        pictures = {"test": test_pictures(str(self.spec.task), out, answer.test.y.cpu(), labels, scale)}
-        winner = answer.result["winner"]
-        scores = {"this_network": answer.run.best_value, "valid": winner["valid"], "test": winner["test"]}
-        archive = build_archive(model, self._about(said, scores))
-        kept = {"available": True, "bytes": len(archive), "sha256": hashlib.sha256(archive).hexdigest()}
-        kept["program"] = program(shape, model.recipe, model.training)
-        return Kept(archive, {**said, **kept}, pictures)
+        assert self.spec.task is not None, "a stored spec is resolved"
+        pictures = Pictures(test=test_pictures(self.spec.task, out, answer.test.y.cpu(), labels, scale))
+        archive = build_archive(model, self._about(chosen, winner))
+        sha256, code = hashlib.sha256(archive).hexdigest(), program(shape, model.recipe, training)
+        return Kept(archive, Delivered.as_archive(chosen, len(archive), sha256, code), pictures)
 
     def _training(self) -> Training:
         spec, stopping = self.spec, self.spec.early_stopping
-        target, epochs = spec.data.target or TARGET, spec.budget.epochs
+        common: dict[str, Any] = {"target": target_name(spec), "epochs": spec.budget.epochs}
         if stopping is None:
-            return Training(str(spec.task), target, epochs, str(spec.metric))
+            return Training(**common, watched=str(spec.metric))
         watched = str(spec.metric) if stopping.monitor == "metric" else stopping.monitor
-        return Training(
-            str(spec.task), target, epochs, watched, stopping.patience, stopping.min_delta, stopping.restore_best
-        )
+        rule = stopping.model_dump(include={"patience", "min_delta", "restore_best"})
+        return Training(**common, watched=watched, **rule)
 
-    def _chosen(self, answer: Answer) -> dict[str, Any]:
+    def _chosen(self, answer: Answer) -> ChosenNetwork:
         run, folds = answer.run, len(self.data.folds)
         part = f", trained on the first of {folds} folds" if folds > 1 else ""
         metric = str(self.spec.metric).replace("_", " ")
-        networks = answer.result["winner"]["valid"]["n"]
-        rule = f"Of the winner's {networks} networks, one per seed, it has the best validation {metric}{part}."
-        return {
-            "of": answer.model.name,
-            "seed_index": answer.model.seed,
-            "seed": run.fold_seeds[0][1],
-            "epoch": run.best_epoch + 1,
-            "validation": run.best_value,
-            "rule": rule,
-        }
+        networks = answer.findings.winner.valid.n
+        return ChosenNetwork(
+            of=answer.model.name,
+            seed_index=answer.model.seed,
+            seed=run.fold_seeds[0][1],
+            epoch=run.best_epoch + 1,
+            validation=run.best_value,
+            rule=f"Of the winner's {networks} networks, one per seed, it has the best validation {metric}{part}.",
+        )
 
-    def _about(self, chosen: Mapping[str, Any], scores: Mapping[str, Any]) -> dict[str, Any]:
-        table, model = self.data.table, self.spec.model
+    def _about(self, chosen: ChosenNetwork, winner: Winner) -> dict[str, Any]:
+        table, model, scores = self.data.table, self.spec.model, winner.to_json()
         return {
             "study": {"id": self.study.id, "name": self.study.name},
             "task": str(self.spec.task),
@@ -93,8 +90,8 @@ class Keeper:
             "classes": list(table.labels),
             "metric": str(self.spec.metric),
             "direction": self.spec.direction,
-            "chosen": dict(chosen),
-            "scores": dict(scores),
+            "chosen": chosen.to_json(),
+            "scores": {"this_network": chosen.validation, "valid": scores["valid"], "test": scores["test"]},
             "data": {"rows": table.rows, "hash": table.data_hash()},
             **({"start": {"study": model.start_from, "sha256": model.start_sha256}} if model.start_from else {}),
         }

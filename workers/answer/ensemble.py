@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import assert_never
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from service.spec import Task
 from workers.answer.candidates import Candidate
 from workers.answer.networks import Gauge, Measured, ScoredRows
 
@@ -30,7 +32,7 @@ class Ensemble:
     members: tuple[tuple[Candidate, int, float], ...]
     valid: float
 
-    def outputs(self, task: str, out: Mapping[Candidate, Tensor]) -> Tensor:
+    def outputs(self, task: Task, out: Mapping[Candidate, Tensor]) -> Tensor:
         """(1, r, o) outputs, of the outputs (s, r, o) of every member's candidate."""
         parts = [
             share * predictions(task, out[candidate][list(candidate.runs).index(index)])
@@ -50,14 +52,26 @@ def build(
     return Ensemble(tuple((*networks[place], times / total) for place, times in members.most_common()), sign * best)
 
 
-def predictions(task: str, out: Tensor) -> Tensor:
+def predictions(task: Task, out: Tensor) -> Tensor:
     """What is averaged, of outputs (…, r, o)."""
-    return out.softmax(dim=-1) if task == "classification" else out
+    match task:
+        case "classification":
+            return out.softmax(dim=-1)
+        case "regression":
+            return out
+        case _:
+            assert_never(task)
 
 
-def as_output(task: str, mean: Tensor) -> Tensor:
+def as_output(task: Task, mean: Tensor) -> Tensor:
     """Averaged predictions as outputs that metrics take: the logarithm of probabilities is their logit."""
-    return mean.clamp(min=torch.finfo(mean.dtype).tiny).log() if task == "classification" else mean
+    match task:
+        case "classification":
+            return mean.clamp(min=torch.finfo(mean.dtype).tiny).log()
+        case "regression":
+            return mean
+        case _:
+            assert_never(task)
 
 
 def select(library: Tensor, score: Callable[[Tensor], NDArray[np.float64]], sign: float) -> tuple[Counter[int], float]:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import assert_never
 
 from service.errors import TrialError
+from service.result import Discrimination, Findings, Recommendation, RowCounts, Winner
 from service.spec import Recipe, StudySpec
 from service.store.records import TrialRecord
 from workers.answer import anatomy
@@ -46,11 +47,11 @@ class TrainedModel:
 class Answer:
     """What a study comes to.
 
-    ``result`` is JSON (see `workers.answer`); ``model`` the winner's network with the best validation score, and ``run``
+    ``model`` is the winner's network with the best validation score, and ``run``
     its training; ``test`` the rows that were opened; ``ensemble`` networks with their shares.
     """
 
-    result: dict[str, Any]
+    findings: Findings
     model: TrainedModel
     run: Run
     test: ScoredRows
@@ -86,7 +87,7 @@ class Finalizer:
         self._metric = spec.metric
         self._sign = spec.sign
         self._trainer = Trainer(spec, data.device, alive, compiled=compiled)
-        self._gauge = Gauge(data, str(spec.task), spec.metric)
+        self._gauge = Gauge.of(spec, data)
         self._timer = Timer()
 
     def run(self, trials: Sequence[TrialRecord], open_test: Callable[[], None]) -> Answer:
@@ -113,24 +114,9 @@ class Finalizer:
         with self._timer.section("scoring"):
             rows = test_rows(self._data)
             ensemble_test = self._score(chosen, rows)
-        with self._timer.section("importance"):
-            overall = {"importance": importance(self._spec, trials), "effects": effects(self._spec, trials)}
-        teller = Teller(self._metric, self._sign, winner, chosen.measured, self._spec.also)
-        result = {
-            **self._settings(chosen, teller),
-            "ablation": teller.ablation(ablated),
-            "selection": teller.selection(chosen.trained[0]),
-            "ensemble": teller.ensemble(chosen.ensemble, ensemble_test),
-            **overall,
-            **({"front": front(self._spec, trials)} if self._spec.also else {}),
-            **self._anatomy(chosen),
-            **self._discrimination(chosen, rows),
-            "rows": self._rows(),
-            "phases": self._timer.seconds,
-            "finalizing_epochs": self._trainer.lane_epochs,
-        }
+        findings = self._findings(trials, chosen, ablated, rows, ensemble_test)
         model = self._best(chosen)
-        return Answer(result, model, winner.runs[model.seed], rows, self._members(chosen))
+        return Answer(findings, model, winner.runs[model.seed], rows, self._members(chosen))
 
     def _contestants(self, trials: Sequence[TrialRecord]) -> list[Candidate]:
         """Finalists, trained; and baselines, in training."""
@@ -159,47 +145,77 @@ class Finalizer:
         said = {candidate: measured.test_out for candidate, measured in chosen.measured.items()}
         return self._gauge.score(chosen.ensemble.outputs(self._gauge.task, said), rows)
 
-    def _settings(self, chosen: Chosen, teller: Teller) -> dict[str, Any]:
-        said = {each: teller.setting(each) for each in chosen.everyone}
+    def _findings(
+        self,
+        trials: Sequence[TrialRecord],
+        chosen: Chosen,
+        ablated: Sequence[Candidate],
+        rows: ScoredRows,
+        ensemble_test: Scores,
+    ) -> Findings:
+        with self._timer.section("importance"):
+            important, marginal = importance(self._spec, trials), effects(self._spec, trials)
+        teller = Teller(self._metric, self._sign, chosen.winner, chosen.measured, self._spec.also)
+        told = {each: teller.setting(each) for each in chosen.everyone}
+        winner = Winner.of(told[chosen.winner])
         baseline = next(each for each in chosen.everyone if each.name == "unregularized")
-        others = [said[each] for each in chosen.everyone if each not in (chosen.winner, baseline)]
+        others = tuple(told[each] for each in chosen.everyone if each not in (chosen.winner, baseline))
         simplest, reason = recommended(chosen.winner, chosen.tied)
-        return {
-            "metric": self._metric,
-            "direction": self._spec.direction,
-            "verdict": verdict(self._metric, said[chosen.winner], said[baseline], others),
-            "winner": said[chosen.winner],
-            "baseline": said[baseline],
-            "others": others,
-            "gain": said[baseline]["behind_winner"],
-            "ties": [each.name for each in chosen.tied],
-            "recommended": {"name": simplest.name, "reason": reason, "recipe": said[simplest]["recipe"]},
-            "optimism": teller.optimism(),
-            "seeds": self._spec.budget.seeds,
-        }
+        both = [each for each in chosen.trained if each in (chosen.winner, baseline)]
+        findings = Findings(
+            metric=self._metric,
+            direction=self._spec.direction,
+            verdict=verdict(self._metric, winner, told[baseline], others),
+            winner=winner,
+            baseline=told[baseline],
+            others=others,
+            gain=told[baseline].behind_winner,
+            ties=tuple(each.name for each in chosen.tied),
+            recommended=Recommendation(name=simplest.name, reason=reason, recipe=told[simplest].recipe),
+            optimism=teller.optimism(),
+            seeds=self._spec.budget.seeds,
+            ablation=teller.ablation(ablated),
+            selection=teller.selection(chosen.trained[0]),
+            ensemble=teller.ensemble(chosen.ensemble, ensemble_test),
+            importance=important,
+            effects=marginal,
+            weights={each.name: anatomy.weights(each) for each in both},
+            curves={each.name: anatomy.curves(each, self._metric) for each in both},
+            sparsification={each.name: self._gauge.sparsification(each, next(iter(each.runs))) for each in both},
+            rows=self._rows(),
+            phases=self._timer.seconds,
+            finalizing_epochs=self._trainer.lane_epochs,
+        )
+        return self._with_what_applies(findings, trials, chosen, both, rows)
 
-    def _anatomy(self, chosen: Chosen) -> dict[str, Any]:
-        both = [each for each in chosen.trained if each is chosen.winner or each.name == "unregularized"]
-        return {
-            "weights": {each.name: anatomy.weights(each) for each in both},
-            "curves": {each.name: anatomy.curves(each, self._metric) for each in both},
-            "pruning": {each.name: self._gauge.pruning(each, next(iter(each.runs))) for each in both},
-        }
+    def _with_what_applies(
+        self,
+        findings: Findings,
+        trials: Sequence[TrialRecord],
+        chosen: Chosen,
+        both: Sequence[Candidate],
+        rows: ScoredRows,
+    ) -> Findings:
+        """With a front, where there are several objectives, and of a classification how well its classes are told apart."""
+        if self._spec.also:
+            findings = findings.with_front(front(self._spec, trials))
+        match self._gauge.task:
+            case "classification":
+                return findings.with_discrimination(self._discrimination(chosen, both, rows))
+            case "regression":
+                return findings
+            case _:
+                assert_never(self._gauge.task)
 
-    def _discrimination(self, chosen: Chosen, rows: ScoredRows) -> dict[str, Any]:
-        """How well winner and baseline tell the classes of the test rows apart; nothing for a regression."""
-        if self._spec.task == "regression":
-            return {}
-        both = [each for each in chosen.trained if each is chosen.winner or each.name == "unregularized"]
-        labels, positive = self._data.table.labels, self._data.device.positive
+    def _discrimination(self, chosen: Chosen, both: Sequence[Candidate], rows: ScoredRows) -> dict[str, Discrimination]:
+        labels, positive, target = self._data.table.labels, self._data.device.positive, rows.y.cpu()
         out = {each.name: chosen.measured[each].test_out for each in both}
-        target = rows.y.cpu()
-        return {"discrimination": {name: describe(each, target, labels, positive=positive) for name, each in out.items()}}
+        return {name: describe(each, target, labels, positive=positive) for name, each in out.items()}
 
-    def _rows(self) -> dict[str, int]:
+    def _rows(self) -> RowCounts:
         train, valid = self._data.split.folds[0]
-        parts = {"train": len(train), "valid": len(valid), "test": len(self._data.split.test)}
-        return {**parts, "duplicates": self._data.split.duplicates}
+        test, duplicates = len(self._data.split.test), self._data.split.duplicates
+        return RowCounts(train=len(train), valid=len(valid), test=test, duplicates=duplicates)
 
     def _best(self, chosen: Chosen) -> TrainedModel:
         measured = chosen.measured[chosen.winner]

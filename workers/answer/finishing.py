@@ -6,11 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from service.errors import LeaseLost
+from service.result import Result
 from service.settings import Settings
 from service.spec import StudySpec
 from service.store import Store
 from service.store.records import Lease, StudyRecord
 from workers.answer.delivery import Keeper
+from workers.answer.execution import execution_of
 from workers.answer.finalizer import Answer, Finalizer
 from workers.answer.front import ranked
 from workers.liveness import Pulse, Renewal, Stop
@@ -38,21 +40,12 @@ class Finisher:
         timer = Timer()
         known = self._store.provenance.get(study.id).made_of or {}
         answer = self._answer(lease, spec, data, known)
-        result = answer.result
-        now = self._store.studies.get(study.id)
-        started = now.started_at or now.created_at
-        result["wall_seconds"] = round((now.now - started).total_seconds(), 3)
-        result["finalizing_seconds"] = round(timer.elapsed, 3)
-        result["search_seconds"] = round(result["wall_seconds"] - timer.elapsed, 3)
-        result["trials"] = {**vars(now.counts), "epochs": now.epochs}
-        result["utilization"] = self._store.utilization.get(study.id)
-        result["concluded"] = self._store.conclusions.get(study.id)
-        result["provenance"] = known
-        result["test_accesses"] = len(self._store.studies.test_accesses(study.id))
+        shares = self._store.utilization.get(study.id) or {}
+        execution = execution_of(self._store, study.id, timer.elapsed, shares)
         kept = Keeper(study, spec, data).keep(answer).within(int(self._settings.max_model_mb * 2**20))
-        result |= {"model": kept.said, "pictures": kept.pictures}
+        result = Result.of(answer.findings, execution, kept.model, kept.pictures)
         report = f"[Report]({self._settings.public_url}/v1/studies/{study.id}/report)"
-        self._store.studies.finish(lease, result, kept.archive, note=f"**{result['verdict']}**\n\n{report}")
+        self._store.studies.finish(lease, result.to_json(), kept.archive, note=f"**{result.verdict}**\n\n{report}")
 
     def _answer(self, lease: Lease, spec: StudySpec, data: Prepared, known: Mapping[str, Any]) -> Answer:
         """By the plan of the search, while the lease is renewed and others see this worker live."""

@@ -7,8 +7,8 @@ training.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
+from service.result import FrontTrial
 from service.search import recipe
 from service.search.front import ranks
 from service.spec import StudySpec
@@ -22,21 +22,18 @@ def ranked(spec: StudySpec, trials: Sequence[TrialRecord]) -> list[TrialRecord]:
     return [trial for _, trial in order]
 
 
-def front(spec: StudySpec, trials: Sequence[TrialRecord]) -> list[dict[str, Any]]:
-    """Number, values by objective, recipe and regularizers of every trial of the front, the best by the metric first."""
+def front(spec: StudySpec, trials: Sequence[TrialRecord]) -> tuple[FrontTrial, ...]:
+    """The trials of the front, the best by the metric first."""
     places = ranks(spec, [_values(trial) for trial in trials])
     first = [trial for place, trial in zip(places, trials, strict=True) if place == 0]
-    return [_said(spec, trial) for trial in sorted(first, key=lambda trial: _by_metric(spec, trial))]
+    return tuple(_told(spec, trial) for trial in sorted(first, key=lambda trial: _by_metric(spec, trial)))
 
 
-def _said(spec: StudySpec, trial: TrialRecord) -> dict[str, Any]:
+def _told(spec: StudySpec, trial: TrialRecord) -> FrontTrial:
+    assert spec.metric is not None, "a stored spec is resolved"
     setting = recipe(spec, trial.params)
-    return {
-        "trial": trial.number,
-        "values": dict(zip(spec.objectives, _values(trial), strict=True)),
-        "recipe": setting.said(),
-        "regularizers": list(setting.regularizers()),
-    }
+    values = dict(zip((spec.metric, *spec.also), _values(trial), strict=True))
+    return FrontTrial(trial=trial.number, values=values, recipe=setting.said(), regularizers=setting.regularizers())
 
 
 def _values(trial: TrialRecord) -> tuple[float, ...]:

@@ -12,14 +12,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, assert_never
 
 import numpy as np
 import optuna
+from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from optuna.importance import FanovaImportanceEvaluator, PedAnovaImportanceEvaluator
 
-from service.spec import Choices, Domain, Range, StudySpec
+from service.result import ChoiceBin, Effect, Importance, RangeBin
+from service.spec import Choices, Range, Scalar, StudySpec
 from service.store.records import TrialRecord
 
 FEWEST_TRIALS = 20
@@ -30,8 +32,13 @@ BINS = 5
 _LOWEST_ON = 0.1
 _INACTIVE = "off"
 
+Searched = Range | Choices
+"""Domains that a value can be drawn from."""
+Values = NDArray[np.float64]
+"""One per trial."""
 
-def importance(spec: StudySpec, trials: Sequence[TrialRecord]) -> dict[str, Any]:
+
+def importance(spec: StudySpec, trials: Sequence[TrialRecord]) -> Importance:
     """Shares by setting, largest first, of `fanova` and `ped_anova`; or None for both, with the reason.
 
     Args:
@@ -43,14 +50,14 @@ def importance(spec: StudySpec, trials: Sequence[TrialRecord]) -> dict[str, Any]
     usable = _thinned(sorted(usable, key=lambda trial: trial.number))
     reason = _too_little(len(usable), len({trial.value for trial in usable}), len(searched))
     if reason is not None:
-        return {"fanova": None, "ped_anova": None, "trials": len(usable), "reason": reason}
+        return Importance(fanova=None, ped_anova=None, trials=len(usable), reason=reason)
     study = _flat_study(spec, searched, usable)
-    evaluators = {"fanova": FanovaImportanceEvaluator(n_trees=TREES, seed=0), "ped_anova": PedAnovaImportanceEvaluator()}
-    shares = {name: _shares(study, evaluator) for name, evaluator in evaluators.items()}
-    return {**shares, "trials": len(usable), "reason": None}
+    fanova = _shares(study, FanovaImportanceEvaluator(n_trees=TREES, seed=0))
+    ped_anova = _shares(study, PedAnovaImportanceEvaluator())
+    return Importance(fanova=fanova, ped_anova=ped_anova, trials=len(usable), reason=None)
 
 
-def effects(spec: StudySpec, trials: Sequence[TrialRecord]) -> list[dict[str, Any]]:
+def effects(spec: StudySpec, trials: Sequence[TrialRecord]) -> tuple[Effect, ...]:
     """Mean value of complete trials by setting: for every choice, or off and up to five quantile bins of what it was on.
 
     Each bin has its ends (or its choice), how many trials it holds, their mean and its standard error. The trials were
@@ -60,13 +67,12 @@ def effects(spec: StudySpec, trials: Sequence[TrialRecord]) -> list[dict[str, An
     found = []
     for name, domain in searched_settings(spec, trials).items():
         drawn = [_drawn(name, domain, trial.params) for trial in trials]
-        bins = _choices(domain, drawn) if isinstance(domain, Choices) else _quantiles(drawn)
-        rows = [{**said, **_summary(values[members])} for said, members in bins if members.any()]
-        found.append({"setting": name, "bins": rows})
-    return found
+        bins = _choices(domain, drawn, values) if isinstance(domain, Choices) else _quantiles(drawn, values)
+        found.append(Effect(setting=name, bins=tuple(each for each in bins if each is not None)))
+    return tuple(found)
 
 
-def searched_settings(spec: StudySpec, trials: Sequence[TrialRecord]) -> dict[str, Domain]:
+def searched_settings(spec: StudySpec, trials: Sequence[TrialRecord]) -> dict[str, Searched]:
     """Settings of which trials have drawn more than one value; off, or a condition that does not hold, is one."""
     several = {name: domain for name, domain in spec.domains.items() if isinstance(domain, Range | Choices)}
     drawn = {name: {_drawn(name, domain, trial.params) for trial in trials} for name, domain in several.items()}
@@ -86,7 +92,7 @@ def _thinned(trials: Sequence[TrialRecord]) -> list[TrialRecord]:
     return [trials[place] for place in places]
 
 
-def _flat_study(spec: StudySpec, searched: Mapping[str, Domain], trials: Sequence[TrialRecord]) -> optuna.Study:
+def _flat_study(spec: StudySpec, searched: Mapping[str, Searched], trials: Sequence[TrialRecord]) -> optuna.Study:
     """A study in memory with one parameter per setting."""
     study = optuna.create_study(direction=spec.direction)
     kinds: dict[str, BaseDistribution] = {name: _axis(domain) for name, domain in searched.items()}
@@ -103,13 +109,17 @@ def _shares(study: optuna.Study, evaluator: Any) -> dict[str, float]:
     return {name: float(share) for name, share in found.items() if math.isfinite(share)}
 
 
-def _axis(domain: Domain) -> BaseDistribution:
-    if isinstance(domain, Choices):
-        return CategoricalDistribution(tuple(dict.fromkeys((*map(str, domain.choices), _INACTIVE))))
-    return FloatDistribution(0.0, 1.0)
+def _axis(domain: Searched) -> BaseDistribution:
+    match domain:
+        case Choices():
+            return CategoricalDistribution(tuple(dict.fromkeys((*map(str, domain.choices), _INACTIVE))))
+        case Range():
+            return FloatDistribution(0.0, 1.0)
+        case _:
+            assert_never(domain)
 
 
-def _drawn(name: str, domain: Domain, params: Mapping[str, Any]) -> Any:
+def _drawn(name: str, domain: Searched, params: Mapping[str, Any]) -> Any:
     """What a trial had: a choice, a number (the mean over layers), or None where the setting was off."""
     if isinstance(domain, Range) and domain.per_layer:
         layers = [float(value) for key, value in params.items() if key.removeprefix(f"{name}_").isdigit()]
@@ -117,37 +127,50 @@ def _drawn(name: str, domain: Domain, params: Mapping[str, Any]) -> Any:
     return params.get(name)
 
 
-def _position(domain: Domain, drawn: Any) -> Any:
+def _position(domain: Searched, drawn: Any) -> Any:
     if isinstance(domain, Choices):
         return _INACTIVE if drawn is None else str(drawn)
-    assert isinstance(domain, Range), "only ranges and choices are searched"
     if drawn is None:
         return 0.0
     low, high, value = (math.log(each) if domain.log else float(each) for each in (domain.low, domain.high, drawn))
     return min(1.0, max(_LOWEST_ON, _LOWEST_ON + (1.0 - _LOWEST_ON) * (value - low) / (high - low)))
 
 
-def _choices(domain: Choices, drawn: Sequence[Any]) -> list[tuple[dict[str, Any], Any]]:
-    names = [(choice, str(choice)) for choice in domain.choices]
+def _choices(domain: Choices, drawn: Sequence[Any], values: Values) -> list[ChoiceBin | None]:
+    names: list[tuple[Scalar, str]] = [(choice, str(choice)) for choice in domain.choices]
+    if all(text != _INACTIVE for _, text in names):
+        names.append((_INACTIVE, _INACTIVE))
     held = np.array([_INACTIVE if value is None else str(value) for value in drawn])
-    bins = [({"choice": choice}, held == text) for choice, text in names]
-    return bins if any(text == _INACTIVE for _, text in names) else [*bins, ({"choice": _INACTIVE}, held == _INACTIVE)]
+    return [_choice_bin(choice, values[held == text]) for choice, text in names]
 
 
-def _quantiles(drawn: Sequence[Any]) -> list[tuple[dict[str, Any], Any]]:
+def _quantiles(drawn: Sequence[Any], values: Values) -> list[ChoiceBin | RangeBin | None]:
     numbers = np.array([math.nan if value is None else float(value) for value in drawn])
     on = numbers[~np.isnan(numbers)]
-    bins: list[tuple[dict[str, Any], Any]] = [({"choice": _INACTIVE}, np.isnan(numbers))]
+    bins: list[ChoiceBin | RangeBin | None] = [_choice_bin(_INACTIVE, values[np.isnan(numbers)])]
     if not len(on):
         return bins
     edges = np.unique(np.quantile(on, np.linspace(0.0, 1.0, min(BINS, len(on)) + 1)))
     which = np.clip(np.searchsorted(edges, numbers, side="right") - 1, 0, max(0, len(edges) - 2))
     for place in range(max(1, len(edges) - 1)):
-        ends = {"low": float(edges[place]), "high": float(edges[min(place + 1, len(edges) - 1)])}
-        bins.append((ends, (which == place) & ~np.isnan(numbers)))
+        low, high = float(edges[place]), float(edges[min(place + 1, len(edges) - 1)])
+        bins.append(_range_bin(low, high, values[(which == place) & ~np.isnan(numbers)]))
     return bins
 
 
-def _summary(values: Any) -> dict[str, Any]:
-    error = float(values.std(ddof=1) / math.sqrt(len(values))) if len(values) > 1 else None
-    return {"n": len(values), "mean": float(values.mean()), "standard_error": error}
+def _choice_bin(choice: Scalar, values: Values) -> ChoiceBin | None:
+    """None without a trial."""
+    if not len(values):
+        return None
+    return ChoiceBin(choice=choice, n=len(values), mean=float(values.mean()), standard_error=_standard_error(values))
+
+
+def _range_bin(low: float, high: float, values: Values) -> RangeBin | None:
+    """None without a trial."""
+    if not len(values):
+        return None
+    return RangeBin(low=low, high=high, n=len(values), mean=float(values.mean()), standard_error=_standard_error(values))
+
+
+def _standard_error(values: Values) -> float:
+    return float(values.std(ddof=1) / math.sqrt(len(values))) if len(values) > 1 else math.nan

@@ -23,45 +23,34 @@ its like): Wilson's score interval at the effective sample size, Korn and Grauba
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 from scipy import stats
 
-from service.spec import LOWER_IS_BETTER
+from service.result import Interval
+from service.spec import Metric
 from workers.scoring.scores import Scores
 
 LEVEL = 0.95
 
 
 @dataclass(frozen=True)
-class Interval:
-    """A mean over seeds and its interval; ``n`` rows, ``seeds`` seeds, the standard errors that each of them brings."""
+class _Moments:
+    """Of a mean over seeds: its standard error, Student's quantile, the parts of the error from rows and from seeds."""
 
     mean: float
-    low: float
-    high: float
-    n: int
-    seeds: int
+    error: float
+    quantile: float
     se_rows: float
     se_seeds: float
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain values."""
-        return asdict(self)
 
-    @property
-    def excludes_zero(self) -> bool:
-        """Whether a difference is clear."""
-        return self.low > 0 or self.high < 0
-
-
-def interval(scores: Scores, metric: str) -> Interval:
-    """The interval of a score, on a scale where it can't leave the metric's range."""
-    mean, error, quantile, rows, seeds = _moments(scores)
-    low, high = _bounds(metric, mean, error, quantile, scores.rows)
-    return Interval(mean, low, high, scores.rows, len(scores.exact), rows, seeds)
+def interval(scores: Scores, metric: Metric) -> Interval:
+    """The interval of a score, on a scale where it can't leave the metric's range; NaN where the score is undefined."""
+    found = _moments(scores)
+    return _interval(scores, found, *BOUNDS[metric](found, scores.rows))
 
 
 def difference(better: Scores, worse: Scores, sign: float) -> Interval:
@@ -70,8 +59,8 @@ def difference(better: Scores, worse: Scores, sign: float) -> Interval:
     ``sign`` is +1 for a metric that is to be minimized.
     """
     scores = worse - better if sign > 0 else better - worse
-    mean, error, quantile, rows, seeds = _moments(scores)
-    return Interval(mean, mean - quantile * error, mean + quantile * error, scores.rows, len(scores.exact), rows, seeds)
+    found = _moments(scores)
+    return _interval(scores, found, *_symmetric(found))
 
 
 def over_seeds(differences: list[float]) -> tuple[float, float]:
@@ -84,8 +73,19 @@ def over_seeds(differences: list[float]) -> tuple[float, float]:
     return mean - half, mean + half
 
 
-def _moments(scores: Scores) -> tuple[float, float, float, float, float]:
-    """Mean, standard error, Student's quantile; the parts of the error that come from rows and from seeds."""
+def _interval(scores: Scores, found: _Moments, low: float, high: float) -> Interval:
+    return Interval(
+        mean=found.mean,
+        low=low,
+        high=high,
+        n=scores.rows,
+        seeds=len(scores.exact),
+        se_rows=found.se_rows,
+        se_seeds=found.se_seeds,
+    )
+
+
+def _moments(scores: Scores) -> _Moments:
     n, groups = len(scores.exact), len(scores.jumps)
     mean_jumps = scores.jumps.mean(axis=1)
     rows = float((mean_jumps**2).sum())
@@ -97,25 +97,56 @@ def _moments(scores: Scores) -> tuple[float, float, float, float, float]:
     if seeds > 0.0:
         freedom = variance**2 / (rows**2 / max(1, groups - 1) + spread**2 / (n - 1))
     quantile = float(stats.t.ppf(0.5 + LEVEL / 2, freedom))
-    return float(scores.exact.mean()), math.sqrt(variance), quantile, math.sqrt(rows), math.sqrt(seeds)
+    return _Moments(float(scores.exact.mean()), math.sqrt(variance), quantile, math.sqrt(rows), math.sqrt(seeds))
 
 
-def _bounds(metric: str, mean: float, error: float, quantile: float, rows: int) -> tuple[float, float]:
-    if metric in LOWER_IS_BETTER and mean > 0:  # an error: symmetric on a log scale
-        factor = math.exp(min(700.0, quantile * error / mean))
-        return mean / factor, mean * factor
-    if metric == "r2" and mean < 1:  # one minus a ratio of errors
-        factor = math.exp(min(700.0, quantile * error / (1.0 - mean)))
-        return 1.0 - (1.0 - mean) * factor, 1.0 - (1.0 - mean) / factor
-    if 0.0 <= mean <= 1.0 and metric != "r2":
-        return _wilson(mean, error, quantile, rows)
-    return mean - quantile * error, mean + quantile * error
+def _symmetric(found: _Moments) -> tuple[float, float]:
+    half = found.quantile * found.error
+    return found.mean - half, found.mean + half
 
 
-def _wilson(mean: float, error: float, quantile: float, rows: int) -> tuple[float, float]:
-    """Wilson's interval as for a share of so many rows as would give this standard error."""
-    n = mean * (1.0 - mean) / error**2 if error > 0 else float(rows)
+def _of_error(found: _Moments, rows: int) -> tuple[float, float]:
+    """Of an error ≥ 0: symmetric on a log scale."""
+    if not found.mean > 0:
+        return _symmetric(found)
+    factor = math.exp(min(700.0, found.quantile * found.error / found.mean))
+    return found.mean / factor, found.mean * factor
+
+
+def _of_ratio(found: _Moments, rows: int) -> tuple[float, float]:
+    """Of one minus a ratio of errors, at most 1."""
+    if not found.mean < 1:
+        return _symmetric(found)
+    factor = math.exp(min(700.0, found.quantile * found.error / (1.0 - found.mean)))
+    return 1.0 - (1.0 - found.mean) * factor, 1.0 - (1.0 - found.mean) / factor
+
+
+def _of_share(found: _Moments, rows: int) -> tuple[float, float]:
+    """Wilson's interval as for a share of as many rows as would give this standard error."""
+    mean, quantile = found.mean, found.quantile
+    if not 0.0 <= mean <= 1.0:
+        return _symmetric(found)
+    n = mean * (1.0 - mean) / found.error**2 if found.error > 0 else float(rows)
     squared = quantile**2 / n if n > 0 else 0.0
     centre = (mean + squared / 2) / (1 + squared)
     half = math.sqrt(squared * mean * (1 - mean) + squared**2 / 4) / (1 + squared)
     return max(0.0, centre - half), min(1.0, centre + half)
+
+
+BOUNDS: Mapping[Metric, Callable[[_Moments, int], tuple[float, float]]] = {
+    "accuracy": _of_share,
+    "balanced_accuracy": _of_share,
+    "precision": _of_share,
+    "recall": _of_share,
+    "specificity": _of_share,
+    "f1": _of_share,
+    "f1_macro": _of_share,
+    "f1_micro": _of_share,
+    "roc_auc": _of_share,
+    "pr_auc": _of_share,
+    "log_loss": _of_error,
+    "rmse": _of_error,
+    "mae": _of_error,
+    "r2": _of_ratio,
+}
+"""The ends of a score's interval, of its moments and the number of rows."""

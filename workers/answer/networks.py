@@ -6,13 +6,15 @@ test rows by those of the first fold, which is the one whose model is handed out
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from service.result import SparsityPoint
+from service.spec import Metric, StudySpec, Task
 from workers.answer.candidates import Candidate, Weights
 from workers.data.locked import test_part
 from workers.plain.network import Shape, build
@@ -89,8 +91,15 @@ class Gauge:
     """Scores candidates of one study."""
 
     data: Prepared
-    task: str
-    metric: str
+    task: Task
+    metric: Metric
+
+    @classmethod
+    def of(cls, spec: StudySpec, data: Prepared) -> Gauge:
+        """By a resolved spec."""
+        assert spec.task is not None, "a stored spec is resolved"
+        assert spec.metric is not None, "a stored spec is resolved"
+        return cls(data, spec.task, spec.metric)
 
     def measure(self, candidate: Candidate) -> Measured:
         """Scores on training and validation rows, all folds together."""
@@ -109,7 +118,7 @@ class Gauge:
         measured.test_out = self.outputs(candidate, rows)
         measured.test = self.score(measured.test_out, rows)
 
-    def pruning(self, candidate: Candidate, index: int) -> list[dict[str, float]]:
+    def sparsification(self, candidate: Candidate, index: int) -> tuple[SparsityPoint, ...]:
         """What one seed's network scores on validation rows as its smallest weights are set to zero."""
         rows = validation_rows(self.data, 0)
         module = build(self.data.shape(candidate.recipe))
@@ -117,7 +126,7 @@ class Gauge:
         def score(network: nn.Module) -> float:
             return float(self.exact(run(network.to(rows.x.device), rows.x)[None], rows)[0])
 
-        return [asdict(point) for point in sparsity_curve(module, candidate.weights[index][0], score)]
+        return sparsity_curve(module, candidate.weights[index][0], score)
 
     def exact(self, out: Tensor, rows: ScoredRows) -> NDArray[np.float64]:
         """(n,) scores of outputs (n, r, o) on rows."""

@@ -19,7 +19,6 @@ from workers.plain.training import WATCHES
 class Training:
     """How a study's trials train: early stopping looks at the metric ``watched``; without it ``patience`` is None."""
 
-    task: str
     target: str
     epochs: int
     watched: str

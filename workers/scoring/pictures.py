@@ -1,4 +1,4 @@
-"""What a report draws of trained networks, in plain values of bounded size: confusion, calibration.
+"""What a report draws of trained networks, of bounded size: confusion, calibration, predicted by true values.
 
 Shapes: `r` test rows, `c` classes. Knows no study and no storage.
 Reference: Guo et al., "On Calibration of Modern Neural Networks" (2017), expected calibration error with equal bins.
@@ -7,7 +7,7 @@ Reference: Guo et al., "On Calibration of Modern Neural Networks" (2017), expect
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import assert_never
 
 import numpy as np
 import torch
@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from sklearn.calibration import calibration_curve
 from torch import Tensor
 
+from service.result import Calibration, CalibrationBin, Confusion, Predictions
+from service.spec import Task
 from workers.data import TargetScale
 from workers.scoring.metrics import confusion
 
@@ -23,26 +25,31 @@ MOST_PAIRS = 500
 MOST_CLASSES = 30
 
 
-def test_pictures(task: str, out: Tensor, target: Tensor, labels: Sequence[str], scale: TargetScale) -> dict[str, Any]:
+def test_pictures(task: Task, out: Tensor, target: Tensor, labels: Sequence[str], scale: TargetScale) -> Predictions:
     """One network's predictions of the test rows: for classes confusion and calibration, for numbers pairs.
 
     Args:
-        task: `classification` or `regression`.
+        task: The study's.
         out: (r, o) logits, or standardized predictions.
         target: (r,) class indices, or standardized targets.
         labels: Names of the classes.
         scale: Of the regression target.
     """
-    if task == "regression":
-        return {"pairs": _pairs(scale.restore(target.numpy()), scale.restore(out[:, 0].numpy()))}
-    pictures: dict[str, Any] = {"calibration": calibration(out, target)}
-    if len(labels) <= MOST_CLASSES:
-        counts = confusion(out.argmax(1)[None], target[None], torch.ones(1, len(target)), len(labels))[0]
-        pictures["confusion"] = {"labels": list(labels), "counts": counts.to(torch.int64).tolist()}
-    return pictures
+    match task:
+        case "regression":
+            return Predictions(pairs=_pairs(scale.restore(target.numpy()), scale.restore(out[:, 0].numpy())))
+        case "classification" if len(labels) > MOST_CLASSES:
+            return Predictions(calibration=calibration(out, target))
+        case "classification":
+            counts = confusion(out.argmax(1)[None], target[None], torch.ones(1, len(target)), len(labels))[0]
+            rows = tuple(tuple(row) for row in counts.to(torch.int64).tolist())
+            table = Confusion(labels=tuple(labels), counts=rows)
+            return Predictions(calibration=calibration(out, target), confusion=table)
+        case _:
+            assert_never(task)
 
 
-def calibration(out: Tensor, target: Tensor) -> dict[str, Any]:
+def calibration(out: Tensor, target: Tensor) -> Calibration:
     """How often the predicted class is right, by how sure the network is: ten equal bins of its confidence."""
     confidence, predicted = (value.numpy() for value in out.double().softmax(1).max(1))
     right = predicted == target.numpy()
@@ -50,14 +57,15 @@ def calibration(out: Tensor, target: Tensor) -> dict[str, Any]:
     # Of the same bins, which hold their upper end; scikit-learn leaves out the empty ones, and gives no counts.
     counts = np.bincount(np.searchsorted(np.linspace(0, 1, BINS + 1)[1:-1], confidence), minlength=BINS)
     filled = np.flatnonzero(counts)
-    bins: list[dict[str, Any]] = [{"count": count, "confidence": None, "accuracy": None} for count in counts.tolist()]
+    bins = [CalibrationBin(count=count, confidence=None, accuracy=None) for count in counts.tolist()]
     for place, c, a in zip(filled.tolist(), sure.tolist(), accuracy.tolist(), strict=True):
-        bins[place].update(confidence=c, accuracy=a)
-    return {"bins": bins, "expected_error": float(np.average(np.abs(sure - accuracy), weights=counts[filled]))}
+        bins[place] = CalibrationBin(count=bins[place].count, confidence=c, accuracy=a)
+    error = float(np.average(np.abs(sure - accuracy), weights=counts[filled]))
+    return Calibration(bins=tuple(bins), expected_error=error)
 
 
-def _pairs(true: NDArray[np.float64], predicted: NDArray[np.float64]) -> list[list[float]]:
+def _pairs(true: NDArray[np.float64], predicted: NDArray[np.float64]) -> tuple[tuple[float, float], ...]:
     """(true, predicted) of at most 500 rows, evenly through the order of the true values."""
     order = np.argsort(true, kind="stable")
     chosen = order[np.unique(np.linspace(0, len(order) - 1, min(len(order), MOST_PAIRS)).round().astype(int))]
-    return [[float(true[row]), float(predicted[row])] for row in chosen]
+    return tuple((float(true[row]), float(predicted[row])) for row in chosen)

@@ -9,38 +9,19 @@ delete-a-group jackknife", J. Official Statistics 17 (2001). Unlike a bootstrap 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from service.result import Spread
 from workers.scoring.metrics import evaluate, names
 
 GROUPS = 100
 _GROUPING = 0xD17
 """Seed of the grouping: the same for everything that is scored on the same rows."""
-
-
-@dataclass(frozen=True)
-class Spread:
-    """Mean and standard deviation over ``n`` seeds (0 for a single one)."""
-
-    mean: float
-    std: float
-    n: int
-
-    @classmethod
-    def of(cls, values: Sequence[float] | NDArray[np.float64]) -> Spread:
-        """The spread of some values."""
-        deviation = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
-        return cls(float(np.mean(values)), deviation, len(values))
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values."""
-        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -62,6 +43,12 @@ class Scores:
     def only(self, places: Sequence[int]) -> Scores:
         """Some of the networks."""
         return Scores(self.exact[list(places)], self.jumps[:, list(places)], self.rows)
+
+
+def spread(values: Sequence[float] | NDArray[np.float64]) -> Spread:
+    """Mean and standard deviation of one value per seed."""
+    deviation = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+    return Spread(mean=float(np.mean(values)), std=deviation, n=len(values))
 
 
 def exact(task: str, metric: str, out: Tensor, target: Tensor, scale: float = 1.0, positive: int = 1) -> NDArray[np.float64]:

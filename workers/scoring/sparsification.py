@@ -9,21 +9,13 @@ References: Han et al., "Learning both weights and connections for efficient neu
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
 from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector, prune
 
+from service.result import SparsityPoint
+
 SPARSITIES = (0.0, 0.25, 0.5, 0.75, 0.9, 0.95, 0.98, 0.99)
-
-
-@dataclass(frozen=True)
-class SparsityPoint:
-    """``asked`` is the share of weights to set to zero, ``sparsity`` the share that is zero, ``score`` what remains."""
-
-    asked: float
-    sparsity: float
-    score: float
 
 
 def prunable(module: nn.Module) -> list[tuple[nn.Module, str]]:
@@ -41,7 +33,7 @@ def sparsity_curve(
     state: Mapping[str, Tensor],
     score: Callable[[nn.Module], float],
     shares: Sequence[float] = SPARSITIES,
-) -> list[SparsityPoint]:
+) -> tuple[SparsityPoint, ...]:
     """What a trained network scores at growing sparsity.
 
     Args:
@@ -62,6 +54,7 @@ def sparsity_curve(
         for layer, name in weights:
             prune.remove(layer, name)  # type: ignore[no-untyped-call]
         values = parameters_to_vector(getattr(layer, name) for layer, name in weights)
-        points.append(SparsityPoint(share, float((values == 0).double().mean()), score(module)))
+        zeros = float((values == 0).double().mean())
+        points.append(SparsityPoint(asked=share, sparsity=zeros, score=score(module)))
     module.load_state_dict(state)
-    return points
+    return tuple(points)

@@ -10,10 +10,10 @@ from service.spec import StudySpec
 from workers.planning.plan import Plan
 from workers.searching.turns import Occupancy, Turns
 from workers.stack.device_data import DeviceData
-from workers.stack.techniques import techniques_in
 from workers.stack.run import Run
 from workers.stack.runner import StackRunner
 from workers.stack.stack import StackKey
+from workers.stack.techniques import techniques_in
 
 
 class Stacks:

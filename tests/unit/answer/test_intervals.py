@@ -10,7 +10,8 @@ import torch
 from scipy import stats
 from sklearn.metrics import balanced_accuracy_score, root_mean_squared_error
 
-from workers.answer.intervals import difference, interval, over_seeds
+from service.spec import CLASSIFICATION_METRICS, REGRESSION_METRICS
+from workers.answer.intervals import BOUNDS, difference, interval, over_seeds
 from workers.scoring.scores import Scores, exact, mean_over_folds, score
 
 
@@ -63,7 +64,8 @@ def test_no_error_on_few_rows_is_not_certainty() -> None:
 
 def test_seeds_without_rows_to_doubt_have_students_interval() -> None:
     values = np.array([0.61, 0.70, 0.66, 0.68, 0.59])
-    said = interval(Scores(values, np.zeros((100, 5)), 10**6), "some unbounded metric of the future")
+    nothing, seen = Scores(np.zeros(5), np.zeros((100, 5)), 10**6), Scores(values, np.zeros((100, 5)), 10**6)
+    said = difference(nothing, seen, 1.0)
     low, high = stats.t.interval(0.95, 4, loc=values.mean(), scale=stats.sem(values))
     centre, half = values.mean(), (high - low) / 2
     z = stats.t.ppf(0.975, 4)
@@ -76,6 +78,17 @@ def test_errors_stay_positive_and_shares_within_their_range() -> None:
     assert interval(wide, "rmse").low > 0
     assert 0 <= interval(wide, "accuracy").low < interval(wide, "accuracy").high <= 1
     assert interval(wide, "r2").high < 1
+
+
+def test_every_metric_has_a_scale_for_its_interval() -> None:
+    assert set(BOUNDS) == {*CLASSIFICATION_METRICS, *REGRESSION_METRICS}
+
+
+def test_an_undefined_score_has_an_interval_of_nothing() -> None:
+    for metric in BOUNDS:
+        undefined = interval(Scores(np.full(3, np.nan), np.zeros((100, 3)), 100), metric)
+        assert [undefined.to_json()[end] for end in ("mean", "low", "high")] == [None, None, None]
+        assert not undefined.excludes_zero
 
 
 def test_differences_are_paired_by_row_and_positive_where_the_first_is_better() -> None:

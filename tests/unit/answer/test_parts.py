@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 import torch
 
+from service.result import ChoiceBin, Interval, RangeBin, Setting
 from service.search import Search
-from service.spec import StudySpec
+from service.spec import StudySpec, Task
 from service.store.records import TrialRecord
+from tests.results import interval, setting, winner
 from workers.answer.ensemble import as_output, predictions, select
 from workers.answer.importance import FEWEST_TRIALS, effects, importance
 from workers.answer.verdict import verdict
@@ -43,19 +46,21 @@ def test_the_setting_that_decides_is_the_important_one() -> None:
     spec = spec_of(**SPACE)
     trials = trials_of(spec, 120, lambda p: 10 * p.get("dropout", 0.0) + np.log10(p["lr"]) / 50)
     found = importance(spec, trials)
-    assert found["reason"] is None
-    for method in ("fanova", "ped_anova"):
-        shares = found[method]
+    assert found.reason is None
+    assert found.fanova is not None
+    for shares in (found.fanova, found.ped_anova):
+        assert shares is not None
         assert next(iter(shares)) == "dropout"
         assert shares["dropout"] > 0.5
         assert sum(shares.values()) == pytest.approx(1.0)
-    assert set(found["fanova"]) == {"l1", "dropout", "lr", "lr_schedule", "step_every", "step_gamma"}
+    assert set(found.fanova) == {"l1", "dropout", "lr", "lr_schedule", "step_every", "step_gamma"}
 
 
 def test_switching_a_regularizer_on_counts_for_it() -> None:
     spec = spec_of(**SPACE)
     found = importance(spec, trials_of(spec, 120, lambda p: 5.0 * p["use_l1"] + 0.01 * p.get("dropout", 0.0)))
-    assert found["fanova"]["l1"] > 0.8
+    assert found.fanova is not None
+    assert found.fanova["l1"] > 0.8
 
 
 @pytest.mark.parametrize(
@@ -68,27 +73,31 @@ def test_switching_a_regularizer_on_counts_for_it() -> None:
 )
 def test_where_importances_mean_nothing_the_reason_is_told(spec: StudySpec, n: int, value: Any, reason: str) -> None:
     found = importance(spec, trials_of(spec, n, value))
-    assert found["fanova"] is found["ped_anova"] is None
-    assert reason in found["reason"]
+    assert found.fanova is found.ped_anova is None
+    assert reason in (found.reason or "")
 
 
 def test_marginal_effects_are_the_means_of_their_bins() -> None:
     spec = spec_of(**SPACE)
     trials = trials_of(spec, 200, lambda p: p.get("dropout", -1.0) + (p["lr_schedule"] == "step"))
-    by_setting = {each["setting"]: each["bins"] for each in effects(spec, trials)}
+    by_setting = {each.setting: each.bins for each in effects(spec, trials)}
     off, *on = by_setting["dropout"]
     rates = np.array([trial.params["dropout"] for trial in trials if trial.params["use_dropout"]])
-    assert off["choice"] == "off"
-    assert off["n"] + sum(each["n"] for each in on) == 200
+    assert isinstance(off, ChoiceBin)
+    assert off.choice == "off"
+    assert off.n + sum(each.n for each in on) == 200
     assert len(on) == 5
+    ends: list[tuple[float, float]] = []
     for each in on:
-        inside = [t.value or 0.0 for t in trials if each["low"] <= t.params.get("dropout", -1) < each["high"]]
-        assert each["mean"] == pytest.approx(np.mean(inside), abs=0.05)
-    assert (on[0]["low"], on[-1]["high"]) == pytest.approx((rates.min(), rates.max()))
-    step = next(each for each in by_setting["lr_schedule"] if each["choice"] == "step")
+        assert isinstance(each, RangeBin)
+        inside = [t.value or 0.0 for t in trials if each.low <= t.params.get("dropout", -1) < each.high]
+        assert each.mean == pytest.approx(np.mean(inside), abs=0.05)
+        ends.append((each.low, each.high))
+    assert (ends[0][0], ends[-1][1]) == pytest.approx((rates.min(), rates.max()))
+    step = next(each for each in by_setting["lr_schedule"] if isinstance(each, ChoiceBin) and each.choice == "step")
     chosen = [trial.value or 0.0 for trial in trials if trial.params["lr_schedule"] == "step"]
-    assert step["mean"] == pytest.approx(np.mean(chosen))
-    assert step["standard_error"] == pytest.approx(np.std(chosen, ddof=1) / len(chosen) ** 0.5)
+    assert step.mean == pytest.approx(np.mean(chosen))
+    assert step.standard_error == pytest.approx(np.std(chosen, ddof=1) / len(chosen) ** 0.5)
 
 
 def test_rates_per_layer_are_one_setting() -> None:
@@ -96,7 +105,9 @@ def test_rates_per_layer_are_one_setting() -> None:
         dropout={"low": 0.1, "high": 0.6, "off": True, "per_layer": True}, lr={"low": 1e-4, "high": 1e-2, "log": True}
     )
     trials = trials_of(spec, 60, lambda p: p.get("dropout_1", 0) + p.get("dropout_2", 0))
-    assert importance(spec, trials)["fanova"]["dropout"] > 0.8
+    found = importance(spec, trials).fanova
+    assert found is not None
+    assert found["dropout"] > 0.8
 
 
 def test_an_ensemble_of_opposite_errors_cancels_them() -> None:
@@ -138,13 +149,29 @@ def test_averaged_probabilities_come_back_out_of_outputs() -> None:
     assert torch.equal(as_output("regression", mean), mean)
 
 
+def scored(test: Interval | None, behind: Interval | None = None) -> Setting:
+    return setting("any", 0.9, test=test, behind_winner=behind)
+
+
 def test_the_verdict_says_whether_the_difference_is_clear() -> None:
-    winner = {"test": {"mean": 0.9}, "regularizers": ["dropout"]}
-    clear = {"test": {"mean": 0.8}, "behind_winner": {"mean": 0.1, "low": 0.05, "high": 0.15}}
-    assert verdict("f1_macro", winner, clear, []) == (
+    best = winner(test=interval(0.9))
+    clear = scored(interval(0.8), interval(0.1, 0.05))
+    assert verdict("f1_macro", best, clear, []) == (
         "Test f1 macro 0.9 with dropout, better than 0.8 for the same network without regularization."
     )
-    unclear = {**clear, "behind_winner": {"mean": -0.01, "low": -0.05, "high": 0.15}}
-    assert "no better than 0.8" in verdict("f1_macro", winner, unclear, [])
-    assert "includes 0" in verdict("f1_macro", winner, unclear, [])
-    assert "does not converge" in verdict("f1_macro", {**winner, "regularizers": []}, {"test": None}, [])
+    unclear = scored(interval(0.8), interval(-0.01, 0.04))
+    assert "no better than 0.8" in verdict("f1_macro", best, unclear, [])
+    assert "includes 0" in verdict("f1_macro", best, unclear, [])
+    assert "does not converge" in verdict("f1_macro", winner(regularizers=()), scored(None), [])
+
+
+def test_the_verdict_says_where_there_is_nothing_to_compare() -> None:
+    undefined = interval(math.nan)
+    assert verdict("roc_auc", winner(test=undefined), scored(undefined, undefined), []) == (
+        "Test roc auc is undefined on these test rows; on validation rows the best is dropout."
+    )
+    assert "no seed trained" in verdict("rmse", winner(), scored(interval(0.8)), [])
+
+
+def test_averages_are_told_for_every_task() -> None:
+    assert [as_output(task, predictions(task, torch.ones(1, 2, 1))).shape for task in get_args(Task)] == [(1, 2, 1)] * 2

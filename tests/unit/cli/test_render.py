@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from typing import Any
 
 import pytest
@@ -11,6 +12,23 @@ from rich.console import Console, RenderableType
 from service.cli import render
 from service.cli.client import Refused
 from service.cli.watch import line
+from service.result import (
+    Ablation,
+    Ensemble,
+    FrontTrial,
+    Gap,
+    Importance,
+    Interval,
+    Member,
+    Recommendation,
+    Result,
+    Setting,
+    Single,
+    Winner,
+)
+from service.result.base import later
+from tests import results
+from tests.results import interval
 
 
 def shown(what: RenderableType, width: int = 160) -> str:
@@ -22,38 +40,43 @@ def shown(what: RenderableType, width: int = 160) -> str:
     return file.getvalue()
 
 
-def setting(name: str, mean: float, **more: Any) -> dict[str, Any]:
-    spread = {"mean": mean, "std": 0.5, "n": 5}
-    test = {"mean": mean + 1, "low": mean, "high": mean + 2, "n": 5}
-    return {"name": name, "trial": 3, "recipe": {"dropout": 0.25, "l1": 1e-4}, "valid": spread, "test": test, **more}
+def setting(name: str, mean: float, **more: Any) -> Setting:
+    recipe = {"dropout": 0.25, "l1": 1e-4}
+    test = interval(mean + 1)
+    return results.setting(name, mean + 1, recipe=recipe, valid=results.spread(mean), test=test, gap=None, **more)
 
 
-RESULT: dict[str, Any] = {
-    "metric": "balanced_accuracy",
-    "direction": "maximize",
-    "verdict": "Trial 3 beats the unregularized network.",
-    "winner": setting("trial 3", 55.0, gap={"train_test": 7.5}),
-    "baseline": setting("unregularized", 73.0, gap={"train_test": 22.0}),
-    "others": [setting("early stopping only", 57.0), setting("trial 9", 55.2), setting("broken", 0, valid=None, test=None)],
-    "ties": ["trial 9"],
-    "seeds": 5,
-    "rows": {"train": 266, "valid": 88, "test": 88, "duplicates": 2},
-    "wall_seconds": 83.4,
-    "finalizing_seconds": 12.0,
-    "utilization": {"training": 0.87},
-    "ablation": [
-        {"without": "l1", "valid": {"mean": 56, "std": 1, "n": 5}, "change": 1.0},
-        {"without": "dropout", "valid": {"mean": 60, "std": 1, "n": 5}, "change": 5.0, "low": 4.25, "high": 5.75},
-    ],
-    "recommended": {"name": "trial 9", "reason": "it is simpler", "recipe": {}},
-    "gain": {"mean": 18.5, "low": 11.5, "high": 25.5},
-    "ensemble": {
-        "members": [{"name": "trial 9", "seed": 0, "share": 0.5}] * 2,
-        "test": {"mean": 53.25, "low": 50.5, "high": 56.75},
-        "single": {"test": {"mean": 55.75}},
-    },
-    "importance": {"fanova": {"dropout": 0.75, "l1": 0.25}, "ped_anova": None},
-}
+def gap(train_test: float) -> Gap:
+    return Gap(train_valid=train_test - 1, valid_test=1.0, train_test=train_test)
+
+
+RESULT = results.result(
+    metric="balanced_accuracy",
+    direction="maximize",
+    verdict="Trial 3 beats the unregularized network.",
+    winner=Winner.of(setting("trial 3", 55.0)).model_copy(update={"gap": gap(7.5)}),
+    baseline=setting("unregularized", 73.0).model_copy(update={"gap": gap(22.0)}),
+    others=(
+        setting("early stopping only", 57.0),
+        setting("trial 9", 55.2),
+        setting("broken", 0).model_copy(update={"valid": None, "test": None}),
+    ),
+    ties=("trial 9",),
+    ablation=(
+        Ablation(without="l1", valid=results.spread(56), change=1.0, low=math.nan, high=math.nan, n=1),
+        Ablation(without="dropout", valid=results.spread(60), change=5.0, low=4.25, high=5.75, n=5),
+    ),
+    recommended=Recommendation(name="trial 9", reason="it is simpler", recipe={}),
+    gain=interval(18.5, 7.0),
+    ensemble=Ensemble(
+        members=(Member(name="trial 9", seed=0, share=0.5),) * 2,
+        valid=54.0,
+        test=Interval(mean=53.25, low=50.5, high=56.75, n=88, seeds=1, se_rows=1.0, se_seeds=0.0),
+        single=Single(name="trial 3", seed=0, valid=55.0, test=interval(55.75)),
+        gain=interval(2.5),
+    ),
+    importance=Importance(fanova={"dropout": 0.75, "l1": 0.25}, ped_anova=None, trials=30, reason=None),
+)
 
 
 def test_an_answer_shows_all_of_it_the_verdict_first() -> None:
@@ -85,10 +108,12 @@ def test_an_answer_shows_all_of_it_the_verdict_first() -> None:
 
 
 @pytest.mark.parametrize(
-    "missing", ["ablation", "finalizing_seconds", "utilization", "ties", "recommended", "gain", "ensemble", "importance"]
+    "missing",
+    [{"ablation": ()}, {"utilization": {}}, {"ties": ()}, *({name: None} for name in sorted(later(Result)))],
+    ids=lambda missing: next(iter(missing)),
 )
-def test_an_answer_without_its_optional_parts(missing: str) -> None:
-    assert "trial 3 (winner)" in shown(render.result({name: part for name, part in RESULT.items() if name != missing}))
+def test_an_answer_without_its_optional_parts(missing: dict[str, Any]) -> None:
+    assert "trial 3 (winner)" in shown(render.result(RESULT.model_copy(update=missing)))
 
 
 def test_a_replay_is_the_same_or_what_differs_is_listed() -> None:
@@ -154,11 +179,11 @@ def test_several_objectives_are_named_and_have_a_front() -> None:
     assert "rmse, r2" in shown(render.studies({"studies": [two]}))
     assert "rmse (minimize), r2 (maximize)" in shown(render.study(two))
     assert "minimize" not in shown(render.study(study()))
-    found = [
-        {"trial": n, "values": {"rmse": 50.0 + n, "r2": n / 100}, "recipe": {"l1": 0.1, "lr": 1}, "regularizers": on}
-        for n, on in enumerate([[], *[["l1"]] * 11])
-    ]
-    text = " ".join(shown(render.result(RESULT | {"front": found})).split())
+    found = tuple(
+        FrontTrial(trial=n, values={"rmse": 50.0 + n, "r2": n / 100}, recipe={"l1": 0.1, "lr": 1}, regularizers=on)
+        for n, on in enumerate([(), *[("l1",)] * 11])
+    )
+    text = " ".join(shown(render.result(RESULT.model_copy(update={"front": found}))).split())
     assert "12 trials that none dominates in rmse and r2" in text
     for part in ("none", "59", "0.09", "l1 0.1"):
         assert part in text

@@ -1,0 +1,60 @@
+"""What all parts of a result have in common: frozen models, numbers that may be undefined, parts that came later."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, WithJsonSchema, model_validator
+
+T = TypeVar("T")
+
+_LATER = "results of earlier versions lack it"
+Later = Annotated[T | None, _LATER]
+"""A part that results of earlier versions lack: it has to be given, and is None where such a result is read."""
+
+
+def _defined(value: Any) -> Any:
+    """NaN for None, and for what is not finite."""
+    if value is None:
+        return math.nan
+    return math.nan if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _null(value: float) -> float | None:
+    return None if math.isnan(value) else value
+
+
+Number = Annotated[
+    float,
+    BeforeValidator(_defined),
+    PlainSerializer(_null, return_type=float | None, when_used="json"),
+    WithJsonSchema({"anyOf": [{"type": "number"}, {"type": "null"}]}),
+]
+"""A number that may be undefined or unbounded, as an area under the curve of one class is: NaN here, null in JSON."""
+
+LaterNumber = Annotated[Number, _LATER]
+"""A number that results of earlier versions lack: NaN where such a result is read."""
+
+
+def later(part: type[BaseModel]) -> set[str]:
+    """Names of the fields that results of earlier versions lack."""
+    return {name for name, field in part.model_fields.items() if _LATER in field.metadata}
+
+
+class Part(BaseModel):
+    """A frozen part of a result. What it does not know is dropped, so that results of later versions can be read."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_earlier_versions(cls, given: Any) -> Any:
+        if not isinstance(given, Mapping):
+            return given
+        return {**dict.fromkeys(later(cls)), **given}
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values; parts that do not apply to the study are left out."""
+        return self.model_dump(mode="json", exclude_unset=True)

@@ -1,0 +1,115 @@
+"""How a study was executed: its cost, where it comes from, who opened the test part, and which network is handed out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from pydantic import Field, field_validator
+
+from service.result.base import Later, Number, Part
+
+
+class RowCounts(Part):
+    """Rows of each part, of the first fold where there are several."""
+
+    train: int
+    valid: int
+    test: int
+    duplicates: int = Field(description="Rows that repeat another one; copies stay on one side of every split.")
+
+
+class SearchedTrials(Part):
+    """Trials by state, and what they took."""
+
+    waiting: int
+    running: int
+    complete: int
+    pruned: int
+    fail: int
+    epochs: int = Field(description="Epochs trained by finished trials.")
+
+
+class Concluded(Part):
+    """A search that ended by itself, before its budget was spent."""
+
+    reason: str
+    trials: int = Field(description="At its end.")
+    budget: int = Field(description="Trials that were asked for.")
+
+
+class SearchPlan(Part):
+    """How the search was laid out on its device."""
+
+    capacity: int = Field(description="Lanes in flight.")
+    compiled_lanes: int | None = Field(description="Lanes of a compiled stack; null where stacks were eager.")
+    threads: Later[int] = Field(description="Of the CPU; null for as many as usual.")
+
+
+class Provenance(Part):
+    """What the study was made of: all that must be equal for a replay to come to the same."""
+
+    data_hash: str = Field(description="SHA-256 of all rows in their order.")
+    rows: int
+    versions: Mapping[str, str | None] = Field(description="Of Python and packages; null for one that is not installed.")
+    device: str
+    threads: int = Field(description="Of the CPU, as the first worker found them.")
+    plan: SearchPlan
+
+
+class ChosenNetwork(Part):
+    """The one trained network that is handed out."""
+
+    of: str = Field(description="Name of its setting.")
+    seed_index: int
+    seed: int
+    epoch: int = Field(description="From 1.")
+    validation: Number = Field(description="Its validation score, by which it was chosen.")
+    rule: str = Field(description="How it was chosen, in words.")
+
+
+class Delivered(ChosenNetwork):
+    """That network as an archive."""
+
+    available: bool
+    bytes: int | None = Field(None, description="Size of the archive.")
+    sha256: str | None = Field(None, description="Of the archive.")
+    program: str | None = Field(None, description="Trains the same network again: train.py of the archive.")
+    reason: str | None = Field(None, description="Why there is no archive.")
+
+    @classmethod
+    def as_archive(cls, chosen: ChosenNetwork, size: int, sha256: str, program: str) -> Delivered:
+        """The network with an archive of ``size`` bytes, and the ``program`` in it that trains it again."""
+        return cls(**chosen.model_dump(), available=True, bytes=size, sha256=sha256, program=program)
+
+    def withheld(self, reason: str) -> Delivered:
+        """The same with its archive thrown away."""
+        return self.model_copy(update={"available": False, "reason": reason})
+
+
+class Reading(Part):
+    """A reading of the locked test part, on record."""
+
+    at: datetime
+    who: str
+    purpose: str
+
+
+class Execution(Part):
+    """Times are wall-clock seconds."""
+
+    wall_seconds: float = Field(description="From the study's start to its answer.")
+    search_seconds: Later[float]
+    finalizing_seconds: float
+    trials: SearchedTrials
+    utilization: Mapping[str, float] = Field(description="Shares of the search's time by what a worker did.")
+    concluded: Later[Concluded] = Field(description="Null where the budget was spent.")
+    provenance: Later[Provenance]
+    test_accesses: int = Field(description="How often the test part was read.")
+
+    @field_validator("provenance", mode="before")
+    @classmethod
+    def _unknown(cls, given: Any) -> Any:
+        """Results of earlier versions have an empty object where nothing is known."""
+        return None if given == {} else given

@@ -1,0 +1,95 @@
+"""The result of a study, whole: `Result` as it is stored, `StudyResult` as the API gives it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import Field, model_validator
+
+from service.result.base import Later, Number, Part
+from service.result.execution import Delivered, Execution, Reading, RowCounts
+from service.result.insight import Curves, Effect, Importance, SparsityPoint, WeightStatistics
+from service.result.predictions import Discrimination, Pictures
+from service.result.scores import Ablation, Ensemble, FrontTrial, Interval, Recommendation, Selection, Setting, Winner
+from service.spec.metrics import Direction, Metric
+
+
+class Findings(Part):
+    """What was found out. Mappings without another key are by name of a setting: the winner and the unregularized one."""
+
+    metric: Metric
+    direction: Direction
+    verdict: str = Field(description="The answer in one sentence.")
+    winner: Winner
+    baseline: Setting = Field(description="The winner's network without any regularization.")
+    others: tuple[Setting, ...] = Field(description="Further finalists and baselines.")
+    gain: Later[Interval] = Field(description="What regularization brought on the test rows: clear if low > 0.")
+    ties: tuple[str, ...] = Field(description="Finalists that can't be told apart from the winner on validation rows.")
+    recommended: Later[Recommendation]
+    optimism: Number = Field(description="How much worse the winner is over new seeds than its trial was.")
+    seeds: int = Field(description="Seeds that each setting was trained with.")
+    ablation: tuple[Ablation, ...]
+    selection: Later[Selection]
+    ensemble: Later[Ensemble]
+    importance: Later[Importance]
+    effects: Later[tuple[Effect, ...]]
+    front: tuple[FrontTrial, ...] | None = Field(
+        None, description="Of a study with several objectives; the best by its metric first."
+    )
+    weights: Later[Mapping[str, WeightStatistics]]
+    curves: Later[Mapping[str, Curves]]
+    sparsification: Later[Mapping[str, tuple[SparsityPoint, ...]]]
+    discrimination: Mapping[str, Discrimination] | None = Field(None, description="Of a classification.")
+    rows: RowCounts
+    phases: Later[Mapping[str, float]] = Field(description="Seconds of finalizing by what was done.")
+    finalizing_epochs: Later[int] = Field(description="Epochs that finalizing took, to be compared with trials.epochs.")
+
+    def with_front(self, front: tuple[FrontTrial, ...]) -> Findings:
+        """The same, of a study with several objectives."""
+        return self.model_copy(update={"front": front})
+
+    def with_discrimination(self, discrimination: Mapping[str, Discrimination]) -> Findings:
+        """The same, of a classification."""
+        return self.model_copy(update={"discrimination": discrimination})
+
+    @property
+    def settings(self) -> tuple[Setting, ...]:
+        """All that were trained over seeds: the winner, the baseline, the others."""
+        return (self.winner, self.baseline, *self.others)
+
+
+class Result(Findings, Execution):
+    """All that a finished study leaves, as it is stored."""
+
+    model: Later[Delivered] = Field(description="The network that is handed out.")
+    pictures: Later[Pictures]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _renamed(cls, given: Any) -> Any:
+        """Earlier versions called the sparsification `pruning`, a word for trials."""
+        if isinstance(given, Mapping) and "pruning" in given and "sparsification" not in given:
+            return {"sparsification" if name == "pruning" else name: part for name, part in given.items()}
+        return given
+
+    @classmethod
+    def of(cls, findings: Findings, execution: Execution, model: Delivered, pictures: Pictures) -> Result:
+        """The whole of its parts."""
+        parts = {name: getattr(part, name) for part in (findings, execution) for name in part.model_fields_set}
+        return cls.model_validate({**parts, "model": model, "pictures": pictures})
+
+    def of_study(self, study_id: int, name: str, state: str, readings: tuple[Reading, ...]) -> StudyResult:
+        """With the study that it is of, and who has read the test part by now."""
+        parts = {name: getattr(self, name) for name in self.model_fields_set}
+        study = {"id": study_id, "name": name, "state": state}
+        return StudyResult.model_validate({**parts, **study, "test_record": readings, "test_accesses": len(readings)})
+
+
+class StudyResult(Result):
+    """A result with the study that it is of, and the record of who read the test part."""
+
+    id: int
+    name: str
+    state: str
+    test_record: tuple[Reading, ...]
