@@ -1,6 +1,6 @@
 """Do 95 % intervals cover the truth? Whole small studies on synthetic data, of which more can be drawn than was studied.
 
-    python tests/benchmarks/coverage.py --studies 200
+    python -m tests.benchmarks.coverage [--studies 200]
 
 What an interval claims to cover is the expected score of *a network trained by the winning recipe on this study's training
 part*, over further rows of the population and further seeds. Here it is known: the winner's recipe is trained with
@@ -11,12 +11,8 @@ drawn with replacement), and how far the search's best validation score lies fro
 
 from __future__ import annotations
 
-import argparse
 import math
-import sys
-import tempfile
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,8 +23,7 @@ from numpy.typing import NDArray
 from service.search import Search, recipe
 from service.spec import StudySpec
 from service.store.records import TrialRecord
-from tests.benchmarks.journal import Journal
-from tests.benchmarks.report import save
+from tests.benchmarks.rounds import Options, Rounds
 from workers.answer.candidates import Candidate
 from workers.answer.finalizer import Finalizer
 from workers.answer.networks import Gauge, Prepared, ScoredRows, test_rows
@@ -147,8 +142,8 @@ def study(task: str, seed: int) -> dict[str, float]:
     population = ScoredRows(torch.from_numpy(x), torch.from_numpy(y), fold.target.scale)
     winner, baseline = (_candidate(spec, trials, result[which]) for which in ("winner", "baseline"))
     first = _candidate(spec, trials, {**result["winner"], "name": "first", "trial": trials[0].number})
-    said = truth(spec, data, [winner, baseline, first], population)
-    exact, behind = float(said[0].mean()), spec.sign * float(said[1].mean() - said[0].mean())
+    scores = truth(spec, data, [winner, baseline, first], population)
+    exact, gained = float(scores[0].mean()), spec.sign * float(scores[1].mean() - scores[0].mean())
     test, gain = result["winner"]["test"], result["gain"]
     return {
         "covered": float(test["low"] <= exact <= test["high"]),
@@ -156,9 +151,9 @@ def study(task: str, seed: int) -> dict[str, float]:
         "width": test["high"] - test["low"],
         "error": test["mean"] - exact,
         "standard_error": math.hypot(test["se_rows"], test["se_seeds"]),
-        "gain_covered": float(gain["low"] <= behind <= gain["high"]),
-        "optimism": spec.sign * (float(said[2].mean()) - (trials[0].value or math.nan)),
-        "truth_error": float(said[0].std(ddof=1) / math.sqrt(len(said[0]))),
+        "gain_covered": float(gain["low"] <= gained <= gain["high"]),
+        "optimism": spec.sign * (float(scores[2].mean()) - (trials[0].value or math.nan)),
+        "truth_error": float(scores[0].std(ddof=1) / math.sqrt(len(scores[0]))),
         **_percentile_covers(spec, data, winner, exact, rng),
     }
 
@@ -172,13 +167,13 @@ def _percentile_covers(
     return {"percentile_covered": float(low <= exact <= high), "percentile_width": high - low}
 
 
-def _candidate(spec: StudySpec, trials: list[TrialRecord], said: dict[str, Any]) -> Candidate:
+def _candidate(spec: StudySpec, trials: list[TrialRecord], described: dict[str, Any]) -> Candidate:
     """A setting of the result, not yet trained."""
-    source = next((each for each in trials if each.number == said["trial"]), trials[0])
+    source = next((each for each in trials if each.number == described["trial"]), trials[0])
     setting = recipe(spec, source.params)
-    if said["role"] == "baseline":
-        return Candidate(said["name"], "baseline", setting.unregularized(), early_stopping=False)
-    return Candidate(said["name"], "finalist", setting)
+    if described["role"] == "baseline":
+        return Candidate(described["name"], "baseline", setting.unregularized(), early_stopping=False)
+    return Candidate(described["name"], "finalist", setting)
 
 
 def summary(task: str, studies: list[dict[str, float]]) -> dict[str, Any]:
@@ -198,19 +193,16 @@ def summary(task: str, studies: list[dict[str, float]]) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Measure, print, save; studies that the journal has are not run again."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--studies", type=int, default=200, help="of each task")
-    parser.add_argument("--journal", type=Path, default=Path(tempfile.gettempdir()) / "regsearch_coverage.jsonl")
-    arguments = parser.parse_args()
-    journal = Journal(arguments.journal)
+    """Both tasks, a study of each in turn."""
+    options = Options("coverage", __doc__, quick={"studies": 2})
+    options.add_argument("--studies", type=int, default=200, help="of each task")
+    given = options.given()
+    rounds = Rounds("coverage", given, count="studies", rows=ROWS, population=POPULATION, truth_seeds=TRUTH_SEEDS)
     done: dict[str, list[dict[str, float]]] = {"regression": [], "classification": []}
-    for seed in range(arguments.studies):
+    for seed in range(given.studies):
         for task, studies in done.items():
-            studies.append(journal.once(f"{task} {seed}", partial(study, task, seed)))
-    figures = [summary(task, studies) for task, studies in done.items()]
-    path = save("coverage", {"rows": ROWS, "population": POPULATION, "truth_seeds": TRUTH_SEEDS, "tasks": figures})
-    sys.stdout.write(path.read_text())
+            studies.append(rounds.once(f"{task} {seed}", partial(study, task, seed)))
+    rounds.conclude([summary(task, studies) for task, studies in done.items()])
 
 
 if __name__ == "__main__":
