@@ -34,12 +34,13 @@ from sklearn.neural_network import MLPClassifier, MLPRegressor
 
 from service.spec import StudySpec, sign_of
 from tests.benchmarks.one_process import answer_of
-from tests.benchmarks.rounds import Options, Rounds
+from tests.benchmarks.rounds import Options, Rounds, must_exist
 from workers.answer.ensemble import as_output
 from workers.data import DataSource, RawTable, load_table, make_split, prepare
 from workers.data.prepare import features, targets
 from workers.scoring.scores import exact
 
+FILES = ("data.csv.gz", "meta.json")
 OURS = ("winner", "recommended", "ensemble", "early stopping only", "framework defaults")
 THEIRS = {
     "HistGradientBoosting": {"classification": HistGradientBoostingClassifier, "regression": HistGradientBoostingRegressor},
@@ -156,6 +157,7 @@ def main() -> None:
     options.add_argument("--folds", type=int, help="validate on this many folds instead of on a holdout")
     options.add_argument("--name", default="honest_answer", help="of the result file")
     given = options.given()
+    must_exist(given.directory / name / file for name in given.names for file in FILES)
     budget = {"trials": given.trials, "epochs": given.epochs}
     how: dict[str, Any] = {"model": {"widths": [given.width] * 2}, "budget": budget, "space": {"preset": given.preset}}
     how |= {"metric": given.metric} if given.metric else {}

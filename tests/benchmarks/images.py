@@ -29,8 +29,9 @@ from service.cli.local import running
 from service.cli.supervisor import free_port
 from service.cli.watch import watch
 from service.settings import Settings
-from tests.benchmarks.rounds import Options, Rounds
+from tests.benchmarks.rounds import Options, Rounds, must_exist
 
+FILES = {"fashion": "fashion-5k/fashion_5k.npz", "vowels": "japanese-vowels/japanese-vowels.npz"}
 BUDGET = ("trials", "epochs", "finalists", "seeds")
 
 
@@ -44,7 +45,7 @@ def averaged(x: NDArray[Any], side: int) -> NDArray[np.uint8]:
 
 def clothes(directory: Path, arguments: argparse.Namespace, target: Path) -> dict[str, Any]:
     """Write the images that are used; returns the study's model, space and validation."""
-    content = np.load(directory / "fashion-5k" / "fashion_5k.npz")
+    content = np.load(directory / FILES["fashion"])
     rng = np.random.default_rng(arguments.seed)
     arrays: dict[str, Any] = {}
     for part, count in {"train": arguments.train, "val": arguments.valid, "test": arguments.test}.items():
@@ -60,7 +61,7 @@ def clothes(directory: Path, arguments: argparse.Namespace, target: Path) -> dic
 
 def vowels(directory: Path, arguments: argparse.Namespace, target: Path) -> dict[str, Any]:
     """Write all series; returns the study's model, space and validation."""
-    content = np.load(directory / "japanese-vowels" / "japanese-vowels.npz")
+    content = np.load(directory / FILES["vowels"])
     arrays = {
         new: np.concatenate([content[f"{old}_train"], content[f"{old}_test"]])
         for new, old in (("x", "X"), ("y", "y"), ("lengths", "len"))
@@ -119,6 +120,7 @@ def main() -> None:
     ):
         options.add_argument(f"--{name}", type=int, default=default, help=what)
     given = options.given()
+    must_exist([given.directory / FILES[given.which]])
     rounds = Rounds(f"images_{given.which}", given)
     rounds.conclude(rounds.once("study", partial(measure, given, Console(stderr=True))))
 

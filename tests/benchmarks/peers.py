@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -160,7 +161,7 @@ def run_ray(given: argparse.Namespace) -> dict[str, Any]:
         for accuracy in epochs_of(setting, split(given.large), given.width, given.epochs, tuned=False):
             tune.report({"accuracy": accuracy})
 
-    ray.init(num_cpus=given.processes, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
+    ray.init(num_cpus=given.processes, include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False)
     space = {
         name: tune.loguniform(low, high) if log else tune.uniform(low, high) for name, (low, high, log) in RANGES.items()
     }
@@ -172,7 +173,8 @@ def run_ray(given: argparse.Namespace) -> dict[str, Any]:
         results = tuner.fit()
         seconds = time.perf_counter() - start
     ray.shutdown()
-    epochs = sum(int(result.metrics.get("training_iteration", 0)) for result in results if result.metrics)
+    ended = [results[index].metrics or {} for index in range(len(results))]
+    epochs = sum(int(metrics.get("training_iteration", 0)) for metrics in ended)
     return rate(epochs, len(results), seconds)
 
 

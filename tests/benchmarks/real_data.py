@@ -24,7 +24,9 @@ from service.cli.local import running
 from service.cli.supervisor import free_port
 from service.cli.watch import watch
 from service.settings import Settings
-from tests.benchmarks.rounds import Options, Rounds
+from tests.benchmarks.rounds import Options, Rounds, must_exist
+
+FILES = ("data.csv.gz", "meta.json")
 
 
 def search(client: Client, folder: Path, how: dict[str, Any], console: Console) -> dict[str, Any]:
@@ -55,6 +57,7 @@ def main() -> None:
     options.add_argument("--epochs", type=int, default=50, help="of a trial")
     options.add_argument("--width", type=int, default=128, help="of both hidden layers")
     given = options.given()
+    must_exist(given.directory / name / file for name in given.names for file in FILES)
     console = Console(stderr=True)
     how = {"model": {"widths": [given.width] * 2}, "budget": {"trials": given.trials, "epochs": given.epochs}}
     rounds = Rounds("real_data_" + "_".join(given.names), given)

@@ -81,6 +81,13 @@ def require(names: Iterable[str]) -> None:
         sys.exit(1)
 
 
+def must_exist(paths: Iterable[Path]) -> None:
+    """Exit at once if a file of a data set is not there."""
+    missing = [str(path) for path in paths if not path.is_file()]
+    if missing:
+        sys.exit(f"not found: {', '.join(missing)}")
+
+
 class Rounds:
     """The rounds of one benchmark, and the file that they are kept in.
 

@@ -74,11 +74,14 @@ def against_peers(given: argparse.Namespace) -> None:
     rounds = Rounds(name + "_cuda" * torch.cuda.is_available(), given, batch=BATCH)
     done = [rounds.once(f"{number}", partial(contest, given, number)) for number in range(given.rounds)]
     rates = [{side: figures["rate"] for side, figures in each.items()} for each in done]
+    occupancy = [
+        each["ours"]["occupancy"] for each in done if "occupancy" in each["ours"]
+    ]  # of searches of seconds at least
     rounds.conclude(
         {
             "ours_over": {side: ratio(rates, "ours", side) for side in rates[0] if side != "ours"},
             "trial_epochs_per_second": {side: spread(each[side] for each in rates) for side in rates[0]},
-            "occupancy": spread(each["ours"]["occupancy"] for each in done),
+            **({"occupancy": spread(occupancy)} if occupancy else {}),
         }
     )
 
@@ -130,6 +133,9 @@ def main() -> None:
     options.add_argument("--against", type=Path, metavar="CHECKOUT", help="compare with this checkout instead of the peers")
     options.add_argument("--studies", nargs="+", choices=STUDIES, default=list(STUDIES), help="that two checkouts search")
     given = options.given()
+    of_one_only = ("studies",) if given.against is None else ("width", "processes", "script_trials", "ray_trials", "without")
+    for name in of_one_only:  # what has no meaning here is not asked
+        delattr(given, name)
     if given.against is None:
         against_peers(given)
     else:
