@@ -28,7 +28,7 @@ def _program(source: Source) -> Iterator[Block]:
     if delivered is None or delivered.program is None:
         return  # a result of a version before programs were kept
     yield Text(
-        "The same as a program in plain PyTorch: `train.py` of the model's archive, whose folder `plain` has the network and "
+        "The same as a program in plain PyTorch: `train.py` of the model's archive, whose folder `plain` has network and "
         "the training loop. Its updates are those of the search, its random numbers are its own."
     )
     yield Code(delivered.program, "python")

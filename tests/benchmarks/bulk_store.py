@@ -1,20 +1,21 @@
-"""Our bulk store against stock Optuna on the same databases, in one interleaved run.
+"""Our bulk store against stock Optuna on the same databases, in turn.
 
-    python tests/benchmarks/bulk_store.py [--lanes 64] [--trials 1000]
+    python -m tests.benchmarks.bulk_store [--lanes 64] [--trials 1000] [--rounds 3] [--without postgresql]
 
-Per trial and at so many existing trials: an epoch (report, and the decision to prune) of all lanes, and the telling of all.
+Milliseconds per trial of an epoch of all lanes (report, and the decision to prune) and of telling all of them, in a study
+that has ``--trials`` finished trials; ratios are stock over ours.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import statistics
-import tempfile
 import time
 import warnings
 from collections.abc import Callable
+from contextlib import closing
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,12 +26,12 @@ from service.pruning import Standing, make_judge
 from service.spec import StudySpec
 from service.store import Store, open_store
 from service.store.records import Lease, Proposal, Report, TrialResult
-from tests.benchmarks.report import save
-from tests.postgres import start_postgres
+from tests.benchmarks.databases import databases
+from tests.benchmarks.rounds import Options, Rounds, in_turn, ratio, spread
 
 DISTRIBUTIONS: dict[str, BaseDistribution] = {f"x{i}": FloatDistribution(0.0, 1.0) for i in range(6)}
 STEPS = 5
-ROUNDS = 3
+PARTS = ("epoch", "tell")
 
 
 def spec(trials: int) -> StudySpec:
@@ -47,10 +48,10 @@ def timed(call: Callable[[], object]) -> float:
 class Ours:
     """A study with finished trials, and lanes of it in training."""
 
-    def __init__(self, store: Store, lanes: int, existing: int) -> None:
-        self.store, self.lanes = store, lanes
+    def __init__(self, store: Store, existing: int, lanes: int, rounds: int) -> None:
+        self.store = store
         self.rng = np.random.default_rng(0)
-        self.spec = spec(existing + lanes * (ROUNDS + 1))
+        self.spec = spec(existing + lanes * (rounds + 1))
         self.judge = make_judge(self.spec)
         store.studies.submit(self.spec)
         lease = store.leases.claim("bench", 3600)
@@ -78,8 +79,7 @@ class Ours:
 class Stock:
     """The same with Optuna's own storage, one call per trial, as its documentation has it."""
 
-    def __init__(self, url: str, lanes: int, existing: int) -> None:
-        self.lanes = lanes
+    def __init__(self, url: str, existing: int) -> None:
         storage = optuna.storages.RDBStorage(url)
         self.engine = storage.engine
         pruner = optuna.pruners.MedianPruner(n_startup_trials=8, n_warmup_steps=10)
@@ -105,48 +105,74 @@ class Stock:
             self.study.tell(trial, 1.0)
 
 
-def compare(ours: Ours, stock: Stock, lanes: int) -> dict[str, Any]:
-    """Rounds of the two in turn; milliseconds per trial, medians."""
-    times: dict[str, list[float]] = {name: [] for name in ("epoch_ours", "epoch_stock", "tell_ours", "tell_stock")}
-    for _ in range(ROUNDS):
-        mine, theirs = ours.ask(lanes), stock.ask(lanes)
-        for step in range(10, 10 + STEPS):  # behind the pruner's warm-up, so that it has to look
-            times["epoch_ours"].append(timed(partial(ours.epoch, mine, step)))
-        times["epoch_stock"].append(timed(partial(stock.epoch, theirs, 10)))
-        times["tell_ours"].append(timed(partial(ours.finish, mine, [1.0] * 15)))
-        times["tell_stock"].append(timed(partial(stock.finish, theirs)))
-    figures: dict[str, Any] = {f"{name}_ms": round(1000 * statistics.median(t) / lanes, 4) for name, t in times.items()}
-    for part in ("epoch", "tell"):
-        figures[f"{part}_ratio"] = round(figures[f"{part}_stock_ms"] / figures[f"{part}_ours_ms"], 1)
+def compare(ours: Ours, stock: Stock, lanes: int, number: int) -> dict[str, dict[str, float]]:
+    """One round of the two; milliseconds per trial."""
+
+    def mine() -> dict[str, float]:
+        ids = ours.ask(lanes)
+        steps = range(10, 10 + STEPS)  # after the pruner's warm-up, so that it has to look
+        epochs = [timed(partial(ours.epoch, ids, step)) for step in steps]
+        return {"epoch": statistics.median(epochs), "tell": timed(partial(ours.finish, ids, [1.0] * 15))}
+
+    def theirs() -> dict[str, float]:
+        trials = stock.ask(lanes)
+        return {"epoch": timed(partial(stock.epoch, trials, 10)), "tell": timed(partial(stock.finish, trials))}
+
+    found = in_turn({"ours": mine, "stock": theirs}, number)
+    return {name: {part: 1000 * seconds / lanes for part, seconds in side.items()} for name, side in found.items()}
+
+
+def summary(rounds: list[dict[str, dict[str, float]]]) -> dict[str, Any]:
+    """One database: how many times faster, and milliseconds per trial."""
+    figures: dict[str, Any] = {}
+    for part in PARTS:
+        sides = [{name: side[part] for name, side in each.items()} for each in rounds]
+        figures[f"{part}_ratio"] = ratio(sides, "stock", "ours")
+        figures |= {f"{part}_{name}_ms": spread(each[name] for each in sides) for name in ("ours", "stock")}
     return figures
 
 
+class Pair:
+    """Both sides on databases of one kind, filled when the first round needs them."""
+
+    def __init__(self, create: Callable[[str], str], given: argparse.Namespace) -> None:
+        self._create, self._given = create, given
+
+    @functools.cached_property
+    def _sides(self) -> tuple[Ours, Stock]:
+        given = self._given
+        ours = Ours(open_store(self._create("ours"), create=True), given.trials, given.lanes, given.rounds)
+        return ours, Stock(self._create("stock"), given.trials)
+
+    def compare(self, number: int) -> dict[str, dict[str, float]]:
+        """Round ``number``."""
+        return compare(*self._sides, self._given.lanes, number)
+
+    def close(self) -> None:
+        """Close all connections."""
+        if "_sides" in vars(self):
+            ours, stock = self._sides
+            ours.store.close()
+            stock.engine.dispose()
+
+
 def main() -> None:
-    """Both databases, one after the other."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--lanes", type=int, default=64)
-    parser.add_argument("--trials", type=int, default=1000)
-    arguments = parser.parse_args()
+    """All databases, one after the other."""
+    options = Options("bulk_store", __doc__, quick={"lanes": 8, "trials": 20, "rounds": 2}, optional=["postgresql"])
+    options.add_argument("--lanes", type=int, default=64, help="trials in training")
+    options.add_argument("--trials", type=int, default=1000, help="finished trials in the study")
+    options.add_argument("--rounds", type=int, default=3, help="of both, on each database")
+    given = options.given()
     warnings.simplefilter("ignore")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    figures: dict[str, Any] = {"lanes": arguments.lanes, "existing_trials": arguments.trials, "rounds": ROUNDS}
-    with tempfile.TemporaryDirectory() as scratch:
-        server = start_postgres(Path(scratch) / "pg")
-        server.psql("CREATE DATABASE ours")
-        server.psql("CREATE DATABASE stock")
-        pg = server.get_uri()
-        urls = {
-            "sqlite": (f"sqlite:///{scratch}/ours.db", f"sqlite:///{scratch}/stock.db"),
-            "postgresql": (pg.replace("/postgres?", "/ours?"), pg.replace("/postgres?", "/stock?")),
-        }
-        for name, (mine, theirs) in urls.items():
-            store = open_store(mine, create=True)
-            stock = Stock(theirs.replace("postgresql://", "postgresql+psycopg://"), arguments.lanes, arguments.trials)
-            figures[name] = compare(Ours(store, arguments.lanes, arguments.trials), stock, arguments.lanes)
-            store.close()
-            stock.engine.dispose()
-        server.cleanup()
-    print(figures, save("bulk_store", figures))  # noqa: T201
+    rounds = Rounds("bulk_store", given)
+    figures = {}
+    with databases(given.without) as kinds:
+        for name, create in kinds.items():
+            with closing(Pair(create, given)) as pair:
+                done = [rounds.once(f"{name} {number}", partial(pair.compare, number)) for number in range(given.rounds)]
+            figures[name] = summary(done)
+    rounds.conclude(figures)
 
 
 if __name__ == "__main__":

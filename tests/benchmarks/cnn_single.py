@@ -1,17 +1,18 @@
 """One CNN on a CPU: a stack of one lane against the loop that anybody would write for speed, in turns.
 
-    python tests/benchmarks/cnn_single.py [--rows 1280] [--size 28] [--rounds 9]
+    python -m tests.benchmarks.cnn_single [--rows 1280] [--size 28] [--rounds 9]
 
 The other side is plain PyTorch at its best: channels_last, fused AdamW, batches by index, `nn.Dropout`. Same network, data,
-batch and number of updates; images are random, since speed is all that is asked. Both train an epoch in turn; the ratio is
-taken in every round, and the result holds its median and quartiles, by wall and by processor time.
+batch and number of updates; images are random, since speed is all that is asked. Both train an epoch in turn, and the ratio,
+plain over ours, is taken in every round, by wall and by processor time.
 """
 
 from __future__ import annotations
 
-import argparse
+import functools
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from service.spec import Recipe
-from tests.benchmarks.report import save
+from tests.benchmarks.rounds import Options, Rounds, in_turn, ratio, spread
 from workers.data import ArrayScaler, Fold, TargetScale
 from workers.plain.network import build, initialize
 from workers.stack.device_data import DeviceData
@@ -88,50 +89,58 @@ def _with_torchs_dropout(module: nn.Module, rates: Any) -> None:
             _with_torchs_dropout(child, rates)
 
 
-def seconds(epoch: Callable[[], None]) -> tuple[float, float]:
+def seconds(epoch: Callable[[], None]) -> dict[str, float]:
     """Wall and processor time of one epoch."""
     wall, processor = time.perf_counter(), time.process_time()
     epoch()
-    return time.perf_counter() - wall, time.process_time() - processor
+    return {"wall": time.perf_counter() - wall, "processor": time.process_time() - processor}
 
 
-def quartiles(values: list[float]) -> list[float]:
-    """Lower quartile, median and upper quartile."""
-    return [round(float(each), 4) for each in np.percentile(values, [25, 50, 75])]
+class Pair:
+    """Both sides of one network, made and warmed up when the first round needs them."""
+
+    def __init__(self, recipe: Recipe, data: DeviceData) -> None:
+        self._recipe, self._data = recipe, data
+
+    @functools.cached_property
+    def _sides(self) -> dict[str, Callable[[], dict[str, float]]]:
+        epochs = {"ours": ours(self._recipe, self._data), "plain": plain(self._recipe, self._data)}
+        for epoch in epochs.values():
+            epoch()
+        return {name: partial(seconds, epoch) for name, epoch in epochs.items()}
+
+    def compare(self, number: int) -> dict[str, dict[str, float]]:
+        """Round ``number``."""
+        return in_turn(self._sides, number)
 
 
-def compare(recipe: Recipe, data: DeviceData, rounds: int) -> dict[str, Any]:
-    """Both sides in turn."""
-    sides = {"ours": ours(recipe, data), "plain": plain(recipe, data)}
-    for epoch in sides.values():
-        epoch()
-    times: dict[str, list[tuple[float, float]]] = {name: [] for name in sides}
-    for turn in range(rounds):
-        for name in sorted(sides, reverse=bool(turn % 2)):
-            times[name].append(seconds(sides[name]))
-    ratios = np.array(times["plain"]) / np.array(times["ours"])
-    return {
-        "plain_over_ours": {"wall": quartiles(ratios[:, 0].tolist()), "processor": quartiles(ratios[:, 1].tolist())},
-        "processor_seconds_per_epoch": {name: quartiles([each for _, each in found]) for name, found in times.items()},
-    }
+def summary(rounds: list[dict[str, dict[str, float]]]) -> dict[str, Any]:
+    """One network."""
+    figures: dict[str, Any] = {}
+    for clock in ("wall", "processor"):
+        sides = [{name: side[clock] for name, side in each.items()} for each in rounds]
+        figures[clock] = {"plain_over_ours": ratio(sides, "plain", "ours")}
+        figures[clock] |= {f"seconds_per_epoch_{name}": spread(each[name] for each in sides) for name in ("ours", "plain")}
+    return figures
 
 
 def main() -> None:
     """Compare on several networks."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, default=1280)
-    parser.add_argument("--size", type=int, default=28)
-    parser.add_argument("--rounds", type=int, default=9)
-    arguments = parser.parse_args()
-    data = images(arguments.rows, arguments.size)
-    figures: dict[str, Any] = {**vars(arguments), "threads": torch.get_num_threads()}
+    options = Options("cnn_single", __doc__, quick={"rows": 64, "size": 14, "rounds": 2})
+    options.add_argument("--rows", type=int, default=1280, help="images of the training part")
+    options.add_argument("--size", type=int, default=28, help="height and width of an image in pixels")
+    options.add_argument("--rounds", type=int, default=9, help="an epoch of both in each")
+    given = options.given()
+    data = images(given.rows, given.size)
+    rounds = Rounds("cnn_single", given, threads=torch.get_num_threads())
+    figures = {}
     for normalization in ("none", "batch", "group"):
         for dropout in (0.0, 0.3):
             recipe = Recipe({"family": "cnn", "width": 16, "depth": 3, "normalization": normalization, "dropout": dropout})
-            found = compare(recipe, data, arguments.rounds)
-            print(normalization, dropout, found)  # noqa: T201
-            figures[f"{normalization}, dropout {dropout}"] = found
-    print(save("cnn_single", figures))  # noqa: T201
+            name, pair = f"{normalization}, dropout {dropout}", Pair(recipe, data)
+            done = [rounds.once(f"{name}, {number}", partial(pair.compare, number)) for number in range(given.rounds)]
+            figures[name] = summary(done)
+    rounds.conclude(figures)
 
 
 if __name__ == "__main__":

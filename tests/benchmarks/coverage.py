@@ -1,6 +1,6 @@
 """Do 95 % intervals cover the truth? Whole small studies on synthetic data, of which more can be drawn than was studied.
 
-    python tests/benchmarks/coverage.py --studies 200
+    python -m tests.benchmarks.coverage [--studies 200]
 
 What an interval claims to cover is the expected score of *a network trained by the winning recipe on this study's training
 part*, over further rows of the population and further seeds. Here it is known: the winner's recipe is trained with
@@ -11,12 +11,8 @@ drawn with replacement), and how far the search's best validation score lies fro
 
 from __future__ import annotations
 
-import argparse
 import math
-import sys
-import tempfile
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,8 +24,7 @@ from service.result import Setting
 from service.search import Search, recipe
 from service.spec import StudySpec
 from service.store.records import TrialRecord
-from tests.benchmarks.journal import Journal
-from tests.benchmarks.report import save
+from tests.benchmarks.rounds import Options, Rounds
 from workers.answer.candidates import Candidate
 from workers.answer.finalizer import Finalizer
 from workers.answer.networks import Gauge, ScoredRows, test_rows
@@ -146,6 +141,7 @@ def study(task: str, seed: int) -> dict[str, float]:
     places, fold = np.arange(POPULATION), data.folds[0]
     x, y = features(more, places, fold.preprocessor), targets(more, places, fold.target)
     population = ScoredRows(torch.from_numpy(x), torch.from_numpy(y), fold.target.scale)
+<<<<<<< HEAD
     winner, baseline = (_candidate(spec, trials, each) for each in (result.winner, result.baseline))
     first = _candidate(spec, trials, result.winner.model_copy(update={"name": "first", "trial": trials[0].number}))
     said = truth(spec, data, [winner, baseline, first], population)
@@ -161,6 +157,22 @@ def study(task: str, seed: int) -> dict[str, float]:
         "gain_covered": float(gain.low <= behind <= gain.high),
         "optimism": spec.sign * (float(said[2].mean()) - (trials[0].value or math.nan)),
         "truth_error": float(said[0].std(ddof=1) / math.sqrt(len(said[0]))),
+=======
+    winner, baseline = (_candidate(spec, trials, result[which]) for which in ("winner", "baseline"))
+    first = _candidate(spec, trials, {**result["winner"], "name": "first", "trial": trials[0].number})
+    scores = truth(spec, data, [winner, baseline, first], population)
+    exact, gained = float(scores[0].mean()), spec.sign * float(scores[1].mean() - scores[0].mean())
+    test, gain = result["winner"]["test"], result["gain"]
+    return {
+        "covered": float(test["low"] <= exact <= test["high"]),
+        "below": float(exact < test["low"]),
+        "width": test["high"] - test["low"],
+        "error": test["mean"] - exact,
+        "standard_error": math.hypot(test["se_rows"], test["se_seeds"]),
+        "gain_covered": float(gain["low"] <= gained <= gain["high"]),
+        "optimism": spec.sign * (float(scores[2].mean()) - (trials[0].value or math.nan)),
+        "truth_error": float(scores[0].std(ddof=1) / math.sqrt(len(scores[0]))),
+>>>>>>> benches
         **_percentile_covers(spec, data, winner, exact, rng),
     }
 
@@ -174,6 +186,7 @@ def _percentile_covers(
     return {"percentile_covered": float(low <= exact <= high), "percentile_width": high - low}
 
 
+<<<<<<< HEAD
 def _candidate(spec: StudySpec, trials: list[TrialRecord], found: Setting) -> Candidate:
     """A setting of the result, not yet trained."""
     source = next((each for each in trials if each.number == found.trial), trials[0])
@@ -181,6 +194,15 @@ def _candidate(spec: StudySpec, trials: list[TrialRecord], found: Setting) -> Ca
     if found.role == "baseline":
         return Candidate(found.name, "baseline", setting.unregularized(), early_stopping=False)
     return Candidate(found.name, "finalist", setting)
+=======
+def _candidate(spec: StudySpec, trials: list[TrialRecord], described: dict[str, Any]) -> Candidate:
+    """A setting of the result, not yet trained."""
+    source = next((each for each in trials if each.number == described["trial"]), trials[0])
+    setting = recipe(spec, source.params)
+    if described["role"] == "baseline":
+        return Candidate(described["name"], "baseline", setting.unregularized(), early_stopping=False)
+    return Candidate(described["name"], "finalist", setting)
+>>>>>>> benches
 
 
 def summary(task: str, studies: list[dict[str, float]]) -> dict[str, Any]:
@@ -200,19 +222,16 @@ def summary(task: str, studies: list[dict[str, float]]) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Measure, print, save; studies that the journal has are not run again."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--studies", type=int, default=200, help="of each task")
-    parser.add_argument("--journal", type=Path, default=Path(tempfile.gettempdir()) / "regsearch_coverage.jsonl")
-    arguments = parser.parse_args()
-    journal = Journal(arguments.journal)
+    """Both tasks, a study of each in turn."""
+    options = Options("coverage", __doc__, quick={"studies": 2})
+    options.add_argument("--studies", type=int, default=200, help="of each task")
+    given = options.given()
+    rounds = Rounds("coverage", given, count="studies", rows=ROWS, population=POPULATION, truth_seeds=TRUTH_SEEDS)
     done: dict[str, list[dict[str, float]]] = {"regression": [], "classification": []}
-    for seed in range(arguments.studies):
+    for seed in range(given.studies):
         for task, studies in done.items():
-            studies.append(journal.once(f"{task} {seed}", partial(study, task, seed)))
-    figures = [summary(task, studies) for task, studies in done.items()]
-    path = save("coverage", {"rows": ROWS, "population": POPULATION, "truth_seeds": TRUTH_SEEDS, "tasks": figures})
-    sys.stdout.write(path.read_text())
+            studies.append(rounds.once(f"{task} {seed}", partial(study, task, seed)))
+    rounds.conclude([summary(task, studies) for task, studies in done.items()])
 
 
 if __name__ == "__main__":

@@ -1,20 +1,26 @@
-"""The long crash test: `python tests/benchmarks/crash.py [--kills 100]`, on SQLite and on PostgreSQL."""
+"""The long crash test: processes killed and frozen at random while studies run, then the invariants of the database.
+
+    python -m tests.benchmarks.crash [--kills 100] [--workers 3] [--without postgresql]
+
+On SQLite and on PostgreSQL, each a round of its own. The short form is `tests/acceptance/test_crash.py`.
+"""
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tests.acceptance.crash import Cluster, Postgres, broken_invariants, storm
-from tests.acceptance.test_crash import SPEC
-from tests.benchmarks.report import save
+from tests.benchmarks.rounds import Options, Rounds
 
 
 def weather(database: str, kills: int, workers: int) -> dict[str, Any]:
     """One storm on one database."""
+    from tests.acceptance.crash import Cluster, Postgres, broken_invariants, storm  # noqa: PLC0415  # need PostgreSQL
+    from tests.acceptance.test_crash import SPEC  # noqa: PLC0415
+
     start = time.monotonic()
     with tempfile.TemporaryDirectory() as scratch:
         home = Path(scratch)
@@ -40,13 +46,14 @@ def weather(database: str, kills: int, workers: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Both databases."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--kills", type=int, default=100)
-    parser.add_argument("--workers", type=int, default=3)
-    arguments = parser.parse_args()
-    figures = {name: weather(name, arguments.kills, arguments.workers) for name in ("sqlite", "postgresql")}
-    print(figures, save("crash", figures))  # noqa: T201
+    """All databases."""
+    options = Options("crash", __doc__, quick={"kills": 4, "workers": 1}, optional=["postgresql"])
+    options.add_argument("--kills", type=int, default=100, help="blows on each database")
+    options.add_argument("--workers", type=int, default=3, help="worker processes")
+    given = options.given()
+    rounds = Rounds("crash", given)
+    names = [name for name in ("sqlite", "postgresql") if name not in given.without]
+    rounds.conclude({name: rounds.once(name, partial(weather, name, given.kills, given.workers)) for name in names})
 
 
 if __name__ == "__main__":

@@ -1,12 +1,13 @@
 """Is the answer worth it? Winner against the unregularized network on locked test sets, over paired splits of real data.
 
-    python -m tests.benchmarks.honest_answer DIRECTORY credit-g vehicle … --splits 10 --journal honest.jsonl
+    python -m tests.benchmarks.honest_answer DIRECTORY credit-g vehicle … [--splits 10] [--name honest_answer]
+        [--preset default] [--metric accuracy] [--folds 3] [--trials 100] [--epochs 100] [--width 128]
 
 DIRECTORY holds a folder per data set with `data.csv.gz` and `meta.json` (which names target, task and categories). For
 each split, fixed by its seed, a whole study runs in this process; beside it scikit-learn's HistGradientBoosting and MLP
 with their defaults learn from the same prepared training and validation rows together, and are scored on the same test rows.
-Exact copies of a row are on one side of every split. Takes hours: each split is kept in the journal, and a benchmark that
-is started again goes on where it was; `--summary` only writes the result file from what the journal has.
+Exact copies of a row are on one side of every split. Takes hours: every split is kept in the result file, and the same
+command goes on after the last one; with fewer `--splits` it ends with those that are there.
 
 Differences over splits have an interval that is corrected for splits that share rows: variance times 1/n + test/train rows,
 Nadeau and Bengio, "Inference for the generalization error", Machine Learning 52 (2003).
@@ -14,11 +15,9 @@ Nadeau and Bengio, "Inference for the generalization error", Machine Learning 52
 
 from __future__ import annotations
 
-import argparse
 import gzip
 import json
 import math
-import sys
 import tempfile
 import warnings
 from functools import partial
@@ -34,14 +33,14 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 
 from service.spec import StudySpec, sign_of
-from tests.benchmarks.journal import Journal
 from tests.benchmarks.one_process import answer_of
-from tests.benchmarks.report import save
+from tests.benchmarks.rounds import Options, Rounds, must_exist
 from workers.answer.ensemble import as_output
 from workers.data import DataSource, RawTable, load_table, make_split, prepare
 from workers.data.prepare import features, targets
 from workers.scoring.scores import exact
 
+FILES = ("data.csv.gz", "meta.json")
 OURS = ("winner", "recommended", "ensemble", "early stopping only", "framework defaults")
 THEIRS = {
     "HistGradientBoosting": {"classification": HistGradientBoostingClassifier, "regression": HistGradientBoostingRegressor},
@@ -145,39 +144,32 @@ def gain(differences: NDArray[np.float64], ratio: float) -> dict[str, float | No
 
 
 def main() -> None:
-    """Measure what the journal lacks, then write the result file."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("directory", type=Path)
-    parser.add_argument("names", nargs="+")
-    parser.add_argument("--splits", type=int, default=10)
-    parser.add_argument("--trials", type=int, default=100)
-    parser.add_argument("--epochs", type=int, default=100)
-    parser.add_argument("--width", type=int, default=128)
-    parser.add_argument("--preset", default="default", help="named space that is searched")
-    parser.add_argument("--metric", help="objective; the task's default if silent")
-    parser.add_argument("--folds", type=int, help="validate on so many folds; silent, on a holdout")
-    parser.add_argument("--journal", type=Path, required=True)
-    parser.add_argument("--name", default="honest_answer", help="of the result file")
-    parser.add_argument("--summary", action="store_true", help="measure nothing")
-    given = parser.parse_args()
+    """Split by split, all data sets in each."""
+    options = Options("honest_answer", __doc__, quick={"splits": 2, "trials": 6, "epochs": 5, "width": 16})
+    options.add_argument("directory", type=Path, help="a folder for each data set")
+    options.add_argument("names", nargs="+", help="data sets in it")
+    options.add_argument("--splits", type=int, default=10, help="paired splits of each data set")
+    options.add_argument("--trials", type=int, default=100, help="of each study")
+    options.add_argument("--epochs", type=int, default=100, help="of a trial")
+    options.add_argument("--width", type=int, default=128, help="of both hidden layers")
+    options.add_argument("--preset", default="default", help="named space that is searched")
+    options.add_argument("--metric", help="objective, instead of the task's default")
+    options.add_argument("--folds", type=int, help="validate on this many folds instead of on a holdout")
+    options.add_argument("--name", default="honest_answer", help="of the result file")
+    given = options.given()
+    must_exist(given.directory / name / file for name in given.names for file in FILES)
     budget = {"trials": given.trials, "epochs": given.epochs}
     how: dict[str, Any] = {"model": {"widths": [given.width] * 2}, "budget": budget, "space": {"preset": given.preset}}
     how |= {"metric": given.metric} if given.metric else {}
     how |= {"validation": {"method": "kfold", "folds": given.folds}} if given.folds else {}
-    journal = Journal(given.journal)
-    label = json.dumps(how, sort_keys=True)
+    rounds = Rounds(given.name, given, count="splits")
+    done: dict[str, list[dict[str, Any]]] = {name: [] for name in given.names}
     with tempfile.TemporaryDirectory() as scratch:
-        for seed in range(0 if given.summary else given.splits):
-            for name in given.names:
+        for seed in range(given.splits):
+            for name, splits in done.items():
                 work = partial(measure, given.directory / name, seed, how, Path(scratch))
-                journal.once(f"{name} {seed} {label}", work)
-    figures: dict[str, Any] = {}
-    for name in given.names:
-        keys = [f"{name} {seed} {label}" for seed in range(given.splits)]
-        splits = [journal.kept[key] for key in keys if key in journal.kept]
-        if splits:
-            figures[name] = summary(splits)
-    sys.stdout.write(f"{save(given.name, {**how, 'sets': figures})}\n")
+                splits.append(rounds.once(f"{name} {seed}", work))
+    rounds.conclude({**how, "sets": {name: summary(splits) for name, splits in done.items()}})
 
 
 if __name__ == "__main__":

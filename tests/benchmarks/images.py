@@ -1,14 +1,14 @@
 """The spaces `images` and `sequences` against the same network without regularization, on the locked test part.
 
-    python tests/benchmarks/images.py fashion DIRECTORY [--train 1000 --epochs 40 --trials 24 …]
-    python tests/benchmarks/images.py vowels DIRECTORY
+    python -m tests.benchmarks.images fashion DIRECTORY [--train 1000] [--valid 1000] [--test 4000] [--side 14] [--trials 24]
+    python -m tests.benchmarks.images vowels DIRECTORY [--trials 24] [--epochs 40] [--seeds 5]
 
 DIRECTORY holds `fashion-5k/fashion_5k.npz` (28x28 clothes in ten classes) and `japanese-vowels/japanese-vowels.npz` (nine
-speakers, series of 7 to 29 steps). Images are averaged down to --side pixels, and so many of the file's training and
-validation rows are taken that one core is done in half an hour; the test rows are all of the file's own. Nothing is pruned
-in the first half of a trial: what is regularized learns slowly, and is ahead at the end only. The study goes through the API
-as a user's would; the winner and the baselines are trained over --seeds seeds, and the difference between them comes with
-its 95 % interval over seeds and test rows.
+speakers, series of 7 to 29 steps). Images are averaged down to `--side` pixels, and of the file's training, validation and
+test rows as many are taken as one core needs half an hour for. Nothing is pruned in the first half of a trial: what is
+regularized learns slowly, and is ahead at the end only. The study goes through the API as a user's would; the winner and the
+baselines are trained over `--seeds` seeds, and the difference between them comes with its 95 % interval over seeds and test
+rows. One study is one round.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,9 @@ from service.cli.local import running
 from service.cli.supervisor import free_port
 from service.cli.watch import watch
 from service.settings import Settings
-from tests.benchmarks.report import save
+from tests.benchmarks.rounds import Options, Rounds, must_exist
 
+FILES = {"fashion": "fashion-5k/fashion_5k.npz", "vowels": "japanese-vowels/japanese-vowels.npz"}
 BUDGET = ("trials", "epochs", "finalists", "seeds")
 
 
@@ -43,7 +45,7 @@ def averaged(x: NDArray[Any], side: int) -> NDArray[np.uint8]:
 
 def clothes(directory: Path, arguments: argparse.Namespace, target: Path) -> dict[str, Any]:
     """Write the images that are used; returns the study's model, space and validation."""
-    content = np.load(directory / "fashion-5k" / "fashion_5k.npz")
+    content = np.load(directory / FILES["fashion"])
     rng = np.random.default_rng(arguments.seed)
     arrays: dict[str, Any] = {}
     for part, count in {"train": arguments.train, "val": arguments.valid, "test": arguments.test}.items():
@@ -59,7 +61,7 @@ def clothes(directory: Path, arguments: argparse.Namespace, target: Path) -> dic
 
 def vowels(directory: Path, arguments: argparse.Namespace, target: Path) -> dict[str, Any]:
     """Write all series; returns the study's model, space and validation."""
-    content = np.load(directory / "japanese-vowels" / "japanese-vowels.npz")
+    content = np.load(directory / FILES["vowels"])
     arrays = {
         new: np.concatenate([content[f"{old}_train"], content[f"{old}_test"]])
         for new, old in (("x", "X"), ("y", "y"), ("lengths", "len"))
@@ -87,27 +89,40 @@ def search(client: Client, path: Path, how: dict[str, Any], console: Console) ->
     }
 
 
+def measure(given: argparse.Namespace, console: Console) -> dict[str, Any]:
+    """One study on a service of its own."""
+    with tempfile.TemporaryDirectory() as home:
+        path = Path(home) / f"{given.which}.npz"
+        how = (clothes if given.which == "fashion" else vowels)(given.directory, given, path)
+        how |= {"budget": {name: getattr(given, name) for name in BUDGET}, "seed": given.seed}
+        how["pruner"] = {"name": "median", "warmup_epochs": given.epochs // 2}
+        with running(Settings(home=Path(home), port=free_port()), console, None) as (_, client):
+            return {"study": how, **search(client, path, how, console)}
+
+
 def main() -> None:
     """Search one of the two."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("which", choices=["fashion", "vowels"])
-    parser.add_argument("directory", type=Path)
-    for name, default in {
-        "train": 1000, "valid": 1000, "test": 4000, "side": 14, "width": 16,
-        "trials": 24, "epochs": 40, "finalists": 3, "seeds": 5, "seed": 0,
-    }.items():  # fmt: skip
-        parser.add_argument(f"--{name}", type=int, default=default)
-    arguments = parser.parse_args()
-    console = Console(stderr=True)
-    with tempfile.TemporaryDirectory() as home:
-        path = Path(home) / f"{arguments.which}.npz"
-        how = (clothes if arguments.which == "fashion" else vowels)(arguments.directory, arguments, path)
-        how |= {"budget": {name: getattr(arguments, name) for name in BUDGET}, "seed": arguments.seed}
-        how["pruner"] = {"name": "median", "warmup_epochs": arguments.epochs // 2}
-        with running(Settings(home=Path(home), port=free_port()), console, None) as (_, client):
-            figures = search(client, path, how, console)
-    asked = {name: value for name, value in vars(arguments).items() if name not in ("which", "directory")}
-    console.print(f"{save(f'images_{arguments.which}', {'asked': asked, 'study': how, **figures})}")
+    small = {"train": 200, "valid": 200, "test": 200, "side": 7, "trials": 4, "epochs": 4, "finalists": 1, "seeds": 2}
+    options = Options("images", __doc__, quick=small)
+    options.add_argument("which", choices=["fashion", "vowels"])
+    options.add_argument("directory", type=Path, help="a folder for each data set")
+    for name, default, what in (
+        ("train", 1000, "training images"),
+        ("valid", 1000, "validation images"),
+        ("test", 4000, "test images"),
+        ("side", 14, "height and width of an image in pixels"),
+        ("width", 16, "channels of the first stage, or units of a sequence's layers"),
+        ("trials", 24, "of the study"),
+        ("epochs", 40, "of a trial"),
+        ("finalists", 3, "settings that are trained again"),
+        ("seeds", 5, "seeds of each of them"),
+        ("seed", 0, "of the study, and of the choice of images"),
+    ):
+        options.add_argument(f"--{name}", type=int, default=default, help=what)
+    given = options.given()
+    must_exist([given.directory / FILES[given.which]])
+    rounds = Rounds(f"images_{given.which}", given)
+    rounds.conclude(rounds.once("study", partial(measure, given, Console(stderr=True))))
 
 
 if __name__ == "__main__":

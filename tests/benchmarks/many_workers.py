@@ -1,10 +1,12 @@
 """Many workers on one study of short trials, ours against stock Optuna workers, and a database that has seen a lot.
 
-    python tests/benchmarks/many_workers.py [--workers 8] [--trials 2000] [--stock-trials 200]
+    python -m tests.benchmarks.many_workers [--workers 8] [--trials 2000] [--stock-trials 200] [--studies 1000] [--rounds 3]
+        [--without postgresql]
 
 Workers are processes that ask, report and tell without training, so that only the database is measured: ours in stacks
-of 32 lanes through the bulk store, stock ones through Optuna's ask, report, should_prune and tell. Then reads and the
-queue's choice with 1000 studies and 100 000 finished trials in the database.
+of 32 lanes through the bulk store, stock ones through Optuna's ask, report, should_prune and tell; the rate is trials over
+the seconds of all processes, their start included. Then reads and the queue's choice with ``--studies`` finished studies of
+100 trials in the database.
 """
 
 from __future__ import annotations
@@ -13,12 +15,11 @@ import argparse
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import optuna
@@ -30,8 +31,8 @@ from service.search import Search
 from service.spec import StudySpec
 from service.store import Store, open_store
 from service.store.records import Lease, Proposal, Report, TrialResult
-from tests.benchmarks.report import save
-from tests.postgres import start_postgres
+from tests.benchmarks.databases import databases
+from tests.benchmarks.rounds import ROOT, Options, Rounds, in_turn, ratio, spread
 
 STEPS = 5
 LANES = 32
@@ -86,10 +87,11 @@ def stock_worker(url: str, trials: int) -> None:
 
 
 def run(kind: str, url: str, workers: int, trials: int) -> dict[str, Any]:
-    """Trials per second of so many processes, counted from the first to the last row."""
-    command = [sys.executable, __file__, "--role", kind, "--url", url, "--trials", str(trials)]
+    """Seconds of all worker processes together, and which of them failed."""
+    module = ("-m", "tests.benchmarks.many_workers")
+    command = [sys.executable, *module, "--role", kind, "--url", url, "--trials", str(trials), "--without", "postgresql"]
     start = time.perf_counter()
-    processes = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(workers)]
+    processes = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT) for _ in range(workers)]
     errors = [process.communicate()[1] for process in processes]
     seconds = time.perf_counter() - start
     failed = [error.strip().splitlines()[-1] for process, error in zip(processes, errors, strict=True) if process.returncode]
@@ -134,8 +136,10 @@ def _fill_one(store: Store, lease: Lease, trials: int) -> None:
     store.trials.record(lease, [], [TrialResult(t.id, "complete", 1.0, 0, "epochs", STEPS, curve) for t in asked])
 
 
-def latencies(store: Store) -> dict[str, float]:
+def latencies(create: Callable[[str], str], studies: int) -> dict[str, float]:
     """Medians in milliseconds of what the API and the queue do, with everything in the database."""
+    store = open_store(create("full"), create=True)
+    fill(store, studies, 100)
     waiting = store.studies.submit(spec(10))
 
     claimed: list[Lease] = []
@@ -154,60 +158,69 @@ def latencies(store: Store) -> dict[str, float]:
         "list_studies_ms": (lambda: store.studies.list(limit=50),),
         "claim_ms": (claim, release),
     }
-    return {name: round(1000 * _median(*call), 2) for name, call in calls.items()}
+    found = {name: round(1000 * _median(*call), 2) for name, call in calls.items()}
+    store.close()
+    return found
 
 
-def _median(call: Callable[[], object], behind: Callable[[], object] = lambda: None) -> float:
+def _median(call: Callable[[], object], undo: Callable[[], object] = lambda: None) -> float:
     times = []
     for _ in range(50):
         start = time.perf_counter()
         call()
         times.append(time.perf_counter() - start)
-        behind()
+        undo()
     return statistics.median(times)
+
+
+def contest(create: Callable[[str], str], number: int, given: argparse.Namespace) -> dict[str, dict[str, Any]]:
+    """One round, on databases of its own."""
+    sides = {
+        "ours": lambda: ours(create(f"ours_{number}"), given.workers, given.trials),
+        "stock": lambda: stock(create(f"stock_{number}"), given.workers, given.stock_trials),
+    }
+    return in_turn(sides, number)
+
+
+def summary(done: list[dict[str, dict[str, Any]]]) -> dict[str, Any]:
+    """One database: how many times the stock workers' rate, and workers that failed."""
+    rates = [{name: side["rate"] for name, side in each.items()} for each in done]
+    figures: dict[str, Any] = {"ratio": ratio(rates, "ours", "stock")}
+    for name in ("ours", "stock"):
+        figures[f"{name}_trials_per_second"] = spread(each[name] for each in rates)
+        figures[f"{name}_failed_workers"] = sum(each[name]["failed_workers"] for each in done)
+    return figures
 
 
 def main() -> None:
     """All of it on both databases."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--role", choices=("ours", "stock"))
-    parser.add_argument("--url")
-    parser.add_argument("--workers", type=int, default=8)
-    parser.add_argument("--trials", type=int, default=2000)
-    parser.add_argument("--stock-trials", type=int, default=200)
-    parser.add_argument("--studies", type=int, default=1000)
-    arguments = parser.parse_args()
+    small = {"workers": 2, "trials": 64, "stock_trials": 6, "studies": 3, "rounds": 1}
+    options = Options("many_workers", __doc__, quick=small, optional=["postgresql"])
+    options.add_argument("--workers", type=int, default=8, help="worker processes")
+    options.add_argument("--trials", type=int, default=2000, help="of our study")
+    options.add_argument("--stock-trials", type=int, default=200, help="of the stock study")
+    options.add_argument("--studies", type=int, default=1000, help="finished studies when reads are measured")
+    options.add_argument("--rounds", type=int, default=3, help="of both kinds of workers, on each database")
+    options.add_argument("--role", choices=("ours", "stock"), help="be one worker, as this program starts it")
+    options.add_argument("--url", help="that worker's database")
+    given = options.given()
     warnings.simplefilter("ignore")
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    if arguments.role == "ours":
-        our_worker(arguments.url)
+    if given.role == "ours":
+        our_worker(given.url)
         return
-    if arguments.role == "stock":
-        stock_worker(arguments.url, arguments.trials)
+    if given.role == "stock":
+        stock_worker(given.url, given.trials)
         return
-    figures: dict[str, Any] = {"workers": arguments.workers, "lanes": LANES, "steps": STEPS}
-    with tempfile.TemporaryDirectory() as scratch:
-        server = start_postgres(Path(scratch) / "pg")
-        for name in ("ours", "stock", "full"):
-            server.psql(f"CREATE DATABASE bench_{name}")
-        for database in ("sqlite", "postgresql"):
-            urls = {n: _url(database, scratch, server.get_uri(), n) for n in ("ours", "stock", "full")}
-            mine = ours(urls["ours"], arguments.workers, arguments.trials)
-            theirs = stock(urls["stock"], arguments.workers, arguments.stock_trials)
-            store = open_store(urls["full"], create=True)
-            fill(store, arguments.studies, 100)
-            reads = latencies(store)
-            store.close()
-            ratio = round(mine["rate"] / theirs["rate"], 1)
-            figures[database] = {"ours": mine, "stock": theirs, "ratio": ratio, "with_100_trials_per_study": reads}
-        server.cleanup()
-    print(figures, save("many_workers", figures))  # noqa: T201
-
-
-def _url(database: str, scratch: str, server: str, name: str) -> str:
-    if database == "sqlite":
-        return f"sqlite:///{scratch}/{name}.db"
-    return server.replace("postgresql://", "postgresql+psycopg://").replace("/postgres?", f"/bench_{name}?")
+    rounds = Rounds("many_workers", given, lanes=LANES, steps=STEPS)
+    figures: dict[str, Any] = {}
+    with databases(given.without) as kinds:
+        for name, create in kinds.items():
+            names = range(given.rounds)
+            done = [rounds.once(f"{name} {number}", partial(contest, create, number, given)) for number in names]
+            reads = rounds.once(f"{name}, reads", partial(latencies, create, given.studies))
+            figures[name] = summary(done) | {"with_100_trials_per_study": reads}
+    rounds.conclude(figures)
 
 
 if __name__ == "__main__":

@@ -1,13 +1,19 @@
 """The search that `throughput` measures, as people write it today: with Optuna, with Optuna by an expert, with Ray Tune.
 
-One study on a classification set: an MLP with layer normalization and AdamW; learning rate, L1, weight decay and dropout are
-searched. Scripts run one process per core on SQLite; Ray runs a trial per core (`pip install 'ray[tune]'`).
+    python -m tests.benchmarks.peers optuna_script [--width 64] [--epochs 20] [--trials 40] [--processes 2]
+    python -m tests.benchmarks.peers hand_tuned_script [--large] [--halving]
+    python -m tests.benchmarks.peers ray_tune [--large]
+
+Runs one of them alone and prints its rate; `throughput` runs them in turn with ours, and keeps the rounds. One study on a
+classification set: an MLP with layer normalization and AdamW; learning rate, L1, weight decay and dropout are searched.
+Scripts run one process per core on SQLite; Ray runs a trial per core (`pip install 'ray[tune]'`).
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib.util
+import json
+import logging
 import os
 import subprocess
 import sys
@@ -24,7 +30,11 @@ from sklearn.datasets import load_digits, make_classification
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from tests.benchmarks.machine import usable_cores
+from tests.benchmarks.rounds import ROOT, require
+
 BATCH = 128
+NAMES = ("optuna_script", "hand_tuned_script", "ray_tune")
 RANGES = {
     "lr": (3e-4, 1e-2, True),
     "l1": (1e-6, 1e-2, True),
@@ -62,7 +72,7 @@ Parts = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
 def epochs_of(setting: dict[str, float], data: Parts, width: int, epochs: int, *, tuned: bool) -> Iterator[float]:
-    """Train one trial; the validation accuracy behind every epoch.
+    """Train one trial; the validation accuracy after every epoch.
 
     As an ordinary script does it, with a DataLoader; ``tuned``: index batches, the fused optimizer, data on the device.
     """
@@ -106,67 +116,56 @@ def objective(data: Parts, width: int, epochs: int, *, tuned: bool) -> Callable[
     return train
 
 
-def script(url: str, width: int, epochs: int, trials: int, *, tuned: bool, large: bool, halving: bool) -> None:
-    """One process of the script."""
+def script(given: argparse.Namespace) -> None:
+    """One process of a script, on the study that is at its URL."""
+    tuned = given.peer == "hand_tuned_script"
     if tuned:
         torch.set_num_threads(1)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     pruner = (
-        optuna.pruners.SuccessiveHalvingPruner(min_resource=2, reduction_factor=3) if halving else optuna.pruners.NopPruner()
+        optuna.pruners.SuccessiveHalvingPruner(min_resource=2, reduction_factor=3)
+        if given.halving
+        else optuna.pruners.NopPruner()
     )
-    study = optuna.load_study(study_name="script", storage=url, pruner=pruner)
-    study.optimize(objective(split(large), width, epochs, tuned=tuned), n_trials=trials)
+    study = optuna.load_study(study_name="script", storage=given.url, pruner=pruner)
+    study.optimize(objective(split(given.large), given.width, given.epochs, tuned=tuned), n_trials=given.trials)
 
 
-def run_script(arguments: argparse.Namespace, trials: int, *, tuned: bool, processes: int) -> dict[str, Any]:
-    """So many processes at once; the rate without their start."""
+def run_script(given: argparse.Namespace) -> dict[str, Any]:
+    """All processes of a script at once; the rate without their start."""
     with tempfile.TemporaryDirectory() as scratch:
         url = f"sqlite:///{scratch}/study.db"
         study = optuna.create_study(study_name="script", storage=url, direction="maximize")
-        command = [
-            sys.executable,
-            __file__,
-            "--url",
-            url,
-            "--width",
-            str(arguments.width),
-            "--epochs",
-            str(arguments.epochs),
-        ]
-        command += ["--trials", str(max(1, trials // processes)), *(["--tuned"] if tuned else [])]
-        command += [*(["--large"] if arguments.large else []), *(["--halving"] if arguments.halving else [])]
+        command = [*command_of(given.peer, given, max(1, given.trials // given.processes)), "--url", url]
         # Processes that use every core each get in each other's way, tenfold; to be fair they share the cores.
-        threads = str(max(1, (os.cpu_count() or 1) // processes))
-        running = [subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": threads}) for _ in range(processes)]
-        for process in running:
-            process.wait()
+        threads = str(max(1, int(usable_cores()) // given.processes))
+        environment = {**os.environ, "OMP_NUM_THREADS": threads}
+        running = [subprocess.Popen(command, env=environment, cwd=ROOT) for _ in range(given.processes)]
+        codes = [process.wait() for process in running]
+        if any(codes):
+            raise RuntimeError(f"a process of {given.peer} failed")
         ended = [trial for trial in study.trials if trial.datetime_complete and trial.datetime_start]
         start = min(trial.datetime_start for trial in ended if trial.datetime_start)
         end = max(trial.datetime_complete for trial in ended if trial.datetime_complete)
-    return {
-        "processes": processes,
-        **rate(sum(len(trial.intermediate_values) for trial in ended), len(ended), (end - start).total_seconds()),
-    }
+    return rate(sum(len(trial.intermediate_values) for trial in ended), len(ended), (end - start).total_seconds())
 
 
-def run_ray(arguments: argparse.Namespace, trials: int) -> dict[str, Any]:
+def run_ray(given: argparse.Namespace) -> dict[str, Any]:
     """Ray Tune with random search, a trial per core; the rate from `fit` to its return, without `ray.init`."""
-    if importlib.util.find_spec("ray") is None:
-        return {"not measured": "ray is not installed"}
-    import ray  # noqa: PLC0415 - a peer, installed only to be measured
+    require(["ray"])
+    import ray  # noqa: PLC0415  # a peer, installed only to be measured
     from ray import tune  # noqa: PLC0415
 
     def trainable(setting: dict[str, float]) -> None:
         torch.set_num_threads(1)
-        for accuracy in epochs_of(setting, split(arguments.large), arguments.width, arguments.epochs, tuned=False):
+        for accuracy in epochs_of(setting, split(given.large), given.width, given.epochs, tuned=False):
             tune.report({"accuracy": accuracy})
 
-    cores = os.cpu_count() or 1
-    ray.init(num_cpus=cores, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
+    ray.init(num_cpus=given.processes, include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False)
     space = {
         name: tune.loguniform(low, high) if log else tune.uniform(low, high) for name, (low, high, log) in RANGES.items()
     }
-    config = tune.TuneConfig(num_samples=trials, metric="accuracy", mode="max")
+    config = tune.TuneConfig(num_samples=given.trials, metric="accuracy", mode="max")
     with tempfile.TemporaryDirectory() as scratch:
         run = tune.RunConfig(storage_path=scratch, verbose=0)
         tuner = tune.Tuner(tune.with_resources(trainable, {"cpu": 1}), param_space=space, tune_config=config, run_config=run)
@@ -174,31 +173,59 @@ def run_ray(arguments: argparse.Namespace, trials: int) -> dict[str, Any]:
         results = tuner.fit()
         seconds = time.perf_counter() - start
     ray.shutdown()
-    epochs = sum(int(result.metrics.get("training_iteration", 0)) for result in results if result.metrics)
-    return {"processes": cores, **rate(epochs, len(results), seconds)}
+    ended = [results[index].metrics or {} for index in range(len(results))]
+    epochs = sum(int(metrics.get("training_iteration", 0)) for metrics in ended)
+    return rate(epochs, len(results), seconds)
 
 
 def rate(trial_epochs: int, trials: int, seconds: float) -> dict[str, Any]:
     """What is reported of every contestant."""
-    return {
-        "trials": trials,
-        "trial_epochs": trial_epochs,
-        "seconds": round(seconds, 1),
-        "rate": round(trial_epochs / seconds, 1),
-    }
+    return {"trials": trials, "trial_epochs": trial_epochs, "seconds": seconds, "rate": trial_epochs / seconds}
+
+
+def command_of(peer: str, given: argparse.Namespace, trials: int) -> list[str]:
+    """The command line that runs a peer with the search of ``given``."""
+    command = [sys.executable, "-m", "tests.benchmarks.peers", peer, "--trials", str(trials)]
+    command += [f"--{name}={getattr(given, name)}" for name in ("width", "epochs", "processes")]
+    return command + [f"--{name}" for name in ("large", "halving") if getattr(given, name)]
+
+
+def run_peer(peer: str, given: argparse.Namespace, trials: int) -> dict[str, Any]:
+    """Run a peer in processes of its own.
+
+    Raises:
+        CalledProcessError: It failed; its messages are on the standard error.
+    """
+    done = subprocess.run(command_of(peer, given, trials), cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
+    found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    return found
+
+
+def add_search_options(parser: argparse.ArgumentParser) -> None:
+    """The options that describe the search, which all contestants share."""
+    parser.add_argument("--width", type=int, default=64, help="of both hidden layers")
+    parser.add_argument("--epochs", type=int, default=20, help="of a trial")
+    parser.add_argument("--processes", type=int, default=max(1, int(usable_cores())), help="of a peer")
+    parser.add_argument("--large", action="store_true", help="50 000 training rows instead of 1437")
+    parser.add_argument("--halving", action="store_true", help="successive halving instead of no pruning; not with Ray")
 
 
 def main() -> None:
-    """One process of a script, as `run_script` starts it."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--url", required=True)
-    for name in ("--width", "--epochs", "--trials"):
-        parser.add_argument(name, type=int, required=True)
-    for name in ("--tuned", "--large", "--halving"):
-        parser.add_argument(name, action="store_true")
+    """Run one peer, or one process of it."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.benchmarks.peers", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("peer", choices=NAMES)
+    parser.add_argument("--trials", type=int, default=40)
+    parser.add_argument("--url", help="be one process of a script, on this database")
+    add_search_options(parser)
     given = parser.parse_args()
     warnings.simplefilter("ignore")
-    script(given.url, given.width, given.epochs, given.trials, tuned=given.tuned, large=given.large, halving=given.halving)
+    if given.url:
+        script(given)
+    else:
+        figures = run_ray(given) if given.peer == "ray_tune" else run_script(given)
+        sys.stdout.write(f"{json.dumps(figures)}\n")
 
 
 if __name__ == "__main__":

@@ -1,18 +1,19 @@
 """Winner against the unregularized network on real data sets, uploaded as CSV through the API as a user would.
 
-    python tests/benchmarks/real_data.py DIRECTORY credit-g segment adult
+    python -m tests.benchmarks.real_data DIRECTORY credit-g segment adult [--trials 100] [--epochs 50] [--width 128]
 
 DIRECTORY holds a folder per data set with `data.csv.gz` and `meta.json` (which names the target and the categories).
-Starts its own service; the result file holds scores with intervals, wall times and the shares of the worker's time.
+Starts its own service; the result file holds scores with intervals, wall times and the shares of the worker's time. Each
+data set is a round.
 """
 
 from __future__ import annotations
 
-import argparse
 import gzip
 import json
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,9 @@ from service.cli.local import running
 from service.cli.supervisor import free_port
 from service.cli.watch import watch
 from service.settings import Settings
-from tests.benchmarks.report import save
+from tests.benchmarks.rounds import Options, Rounds, must_exist
+
+FILES = ("data.csv.gz", "meta.json")
 
 
 def search(client: Client, folder: Path, how: dict[str, Any], console: Console) -> dict[str, Any]:
@@ -47,23 +50,23 @@ def search(client: Client, folder: Path, how: dict[str, Any], console: Console) 
 
 def main() -> None:
     """Search the named data sets one after the other."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("directory", type=Path)
-    parser.add_argument("names", nargs="+")
-    parser.add_argument("--trials", type=int, default=100)
-    parser.add_argument("--epochs", type=int, default=50)
-    parser.add_argument("--width", type=int, default=128)
-    arguments = parser.parse_args()
+    options = Options("real_data", __doc__, quick={"trials": 6, "epochs": 4, "width": 16})
+    options.add_argument("directory", type=Path, help="a folder for each data set")
+    options.add_argument("names", nargs="+", help="data sets in it")
+    options.add_argument("--trials", type=int, default=100, help="of each study")
+    options.add_argument("--epochs", type=int, default=50, help="of a trial")
+    options.add_argument("--width", type=int, default=128, help="of both hidden layers")
+    given = options.given()
+    must_exist(given.directory / name / file for name in given.names for file in FILES)
     console = Console(stderr=True)
+    how = {"model": {"widths": [given.width] * 2}, "budget": {"trials": given.trials, "epochs": given.epochs}}
+    rounds = Rounds("real_data_" + "_".join(given.names), given)
     with tempfile.TemporaryDirectory() as home:
         settings = Settings(home=Path(home), port=free_port())
         with running(settings, console, None) as (_, client):
-            how = {
-                "model": {"widths": [arguments.width] * 2},
-                "budget": {"trials": arguments.trials, "epochs": arguments.epochs},
-            }
-            figures = {name: search(client, arguments.directory / name, how, console) for name in arguments.names}
-    console.print(f"{save('real_data_' + '_'.join(arguments.names), {**how, **figures})}")
+            work = partial(search, client, how=how, console=console)
+            found = {name: rounds.once(name, partial(work, given.directory / name)) for name in given.names}
+    rounds.conclude({**how, **found})
 
 
 if __name__ == "__main__":

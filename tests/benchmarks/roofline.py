@@ -1,19 +1,20 @@
 """How far the update of a stack is from the device's limit.
 
-    python tests/benchmarks/roofline.py [--width 64] [--lanes 32] [--batch 128]
+    python -m tests.benchmarks.roofline [--width 64 256] [--lanes 32] [--batch 128] [--rounds 3]
 
-Two limits are measured on the spot: the rate of a large matrix product, and the bandwidth of a large copy. The least time of
-an update is the larger of its arithmetic over that rate and its least traffic over that bandwidth (Williams, Waterman and
-Patterson, "Roofline", 2009). Traffic is counted as if everything but the optimizer's state stayed in cache: weights and
-both moments are read and written once, the batch is read once. The share is that time over the measured one.
+Two limits are measured in every round: the rate of a large matrix product, and the bandwidth of a large copy. The least
+time of an update is the larger of its arithmetic over that rate and its least traffic over that bandwidth (Williams,
+Waterman and Patterson, "Roofline", 2009). Traffic is counted as if everything but the optimizer's state stayed in cache:
+weights and both moments are read and written once, the batch is read once. The share is that time over the measured one.
 """
 
 from __future__ import annotations
 
-import argparse
+import functools
 import time
 import warnings
 from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -23,7 +24,7 @@ import torch
 from service.search import recipe
 from service.settings import Settings
 from service.spec import StudySpec
-from tests.benchmarks.report import save
+from tests.benchmarks.rounds import Options, Rounds, in_turn, spread
 from workers.data import DataSource, load_table, make_split, prepare
 from workers.planning.process import set_up
 from workers.stack.device_data import DeviceData
@@ -31,15 +32,16 @@ from workers.stack.gradient import update_keys
 from workers.stack.stack import Stack, StackKey
 
 FLOAT_BYTES = 4
-SECONDS = 2.0
+KINDS = {"eager": False, "compiled": True}
+"""Whether the update of a stack is compiled."""
 
 
 def device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def seconds_per_call(call: Callable[[], object]) -> float:
-    """The median of repeated calls, behind two that are not counted."""
+def seconds_per_call(call: Callable[[], object], enough: float = 2.0) -> float:
+    """The median of calls repeated for ``enough`` seconds, after two that are not counted."""
     times = []
     end = None
     for index in range(10_000):
@@ -49,7 +51,7 @@ def seconds_per_call(call: Callable[[], object]) -> float:
         _synchronize()
         now = time.perf_counter()
         if index >= 2:
-            end = end or now + SECONDS
+            end = end or now + enough
             times.append(now - start)
             if now > end and len(times) >= 5:
                 break
@@ -133,31 +135,55 @@ def measure(stack: Stack, most: dict[str, float]) -> dict[str, Any]:
     }
 
 
+class Contest:
+    """Stacks of one width, eager and compiled, made when the first round needs them."""
+
+    def __init__(self, width: int, batch: int, lanes: int) -> None:
+        self._of = (width, batch, lanes)
+
+    @functools.cached_property
+    def _stacks(self) -> dict[str, Stack]:
+        return {name: stack_of(*self._of, compiled=compiled) for name, compiled in KINDS.items()}
+
+    def compare(self, number: int) -> dict[str, Any]:
+        """Round ``number``: the limits, then both stacks in turn."""
+        most = limits()
+        sides = {name: partial(measure, stack, most) for name, stack in self._stacks.items()}
+        return {"limits": most, **in_turn(sides, number)}
+
+
+def summary(done: list[dict[str, Any]]) -> dict[str, Any]:
+    """One width."""
+    figures: dict[str, Any] = {
+        "gflops_per_second": spread(each["limits"]["flops"] / 1e9 for each in done),
+        "gigabytes_per_second": spread(each["limits"]["bandwidth"] / 1e9 for each in done),
+    }
+    for name in KINDS:
+        sides = [each[name] for each in done]
+        measured = [what for what, value in sides[0].items() if not isinstance(value, str)]
+        figures[name] = {what: spread(each[what] for each in sides) for what in measured}
+        figures[name]["bound_by"] = sorted({each["bound_by"] for each in sides})
+    return figures
+
+
 def main() -> None:
-    """Eager and compiled."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--width", type=int, nargs="+", default=[64])
-    parser.add_argument("--lanes", type=int, default=32)
-    parser.add_argument("--batch", type=int, default=128)
-    arguments = parser.parse_args()
+    """All widths, eager and compiled in turn."""
+    options = Options("roofline", __doc__, quick={"width": [16], "lanes": 4, "rounds": 1})
+    options.add_argument("--width", type=int, nargs="+", default=[64, 256], help="of both hidden layers")
+    options.add_argument("--lanes", type=int, default=32, help="of a stack")
+    options.add_argument("--batch", type=int, default=128, help="rows of an update")
+    options.add_argument("--rounds", type=int, default=3, help="of each width")
+    given = options.given()
     warnings.simplefilter("ignore")
     set_up()
-    most = limits()
-    figures: dict[str, Any] = {
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
-        "threads": torch.get_num_threads(),
-        "gflops_per_second": round(most["flops"] / 1e9, 1),
-        "gigabytes_per_second": round(most["bandwidth"] / 1e9, 1),
-        **{name: value for name, value in vars(arguments).items() if name != "width"},
-    }
-    for width in arguments.width:
-        kinds = {"eager": False, "compiled": True}
-        figures[f"width_{width}"] = {
-            name: measure(stack_of(width, arguments.batch, arguments.lanes, compiled=compiled), most)
-            for name, compiled in kinds.items()
-        }
-    name = "roofline_cuda" if torch.cuda.is_available() else "roofline"
-    print(figures, save(name, figures))  # noqa: T201
+    cuda = torch.cuda.is_available()
+    rounds = Rounds("roofline_cuda" if cuda else "roofline", given, threads=torch.get_num_threads())
+    figures = {}
+    for width in given.width:
+        contest = Contest(width, given.batch, given.lanes)
+        done = [rounds.once(f"width {width}, {number}", partial(contest.compare, number)) for number in range(given.rounds)]
+        figures[f"width_{width}"] = summary(done)
+    rounds.conclude(figures)
 
 
 if __name__ == "__main__":

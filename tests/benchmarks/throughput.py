@@ -1,134 +1,146 @@
-"""Trial-epochs per second of a whole study, ours beside what people run today (see `peers`).
+"""Trial-epochs per second of whole searches: ours beside what people run today, or beside another checkout of ours.
 
-    python tests/benchmarks/throughput.py [--width 64] [--large] [--halving]
+    python -m tests.benchmarks.throughput [--width 64] [--rounds 3] [--large] [--halving] [--without ray]
+    python -m tests.benchmarks.throughput --against CHECKOUT [--studies width_64 width_256 diabetes] [--rounds 3]
 
-Ours is measured from submit to the last tell, with database, sampler and every evaluation: once with empty caches of
-calibration and compiler, then warm, in turn with the scripts, for machines drift. No pruning, or successive halving on all
-sides; TPE on both Optuna sides, random search for Ray. The peers run fewer trials, for their rate does not depend on it.
+The first compares with the peers of `peers`, in turn: no pruning, or successive halving on all sides (then without Ray,
+which has none of that kind); TPE on both Optuna sides, random search for Ray. The peers run fewer trials, for their rate
+does not depend on it. The second runs the same studies by the code of this checkout and of another one; its ratios are those
+of this checkout's rates to the other's.
+
+Ours is a service with one worker and an SQLite file, both new in every run (see `checkout`), with database, sampler and
+every evaluation; finalizing is left out. Each round begins with empty caches of calibration and compiler ("cold"); "warm" is
+the same search again.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
-import statistics
 import tempfile
-import time
-import warnings
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import optuna
 import torch
 
-from service.spec import StudySpec
-from service.store import open_store
-from tests.benchmarks.peers import BATCH, RANGES, rate, rows, run_ray, run_script
-from tests.benchmarks.report import save
-from workers.data import DataSource, load_table, make_split, prepare
-from workers.planning.process import set_up
-from workers.searching.checkpoints import Checkpoints
-from workers.searching.session import Environment, Session
-from workers.stack.device_data import DeviceData
+from tests.benchmarks.checkout import check, search
+from tests.benchmarks.machine import commit
+from tests.benchmarks.peers import BATCH, NAMES, RANGES, add_search_options, rows, run_peer
+from tests.benchmarks.rounds import ROOT, Options, Rounds, in_turn, ratio, require, spread
+
+CACHES = ("cold", "warm")
+STUDIES = ("width_64", "width_256", "diabetes")
+"""What two checkouts are compared by: the peers' search at two widths, and a study with all defaults."""
 
 
-def spec(arguments: argparse.Namespace, file: Path) -> StudySpec:
+def study_of(given: argparse.Namespace, width: int, folder: Path) -> dict[str, Any]:
     """The peers' search, on the same number of training rows: the test part is the smallest the spec allows."""
-    np.savez(file, X=(data := rows(arguments.large))[0], y=data[1])
+    file = folder / "rows.npz"
+    if not file.exists():
+        x, y = rows(given.large)
+        np.savez(file, X=x, y=y)
     space: dict[str, Any] = {name: {"low": low, "high": high, "log": log} for name, (low, high, log) in RANGES.items()}
     halving = {"name": "successive_halving", "min_epochs": 2, "reduction_factor": 3}
-    raw = {
-        "data": {"path": str(file)},
-        "model": {"widths": [arguments.width, arguments.width]},
-        "space": {"preset": "off", "normalization": "layer", "batch_size": BATCH, **space},
-        "pruner": halving if arguments.halving else "none",
-        "early_stopping": "off",
-        "budget": {"trials": arguments.trials, "epochs": arguments.epochs},
-        "validation": {"test_fraction": 0.001, "valid_fraction": 0.2},
-    }
-    return StudySpec.model_validate(raw).resolved("classification")
-
-
-def run_ours(arguments: argparse.Namespace, cache: Path) -> dict[str, Any]:
-    """The whole study in one worker session, from submit to the last tell."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    with tempfile.TemporaryDirectory() as scratch:
-        study_spec = spec(arguments, Path(scratch) / "rows.npz")
-        store = open_store(f"sqlite:///{scratch}/regsearch.db", create=True)
-        start = time.perf_counter()
-        store.studies.submit(study_spec)
-        table = load_table(DataSource(task="classification", path=Path(scratch) / "rows.npz", format="npz"))
-        parts = make_split(table, study_spec.validation, study_spec.seed)
-        data = DeviceData.of([prepare(table, parts, 0)], task="classification", outputs=10, device=device)
-        lease = store.leases.claim("benchmark", 600)
-        assert lease is not None
-        checkpoints = Checkpoints(Path(scratch) / "checkpoints")
-        session = Session(store, lease, study_spec, data, Environment(cache, 600, lambda: False, checkpoints))
-        session.run()
-        seconds = time.perf_counter() - start
-        counts = store.studies.get(lease.study_id).counts
-        store.close()
     return {
-        **rate(session.lane_epochs, counts.finished, seconds),
-        "train_rows": data.train_rows,
-        "compiled_lanes": session.plan.compiled_lanes,
-        "shares": session.shares(),
-        "occupancy": round(session.occupancy, 3),
-        "steady_occupancy": round(session.steady_occupancy, 3),
+        "data": {"path": str(file)},
+        "model": {"widths": [width, width]},
+        "space": {"preset": "off", "normalization": "layer", "batch_size": BATCH, **space},
+        "pruner": halving if given.halving else "none",
+        "early_stopping": "off",
+        "budget": {"trials": given.trials, "epochs": given.epochs},
+        "validation": {"test_fraction": 0.0012, "valid_fraction": 0.2},
     }
 
 
-def contest(arguments: argparse.Namespace, cache: Path) -> dict[str, Any]:
-    """All runs of all of them."""
-    cold = run_ours(arguments, cache)
-    ray = [] if arguments.halving else [run_ray(arguments, arguments.ray_trials)]
-    plain, tuned, warm = [], [], []
-    for _ in range(arguments.rounds):
-        for processes in arguments.script_processes:
-            plain.append(run_script(arguments, arguments.script_trials, tuned=False, processes=processes))
-            tuned.append(run_script(arguments, arguments.script_trials, tuned=True, processes=processes))
-        warm.append(run_ours(arguments, cache))
-    return {"ours_cold": cold, "ray_tune": ray, "optuna_script": plain, "hand_tuned_script": tuned, "ours_warm": warm}
+def contest(given: argparse.Namespace, number: int) -> dict[str, dict[str, Any]]:
+    """One round of ours and the peers."""
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        study = study_of(given, given.width, folder)
+        ours = partial(search, ROOT, study, folder / "caches", folder)
+        cold = ours()
+        trials = dict.fromkeys(NAMES, given.script_trials) | {"ray_tune": given.ray_trials}
+        peers = [name for name in NAMES if name != "ray_tune" or given.ray]
+        sides = {name: partial(run_peer, name, given, trials[name]) for name in peers}
+        return {"ours_cold": cold, **in_turn({"ours": ours, **sides}, number)}
+
+
+def against_peers(given: argparse.Namespace) -> None:
+    """Ours and the peers in turn."""
+    given.ray = not given.halving and "ray" not in given.without
+    require(["ray"] if given.ray else [])
+    name = f"throughput_width_{given.width}{'_50k' * given.large}{'_halving' * given.halving}"
+    rounds = Rounds(name + "_cuda" * torch.cuda.is_available(), given, batch=BATCH)
+    done = [rounds.once(f"{number}", partial(contest, given, number)) for number in range(given.rounds)]
+    rates = [{side: figures["rate"] for side, figures in each.items()} for each in done]
+    occupancy = [
+        each["ours"]["occupancy"] for each in done if "occupancy" in each["ours"]
+    ]  # of searches of seconds at least
+    rounds.conclude(
+        {
+            "ours_over": {side: ratio(rates, "ours", side) for side in rates[0] if side != "ours"},
+            "trial_epochs_per_second": {side: spread(each[side] for each in rates) for side in rates[0]},
+            **({"occupancy": spread(occupancy)} if occupancy else {}),
+        }
+    )
+
+
+def duel(given: argparse.Namespace, name: str, number: int) -> dict[str, dict[str, Any]]:
+    """One round of this checkout and the other with one study; with empty caches, then with those that this filled."""
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        if name == "diabetes":
+            study = {"data": {"dataset": "diabetes"}, **({"budget": {"trials": given.trials}} if given.quick else {})}
+        else:
+            study = study_of(given, int(name.removeprefix("width_")), folder)
+        checkouts = {"this": ROOT, "other": given.against}
+        sides = {side: partial(search, path, study, folder / side, folder) for side, path in checkouts.items()}
+        return {cache: in_turn(sides, number) for cache in CACHES}
+
+
+def against_checkout(given: argparse.Namespace) -> None:
+    """Two checkouts in turn."""
+    for path in (ROOT, given.against):
+        check(path)
+    commits = {"this": commit(ROOT), "other": commit(given.against)}
+    name = "throughput_against" + "_cuda" * torch.cuda.is_available()
+    rounds = Rounds(name, given, batch=BATCH, commits=commits)
+    done: dict[str, list[dict[str, Any]]] = {study: [] for study in given.studies}
+    for number in range(given.rounds):
+        for study, found in done.items():
+            found.append(rounds.once(f"{study} {number}", partial(duel, given, study, number)))
+    figures: dict[str, Any] = {}
+    for study, found in done.items():
+        figures[study] = {}
+        for cache in CACHES:
+            rates = [{side: each[cache][side]["rate"] for side in ("this", "other")} for each in found]
+            sides = {side: spread(each[side] for each in rates) for side in ("this", "other")}
+            figures[study][cache] = {"this_over_other": ratio(rates, "this", "other"), "trial_epochs_per_second": sides}
+    rounds.conclude(figures)
 
 
 def main() -> None:
-    """All of them in turn, in one run."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--width", type=int, default=64)
-    parser.add_argument("--epochs", type=int, default=20)
-    parser.add_argument("--trials", type=int, default=400)
-    parser.add_argument("--script-trials", type=int, default=40, help="trials of each Optuna script")
-    parser.add_argument("--ray-trials", type=int, default=16)
-    parser.add_argument("--rounds", type=int, default=3, help="of both scripts and ours, in turn; the medians count")
-    parser.add_argument("--script-processes", type=int, nargs="+", default=[os.cpu_count() or 1])
-    parser.add_argument("--large", action="store_true", help="50 000 training rows instead of 1437")
-    parser.add_argument("--halving", action="store_true", help="successive halving instead of no pruning")
-    arguments = parser.parse_args()
-    warnings.simplefilter("ignore")
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    set_up()
-    figures: dict[str, Any] = {**vars(arguments), "batch": BATCH}
-    with tempfile.TemporaryDirectory() as caches:
-        os.environ["TORCHINDUCTOR_CACHE_DIR"] = caches
-        figures |= contest(arguments, Path(caches))
-    figures["ratios"] = {
-        name: round(_rate(figures["ours_warm"]) / _rate(figures[name]), 1)
-        for name in ("optuna_script", "hand_tuned_script", "ray_tune")
-        if figures[name]
-    }
-    name = f"throughput_width_{arguments.width}{'_50k' * arguments.large}{'_halving' * arguments.halving}"
-    if torch.cuda.is_available():
-        name += "_cuda"
-    print(figures, save(name, figures))  # noqa: T201
-
-
-def _rate(runs: list[dict[str, Any]]) -> float:
-    """The median of the rounds, with the best number of processes."""
-    by_processes: dict[int, list[float]] = {}
-    for run in runs:
-        by_processes.setdefault(int(run.get("processes", 1)), []).append(float(run["rate"]))
-    return max(statistics.median(rates) for rates in by_processes.values())
+    """One of the two comparisons."""
+    small = {"width": 16, "epochs": 2, "trials": 12, "script_trials": 2, "ray_trials": 2, "rounds": 1}
+    options = Options("throughput", __doc__, quick=small)
+    add_search_options(options)
+    options.add_argument("--trials", type=int, default=400, help="of our study")
+    options.add_argument("--script-trials", type=int, default=40, help="of each Optuna script")
+    options.add_argument("--ray-trials", type=int, default=16, help="of Ray Tune")
+    options.add_argument("--rounds", type=int, default=3, help="of all of them in turn")
+    options.add_argument("--without", action="append", choices=["ray"], default=[], help="leave this peer out")
+    options.add_argument("--against", type=Path, metavar="CHECKOUT", help="compare with this checkout instead of the peers")
+    options.add_argument("--studies", nargs="+", choices=STUDIES, default=list(STUDIES), help="that two checkouts search")
+    given = options.given()
+    of_one_only = ("studies",) if given.against is None else ("width", "processes", "script_trials", "ray_trials", "without")
+    for name in of_one_only:  # what has no meaning here is not asked
+        delattr(given, name)
+    if given.against is None:
+        against_peers(given)
+    else:
+        given.against = given.against.resolve()
+        against_checkout(given)
 
 
 if __name__ == "__main__":
