@@ -141,11 +141,10 @@ def study(task: str, seed: int) -> dict[str, float]:
     places, fold = np.arange(POPULATION), data.folds[0]
     x, y = features(more, places, fold.preprocessor), targets(more, places, fold.target)
     population = ScoredRows(torch.from_numpy(x), torch.from_numpy(y), fold.target.scale)
-<<<<<<< HEAD
     winner, baseline = (_candidate(spec, trials, each) for each in (result.winner, result.baseline))
     first = _candidate(spec, trials, result.winner.model_copy(update={"name": "first", "trial": trials[0].number}))
-    said = truth(spec, data, [winner, baseline, first], population)
-    exact, behind = float(said[0].mean()), spec.sign * float(said[1].mean() - said[0].mean())
+    scores = truth(spec, data, [winner, baseline, first], population)
+    exact, behind = float(scores[0].mean()), spec.sign * float(scores[1].mean() - scores[0].mean())
     test, gain = result.winner.test, result.gain
     assert gain is not None, "the baseline trains"
     return {
@@ -155,24 +154,8 @@ def study(task: str, seed: int) -> dict[str, float]:
         "error": test.mean - exact,
         "standard_error": math.hypot(test.se_rows, test.se_seeds),
         "gain_covered": float(gain.low <= behind <= gain.high),
-        "optimism": spec.sign * (float(said[2].mean()) - (trials[0].value or math.nan)),
-        "truth_error": float(said[0].std(ddof=1) / math.sqrt(len(said[0]))),
-=======
-    winner, baseline = (_candidate(spec, trials, result[which]) for which in ("winner", "baseline"))
-    first = _candidate(spec, trials, {**result["winner"], "name": "first", "trial": trials[0].number})
-    scores = truth(spec, data, [winner, baseline, first], population)
-    exact, gained = float(scores[0].mean()), spec.sign * float(scores[1].mean() - scores[0].mean())
-    test, gain = result["winner"]["test"], result["gain"]
-    return {
-        "covered": float(test["low"] <= exact <= test["high"]),
-        "below": float(exact < test["low"]),
-        "width": test["high"] - test["low"],
-        "error": test["mean"] - exact,
-        "standard_error": math.hypot(test["se_rows"], test["se_seeds"]),
-        "gain_covered": float(gain["low"] <= gained <= gain["high"]),
         "optimism": spec.sign * (float(scores[2].mean()) - (trials[0].value or math.nan)),
         "truth_error": float(scores[0].std(ddof=1) / math.sqrt(len(scores[0]))),
->>>>>>> benches
         **_percentile_covers(spec, data, winner, exact, rng),
     }
 
@@ -186,7 +169,6 @@ def _percentile_covers(
     return {"percentile_covered": float(low <= exact <= high), "percentile_width": high - low}
 
 
-<<<<<<< HEAD
 def _candidate(spec: StudySpec, trials: list[TrialRecord], found: Setting) -> Candidate:
     """A setting of the result, not yet trained."""
     source = next((each for each in trials if each.number == found.trial), trials[0])
@@ -194,15 +176,6 @@ def _candidate(spec: StudySpec, trials: list[TrialRecord], found: Setting) -> Ca
     if found.role == "baseline":
         return Candidate(found.name, "baseline", setting.unregularized(), early_stopping=False)
     return Candidate(found.name, "finalist", setting)
-=======
-def _candidate(spec: StudySpec, trials: list[TrialRecord], described: dict[str, Any]) -> Candidate:
-    """A setting of the result, not yet trained."""
-    source = next((each for each in trials if each.number == described["trial"]), trials[0])
-    setting = recipe(spec, source.params)
-    if described["role"] == "baseline":
-        return Candidate(described["name"], "baseline", setting.unregularized(), early_stopping=False)
-    return Candidate(described["name"], "finalist", setting)
->>>>>>> benches
 
 
 def summary(task: str, studies: list[dict[str, float]]) -> dict[str, Any]:

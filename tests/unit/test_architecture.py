@@ -107,6 +107,8 @@ def test_optunas_private_names_are_in_one_module() -> None:
     assert re.fullmatch(r"optuna>=5\.(\d+),<5\.(\d+)", pinned)
     least, below = map(int, re.findall(r"5\.(\d+)", pinned))
     assert below == least + 1
+
+
 ROOMS = (
     ("workers.timing", ()),
     ("workers.seeds", ()),

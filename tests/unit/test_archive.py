@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from workers.plain.loader import Model, mlp
 from workers.archive.rows import CannotPredict
 
 from tests.unit.archives import ABOUT, a_fold, people, shaped, untrained
@@ -23,6 +22,7 @@ from workers.archive import CannotExport, Trained, build_archive
 from workers.archive.start import read_start
 from workers.data import DataSource, PrepareOptions, load_table
 from workers.data.prepare import features
+from workers.plain.loader import Model, mlp
 from workers.plain.network import adopt, build
 
 # Nothing of the service, and nothing but what the loader says it needs, can be imported in here.

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 from safetensors.numpy import load
-from workers.plain.loader import Model
 
 from service.api.app import create_app
 from service.settings import Settings
@@ -20,6 +19,7 @@ from service.store import Store, open_store
 from service.store.archives import replace_archive
 from service.store.records import StudyState
 from tests.unit.test_whole_studies import _UntilItEnds, wine
+from workers.plain.loader import Model
 from workers.worker import Worker
 
 MODEL = {"widths": [8, 8], "embedding": 3}

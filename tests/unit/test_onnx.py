@@ -16,7 +16,6 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
-from workers.plain.loader import Model
 from workers.data.preprocessor import ArrayScaler, text_of
 from workers.data.scaling import Scaler
 
@@ -30,6 +29,7 @@ from tests.unit.test_whole_studies import Bench
 from workers.answer.networks import outputs
 from workers.archive import Trained, build_archive
 from workers.data import DataSource, Fold, PrepareOptions, RawTable, load_table
+from workers.plain.loader import Model
 
 
 def in_onnxruntime(archive: bytes, table: RawTable) -> list[Any]:

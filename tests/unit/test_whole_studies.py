@@ -13,7 +13,6 @@ import pandas as pd
 import pytest
 import torch
 from sklearn import datasets
-from workers.plain.loader import Model
 
 from service.api.inspection import Inspections
 from service.api.submission import check
@@ -24,6 +23,7 @@ from service.store import Store, StudyState, open_store
 from service.store.records import StudyRecord
 from workers.data import Preprocessor
 from workers.liveness import Stop
+from workers.plain.loader import Model
 from workers.study_data import Prepared, StudyData
 from workers.worker import Worker
 
