@@ -137,5 +137,6 @@ def delivered(*, available: bool = True, reason: str | None = None) -> Delivered
         available=available,
         bytes=10 if available else None,
         sha256="ab" * 32 if available else None,
+        program="trained = train(network, RECIPE, split(x, y, SEED), epochs=EPOCHS)\n" if available else None,
         reason=reason,
     )

@@ -20,7 +20,7 @@ from service.settings import Settings
 from service.store import Store
 from tests.api import test_replays, test_routes
 from tests.api.test_routes import CSV, submit
-from tests.unit.report.sources import result
+from tests.results import result
 
 README = (Path(__file__).parents[2] / "service/README.md").read_text()
 

@@ -18,14 +18,13 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import nn
 
 from service.spec import Recipe
 from tests.benchmarks.rounds import Options, Rounds, in_turn, ratio, spread
-from workers.data import ArrayScaler, Fold, TargetScale
+from workers.data import Fold, TargetScale
+from workers.plain.layers import dropout_of
 from workers.plain.network import build, initialize
 from workers.stack.device_data import DeviceData
-from workers.stack.dropout import LaneDropout, LaneSpatialDropout
 from workers.stack.stack import Stack, StackKey
 
 CLASSES, VALID = 10, 16
@@ -36,8 +35,7 @@ def images(rows: int, size: int) -> DeviceData:
     rng = np.random.default_rng(0)
     x = rng.normal(size=(rows + VALID, 1, size, size)).astype(np.float32)
     y = rng.integers(CLASSES, size=rows + VALID)
-    scaler = ArrayScaler("image", np.zeros(1), np.ones(1))
-    fold = Fold(x[:rows], y[:rows], x[rows:], y[rows:], TargetScale(), scaler)
+    fold = Fold(x[:rows], y[:rows], x[rows:], y[rows:], TargetScale(), {"kind": "array", "layout": "image"})
     return DeviceData.of([fold], task="classification", outputs=CLASSES, device=torch.device("cpu"))
 
 
@@ -57,9 +55,8 @@ def ours(recipe: Recipe, data: DeviceData) -> Callable[[], None]:
 def plain(recipe: Recipe, data: DeviceData) -> Callable[[], None]:
     """An epoch of the same network in plain PyTorch."""
     shape = StackKey.of(recipe, data.inputs, data.outputs).shape
-    module = build(shape)
+    module = build(shape, dropout_of(recipe))
     initialize(module, recipe, 0)
-    _with_torchs_dropout(module, iter(shape.rates(recipe)))
     module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     x = data.x.contiguous(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(module.parameters(), lr=recipe.number("lr"), weight_decay=0.0, fused=True)
@@ -77,16 +74,6 @@ def plain(recipe: Recipe, data: DeviceData) -> Callable[[], None]:
         total.item()
 
     return epoch
-
-
-def _with_torchs_dropout(module: nn.Module, rates: Any) -> None:
-    """Replace the dropout layers by torch's, and those of rate 0 by nothing."""
-    for name, child in module.named_children():
-        if isinstance(child, LaneDropout):
-            rate, kind = next(rates), nn.Dropout2d if isinstance(child, LaneSpatialDropout) else nn.Dropout
-            setattr(module, name, kind(rate) if rate else nn.Identity())
-        else:
-            _with_torchs_dropout(child, rates)
 
 
 def seconds(epoch: Callable[[], None]) -> dict[str, float]:

@@ -96,7 +96,7 @@ def stack_of(width: int, batch: int, lanes: int, *, compiled: bool) -> Stack:
 def work(stack: Stack) -> dict[str, float]:
     """Arithmetic of the matrix products and the least traffic of one update of all lanes."""
     (inputs,) = stack.data.inputs
-    sizes = (inputs, *stack.key.shape.widths, stack.data.outputs)
+    sizes = (inputs, *dict(stack.key.shape.settings)["widths"], stack.data.outputs)
     products = [2 * stack.batch * before * after for before, after in pairwise(sizes)]
     flops = 3 * sum(products) - products[0]  # forward, both gradients; none with respect to the data
     floats = 6 * stack.model.parameters + stack.batch * (inputs + 1)
@@ -107,8 +107,9 @@ def gradient_of(stack: Stack) -> Callable[[], object]:
     """Forward and backward of one update; the rest of it is penalties, optimizer and the making of batches."""
     k, inputs = stack.lanes, stack.data.inputs
     x, y = stack.data.x[: stack.batch].expand(k, stack.batch, *inputs).contiguous(), stack.data.y[: stack.batch]
-    keys = update_keys(stack.hyper.seed, torch.zeros(1, k, dtype=torch.int32, device=device()), stack.key.shape.dropouts)[0]
-    arguments = (stack.state, stack.hyper, keys, x, y.expand(k, stack.batch).contiguous())
+    updates = torch.zeros(1, k, dtype=torch.int32, device=device())
+    keys = update_keys(stack.columns["seed"], updates, stack.model.dropouts)[0]
+    arguments = (stack.state, stack.columns, keys, x, y.expand(k, stack.batch).contiguous())
 
     def gradient(*given: Any) -> tuple[torch.Tensor, torch.Tensor]:
         found, (losses, _) = stack._eager.gradient(*given)

@@ -11,7 +11,8 @@ import torch
 
 from service.spec import Recipe
 from workers.archive import Trained
-from workers.data import Fold, PrepareOptions, Preprocessor, RawTable, prepare
+from workers.archive.program import Training
+from workers.data import Fold, PrepareOptions, RawTable, prepare
 from workers.data.split import Division, split_rows
 from workers.plain.layers import WeightNormConv2d, WeightNormLinear
 from workers.plain.network import Shape, build, initialize
@@ -57,7 +58,7 @@ def a_fold(table: RawTable, options: PrepareOptions | None = None) -> Fold:
 def untrained(fold: Fold, classes: int, family: str = "mlp", **settings: Any) -> Trained:
     """A network with weights and running statistics that are no neutral elements."""
     recipe = Recipe({"family": family, "widths": (24, 24, 12), **settings})
-    categories = fold.preprocessor.categories if isinstance(fold.preprocessor, Preprocessor) else ()
+    categories = fold.preprocessor["words"]["sizes"] if fold.preprocessor["kind"] == "table" else ()
     shape = Shape.of(recipe.effective(), fold.x_train.shape[1:], classes, categories)
     module = build(shape)
     initialize(module, recipe, 5)
@@ -71,7 +72,8 @@ def untrained(fold: Fold, classes: int, family: str = "mlp", **settings: Any) ->
                 layer.weight_g.mul_(1.7)
     hyper = {name for name, _ in module.named_buffers() if name.endswith(("num_batches_tracked", ".rate", ".key"))}
     weights = {name: value for name, value in module.state_dict().items() if name not in hyper}
-    return Trained(family, recipe, shape, weights, fold)
+    training = Training(target="class", epochs=3, watched="accuracy", patience=2)
+    return Trained(recipe, shape, weights, fold, training)
 
 
 def shaped(path: Path, layout: str) -> Path:

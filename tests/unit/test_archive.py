@@ -14,16 +14,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from workers.archive.rows import CannotPredict
+from safetensors.torch import load_file
 
 from tests.unit.archives import ABOUT, a_fold, people, shaped, untrained
 from workers.answer.networks import outputs
-from workers.archive import CannotExport, Trained, build_archive
+from workers.archive import build_archive
 from workers.archive.start import read_start
 from workers.data import DataSource, PrepareOptions, load_table
 from workers.data.prepare import features
-from workers.plain.loader import Model, mlp
+from workers.plain import preprocessing
+from workers.plain.loader import Model
 from workers.plain.network import adopt, build
+from workers.plain.preprocessing import CannotPredict
 
 # Nothing of the service, and nothing but what the loader says it needs, can be imported in here.
 ALONE = """
@@ -42,6 +44,14 @@ from loader import Model
 model = Model.load(sys.argv[1])
 out = model.outputs(sys.argv[2])
 numpy.savez(sys.argv[3], out=out.numpy(), predictions=model.predict(sys.argv[2]).astype("U40"))
+"""
+
+
+ALONE_TRAINING = """
+import runpy, sys
+sys.argv = [sys.argv[1] + "/train.py", sys.argv[2]]
+runpy.run_path(sys.argv[0], run_name="__main__")
+assert not {"service", "workers", "pandas", "sklearn", "optuna"} & set(sys.modules), sorted(sys.modules)
 """
 
 
@@ -67,9 +77,11 @@ def test_a_classifier_says_the_same_alone(embedding: int, tmp_path: Path) -> Non
     fold = a_fold(table)
     order: dict[str, Any] = {"normalization_position": "after", "skip_connections": True, "embedding": embedding}
     model = untrained(fold, 3, normalization="batch", activation="gelu", **order)
-    assert len(model.shape.embeddings) == (4 if embedding else 0)
+    assert sum(name.startswith("embeddings.") for name in model.weights) == (4 if embedding else 0)
     archive = build_archive(model, {**ABOUT, "classes": list(table.labels)})
-    expected = outputs(model.shape, model.weights, torch.from_numpy(fold.preprocessor.apply(table.features)))  # type: ignore[arg-type]
+    expected = outputs(
+        model.shape, model.weights, torch.from_numpy(preprocessing.features(table.features, fold.preprocessor))
+    )
     out, labels = alone(unpacked(archive, tmp_path / "model"), rows, tmp_path)
     np.testing.assert_array_equal(out, expected.numpy())
     assert labels == [table.labels[index] for index in expected.argmax(1)]
@@ -79,10 +91,12 @@ def test_a_classifier_says_the_same_alone(embedding: int, tmp_path: Path) -> Non
 def test_a_regression_says_the_same_alone(normalization: str, scaling: Any, tmp_path: Path) -> None:
     rows = people(tmp_path / "people.csv")
     table = load_table(DataSource("regression", path=rows, target="income"))
-    fold = a_fold(table, PrepareOptions(scaling=scaling, categories="ordinal"))
+    fold = a_fold(table, PrepareOptions(scaling=scaling, max_levels=6))
     model = untrained(fold, 1, normalization=normalization, activation="elu")
     archive = build_archive(model, {**ABOUT, "task": "regression", "target": "income"})
-    expected = outputs(model.shape, model.weights, torch.from_numpy(fold.preprocessor.apply(table.features)))  # type: ignore[arg-type]
+    expected = outputs(
+        model.shape, model.weights, torch.from_numpy(preprocessing.features(table.features, fold.preprocessor))
+    )
     out, predictions = alone(unpacked(archive, tmp_path / "model"), rows, tmp_path)
     np.testing.assert_array_equal(out, expected.numpy())
     np.testing.assert_array_equal(np.array(predictions, dtype=float), fold.target.restore(expected[:, 0].numpy()))
@@ -106,11 +120,15 @@ def test_an_archive_is_the_same_bytes_every_time_and_holds_no_pickle(tmp_path: P
     archive = build_archive(model, {**ABOUT, "classes": list(table.labels)})
     assert archive == build_archive(model, {**ABOUT, "classes": list(table.labels)})
     with zipfile.ZipFile(io.BytesIO(archive)) as files:
-        names = ["weights.safetensors", "recipe.json", "preprocessing.json", "loader.py", "README.md"]
-        assert files.namelist() == names
+        assert files.namelist()[:6] == [
+            *("weights.safetensors", "recipe.json", "preprocessing.json", "README.md", "loader.py", "train.py")
+        ]
+        for path in Path(str(preprocessing.__file__)).parent.glob("*.py"):
+            assert files.read(f"plain/{path.name}") == path.read_bytes()
         assert json.loads(files.read("recipe.json"))["recipe"]["widths"] == [24, 24, 12]
         assert "| validation | 0.5 |" in files.read("README.md").decode()
-        assert b"pickle" not in files.read("loader.py").replace(b"allow_pickle=False", b"")
+        code = b"".join(files.read(name) for name in files.namelist() if name.endswith(".py"))
+        assert b"pickle" not in code.replace(b"allow_pickle=False", b"")
 
 
 @pytest.mark.parametrize(
@@ -180,27 +198,30 @@ def test_an_mlp_reads_arrays_too(tmp_path: Path) -> None:
     np.testing.assert_array_equal(loaded.outputs(np.load(rows)["x"]).numpy(), expected)
 
 
-def test_a_family_without_a_loader_is_refused() -> None:
-    table = load_table(DataSource("classification", name="wine"))
-    model = untrained(a_fold(table), 3)
-    other = Trained("graph", model.recipe, model.shape, model.weights, model.fold)
-    with pytest.raises(CannotExport, match="family 'graph'"):
-        build_archive(other, ABOUT)
-
-
-def test_a_network_that_the_loader_would_build_otherwise_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    table = load_table(DataSource("classification", name="wine"))
-    model = untrained(a_fold(table), 3, activation="relu")
-
-    def other_activation(shape: Any) -> Any:
-        return mlp({**shape, "activation": "tanh"})
-
-    monkeypatch.setattr("workers.archive.build.mlp", other_activation)
-    with pytest.raises(CannotExport, match="does not say what the service's says"):
-        build_archive(model, ABOUT)
-    monkeypatch.setattr("workers.archive.build.mlp", lambda shape: mlp({**shape, "widths": [24, 13]}))
-    with pytest.raises(CannotExport, match="does not know this network"):
-        build_archive(model, ABOUT)
+@pytest.mark.parametrize("layout", ["flat", "sequence"])
+def test_the_program_in_an_archive_trains_the_same_network_again(layout: Any, tmp_path: Path) -> None:
+    """From scratch, in a process without the service; what it writes down the loader's network takes."""
+    if layout == "flat":
+        rows = people(tmp_path / "people.csv")
+        table = load_table(DataSource("classification", path=rows, target="class", categorical=("zip",)))
+        model = untrained(a_fold(table), 3, dropout=0.2, l1=1e-4, mixup=0.3, averaging="ema", normalization="batch")
+    else:
+        rows = shaped(tmp_path / "rows.npz", layout)
+        table = load_table(DataSource("classification", path=rows, format="npz", layout=layout))
+        model = untrained(a_fold(table), 3, "sequence", head_dropout=0.3, weight_decay=0.1)
+        model = replace(model, training=replace(model.training, target="target"))
+    directory = unpacked(build_archive(model, {**ABOUT, "classes": list(table.labels)}), tmp_path / "model")
+    command = [sys.executable, "-I", "-c", ALONE_TRAINING, str(directory), str(rows)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    epochs = [line for line in done.stdout.splitlines() if line.startswith("epoch ")]
+    assert 1 <= len(epochs) <= 3
+    trained = load_file(tmp_path / "trained.safetensors")
+    loaded = Model.load(directory)
+    before = {name: value.clone() for name, value in loaded.network.state_dict().items() if value.ndim}
+    assert set(trained) == set(before)
+    loaded.network.load_state_dict(trained, strict=False)
+    assert any(not torch.equal(trained[name], value) for name, value in before.items())
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,8 @@ def test_confusion_is_scikit_learns_and_calibration_follows_its_definition() -> 
             assert (each.confidence, each.accuracy) == (None, None)
             continue
         sure, correct = float(confidences[inside].mean()), float(right[inside].double().mean())
-        assert (each.confidence, each.accuracy) == (pytest.approx(sure), pytest.approx(correct))
+        assert each.confidence == pytest.approx(sure)
+        assert each.accuracy == pytest.approx(correct)
         error += abs(sure - correct) * each.count / 400
     assert sum(each.count > 0 for each in bins) == BINS // 2, "of two classes the surer one has at least a half"
     assert found.calibration.expected_error == pytest.approx(error)

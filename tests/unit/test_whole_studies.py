@@ -21,7 +21,7 @@ from service.settings import Settings
 from service.spec import StudySpec
 from service.store import Store, StudyState, open_store
 from service.store.records import StudyRecord
-from workers.data import Preprocessor
+from tests.unit.data.fitted import names_of
 from workers.liveness import Stop
 from workers.plain.loader import Model
 from workers.study_data import Prepared, StudyData
@@ -114,10 +114,12 @@ def test_a_study_that_searches_embeddings_hands_out_a_model_with_them(bench: Ben
     with zipfile.ZipFile(io.BytesIO(archive)) as files:
         files.extractall(tmp_path)
     model = Model.load(tmp_path)
-    numbers, kinds = model.about["model"]["embeddings"]
+    tables = [value.shape for name, value in model.network.named_parameters() if name.startswith("embeddings.")]
+    numbers, kinds = tables
     assert kinds[0] in (3, 4)
     assert numbers[0] > 40  # of the 126 distinct values of x0 the frequent ones
     assert kinds[1] == min(model.about["recipe"]["embedding"], 3)
+    assert model.about["model"]["categories"] == [numbers[0], kinds[0]]
     assert set(model.predict(bench.path)) == {"0", "1", "2"}
 
 
@@ -191,10 +193,8 @@ def test_preparing_is_the_studys_own_choice(bench: Bench) -> None:
     filled = numbers.fillna(numbers.mean())
     expected = (filled - filled.min()) / (filled.max() - filled.min())
     np.testing.assert_allclose(prepared.folds[0].x_train[:, :13], expected, atol=1e-5)
-    assert isinstance(prepared.folds[0].preprocessor, Preprocessor)
-    assert prepared.folds[0].preprocessor.names[13:] == ("x3 is missing", "kind = a", "kind = b")
-    assert isinstance(plain.folds[0].preprocessor, Preprocessor)
-    assert plain.folds[0].preprocessor.names[13:] == ("kind = a", "kind = b", "kind = missing")
+    assert names_of(prepared.folds[0].preprocessor)[13:] == ("x3 is missing", "kind = a", "kind = b")
+    assert names_of(plain.folds[0].preprocessor)[13:] == ("kind = a", "kind = b", "kind = missing")
 
 
 def test_an_area_under_a_curve_may_be_the_objective_and_early_stopping_may_watch_another(bench: Bench) -> None:

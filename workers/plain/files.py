@@ -17,11 +17,11 @@ _MISSING = frozenset(
     "|#N/A|#N/A N/A|#NA|-1.#IND|-1.#QNAN|-NaN|-nan|1.#IND|1.#QNAN|<NA>|N/A|NA|NULL|NaN|None|n/a|nan|null".split("|")  # noqa: SIM905
 )
 
-_NAMES = {"x": "x", "len": "lengths", "lengths": "lengths"}
+_NAMES = {"x": "x", "y": "y", "len": "lengths", "lengths": "lengths"}
 
 
 def read_npz(path: str | Path) -> dict[str, NDArray[Any]]:
-    """The arrays `x` and, for sequences, `lengths` of an NPZ file.
+    """The array `x` of an NPZ file, and where it has them `y`, and `lengths` of series.
 
     Raises:
         CannotPredict: It is none, or holds Python objects.

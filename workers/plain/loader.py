@@ -88,19 +88,8 @@ class Model:
         """(r, o) the network's outputs: logits, or the standardized prediction."""
         if isinstance(rows, str | Path):
             rows = read_npz(rows) if str(rows).endswith(".npz") else read_csv(rows)
-        x = torch.from_numpy(features(self._by_name(rows), self.preprocessing))
+        x = torch.from_numpy(features(rows, self.preprocessing))
         return torch.cat([self.network(part) for part in torch.split(x, _ROWS_AT_ONCE)])
-
-    def _by_name(self, rows: Any) -> Any:
-        """Arrays that a table's model reads by column, as training names them: x0, x1, …"""
-        if self.preprocessing["kind"] != "table":
-            return rows
-        if isinstance(rows, Mapping) and "x" in rows and hasattr(rows["x"], "ndim"):
-            rows = rows["x"]
-        if hasattr(rows, "ndim") and not hasattr(rows, "columns"):
-            flat = np.asarray(rows).reshape(len(rows), -1).astype(np.float32)
-            return {f"x{index}": flat[:, index] for index in range(flat.shape[1])}
-        return rows
 
 
 def _classes(about: Mapping[str, Any], out: Tensor) -> NDArray[Any]:

@@ -117,7 +117,18 @@ def features(rows: Any, fitted: Mapping[str, Any]) -> NDArray[np.float32]:
     return _of_array(rows, fitted, module)
 
 
+def _by_column(rows: Any) -> Any:
+    """An array of numbers by column, as training names them: x0, x1, …; anything else as it is."""
+    if isinstance(rows, Mapping) and "x" in rows and hasattr(rows["x"], "ndim"):
+        rows = rows["x"]
+    if hasattr(rows, "columns") or not hasattr(rows, "ndim"):
+        return rows
+    flat = np.asarray(rows).reshape(len(rows), -1).astype(np.float32)
+    return {f"x{index}": flat[:, index] for index in range(flat.shape[1])}
+
+
 def _of_table(rows: Any, fitted: Mapping[str, Any], module: Table) -> NDArray[np.float32]:
+    rows = _by_column(rows)
     numbers, words = fitted["numbers"]["columns"], fitted["words"]
     there = [str(name) for name in (rows.columns if hasattr(rows, "columns") else rows)]
     lacking = [name for name in (*numbers, *words["columns"]) if name not in there]

@@ -81,7 +81,8 @@ def train(
     """
     device = rows.x.device
     chance = chance or Chance(seed, device)
-    outputs = int(network(rows.x_valid[:1]).shape[1])
+    with torch.no_grad():
+        outputs = int(network.eval()(rows.x_valid[:1]).shape[1])
     balance = None if rows.y.is_floating_point() else class_weights(rows.y, outputs, recipe)
     frozen = recipe.get("fine_tune") == "head"
     for name, parameter in network.named_parameters():

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from scipy.stats import norm
 from sklearn.compose import ColumnTransformer
 from sklearn.impute import MissingIndicator, SimpleImputer
@@ -22,18 +23,16 @@ from sklearn.preprocessing import (
     FunctionTransformer,
     MinMaxScaler,
     OneHotEncoder,
-    OrdinalEncoder,
     QuantileTransformer,
     StandardScaler,
 )
-from workers.data.scaling import _normal_quantile
 
 from service.errors import TrialError
+from tests.unit.data.fitted import names_of
 from workers.data import (
     DataSource,
     Division,
     PrepareOptions,
-    Preprocessor,
     RawTable,
     TargetScale,
     load_table,
@@ -42,6 +41,9 @@ from workers.data import (
     split_rows,
 )
 from workers.data.fitting import fit_table
+from workers.plain import preprocessing
+from workers.plain.preprocessing import CannotPredict, features, width_of
+from workers.plain.scaling import normal_quantile
 
 NUMERIC = ("age", "income", "ties", "constant")
 WORDS = ("job", "city", "flag")
@@ -86,11 +88,7 @@ def reference(options: PrepareOptions, rows: int) -> ColumnTransformer:
     flags = [("f", MissingIndicator(features="missing-only", error_on_new=False), list(NUMERIC))]
     strategy = "constant" if options.impute_categories == "missing" else "most_frequent"
     fill = SimpleImputer(strategy=strategy, fill_value="missing")
-    if options.categories == "onehot":
-        encode = OneHotEncoder(handle_unknown="infrequent_if_exist", max_categories=options.max_levels, sparse_output=False)
-    else:
-        ordinal = OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-1, max_categories=options.max_levels)
-        encode = make_pipeline(ordinal, FunctionTransformer(lambda codes: codes + 1))
+    encode = OneHotEncoder(handle_unknown="infrequent_if_exist", max_categories=options.max_levels, sparse_output=False)
     return ColumnTransformer(
         [
             ("n", numbers, list(NUMERIC)),
@@ -108,9 +106,9 @@ def as_text(made: pd.DataFrame) -> pd.DataFrame:
 OPTIONS = [
     *(PrepareOptions(scaling=kind) for kind in ("standard", "minmax", "log", "quantile", "none")),
     *(PrepareOptions(impute=kind, flag_missing=True) for kind in ("mean", "median", "most_frequent")),
-    *(PrepareOptions(categories=kind, max_levels=6) for kind in ("onehot", "ordinal")),
-    *(PrepareOptions(categories=kind, impute_categories="most_frequent") for kind in ("onehot", "ordinal")),
-    PrepareOptions(categories="ordinal", max_levels=1000, flag_missing=True),
+    PrepareOptions(max_levels=6),
+    PrepareOptions(impute_categories="most_frequent"),
+    PrepareOptions(max_levels=1000, flag_missing=True),
 ]
 
 
@@ -122,35 +120,36 @@ def test_it_is_scikit_learns_transform_also_after_json(options: PrepareOptions) 
     other.loc[6, "income"] = 1e9
     expected = reference(options, 600).fit(as_text(train))
     fitted = fit_table(train, WORDS, options)
-    again = Preprocessor.from_json(json.loads(json.dumps(fitted.to_json())))
+    again = json.loads(json.dumps(fitted))
     for rows in (train, other):
         wanted = expected.transform(as_text(rows))
-        np.testing.assert_allclose(fitted.apply(rows), wanted, rtol=1e-6, atol=1e-6)
-        np.testing.assert_array_equal(again.apply(rows), fitted.apply(rows))
-    assert len(fitted.names) == len(set(fitted.names)) == fitted.width == wanted.shape[1]
-    assert fitted.apply(other).flags.c_contiguous
+        np.testing.assert_allclose(features(rows, fitted), wanted, rtol=1e-6, atol=1e-6)
+        np.testing.assert_array_equal(features(rows, again), features(rows, fitted))
+    assert len(names_of(fitted)) == len(set(names_of(fitted))) == width_of(fitted) == wanted.shape[1]
+    assert features(other, fitted).flags.c_contiguous
 
 
 def test_one_hot_columns_are_named_by_what_they_mean() -> None:
     made = pd.DataFrame({"n": [1.0, np.nan, 3.0], "w": ["a", "b", None]})
     fitted = fit_table(made, ("w",), PrepareOptions(flag_missing=True, max_levels=50))
-    assert fitted.names == ("n", "n is missing", "w = a", "w = b", "w = missing")
-    assert fitted.apply(made)[:, 1:].tolist() == [[0, 1, 0, 0], [1, 0, 1, 0], [0, 0, 0, 1]]
+    assert names_of(fitted) == ("n", "n is missing", "w = a", "w = b", "w = missing")
+    assert features(made, fitted)[:, 1:].tolist() == [[0, 1, 0, 0], [1, 0, 1, 0], [0, 0, 0, 1]]
 
 
-def test_cardinalities_bound_the_codes_and_unknown_is_zero() -> None:
-    train = pd.DataFrame({"x": [0.0, 1.0, 2.0, 3.0], "w": ["a", "a", "b", "c"]})
-    fitted = fit_table(train, ("w",), PrepareOptions(categories="ordinal"))
-    assert fitted.cardinalities == (4,)
-    codes = fitted.apply(pd.DataFrame({"x": [0.0] * 4, "w": ["a", "c", "z", None]}))[:, -1]
-    assert codes.tolist() == [1, 3, 0, 0]
+@pytest.mark.parametrize(("most", "expected"), [(50, ["a", "c", "", ""]), (2, ["a", "rare", "rare", "rare"])])
+def test_levels_that_training_never_saw_are_zeros_or_the_rare_ones(most: int, expected: list[str]) -> None:
+    train = pd.DataFrame({"x": np.arange(6.0), "w": ["a", "a", "a", "b", "b", "c"]})
+    fitted = fit_table(train, ("w",), PrepareOptions(max_levels=most))
+    codes = features(pd.DataFrame({"x": [0.0] * 4, "w": ["a", "c", "z", None]}), fitted)[:, 1:]
+    columns = ["a", "b", "c"] if most == 50 else ["a", "rare"]
+    assert codes.tolist() == [[float(name == column) for column in columns] for name in expected]
 
 
 def test_whole_numbers_are_one_category_however_they_were_read() -> None:
     fitted = fit_table(pd.DataFrame({"x": [1.0, 2.0, 3.0], "k": [1.0, 2.0, np.nan]}), ("k",), PrepareOptions())
     np.testing.assert_array_equal(
-        fitted.apply(pd.DataFrame({"x": [1.0, 1.0], "k": [1, 2]})),
-        fitted.apply(pd.DataFrame({"x": [1.0, 1.0], "k": ["1", "2"]})),
+        features(pd.DataFrame({"x": [1.0, 1.0], "k": [1, 2]}), fitted),
+        features(pd.DataFrame({"x": [1.0, 1.0], "k": ["1", "2"]}), fitted),
     )
 
 
@@ -166,55 +165,51 @@ def test_awkward_columns_stay_finite() -> None:
         }
     )
     for scaler in ("standard", "minmax", "log", "quantile", "none"):
-        for categories in ("onehot", "ordinal"):
-            options = PrepareOptions(scaling=scaler, categories=categories, impute_categories="most_frequent")
-            fitted = fit_table(made, ("void", "word"), options)
-            far = made.assign(constant=3e38, huge=-3e38)
-            assert np.isfinite(fitted.apply(made)).all()
-            assert np.isfinite(fitted.apply(far)).all()
+        fitted = fit_table(made, ("void", "word"), PrepareOptions(scaling=scaler, impute_categories="most_frequent"))
+        far = made.assign(constant=3e38, huge=-3e38)
+        assert np.isfinite(features(made, fitted)).all()
+        assert np.isfinite(features(far, fitted)).all()
 
 
 def test_frames_without_numbers_or_without_words() -> None:
     made = frame(50)
-    assert fit_table(made[list(WORDS)], WORDS, PrepareOptions()).apply(made).shape[0] == 50
-    assert fit_table(made[list(NUMERIC)], (), PrepareOptions(flag_missing=True)).apply(made).shape == (50, 5)
+    assert features(made, fit_table(made[list(WORDS)], WORDS, PrepareOptions())).shape[0] == 50
+    assert features(made, fit_table(made[list(NUMERIC)], (), PrepareOptions(flag_missing=True))).shape == (50, 5)
 
 
 def test_new_data_may_lack_no_column_and_hold_others() -> None:
     made = frame(50)
     fitted = fit_table(made, WORDS, PrepareOptions())
-    assert fitted.apply(made.assign(more=1)[["more", *reversed(made.columns)]]).tolist() == fitted.apply(made).tolist()
-    with pytest.raises(ValueError, match="no column 'age', 'city'"):
-        fitted.apply(made.drop(columns=["age", "city"]))
-    with pytest.raises(ValueError, match="not of 'table'"):
-        Preprocessor.from_json({**fitted.to_json(), "version": 99})
+    assert (
+        features(made.assign(more=1)[["more", *reversed(made.columns)]], fitted).tolist() == features(made, fitted).tolist()
+    )
+    with pytest.raises(CannotPredict, match="no column 'age', 'city'"):
+        features(made.drop(columns=["age", "city"]), fitted)
+    for wrong in ({"version": 99}, {"kind": "graph"}):
+        with pytest.raises(CannotPredict, match="known is version 1"):
+            features(made, {**fitted, **wrong})
 
 
 def test_normal_quantiles_are_scipys() -> None:
     p = np.concatenate([np.linspace(1e-7, 1 - 1e-7, 20_001), np.geomspace(1e-7, 0.5, 1000)])
-    np.testing.assert_allclose(_normal_quantile(p), norm.ppf(p), rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(normal_quantile(torch.from_numpy(p)), norm.ppf(p), rtol=1e-9, atol=1e-12)
 
 
 def test_saved_preprocessing_needs_neither_scikit_learn_nor_scipy(tmp_path: Path) -> None:
     made = frame(200)
     fitted = fit_table(made, WORDS, PrepareOptions(scaling="quantile"))
     made.to_parquet(tmp_path / "new.parquet")
-    (tmp_path / "fitted.json").write_text(json.dumps(fitted.to_json()))
-    folder = tmp_path / "workers" / "data"
-    folder.mkdir(parents=True)
-    for name in ("preprocessor", "scaling"):
-        source = importlib.import_module(f"workers.data.{name}").__file__
-        (folder / f"{name}.py").write_text(Path(str(source)).read_text())
+    (tmp_path / "fitted.json").write_text(json.dumps(fitted))
+    shutil.copytree(Path(str(preprocessing.__file__)).parent, tmp_path / "plain")
     code = (
         "import json, sys, numpy as np, pandas as pd\n"
-        "from workers.data.preprocessor import Preprocessor\n"
-        "fitted = Preprocessor.from_json(json.load(open('fitted.json')))\n"
-        "np.save('out.npy', fitted.apply(pd.read_parquet('new.parquet')))\n"
-        "assert not {'sklearn', 'scipy', 'torch', 'service'} & set(sys.modules), sys.modules\n"
+        "from plain.preprocessing import features\n"
+        "np.save('out.npy', features(pd.read_parquet('new.parquet'), json.load(open('fitted.json'))))\n"
+        "assert not {'sklearn', 'scipy', 'service', 'workers'} & set(sys.modules), sys.modules\n"
     )
     environment = {"PYTHONPATH": str(tmp_path)}
     subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path, env=environment)
-    np.testing.assert_array_equal(np.load(tmp_path / "out.npy"), fitted.apply(made))
+    np.testing.assert_array_equal(np.load(tmp_path / "out.npy"), features(made, fitted))
 
 
 @pytest.mark.parametrize("options", [PrepareOptions(flag_missing=True), PrepareOptions(scaling="quantile", max_levels=5)])
@@ -233,7 +228,7 @@ def test_other_rows_never_move_the_training_rows(options: PrepareOptions) -> Non
     after = prepare(replace(table, features=spoiled, target=spoiled_target), split, 0, options)
     np.testing.assert_array_equal(after.x_train, before.x_train)
     np.testing.assert_array_equal(after.y_train, before.y_train)
-    assert (after.target, after.preprocessor.to_json()) == (before.target, before.preprocessor.to_json())
+    assert (after.target, after.preprocessor) == (before.target, before.preprocessor)
 
 
 def test_targets_go_back_to_their_own_unit() -> None:
@@ -266,7 +261,7 @@ def test_columns_can_be_declared_groups_and_times(tmp_path: Path) -> None:
     assert table.times[3] == -np.inf
     assert (np.diff(np.delete(table.times, 3)) > 0).all()
     fitted = fit_table(table.features, table.categorical, PrepareOptions())
-    assert np.isfinite(fitted.apply(table.features)).all()
+    assert np.isfinite(features(table.features, fitted)).all()
     made.assign(when="soon").to_csv(path, index=False)
     with pytest.raises(TrialError, match="ISO 8601"):
         load_table(source)
@@ -291,10 +286,10 @@ def test_a_large_table_is_prepared_quickly() -> None:
 
 def test_folds_that_saw_other_levels_have_equally_many_features() -> None:
     rng = np.random.default_rng(0)
-    features = pd.DataFrame({"n": rng.normal(size=60), "city": [f"c{int(value)}" for value in rng.exponential(8, 60)]})
-    features.loc[7, "n"] = np.nan
+    made = pd.DataFrame({"n": rng.normal(size=60), "city": [f"c{int(value)}" for value in rng.exponential(8, 60)]})
+    made.loc[7, "n"] = np.nan
     table = RawTable(
-        features, rng.integers(0, 2, 60), "classification", ("a", "b"), ("city",), row_hashes=np.arange(60, dtype=np.uint64)
+        made, rng.integers(0, 2, 60), "classification", ("a", "b"), ("city",), row_hashes=np.arange(60, dtype=np.uint64)
     )
     split = split_rows(table, Division(0, folds=5))
     options = PrepareOptions(flag_missing=True)
@@ -303,16 +298,12 @@ def test_folds_that_saw_other_levels_have_equally_many_features() -> None:
     assert len({fold.x_train.shape[1] for fold in own}) > 1
     (width,) = {fold.x_train.shape[1] for fold in folds}
     for fold, alone in zip(folds, own, strict=True):
-        assert isinstance(fold.preprocessor, Preprocessor)
-        assert isinstance(alone.preprocessor, Preprocessor)
-        names = fold.preprocessor.names
+        names = names_of(fold.preprocessor)
         assert len(set(names)) == len(names) == width
-        places = [names.index(name) for name in alone.preprocessor.names]
+        places = [names.index(name) for name in names_of(alone.preprocessor)]
         np.testing.assert_array_equal(fold.x_valid[:, places], alone.x_valid)
         spare = [place for place, name in enumerate(names) if "unused" in name]
         assert not fold.x_train[:, spare].any()
         assert not fold.x_valid[:, spare].any()
-        again = Preprocessor.from_json(json.loads(json.dumps(fold.preprocessor.to_json())))
-        np.testing.assert_array_equal(
-            again.apply(features.iloc[split.folds[0][0]]), fold.preprocessor.apply(features.iloc[split.folds[0][0]])
-        )
+        again, rows = json.loads(json.dumps(fold.preprocessor)), made.iloc[split.folds[0][0]]
+        np.testing.assert_array_equal(features(rows, again), features(rows, fold.preprocessor))

@@ -229,7 +229,7 @@ def test_the_pdf_has_the_same_words_and_stays_in_its_margins() -> None:
     assert "Größe ? ?uk ?" in said
     assert "Test rmse 50 with dropout" in said
     assert "readings of the test part 1" in said
-    assert "def train_step(model, optimizer, x, y, lr):" in said
+    assert "trained = train(network, RECIPE, split(x, y, SEED), epochs=EPOCHS)" in said
     for section in report.sections:
         assert section.title in said
     for sheet, page in zip(document, pages, strict=True):
