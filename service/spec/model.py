@@ -18,11 +18,6 @@ ACTIVATIONS = ("relu", "gelu", "silu", "tanh", "elu")
 FAMILIES = ("mlp", "cnn", "sequence")
 LAYOUTS: Mapping[str, Literal["flat", "image", "sequence"]] = {"mlp": "flat", "cnn": "image", "sequence": "sequence"}
 """What one example is to a family."""
-NORMALIZATIONS: Mapping[str, tuple[str, ...]] = {
-    "mlp": ("none", "batch", "layer", "group", "weight"),
-    "cnn": ("none", "batch", "layer", "group", "instance", "local_response", "weight"),
-    "sequence": ("none", "batch", "layer", "group"),
-}
 _SHAPES: Mapping[str, tuple[int, int]] = {"mlp": (256, 2), "cnn": (16, 3), "sequence": (64, 1)}
 """Width and depth of a family where nothing is said."""
 Width = Annotated[int, Field(ge=1, le=16384)]

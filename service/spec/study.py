@@ -11,8 +11,9 @@ from pydantic_core import PydanticCustomError
 
 from service.spec.domain import Choices, Domain, Frozen, PerLayer, Range, can_leave, possible_values
 from service.spec.enqueue import check_known
+from service.spec.groups.normalization import NORMALIZATIONS
 from service.spec.metrics import GAP, Direction, Further, Metric, Task, direction_of, metrics_for, sign_of
-from service.spec.model import MODEL_SETTINGS, NORMALIZATIONS, ModelSpec
+from service.spec.model import MODEL_SETTINGS, ModelSpec
 from service.spec.parts import BudgetSpec, DataSpec, EarlyStopping, OptionalEarlyStopping, ValidationSpec
 from service.spec.pruners import HyperbandPruner, MedianPruner, NoPruner, PatientPruner, Pruner
 from service.spec.samplers import OF_SEVERAL_OBJECTIVES, Sampler, TpeSampler

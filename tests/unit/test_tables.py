@@ -10,11 +10,21 @@ import pytest
 from service.report.pdf import _COLOURS
 from service.report.scene import Role
 from service.spec import RANKING_METRICS, SETTINGS, Space
+from service.spec.groups.lr_schedule import SCHEDULES
+from service.spec.groups.normalization import NORMALIZATIONS
+from service.spec.groups.optimizer import OPTIMIZERS
 from service.spec.metrics import Metric, Task
-from service.spec.model import _SHAPES, LAYOUTS, NORMALIZATIONS
+from service.spec.model import _SHAPES, ACTIVATIONS, LAYOUTS
+from service.spec.parts import DataSpec
 from service.spec.recipe import _GROWTH
 from service.spec.space import PRESETS
+from workers.data.fitting import SCALERS
+from workers.plain import cnn, layers, network, scaling, schedules, sequence, update
+from workers.plain.loader import DECODED
 from workers.scoring.metrics import AREAS, NAMES
+from workers.stack.gradient import EXAMPLE_LOSSES
+from workers.stack.optimizers import RULES
+from workers.stack.techniques import TECHNIQUES
 
 FAMILIES = SETTINGS["family"].words
 TABLES: list[tuple[str, Collection[str], Collection[str]]] = [
@@ -27,9 +37,48 @@ TABLES: list[tuple[str, Collection[str], Collection[str]]] = [
     ("metrics by task", NAMES, get_args(Task)),
     ("metrics computed", {*AREAS, *(name for names in NAMES.values() for name in names)}, {"loss", *get_args(Metric)}),
     ("colours in print", _COLOURS, get_args(Role)),
+    ("networks", network.FAMILIES, FAMILIES),
+    ("normalizations of features", layers.FEATURE_NORMS, NORMALIZATIONS["mlp"]),
+    ("normalizations of channels", layers.CHANNEL_NORMS, NORMALIZATIONS["cnn"]),
+    ("normalizations of steps", sequence.STEP_NORMS, NORMALIZATIONS["sequence"]),
+    ("activations", layers.ACTIVATIONS, ACTIVATIONS),
+    ("pooling of series", sequence.POOLING, SETTINGS["pooling"].words),
+    ("pooling of images", cnn.POOLING, {"mean", "max"}),
+    ("downsampling", cnn.HALVING, SETTINGS["downsampling"].words),
+    ("cells", sequence.CELLS, SETTINGS["cell"].words),
+    ("initializations", {init for init, _ in network.INITIALIZATIONS}, SETTINGS["init"].words),
+    ("their distributions", {kind for _, kind in network.INITIALIZATIONS}, SETTINGS["init_distribution"].words),
+    ("schedules", schedules.FACTORS, SCHEDULES),
+    ("update rules", RULES, OPTIMIZERS),
+    ("torch's update rules", {"sgd", "adam", "adamw", *update.OTHERS}, OPTIMIZERS),
+    ("scalings", SCALERS, get_args(DataSpec.model_fields["scaling"].annotation)),
+    ("transforms", scaling.TRANSFORMS, get_args(DataSpec.model_fields["scaling"].annotation)),
+    ("losses", EXAMPLE_LOSSES, get_args(Task)),
+    ("decoded outputs", DECODED, get_args(Task)),
 ]
 
 
 @pytest.mark.parametrize(("table", "words"), [case[1:] for case in TABLES], ids=[case[0] for case in TABLES])
 def test_a_table_has_an_entry_for_every_word(table: Collection[str], words: Collection[str]) -> None:
     assert set(table) == set(words)
+
+
+def test_a_technique_is_a_setting_that_a_lane_has_of_its_own() -> None:
+    names = [technique.name for technique in TECHNIQUES]
+    assert len(names) == len(set(names))
+    assert {name for name in names if name != "frozen"} <= {name for name, each in SETTINGS.items() if each.scope == "lane"}
+    regularizing = {name for name, each in SETTINGS.items() if each.regularizer and each.scope == "lane"}
+    assert regularizing - set(names) == {"dropout", "input_dropout", "head_dropout"}, "which are layers of the networks"
+
+
+def test_a_network_reads_settings_that_change_its_graph() -> None:
+    """All of them that its family has; width and depth come as widths."""
+    for family in FAMILIES:
+        own = {
+            name
+            for name, each in SETTINGS.items()
+            if each.scope == "stack" and each.group in ("model", "normalization")
+            if each.when is None or each.when.parent != "family" or family in each.when.values
+        }
+        own -= {"family", "width", "depth", *({"heads"} if family != "sequence" else set())}
+        assert set(network.settings_of(family)) == {"widths", *own}

@@ -194,6 +194,10 @@ def positions(steps: int, width: int, device: torch.device) -> Tensor:
     return torch.stack([angle.sin(), angle.cos()], 2).flatten(1)[:, :width]
 
 
+CELLS: Mapping[str, bool] = {"gru": False, "transformer": True}
+"""Whether a layer attends to all steps at once, rather than going from one to the next."""
+
+
 class SequenceModel(nn.Module):
     """Shapes: (b, t, c), padded with NaN, to (b, outputs).
 
@@ -217,7 +221,7 @@ class SequenceModel(nn.Module):
     ) -> None:
         super().__init__()
         steps, channels = inputs
-        attends = {"gru": False, "transformer": True}[cell]
+        attends = CELLS[cell]
         self.input_dropout = dropout("input_dropout")
         self.embed = nn.Linear(channels, widths[0]) if attends else nn.Identity()
         self.placed = attends

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated
 
 from service.spec.domain import Choices, Domain, Fixed, Frozen
 from service.spec.setting import Setting, When
 
-WORDS = ("none", "batch", "layer", "group", "instance", "local_response", "weight")
+NORMALIZATIONS: Mapping[str, tuple[str, ...]] = {
+    "mlp": ("none", "batch", "layer", "group", "weight"),
+    "cnn": ("none", "batch", "layer", "group", "instance", "local_response", "weight"),
+    "sequence": ("none", "batch", "layer", "group"),
+}
+"""Those that a family of networks has."""
+WORDS = tuple(dict.fromkeys(word for family in ("cnn", "mlp", "sequence") for word in NORMALIZATIONS[family]))
 
 
 class Normalization(Frozen):

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from service.spec import Recipe
-from service.spec.model import NORMALIZATIONS
+from service.spec.groups.normalization import NORMALIZATIONS
 from workers.plain.cnn import Block
 from workers.plain.layers import CHANNEL_NORMS, WeightNormConv2d, no_dropout
 from workers.plain.network import Shape, build, initialize

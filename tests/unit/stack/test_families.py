@@ -12,7 +12,7 @@ import torch.nn.functional as F
 
 from service.search import Search, recipe
 from service.spec import Recipe, StudySpec
-from service.spec.model import NORMALIZATIONS
+from service.spec.groups.normalization import NORMALIZATIONS
 from service.spec.study import SETTINGS
 from tests.unit.stack.runs import protocol, train
 from workers.data import Fold, TargetScale
