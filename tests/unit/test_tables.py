@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Collection
+from pathlib import Path
 from typing import get_args
 
 import pytest
@@ -82,3 +84,15 @@ def test_a_network_reads_settings_that_change_its_graph() -> None:
         }
         own -= {"family", "width", "depth", *({"heads"} if family != "sequence" else set())}
         assert set(network.settings_of(family)) == {"widths", *own}
+
+
+def test_plain_training_reads_every_setting() -> None:
+    """A setting that the stack knows and the plain loop does not would make a program that trains something else."""
+    read = {
+        node.value
+        for path in Path(str(network.__file__)).parent.glob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    }
+    read |= {name for family in FAMILIES for name in network.settings_of(family)}
+    assert {name for name in SETTINGS if name not in read} == {"width", "depth"}, "which come as widths"

@@ -75,26 +75,22 @@ def train(
         epochs: The largest number of epochs.
         patience: Epochs without a watched value better by more than ``min_delta`` before training ends; None for never.
         min_delta, restore_best: With ``patience``: see there; and whether the best weights are kept rather than the last.
-        watch: Default: the validation loss.
+        watch: What early stopping looks at; the validation loss if omitted.
         seed: Of the random numbers.
         chance: Gives the random numbers instead.
     """
-    device = rows.x.device
-    chance = chance or Chance(seed, device)
+    chance = chance or Chance(seed, rows.x.device)
     with torch.no_grad():
         outputs = int(network.eval()(rows.x_valid[:1]).shape[1])
     balance = None if rows.y.is_floating_point() else class_weights(rows.y, outputs, recipe)
-    frozen = recipe.get("fine_tune") == "head"
     for name, parameter in network.named_parameters():
-        parameter.requires_grad_(not frozen or name.startswith(HEAD))
+        parameter.requires_grad_(recipe.get("fine_tune") != "head" or name.startswith(HEAD))
     optimizer, schedule = optimizer_of(network, recipe), Schedule(recipe, epochs, seed)
     average = Average(network, recipe, epochs)
     updates = math.ceil(len(rows.x) / recipe["batch_size"])
     trained, best, kept, stale = Trained(network), math.inf, None, 0
     for epoch in range(epochs):
-        network.train(not frozen)  # frozen layers normalize by their running statistics
-        if frozen:
-            _drop_out(network)
+        _to_training(network, recipe)
         order = chance.order(epoch, len(rows.x))
         order = torch.cat([order, order[: updates * math.ceil(len(order) / updates) - len(order)]])
         loss = 0.0
@@ -103,21 +99,17 @@ def train(
             loss += update(network, optimizer, recipe, batch, lr=float(lr), chance=chance, number=done, balance=balance)
             average.after_update()
         average.after_epoch(epoch)
-        shown = average.shown.eval()
-        valid_loss = validation_loss(shown, rows)
-        watched = valid_loss if watch is None else watch(shown, rows)
-        schedule.observe(epoch, valid_loss)
+        trained.network = average.shown.eval()
+        schedule.observe(epoch, validation_loss(trained.network, rows))
+        watched = (watch or validation_loss)(trained.network, rows)
         trained.losses.append(loss / updates)
         trained.watched.append(watched)
-        stale += 1
         better = watched < best - (min_delta if patience else 0.0)
-        if better:
-            best, stale = watched, 0
+        best, stale = (watched, 0) if better else (best, stale + 1)
         if better or not (patience and restore_best):
-            kept, trained.best_epoch = copy.deepcopy(shown.state_dict()), epoch
+            kept, trained.best_epoch = copy.deepcopy(trained.network.state_dict()), epoch
         if patience and stale >= patience:
             break
-    trained.network = average.shown.eval()
     if kept is not None:
         trained.network.load_state_dict(kept)
     return trained
@@ -143,11 +135,13 @@ def _mae(network: nn.Module, rows: Rows) -> float:
     return float((network(rows.x_valid).squeeze(1) - rows.y_valid).abs().mean())
 
 
-def _drop_out(network: nn.Module) -> None:
-    """Bring the layers that are active only in training, but for normalizations, to training mode."""
-    for module in network.modules():
-        if not any(True for _ in module.children()) and not hasattr(module, "running_mean"):
-            module.train()
+def _to_training(network: nn.Module, recipe: Mapping[str, Any]) -> None:
+    """Training mode; where only the last layer is trained, normalizations keep their running statistics."""
+    network.train()
+    if recipe.get("fine_tune") == "head":
+        for module in network.modules():
+            if hasattr(module, "running_mean"):
+                module.eval()
 
 
 WATCHES: Mapping[str, Watch] = {
