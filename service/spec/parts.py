@@ -140,7 +140,7 @@ class EarlyStopping(Frozen):
     """Convergence: a trial is complete when its monitored value has not improved for ``patience`` epochs."""
 
     patience: int = Field(20, ge=1, le=100_000, description="Epochs without improvement after which a trial has converged.")
-    min_delta: float = Field(0.0, ge=0.0, description="Smallest improvement that counts, in units of the monitored value.")
+    min_delta: float = Field(0.0, ge=0.0, description="An improvement must exceed this, in units of the monitored value.")
     restore_best: bool = Field(True, description="Keep the weights of the best epoch rather than those of the last.")
     monitor: Monitor = Field(
         "metric",

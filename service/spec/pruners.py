@@ -15,7 +15,7 @@ class MedianPruner(Frozen):
 
     name: Literal["median"] = "median"
     startup_trials: int = Field(8, ge=0, description="Number of completed trials before the first pruning.")
-    warmup_epochs: int = Field(10, ge=0, description="Number of first epochs in which no trial is pruned.")
+    warmup_epochs: int = Field(10, ge=0, description="Number of initial epochs in which no trial is pruned.")
 
 
 class PercentilePruner(Frozen):
@@ -24,7 +24,7 @@ class PercentilePruner(Frozen):
     name: Literal["percentile"] = "percentile"
     percentile: float = Field(25.0, ge=0.0, le=100.0, description="Percentage of trials that continue; 50 is the median.")
     startup_trials: int = Field(8, ge=0, description="Number of completed trials before the first pruning.")
-    warmup_epochs: int = Field(10, ge=0, description="Number of first epochs in which no trial is pruned.")
+    warmup_epochs: int = Field(10, ge=0, description="Number of initial epochs in which no trial is pruned.")
 
 
 class SuccessiveHalvingPruner(Frozen):
@@ -49,7 +49,7 @@ class ThresholdPruner(Frozen):
     name: Literal["threshold"] = "threshold"
     lower: float | None = Field(None, description="Trials with a smaller value are pruned.")
     upper: float | None = Field(None, description="Trials with a larger value are pruned.")
-    warmup_epochs: int = Field(10, ge=0, description="Number of first epochs in which no trial is pruned.")
+    warmup_epochs: int = Field(10, ge=0, description="Number of initial epochs in which no trial is pruned.")
 
     @model_validator(mode="after")
     def _some_bound(self) -> ThresholdPruner:

@@ -37,7 +37,7 @@ class Setting:
         doc: Its description in the reference.
         kind: Type of its values.
         neutral: Value of a setting that is not in use; for a regularizer, the value that means off.
-        search: Domain in the `default` preset, and if omitted while its condition can hold.
+        search: Domain in the `default` preset; for a conditional setting, its domain if it is omitted.
         advised: Domain suitable for searching it, if the `default` preset does not search it.
         low, high: Inclusive bounds of numeric values.
         words: Allowed values of a `word` setting.

@@ -1,7 +1,7 @@
 """The regularization space: all groups of settings, the presets, and the check of conditions.
 
-A new setting is one field in its group's module (`service.spec.groups`); its effect belongs into `workers.stack`, which
-reads per-lane settings by name. Checks, Optuna distributions, baseline, ablation and reference follow from the declaration.
+A new setting is one field in its group's module (`service.spec.groups`); `workers.stack` implements its effect and reads
+per-lane settings by name. Checks, Optuna distributions, baseline, ablation and reference follow from the declaration.
 """
 
 from __future__ import annotations

@@ -195,7 +195,7 @@ class TrialRecord:
 
 @dataclass(frozen=True)
 class WorkerRecord:
-    """A worker process. ``stats`` is what it last reported about itself; `silent`: it has not reported for a while."""
+    """A worker process. ``stats`` is what it last reported about itself; `silent` if it has not reported for a minute."""
 
     id: str
     name: str
