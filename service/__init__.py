@@ -1,1 +1,1 @@
-"""The regsearch service: specs, search, store, HTTP API and command line. Nothing in here imports torch."""
+"""The regsearch service: specs, search, store, HTTP API and command line. No module in it imports torch."""

@@ -9,12 +9,12 @@ from datetime import UTC, datetime
 
 from service.settings import Settings
 
-# `color_message` is the same message once more, with escape codes, from uvicorn.
+# `color_message` is uvicorn's copy of the message with escape codes.
 _STANDARD = set(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
 
 
 def set_up_logging(settings: Settings) -> None:
-    """Send this process's logs to standard error, in the operator's format and level."""
+    """Log to standard error, in the format and from the level that the operator has set."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter() if settings.log_format == "json" else TextFormatter())
     root = logging.getLogger()
@@ -25,7 +25,7 @@ def set_up_logging(settings: Settings) -> None:
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object per record, with the fields given as ``extra``."""
+    """Formats a record as a JSON object, with the fields passed as ``extra``."""
 
     def format(self, record: logging.LogRecord) -> str:
         """The record as a line."""
@@ -42,7 +42,7 @@ class JsonFormatter(logging.Formatter):
 
 
 class TextFormatter(logging.Formatter):
-    """Time, level, message, and the fields given as ``extra``."""
+    """Formats a record as time, level, message and the fields passed as ``extra``."""
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)-7s %(name)s: %(message)s", "%H:%M:%S")
@@ -54,7 +54,7 @@ class TextFormatter(logging.Formatter):
 
 
 def _word(value: object) -> str:
-    """A value that can't be taken for another field or another line, whatever a client has put into it."""
+    """A value as text that can't be mistaken for another field or line, even if a client has chosen it."""
     text = str(value)
     return text if text.isprintable() and " " not in text else repr(text)
 

@@ -1,4 +1,4 @@
-"""Whether a study that was run again came to the same: trial by trial. Pure."""
+"""Comparison of a study with its replay, trial by trial. Pure."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _COMPARED = ("params", "state", "value", "also", "epochs")
 
 @dataclass(frozen=True)
 class Difference:
-    """One thing that is not the same: ``field`` of trial ``number``; None where a trial is missing."""
+    """One difference: ``field`` of trial ``number`` in the first study and in the replay; None if the trial is missing."""
 
     number: int
     field: str
@@ -24,10 +24,15 @@ class Difference:
 
 @dataclass(frozen=True)
 class Comparison:
-    """``same``: every trial has the same parameters, end, value and epochs, bit by bit.
+    """The result of a comparison.
 
-    ``same_order``: trials were told in the same order. ``largest_difference`` of two values, relative to the first;
-    ``differences`` lists the first `MOST_DIFFERENCES` of them, ``differing`` counts the trials that have any.
+    Attributes:
+        same: Whether all trials have exactly the same parameters, state, values and epochs.
+        same_order: Whether they were told in the same order.
+        trials: Number of trials of the first study.
+        differing: Number of trials with a difference.
+        largest_difference: Of the values of the first objective, relative to the first study.
+        differences: The first `MOST_DIFFERENCES` of them.
     """
 
     same: bool
@@ -39,7 +44,7 @@ class Comparison:
 
 
 def compare(first: Sequence[FinishedTrial], again: Sequence[FinishedTrial]) -> Comparison:
-    """Compare the finished trials of two studies, each in order of telling."""
+    """Compare the finished trials of two studies, each in the order in which they were told."""
     was, now = ({trial.number: trial for trial in trials} for trials in (first, again))
     found = [each for number in sorted(was.keys() | now.keys()) for each in _differences(number, was, now)]
     return Comparison(

@@ -1,4 +1,4 @@
-"""Operator settings, read from the environment (prefix ``REGSEARCH_``): the only place that reads `os.environ`."""
+"""Operator settings, read from environment variables with the prefix ``REGSEARCH_``; no other module reads them."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
 class Settings(BaseSettings):
-    """Where things live and what is allowed; every field has a default that works on a laptop."""
+    """Directories, addresses and limits; the defaults are suitable for a laptop."""
 
     model_config = SettingsConfigDict(env_prefix="REGSEARCH_", frozen=True)
 
     home: Path = Field(Path(".regsearch"), description="Directory for the embedded database, data sets and checkpoints.")
-    db_url: str | None = Field(None, description="SQLAlchemy URL; default: an SQLite file under `home`.")
-    host: str = Field("127.0.0.1", description="Address the API listens on.")
-    port: int = Field(8000, ge=0, le=65535, description="Port the API listens on.")
-    public_url: str = Field("", description="Where people reach the API, for links in a dashboard at another address.")
+    db_url: str | None = Field(None, description="SQLAlchemy URL of the database; default: an SQLite file in `home`.")
+    host: str = Field("127.0.0.1", description="Address on which the API listens.")
+    port: int = Field(8000, ge=0, le=65535, description="Port on which the API listens.")
+    public_url: str = Field("", description="URL under which users reach the API, for links in a separate dashboard.")
     data_roots: tuple[Path, ...] = Field((), description="JSON list of directories whose files a study may name by path.")
     max_upload_mb: float = Field(512.0, gt=0, description="Largest accepted data set, in MiB.")
     max_model_mb: float = Field(256.0, gt=0, le=900, description="Largest trained model that is kept, in MiB.")
     cache: Path = Field(
         Path.home() / ".cache" / "regsearch",
-        description="Directory for what was measured of devices, and compiled for them.",
+        description="Directory for measurements of devices and for programs compiled for them.",
     )
-    lease_seconds: float = Field(30.0, gt=0, description="A worker silent for this long loses its trials.")
-    turn_seconds: float = Field(30.0, gt=0, description="How long a study keeps a worker while another has none.")
+    lease_seconds: float = Field(30.0, gt=0, description="A worker that does not renew its lease for this time loses it.")
+    turn_seconds: float = Field(30.0, gt=0, description="How long a study keeps a worker while another study has none.")
     dashboard: Literal["readonly", "writable", "off"] = Field("readonly", description="How optuna-dashboard is served.")
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["text", "json"] = "text"
@@ -40,7 +40,7 @@ class Settings(BaseSettings):
 
     @property
     def datasets_dir(self) -> Path:
-        """Where uploaded data sets are kept."""
+        """The directory of uploaded data sets."""
         return self.home / "datasets"
 
 

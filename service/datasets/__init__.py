@@ -1,6 +1,6 @@
-"""Data sets as files: which are built in, how an upload is stored, what columns a table has. No torch, no scikit-learn.
+"""Data sets in files: built-in ones, storage of uploads, descriptions of tables. Imports neither torch nor scikit-learn.
 
-The API uses it to validate a study at submit; `workers.data` reads the same files with the same functions.
+The API uses it to validate a study when it is submitted; `workers.data` reads the same files with the same functions.
 """
 
 from service.datasets.arrays import Arrays, load_arrays, read_arrays

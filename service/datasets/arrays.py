@@ -1,8 +1,8 @@
-"""NPZ files: the arrays `x` and `y`, or `x_train`, `y_train`, `x_test`, `y_test` one below the other. NumPy only.
+"""NPZ files: the arrays `x` and `y`, or `x_train`, `y_train`, `x_test`, `y_test`, which are concatenated. NumPy only.
 
-Pickles are never loaded: an array of Python objects is refused from its header. Names may be in either case. Shapes: x is
-(rows, features), (rows, time, channels), or for images (rows, h, w), (rows, h, w, c) or (rows, c, h, w); y is (rows,);
-sequences of unequal length are padded at their end, and `len` or `lengths` (rows,) holds the true lengths.
+Pickles are never loaded: an array of Python objects is refused because of its header. Names are case-insensitive. Shapes: x
+is (rows, features), (rows, time, channels), or for images (rows, h, w), (rows, h, w, c) or (rows, c, h, w); y is (rows,);
+sequences of unequal length are padded at the end, and `len` or `lengths` (rows,) contains the lengths without padding.
 """
 
 from __future__ import annotations
@@ -28,8 +28,13 @@ _BLOCK = 1 << 22
 
 @dataclass(frozen=True)
 class Arrays:
-    """The content of an NPZ file. ``part`` is 0, 1, 2 for training, validation and test rows where the file tells them
-    apart; ``lengths`` the true lengths of padded sequences.
+    """The content of an NPZ file; shapes as in the module's docstring.
+
+    Attributes:
+        x: Features.
+        y: (rows,) targets.
+        lengths: (rows,) lengths of padded sequences without padding, if the file has them.
+        part: (rows,) 0, 1 or 2 for training, validation and test rows, if the file distinguishes them.
     """
 
     x: NDArray[Any]
@@ -48,7 +53,7 @@ class _Header:
 
 @dataclass(frozen=True)
 class _Part:
-    """Names of the arrays that hold one part of the rows."""
+    """Names of the arrays of one part of the rows."""
 
     number: int
     x: str
@@ -57,7 +62,7 @@ class _Part:
 
 
 def inspect_arrays(path: Path) -> TableInfo:
-    """Describe an NPZ file; `x` is read in blocks, so a large one takes no memory.
+    """Describe an NPZ file; `x` is read in blocks, so that memory does not grow with it.
 
     Raises:
         InvalidInput: See `load_arrays`.
@@ -77,10 +82,11 @@ def inspect_arrays(path: Path) -> TableInfo:
 
 
 def load_arrays(path: Path) -> Arrays:
-    """Read an NPZ file, every array in its own type.
+    """Read an NPZ file without converting types.
 
     Raises:
-        InvalidInput: It is no NPZ file, holds Python objects, unpacks to too much, or its arrays do not fit each other.
+        InvalidInput: It is not an NPZ file, contains Python objects, is too large when unpacked, or has arrays that do not
+            fit together.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -108,7 +114,7 @@ def read_arrays(path: Path) -> tuple[NDArray[Any], NDArray[Any]]:
 
 
 def _layout(archive: zipfile.ZipFile) -> tuple[dict[str, _Header], list[_Part], tuple[int, ...]]:
-    """The headers of all arrays by lower-case name, which of them hold the rows, and the shape of one example."""
+    """The headers of all arrays by lower-case name, the parts of the rows, and the shape of one example."""
     headers = _headers(archive)
     parts = _parts(headers)
     if not parts:
@@ -134,12 +140,12 @@ def _headers(archive: zipfile.ZipFile) -> dict[str, _Header]:
         name = entry.filename.removesuffix(".npy").lower()
         header = _header(archive, entry.filename)
         if header.dtype.hasobject:
-            refuse(f"cannot be read as npz: {name} holds Python objects, and pickles are never loaded", value=name)
+            refuse(f"cannot be read as npz: {name} contains Python objects, and pickles are never loaded", value=name)
         if name in headers:
-            refuse("has two arrays of one name", value=name)
-        # The array is allocated by what its header says, which must not be more than what is there.
+            refuse("has several arrays with the same name", value=name)
+        # NumPy allocates what the header declares, which must not exceed the data in the file.
         if math.prod(header.shape) * header.dtype.itemsize != entry.file_size - header.offset:
-            refuse(f"cannot be read as npz: {name} has not the size that its header says", value=name)
+            refuse(f"cannot be read as npz: the size of {name} differs from that in its header", value=name)
         headers[name] = header
     return headers
 
@@ -152,7 +158,7 @@ def _header(archive: zipfile.ZipFile, member: str) -> _Header:
         elif version == (2, 0):
             shape, _, dtype = np.lib.format.read_array_header_2_0(file)
         else:
-            raise ValueError(f"{member} has the format version {version}")
+            raise ValueError(f"{member} has the unknown format version {version}")
         return _Header(member, shape, dtype, file.tell())
 
 
@@ -179,18 +185,19 @@ def _refuse_unfit(headers: Mapping[str, _Header], part: _Part) -> None:
     flat = len(y.shape) == 1 or y.shape[1:] == (1,)
     if not 2 <= len(x.shape) <= 4 or not flat or x.shape[0] != y.shape[0] or math.prod(x.shape) == 0:
         refuse(
-            "has arrays that do not fit",
+            "has arrays with shapes that do not fit",
             value={part.x: x.shape, part.y: y.shape},
-            allowed="x (rows, features), (rows, time, channels), images (rows, h, w), or with c before or behind; y (rows,)",
+            allowed="x (rows, features), (rows, time, channels) or images (rows, h, w), (rows, h, w, c), (rows, c, h, w); "
+            "y (rows,)",
         )
     if x.dtype.kind not in "iufb":
-        refuse("holds features that are not numbers", value=str(x.dtype), allowed="integers or floats")
+        refuse("has features that are not numbers", value=str(x.dtype), allowed="integers or floats")
     if y.dtype.kind not in "iufbUS":
-        refuse("holds targets that are neither numbers nor words", value=str(y.dtype), allowed="numbers or words")
+        refuse("has targets that are neither numbers nor text", value=str(y.dtype), allowed="numbers or text")
     if part.lengths is not None:
         lengths = headers[part.lengths]
         if lengths.shape != x.shape[:1] or lengths.dtype.kind not in "iu":
-            refuse("has lengths that do not fit", value=lengths.shape, allowed=f"whole numbers ({x.shape[0]},)")
+            refuse("has lengths that do not fit", value=lengths.shape, allowed=f"integers with the shape ({x.shape[0]},)")
 
 
 def _targets(archive: zipfile.ZipFile, headers: Mapping[str, _Header], parts: list[_Part]) -> NDArray[Any]:
@@ -209,7 +216,7 @@ def _joined(arrays: list[NDArray[Any]]) -> NDArray[Any]:
 
 
 def _missing(archive: zipfile.ZipFile, header: _Header) -> int:
-    """How many values of an array are not a number; reading it also proves that it is whole."""
+    """Number of NaN values of an array; reading it also verifies that it is complete."""
     return sum(
         int(np.isnan(np.frombuffer(block, dtype=header.dtype)).sum()) if header.dtype.kind == "f" else 0
         for block in _blocks(archive, header)

@@ -1,6 +1,6 @@
-"""Facts of the built-in data sets, which scikit-learn brings along; a test compares them with the real ones.
+"""Descriptions of the built-in data sets, which are scikit-learn's; a test compares them with the data.
 
-Static, so that the API can validate a study on them without importing scikit-learn.
+They are static, so that the API can validate a study without importing scikit-learn.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ TARGET = "target"
 
 @dataclass(frozen=True)
 class BuiltinFacts(TableInfo):
-    """What is known of a built-in data set: a table, its task, and the names of its classes in order of their index."""
+    """Description of a built-in data set: its table, its task, and the names of its classes by index."""
 
     task: Literal["classification", "regression"]
     classes: tuple[str, ...]
     image: tuple[int, int] | None = None
-    """Height and width where the features are the pixels of an image, row by row."""
+    """Height and width if the features are the pixels of an image, in row-major order."""
 
     @property
     def features(self) -> tuple[str, ...]:
-        """Names of all columns but the target."""
+        """Names of all columns except the target."""
         return tuple(column.name for column in self.columns if column.name != TARGET)
 
 
@@ -38,7 +38,16 @@ def _facts(
     targets: int = 0,
     image: tuple[int, int] | None = None,
 ) -> BuiltinFacts:
-    """Facts from the distinct values of every feature; ``whole`` features hold whole numbers; no classes: regression."""
+    """The description for the numbers of distinct values of all features.
+
+    Args:
+        rows: Number of rows.
+        distinct: Number of distinct values of each feature.
+        whole: Indices of the features with integer values only.
+        classes: Names of the classes; empty for regression.
+        targets: Number of distinct targets in regression.
+        image: Height and width, if the features are pixels.
+    """
     columns = [Column(f"x{index}", "numeric", 0, count, index in whole) for index, count in enumerate(distinct)]
     columns.append(Column(TARGET, "numeric", 0, targets or len(classes), True))
     task: Literal["classification", "regression"] = "classification" if classes else "regression"

@@ -1,7 +1,7 @@
-"""The form of a CSV file, checked line by line before pandas reads it: pandas guesses where it should refuse.
+"""Checks the form of a CSV file line by line before pandas reads it, because pandas guesses where it should refuse.
 
-(A short line becomes missing values there, and lines one field too long silently move every column by one.)
-Files compressed by gzip are read as they are. Needs the standard library only.
+(It fills short lines with missing values, and if lines have one field too many it shifts all columns without a warning.)
+Files compressed by gzip are read directly. Needs only the standard library.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from typing import Literal, TextIO, cast
 from service.datasets.tables import MAX_UNPACKED_BYTES, refuse
 
 _GZIP = b"\x1f\x8b"
-_ENCODING = "utf-8-sig"  # a byte order mark, which some spreadsheets write, is no part of the first name
+_ENCODING = "utf-8-sig"  # a byte order mark, which some spreadsheets write, is not part of the first name
 _OTHER_SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
 
 
 def compression(path: Path) -> Literal["gzip"] | None:
-    """How a file is compressed, by its first bytes; its name may say anything."""
+    """The compression of a file, according to its first bytes rather than its name."""
     with path.open("rb") as file:
         return "gzip" if file.read(2) == _GZIP else None
 
 
 def header(path: Path) -> list[str]:
-    """The column names, in order, of a file in which every line has as many fields as there are names.
+    """The column names, in order, of a file in which each line has one field per name.
 
     Raises:
-        InvalidInput: The file is no text, is empty, has no rows, or has lines of different lengths.
+        InvalidInput: The file is not text, is empty, has no rows, or has lines of different lengths.
     """
     try:
         return _checked(path)
@@ -54,7 +54,7 @@ def _checked(path: Path) -> list[str]:
                 refuse(
                     f"cannot be read as csv: line {lines.line_num} has {len(line)} fields, the header has {len(names)}",
                     value=line[:20],
-                    allowed=f"{len(names)} fields in every line",
+                    allowed=f"{len(names)} fields in each line",
                 )
     _refuse_unusable(names, rows)
     return names
@@ -63,11 +63,11 @@ def _checked(path: Path) -> list[str]:
 def _refuse_unusable(names: list[str], rows: int) -> None:
     twice = sorted({name for name in names if name and names.count(name) > 1})
     if twice:
-        refuse("has two columns of one name", value=twice)
+        refuse("has several columns with the same name", value=twice)
     if len(names) < 2:
         other = next((word for sign, word in _OTHER_SEPARATORS.items() if sign in names[0]), None)
-        hint = f" (its fields seem to be separated by {other}; they must be by commas)" if other else ""
-        refuse(f"needs at least two columns: a target and something to predict it from{hint}", value=names)
+        hint = f" (its fields seem to be separated by {other}; they must be separated by commas)" if other else ""
+        refuse(f"needs at least two columns: a target and a feature{hint}", value=names)
     if rows == 0:
         refuse("has no rows")
 
@@ -79,7 +79,7 @@ def _opened(path: Path) -> TextIO:
 
 
 def _limited(lines: Iterator[str]) -> Iterator[str]:
-    """The lines, up to a total size that is far above any honest file."""
+    """The lines, up to a total size that no valid file should reach."""
     size = 0
     for line in lines:
         size += len(line)

@@ -1,6 +1,6 @@
-"""Columns described chunk by chunk, so that the memory it takes does not grow with the table.
+"""Descriptions of columns, computed in chunks so that memory does not grow with the table.
 
-Imports pandas at once (40 MB): `files` imports this module only when a file has to be read. Knows no file formats.
+Imports pandas (40 MB), so `files` imports this module only when a file has to be read. Independent of file formats.
 Reference for counting: Bar-Yossef et al., "Counting Distinct Elements in a Data Stream" (2002), the k smallest hashes.
 """
 
@@ -21,31 +21,31 @@ _HASHES = 2.0**64
 
 
 def is_categorical(series: pd.Series[Any]) -> bool:
-    """Whether a column holds categories: anything but numbers; booleans are categories."""
+    """Whether a column contains categories: anything but numbers; booleans are categories."""
     return getattr(series.dtype, "kind", "O") not in "iuf"
 
 
 def is_whole(values: NDArray[Any]) -> bool:
-    """Whether all values (none of them missing) are whole numbers."""
+    """Whether all values (of which none is missing) are integers."""
     return values.dtype.kind in "iu" or (values.dtype.kind == "f" and bool(np.all(values == np.floor(values))))
 
 
 @dataclass
 class Distinct:
-    """Counts different values in bounded memory by keeping the 8,192 smallest of their 64-bit hashes."""
+    """Counts distinct values in bounded memory by keeping the 8,192 smallest of their 64-bit hashes."""
 
     kept: NDArray[np.uint64] = field(default_factory=lambda: np.zeros(0, dtype=np.uint64))
     pending: list[NDArray[np.uint64]] = field(default_factory=list)
     overflown: bool = False
 
     def add(self, hashes: NDArray[np.uint64]) -> None:
-        """Take note of the hashes of some more values."""
+        """Add the hashes of further values."""
         self.pending.append(hashes[hashes < self.kept[-1]] if self.overflown else hashes)
         if sum(map(len, self.pending)) > _EXACT:
             self._merge()
 
     def count(self) -> int:
-        """Number of different values so far: exact until it overflows, then from how densely the hashes lie."""
+        """Number of distinct values so far: exact until it overflows, then estimated from the density of the hashes."""
         self._merge()
         if not self.overflown:
             return len(self.kept)
@@ -60,24 +60,24 @@ class Distinct:
 
 @dataclass
 class Summary:
-    """What is known of one column after the chunks so far."""
+    """Statistics of one column over the chunks so far."""
 
     rows: int = 0
     missing: int = 0
     words: bool = False
     numbers: bool = False
     void: bool = False
-    """A chunk without any value was of a type that holds words; this counts for a column that never has one."""
+    """Whether a chunk without any value had a type for text; it decides the kind of a column without values."""
     whole: bool = True
     distinct: Distinct = field(default_factory=Distinct)
 
     @property
     def mixed(self) -> bool:
-        """Some chunks held numbers only and others did not: as a whole the column holds words, to be counted as such."""
+        """Whether some chunks contained only numbers and others did not: all values must then be counted as text."""
         return self.words and self.numbers
 
     def add(self, chunk: pd.Series[Any]) -> None:
-        """Take one more chunk of the column into account."""
+        """Add a chunk of the column."""
         present = chunk.dropna()
         self.rows += len(chunk)
         self.missing += len(chunk) - len(present)
@@ -89,12 +89,12 @@ class Summary:
             self.distinct.add(pd.util.hash_array(np.asarray(values, dtype=object), categorize=False))
         else:
             self.numbers = True
-            numbers = present.to_numpy(dtype=np.float64) + 0.0  # makes −0.0 the 0.0 that it equals
+            numbers = present.to_numpy(dtype=np.float64) + 0.0  # −0.0 becomes 0.0, which it equals
             self.whole = self.whole and is_whole(numbers)
             self.distinct.add(pd.util.hash_array(numbers))
 
     def column(self, name: str) -> Column:
-        """The finished description."""
+        """The description of the column."""
         kind: Kind = "categorical" if self.words or (self.void and not self.numbers) else "numeric"
         distinct = min(self.distinct.count(), self.rows - self.missing)
         return Column(name, kind, self.missing, distinct, kind == "numeric" and self.whole)

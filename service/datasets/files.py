@@ -1,7 +1,7 @@
-"""Tables in files: CSV (also compressed by gzip) and Parquet with named columns, NPZ with arrays.
+"""Tables in files: CSV (optionally compressed by gzip) and Parquet with named columns, NPZ with arrays.
 
-`inspect` describes a file in bounded memory, for the API; `read_frame` reads it whole, for a worker. What is wrong with a
-file is told as `InvalidInput` on the field ``file``. Pickles are never loaded.
+`inspect` describes a file in bounded memory, for the API; `read_frame` reads all of it, for a worker. Errors in a file are
+raised as `InvalidInput` on the field ``file``. Pickles are never loaded.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
 
 _CELLS_PER_CHUNK = 200_000
 
-# pandas and pyarrow are imported where they are needed: they take 0.4 s and 40 MB, for which a service that only serves
-# built-in data sets never pays.
+# pandas and pyarrow are imported where they are needed: they take 0.4 s and 40 MB, which a service with only built-in data
+# sets does not need.
 
 
 def inspect(path: Path, file_format: str) -> TableInfo:
     """Describe a table, in memory that does not grow with it.
 
     Raises:
-        InvalidInput: The file can't be read as that format, or holds no usable table.
+        InvalidInput: The file can't be read in that format, or does not contain a usable table.
     """
     if file_format == "npz":
         return inspect_arrays(path)
@@ -38,11 +38,11 @@ def inspect(path: Path, file_format: str) -> TableInfo:
     try:
         rows, found = summarize(_chunks(path, file_format, len(names), []))
         mixed = [index for index, summary in enumerate(found.values()) if summary.mixed]
-        if mixed:  # the words among their numbers came late: count all of their values as words
+        if mixed:  # text came after chunks with only numbers: count all values as text
             found.update(summarize(_chunks(path, file_format, len(names), mixed))[1])
     except InvalidInput:
         raise
-    except Exception as error:  # pandas and pyarrow have no common base for what a file can get wrong
+    except Exception as error:  # the errors of pandas and pyarrow have no common base class
         _refuse_unreadable(file_format, error)
     columns = tuple(summary.column(name) for name, summary in found.items())
     return TableInfo(rows, columns, (len(columns) - 1,))
@@ -69,7 +69,7 @@ def read_frame(path: Path, file_format: str) -> pd.DataFrame:
 
 
 def _names(path: Path, file_format: str) -> list[str]:
-    """Column names of a file of usable form."""
+    """The column names of a file, after a check of its form."""
     match file_format:
         case "csv":
             return csvfile.header(path)
@@ -84,7 +84,7 @@ def _csv_options(path: Path) -> dict[str, Any]:
 
 
 def _parquet_names(path: Path) -> list[str]:
-    """Names of the columns, without those that pandas keeps its row labels in."""
+    """The column names without the columns of pandas' row labels."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -96,23 +96,23 @@ def _parquet_names(path: Path) -> list[str]:
     names = [str(name) for name in schema.names]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        refuse("has two columns of one name", value=twice)
+        refuse("has several columns with the same name", value=twice)
     nested = [field.name for field in schema if pa.types.is_nested(field.type)]
     if nested:
-        refuse("has columns that hold lists or records", value=nested, allowed="one value per cell")
+        refuse("has columns with lists or records", value=nested, allowed="one value per cell")
     labels = (schema.pandas_metadata or {}).get("index_columns", [])
     names = [name for name in names if name not in labels]
     if len(names) < 2:
-        refuse("needs at least two columns: a target and something to predict it from", value=names)
+        refuse("needs at least two columns: a target and a feature", value=names)
     if rows == 0:
         refuse("has no rows")
     if rows * len(names) * 8 > MAX_UNPACKED_BYTES:
-        refuse(f"unpacks to {rows} rows of {len(names)} columns", value=rows, allowed=f"{MAX_UNPACKED_BYTES} bytes")
+        refuse(f"unpacks to {rows} rows of {len(names)} columns", value=rows, allowed=f"at most {MAX_UNPACKED_BYTES} bytes")
     return names
 
 
 def _chunks(path: Path, file_format: str, columns: int, as_words: Sequence[int]) -> Iterator[pd.DataFrame]:
-    """The table in pieces; with ``as_words`` only those columns, read as words."""
+    """The table in chunks; with ``as_words`` only the columns with these indices, as text."""
     import pandas as pd
 
     size = max(1000, _CELLS_PER_CHUNK // columns)
@@ -130,7 +130,7 @@ def _chunks(path: Path, file_format: str, columns: int, as_words: Sequence[int])
 
 
 def _plain(frame: pd.DataFrame) -> pd.DataFrame:
-    """Decimal numbers, which pandas holds as objects, as floats."""
+    """Convert decimals, which pandas stores as objects, to floats."""
     from decimal import Decimal
 
     for name in frame.columns:

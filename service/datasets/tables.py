@@ -1,6 +1,6 @@
-"""What a table holds, in a few plain values: enough to validate a study at submit without reading a row.
+"""Descriptions of tables, sufficient to validate a study when it is submitted without reading the data.
 
-Knows no file: `files` and `arrays` make these from what is on disk, `builtin` from static facts.
+Independent of files: `files` and `arrays` compute descriptions from files, `builtin` has static ones.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from service.errors import InvalidInput
 
 FORMATS = ("csv", "parquet", "npz")
 MAX_UNPACKED_BYTES = 4 * 2**30
-"""Largest size of a file's content once unpacked, which may be a thousand times its size on disk."""
+"""Largest size of a file's content when unpacked, which may be a thousand times its size on disk."""
 
 _MAX_CLASSES_OF_NUMBERS = 20
 _ROWS_PER_CLASS = 20
@@ -22,9 +22,9 @@ Kind = Literal["numeric", "categorical"]
 
 @dataclass(frozen=True)
 class Column:
-    """One column: its kind, and enough to judge whether it is a target, a category or noise.
+    """One column: its kind, and the numbers of missing and of distinct values.
 
-    ``distinct`` is exact up to 8,192 values and an estimate (within about two percent) beyond; 0 for an NPZ file's `x`.
+    ``distinct`` is exact up to 8,192 values, and an estimate (within about two percent) beyond; 0 for `x` of an NPZ file.
     """
 
     name: str
@@ -32,26 +32,26 @@ class Column:
     missing: int
     distinct: int
     whole: bool
-    """All values are whole numbers."""
+    """Whether all values are integers."""
 
 
 @dataclass(frozen=True)
 class TableInfo:
-    """What a file holds. ``shape`` is that of one example; NPZ files have the columns `x` and `y`."""
+    """The content of a file. ``shape`` is that of one example; NPZ files have the columns `x` and `y`."""
 
     rows: int
     columns: tuple[Column, ...]
     shape: tuple[int, ...]
 
     def column(self, name: str) -> Column | None:
-        """The column of that name."""
+        """The column with that name, if there is one."""
         return next((column for column in self.columns if column.name == name), None)
 
 
 def infer_task(target: Column, rows: int) -> Literal["classification", "regression"]:
-    """Classification for words, and for few distinct whole numbers that come back often; regression otherwise.
+    """Classification for text and for a few distinct integers that occur often; regression otherwise.
 
-    "Few" is at most 20, and at least 20 rows per value; two whole numbers are always classes.
+    "A few" is at most 20, with at least 20 rows per value on average; two distinct integers are always classes.
     """
     if target.kind == "categorical":
         return "classification"
@@ -60,7 +60,7 @@ def infer_task(target: Column, rows: int) -> Literal["classification", "regressi
 
 
 def refuse(message: str, *, value: object = None, allowed: object = None) -> NoReturn:
-    """Say what is wrong with a file.
+    """Refuse a file.
 
     Raises:
         InvalidInput: Always, on the field ``file``.

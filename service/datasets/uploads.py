@@ -1,4 +1,4 @@
-"""Uploaded files on disk: written once, named by their content, so that a data set's id is its proof."""
+"""Uploaded files on disk: written once, and named by a hash of their content, which the id of a data set verifies."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _CHUNK = 1 << 20
 
 @dataclass(frozen=True)
 class StoredFile:
-    """A file under its own hash; ``id`` is the first 16 hexadecimal digits of its SHA-256."""
+    """A file named by its ``id``, the first 16 hexadecimal digits of its SHA-256; ``size`` is in bytes."""
 
     id: str
     path: Path
@@ -27,10 +27,10 @@ class StoredFile:
 
 
 def file_format(filename: str, field: str) -> str:
-    """The format that a file's ending says; ``.csv.gz`` is CSV too.
+    """The format according to a file's ending; ``.csv.gz`` is CSV as well.
 
     Raises:
-        InvalidInput: The ending is none of `FORMATS`.
+        InvalidInput: The ending is not one of `FORMATS`.
     """
     name = filename.lower()
     ending = "csv" if name.endswith(".csv.gz") else Path(name).suffix.lstrip(".")
@@ -40,16 +40,16 @@ def file_format(filename: str, field: str) -> str:
 
 
 def stored_path(directory: Path, dataset_id: str, ending: str) -> Path:
-    """Where an uploaded data set lies."""
+    """The path of an uploaded data set."""
     return directory / f"{dataset_id}.{ending}"
 
 
 def save_upload(stream: BinaryIO, filename: str, directory: Path, max_bytes: int) -> StoredFile:
-    """Copy a stream to disk; the name given by the client decides the format, never the path.
+    """Copy a stream to disk; the client's file name determines the format, but never the path.
 
     Raises:
-        TooLarge: The stream is longer than ``max_bytes``; nothing is left behind.
-        InvalidInput: The file's ending names no known format.
+        TooLarge: The stream is longer than ``max_bytes``; nothing is stored.
+        InvalidInput: The file's ending is not that of a supported format.
     """
     ending = file_format(filename, "file")
     directory.mkdir(parents=True, exist_ok=True)
@@ -77,15 +77,15 @@ def save_upload(stream: BinaryIO, filename: str, directory: Path, max_bytes: int
 
 
 def resolve_path(path: str, roots: Sequence[Path]) -> Path:
-    """A file named by a user, which must lie under one of the operator's directories, links followed.
+    """The file at a path given by a user, which must be in one of the operator's directories after following links.
 
     Raises:
-        InvalidInput: It lies elsewhere or is no file. Both are told alike, so that nobody can feel around the disk.
+        InvalidInput: It is elsewhere or not a file. The message is the same, so that it reveals nothing about other files.
     """
     try:
         resolved = Path(path).resolve()
         good = any(resolved.is_relative_to(root.resolve()) for root in roots) and resolved.is_file()
-    except (OSError, ValueError, RuntimeError):  # a name too long, one with a zero byte, links that go round in circles
+    except (OSError, ValueError, RuntimeError):  # a name that is too long or contains a zero byte, links in a cycle
         good = False
     if not good:
         allowed = ", ".join(str(root) for root in roots) or "none: the operator has set no REGSEARCH_DATA_ROOTS"
@@ -94,7 +94,7 @@ def resolve_path(path: str, roots: Sequence[Path]) -> Path:
 
 
 def _sync(directory: Path) -> None:
-    """Make a rename in a directory survive a power cut."""
+    """Make a rename in a directory survive a power failure."""
     handle = os.open(directory, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -1,4 +1,4 @@
-"""From a spec to proposals and back: Optuna distributions, samplers that draw in batches, recipes. No SQL, no HTTP."""
+"""From a spec to proposals and from parameters to recipes: distributions, samplers that draw in batches. No SQL, no HTTP."""
 
 from service.search.mirror import Search
 from service.search.parameters import Params, distributions, recipe

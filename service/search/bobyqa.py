@@ -1,9 +1,9 @@
-"""BOBYQA around the best trial so far: a quadratic model in a trust region, over the numeric parameters that it has.
+"""BOBYQA around the best trial so far: a quadratic model in a trust region over that trial's numeric parameters.
 
-The first trials are TPE's. Then the best one's choices are kept and its numbers refined; when that has converged, TPE goes
-on, until it finds a better place to refine. The solver calls its objective, and so can't be asked for points: it is run
-from the start again for every batch, is given the values known by now, and what it asks beyond them is the batch. A value
-that is still awaited is taken to be no better than the best, so that several points can be had at once.
+TPE samples the first trials. Then the choices of the best trial are kept and its numbers refined; once this has converged,
+TPE continues until it finds a better trial to refine. As the solver calls its objective, it can't be asked for points: for
+each batch it is rerun from the start and receives the values known so far, and the first points without a value are the
+batch. Pending values are assumed to equal the best value, so that several points can be proposed at once.
 
 Reference: Cartis, Fiala, Marteau and Roberts, "Improving the Flexibility and Robustness of Model-Based Derivative-Free
 Optimization Solvers", ACM TOMS 45 (2019), on Powell's BOBYQA (2009).
@@ -26,21 +26,21 @@ from service.search.front import only_direction
 from service.search.tpe import BatchTpeSampler
 
 RADIUS, LAST_RADIUS = 0.1, 1e-2
-"""First and last radius of the trust region, as a share of every range."""
+"""First and last radius of the trust region, as a fraction of every range."""
 DISCARDED = "discarded"
-"""Attribute of a proposal that did not become a trial, and so says nothing about its point."""
+"""Attribute of a proposal that did not become a trial; its state contains no information about its point."""
 
 Key = tuple[float, ...]
 Floats = NDArray[np.float64]
 
 
 class _EnoughError(Exception):
-    """The solver has asked for as many points as are wanted."""
+    """The solver has requested as many points as the batch needs."""
 
 
 @dataclass
 class _Refinement:
-    """One local search: its centre, its numeric parameters, and the trials that its points became."""
+    """One local search: its centre, its numeric parameters, and the numbers of the trials at its points."""
 
     centre: FrozenTrial
     transform: SearchSpaceTransform
@@ -49,7 +49,7 @@ class _Refinement:
 
     @classmethod
     def around(cls, centre: FrozenTrial) -> _Refinement | None:
-        """A search around a trial; None if it has no number to refine."""
+        """A search around a trial; None if the trial has no numeric parameter to refine."""
         kinds = {
             name: kind
             for name, kind in centre.distributions.items()
@@ -62,20 +62,29 @@ class _Refinement:
 
 
 class BobyqaSampler(BaseSampler):
-    """TPE first, then BOBYQA. A trial asked outside of a batch (`begin_batch`) is one by itself."""
+    """TPE, then BOBYQA. A trial asked outside a batch (see `begin_batch`) is a batch of one.
+
+    Args:
+        startup_trials: Number of finished trials before the first refinement, and before TPE's first fit.
+        seed: Seed of TPE's generators.
+    """
 
     def __init__(self, *, startup_trials: int, seed: int) -> None:
         self._startup_trials = startup_trials
         self._tpe = BatchTpeSampler(startup_trials=startup_trials, seed=seed)
         self._refinement: _Refinement | None = None
         self._refined: int | None = None
-        """Number of the trial whose surroundings are known."""
+        """Number of the best trial when the last refinement converged."""
         self._points: list[Floats] = []
         self._left = 0
-        """Trials of the batch that are still to be asked."""
+        """Trials of the batch not yet asked."""
 
     def begin_batch(self, study: Study, n: int) -> None:
-        """Find the points for a batch of ``n`` trials; for what is missing, TPE is asked."""
+        """Compute the points of the next ``n`` trials; TPE samples those for which there is no point.
+
+        Raises:
+            ValueError: The study has several objectives.
+        """
         only_direction(study)
         self._tpe.begin_batch(study, n)
         self._points, self._left = [], n
@@ -89,22 +98,22 @@ class BobyqaSampler(BaseSampler):
         if self._refinement is not None:
             self._points, converged = _asked(study, self._refinement, n)
             if converged:
-                # What the search itself has found needs no further refinement.
+                # The best trial may be one of this refinement; it needs no other.
                 self._refinement, self._refined = None, best.number
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
-        """Count the trial off its batch."""
+        """Remove the trial from its batch, or begin a batch of one."""
         if not self._left:
             self.begin_batch(study, 1)
         self._left -= 1
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        """All parameters of the centre, while there are points."""
+        """All parameters of the centre while points remain; empty otherwise."""
         only_direction(study)
         return dict(self._refinement.centre.distributions) if self._refinement and self._points else {}
 
     def sample_relative(self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]) -> dict[str, Any]:
-        """The next point, numbers from the solver and choices from the centre; without a point, as TPE."""
+        """The next point: numbers from the solver, choices from the centre. Without a point, values from TPE."""
         if search_space and not self._points:
             self.begin_batch(study, 1)
         if self._refinement is None or not self._points:
@@ -117,14 +126,14 @@ class BobyqaSampler(BaseSampler):
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
-        """As TPE."""
+        """A value from TPE."""
         only_direction(study)
         return self._tpe.sample_independent(study, trial, param_name, param_distribution)
 
 
 def _asked(study: Study, search: _Refinement, n: int) -> tuple[list[Floats], bool]:
-    """Up to ``n`` points that the solver needs next, and whether it has come to its end without any."""
-    import pybobyqa  # noqa: PLC0415  # brings pandas along, and only this sampler needs it
+    """Up to ``n`` points that the solver needs next, and whether it has converged."""
+    import pybobyqa  # noqa: PLC0415  # imports pandas, and only this sampler needs it
 
     trials = study.get_trials(deepcopy=False)
     values = {_key(search.start): _loss(study, search.centre)}
@@ -161,7 +170,7 @@ def _asked(study: Study, search: _Refinement, n: int) -> tuple[list[Floats], boo
 
 
 def _loss(study: Study, trial: FrozenTrial) -> float:
-    """A trial's value, or that of the last evaluation of a pruned one; to be minimized."""
+    """The value of a trial, or the last intermediate value of a pruned one, with the sign for minimization."""
     value = trial.value if trial.value is not None else max(trial.intermediate_values.items())[1]
     return value if only_direction(study) is StudyDirection.MINIMIZE else -value
 

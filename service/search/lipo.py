@@ -1,11 +1,11 @@
-"""LIPO: global optimization of Lipschitz functions, with the constant estimated as it goes.
+"""LIPO: global optimization of Lipschitz functions, with an estimated constant.
 
-A point can only be the best one if the smallest of the cones above the values seen so far, value + k·distance, reaches the
-best of these values there. Points are drawn uniformly until one may be the best; some are drawn without that condition,
-to learn how steep the function is. k is the least power of 1 + α that no two trials contradict.
+The function's upper bound at a point is the minimum of value + k·distance over all trials. The point can be the maximum
+only if this bound reaches the best value so far. Points are drawn uniformly until one satisfies the condition; some are
+drawn without it, to explore. k is the smallest power of 1 + α that is consistent with all pairs of trials.
 
-Distances are Euclidean over numeric parameters scaled to [0, 1] (logarithms where the search is logarithmic); a different
-choice is at distance 1. Shapes: `n` trials, `c` candidates, `d` coordinates.
+Distances are Euclidean over numeric parameters scaled to [0, 1] (after the logarithm if the range is logarithmic); two
+different choices are at distance 1. Shapes: `n` trials, `c` candidates, `d` coordinates.
 Reference: Malherbe and Vayatis, "Global optimization of Lipschitz functions", ICML 2017 (Algorithm 2, AdaLIPO).
 """
 
@@ -27,14 +27,14 @@ from service.search.front import only_direction
 
 CANDIDATES = 512
 EXPLORATION = 0.1
-"""Share of points drawn without the condition."""
+"""Probability with which a point is drawn without the condition."""
 ALPHA = 0.01
 
 Floats = NDArray[np.float64]
 
 
 class LipoSampler(BaseSampler):
-    """AdaLIPO over all parameters that every trial of the study has; others are drawn at random."""
+    """AdaLIPO over the parameters that all trials of the study have; others are drawn uniformly."""
 
     def __init__(self, *, seed: int) -> None:
         self._rng = np.random.default_rng(seed)
@@ -44,20 +44,20 @@ class LipoSampler(BaseSampler):
         self._forget()
 
     def _forget(self) -> None:
-        """Begin with no trial: what is known is in the coordinates of one space."""
+        """Discard all trials: their coordinates are those of one search space."""
         self._points: Floats = np.zeros((0, 0))
         self._values: Floats = np.zeros(0)
         self._seen: set[int] = set()
         self._slope = 0.0
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        """What all trials so far have in common."""
+        """The parameters that all trials so far have."""
         only_direction(study)
         found = self._intersection.calculate(study)
         return {name: kind for name, kind in found.items() if not kind.single()}
 
     def sample_relative(self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]) -> dict[str, Any]:
-        """A point that may be the best one, or any point."""
+        """A point that may be the best one or, to explore, any point."""
         if not search_space:
             return {}
         if search_space != self._space:
@@ -73,12 +73,12 @@ class LipoSampler(BaseSampler):
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
-        """Uniform."""
+        """A uniform value."""
         only_direction(study)
         return self._random.sample_independent(study, trial, param_name, param_distribution)
 
     def _learn(self, study: Study, transform: SearchSpaceTransform) -> None:
-        """Take in the trials that were completed since the last time, and how steep the function is between them."""
+        """Add the trials completed since the last call, and update the largest slope between two trials."""
         sign = -1.0 if only_direction(study) is StudyDirection.MINIMIZE else 1.0
         for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
             if trial.number in self._seen or trial.value is None or not math.isfinite(trial.value):
@@ -94,8 +94,8 @@ class LipoSampler(BaseSampler):
             self._points, self._values = point, np.append(self._values, value)
 
     def _choose(self, candidates: Floats) -> int:
-        """The first candidate that may be the best point; if none may, the one whose bound is highest."""
-        from scipy.spatial.distance import cdist  # noqa: PLC0415  # the service, which never draws, has no SciPy
+        """Index of the first candidate that may be the best point; if there is none, of the one with the highest bound."""
+        from scipy.spatial.distance import cdist  # noqa: PLC0415  # the service never samples, and has no SciPy
 
         constant = (1 + ALPHA) ** math.ceil(math.log(self._slope, 1 + ALPHA)) if self._slope > 0 else 0.0
         bound = (self._values + constant * cdist(candidates, self._points)).min(axis=1)
@@ -103,7 +103,7 @@ class LipoSampler(BaseSampler):
         return int(possible[0]) if len(possible) else int(bound.argmax())
 
     def _drawn(self, transform: SearchSpaceTransform, space: dict[str, BaseDistribution]) -> Floats:
-        """(c, d) uniform points, choices as one coordinate per value."""
+        """(c, d) uniform points, with choices one-hot encoded."""
         drawn = self._rng.random((CANDIDATES, len(transform.bounds)))
         for columns, kind in zip(transform.column_to_encoded_columns, space.values(), strict=True):
             if isinstance(kind, CategoricalDistribution):
@@ -113,7 +113,7 @@ class LipoSampler(BaseSampler):
 
 
 def _scaled(points: Floats, transform: SearchSpaceTransform) -> Floats:
-    """Coordinates in which two different choices, which differ in two columns, are at distance 1."""
+    """(c, d) coordinates in which two choices, which differ in two one-hot columns, are at distance 1."""
     columns = transform.column_to_encoded_columns
     factor = np.ones(points.shape[1])
     for each in columns:

@@ -1,7 +1,7 @@
-"""A study mirrored in memory: told what trials came to, it proposes the next ones, a batch at a time. No SQL, no HTTP.
+"""A mirror of a study in memory: it is told the results of trials and proposes the next batch. No SQL, no HTTP.
 
-With the same spec and the same order of `propose` and `tell` a `Search` proposes the same, so with one worker a search
-repeats exactly.
+With the same spec and the same order of `propose` and `tell`, a `Search` makes the same proposals; with one worker a search
+is therefore reproducible.
 """
 
 from __future__ import annotations
@@ -33,12 +33,16 @@ logging.getLogger("optuna").setLevel(logging.WARNING)
 
 
 class Search:
-    """A study's memory and its sampler. Not thread-safe."""
+    """A study in memory with its sampler. Not thread-safe.
+
+    Raises:
+        TrialError: The sampler needs a package that is not installed.
+    """
 
     def __init__(self, spec: StudySpec, *, seed: int | None = None) -> None:
         self.spec = spec
         self.planned = Planned(spec)
-        """The parameters that a trial of a given number must have, if any."""
+        """Returns the parameters planned for a trial number, or None."""
         self._sampler = make_sampler(spec, spec.seed if seed is None else seed)
         self._space = whole_space(spec)
         with warnings.catch_warnings():
@@ -52,7 +56,7 @@ class Search:
         self._pending: list[int] = []
 
     def propose(self, n: int) -> list[Drawn]:
-        """Draw ``n`` trials from what is known now; each must be adopted under its number, or discarded."""
+        """Draw the parameters of ``n`` trials; call `adopt` next."""
         if isinstance(self._sampler, BatchTpeSampler | BobyqaSampler):
             self._sampler.begin_batch(self._study, n)
         return [self._draw() for _ in range(n)]
@@ -68,9 +72,9 @@ class Search:
         return drawn
 
     def adopt(self, numbers: Sequence[int]) -> None:
-        """Say under which study-wide numbers the last proposals became trials; the others are discarded.
+        """Assign the study's trial ``numbers`` to the last proposals, in order; the remaining proposals are discarded.
 
-        A number for which a plan had other parameters took up a proposal without using it.
+        A proposal is also discarded if other parameters were planned for its number.
         """
         drawn, self._pending = self._pending, []
         used = dict(zip(drawn, numbers, strict=False))
@@ -91,15 +95,21 @@ class Search:
         drawn: tuple[Params, Mapping[str, BaseDistribution]],
         also: Sequence[float] = (),
     ) -> None:
-        """Learn how a trial ended; one that another worker ran, or an earlier process of this one, is added whole.
+        """Tell how a trial ended. A trial that was not proposed here is added.
 
-        ``also`` are its values of the study's further objectives.
+        Args:
+            number: The trial's number in the study.
+            state: `complete`, `pruned` or `fail`.
+            value: Its value of the first objective, if it has one.
+            epochs: Number of epochs trained.
+            drawn: Its parameters and their distributions.
+            also: Its values of the study's further objectives.
         """
         mirror = self._trials.pop(number, None)
         final = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "fail": TrialState.FAIL}[state]
         if final is TrialState.PRUNED and (self._space is not None or also) and value is not None:
-            # These samplers, and all with several objectives, learn from complete trials only; the best value so far says
-            # more than nothing.
+            # These samplers, and all with several objectives, learn from complete trials only. The best value so far is
+            # better than no information.
             final = TrialState.COMPLETE
         steps = {} if value is None else {max(0, epochs - 1): value}
         values = [value, *also] if final is TrialState.COMPLETE and value is not None else None
@@ -121,7 +131,7 @@ class Search:
         steps: dict[int, float],
         drawn: tuple[Params, Mapping[str, BaseDistribution]],
     ) -> None:
-        """A finished trial that was not drawn here."""
+        """Add a finished trial that was not proposed here."""
         params, kinds = dict(drawn[0]), dict(drawn[1])
         if self._space is not None:
             params, kinds = self._space.point(params), self._space.distributions
@@ -144,7 +154,7 @@ def _suggest(trial: optuna.Trial, name: str, kind: BaseDistribution) -> Any:
 
 
 def whole_space(spec: StudySpec) -> WholeSpace | None:
-    """The space without its conditions for a sampler that draws all parameters jointly; None for the others."""
+    """The space without conditions, if the sampler draws all parameters jointly; None otherwise."""
     match spec.sampler:
         case CmaEsSampler():
             return WholeSpace(spec, numeric=True)
@@ -155,10 +165,10 @@ def whole_space(spec: StudySpec) -> WholeSpace | None:
 
 
 def make_sampler(spec: StudySpec, seed: int) -> BaseSampler:
-    """The sampler that a study asks for; a planned one draws at random where its plan has an end.
+    """The sampler of a study; grid and QMC draw at random after the last planned point.
 
     Raises:
-        TrialError: It needs a package that is not installed here.
+        TrialError: It needs a package that is not installed.
     """
     made: BaseSampler
     match spec.sampler:

@@ -1,6 +1,6 @@
-"""Between a spec and Optuna's parameters: distributions, their union over all conditions, and recipes. Pure functions.
+"""Conversions between a spec and Optuna's parameters: distributions, their union over all conditions, recipes. Pure.
 
-A searched off is a parameter of its own, ``use_<setting>``; a rate per layer is ``<setting>_1``, ``_2`` ….
+A range with ``off`` has a further parameter, ``use_<setting>``; one with ``per_layer`` has ``<setting>_1``, ``_2`` ….
 """
 
 from __future__ import annotations
@@ -19,10 +19,7 @@ Drawn = tuple[dict[str, Any], dict[str, BaseDistribution]]
 
 
 def distributions(spec: StudySpec, params: Params) -> dict[str, BaseDistribution]:
-    """The parameters that are drawn next, given those drawn so far: what define-by-run would suggest.
-
-    A searched off is a parameter of its own, ``use_<setting>``; a rate per layer is ``<setting>_1``, ``_2`` ….
-    """
+    """Distributions of the parameters whose conditions hold given ``params`` drawn so far, as in define-by-run."""
     found: dict[str, BaseDistribution] = {}
     for name in spec.searched:
         domain = spec.domains[name]
@@ -37,7 +34,7 @@ def distributions(spec: StudySpec, params: Params) -> dict[str, BaseDistribution
 
 
 def recipe(spec: StudySpec, params: Params) -> Recipe:
-    """The concrete settings that a trial's parameters stand for."""
+    """The value of every setting for a trial with these parameters."""
     values: dict[str, Value] = {}
     if spec.model.widths is not None:
         values["widths"] = tuple(float(width) for width in spec.model.widths)
@@ -64,12 +61,12 @@ def _numeric(name: str, domain: Range) -> BaseDistribution:
     kind = SETTINGS[name].kind
     if kind == "int":
         return IntDistribution(int(domain.low), int(domain.high), log=domain.log)
-    assert kind == "float", f"{name} has no range: it is a {kind}"
+    assert kind == "float", f"{name} is a {kind}, which has no range"
     return FloatDistribution(domain.low, domain.high, log=domain.log)
 
 
 def _value(spec: StudySpec, name: str, domain: Domain, params: Params) -> Value:
-    """One setting's value; `off` is its neutral one."""
+    """The value of one setting; `off` becomes its neutral value."""
     setting = SETTINGS[name]
     match domain:
         case Fixed(value=value):
@@ -98,7 +95,7 @@ def _condition_holds(spec: StudySpec, name: str, params: Params) -> bool:
 
 
 def _ready(spec: StudySpec, name: str, domain: Domain, params: Params) -> bool:
-    """Whether all that a setting hangs on is drawn, and asks for it."""
+    """Whether everything that a setting depends on has been drawn, and its condition holds."""
     if isinstance(domain, Range) and domain.per_layer and not _decided(spec, "depth", params):
         return False
     when = SETTINGS[name].when
@@ -125,7 +122,7 @@ def _depth(spec: StudySpec, params: Params) -> int:
 
 
 def whole(spec: StudySpec) -> dict[str, BaseDistribution]:
-    """Every parameter that some trial may have, whatever the others are: the space without its conditions."""
+    """The distributions of all parameters that a trial may have: the space without conditions."""
     found: dict[str, BaseDistribution] = {}
     deepest = {"depth": spec.model.depths()[1]}
     for name, domain in spec.domains.items():
@@ -138,7 +135,7 @@ def whole(spec: StudySpec) -> dict[str, BaseDistribution]:
 
 
 def _can_matter(spec: StudySpec, name: str) -> bool:
-    """Whether a setting's condition holds anywhere in the space."""
+    """Whether a setting's condition can hold somewhere in the space."""
     when = SETTINGS[name].when
     if when is None:
         return True
@@ -147,7 +144,7 @@ def _can_matter(spec: StudySpec, name: str) -> bool:
 
 
 def walked(spec: StudySpec, choose: Callable[[str, BaseDistribution], Any]) -> Drawn:
-    """A trial's parameters, conditions first, each with the value that ``choose(name, distribution)`` gives."""
+    """A trial's parameters, conditions first, each with the value that ``choose(name, distribution)`` returns."""
     params: dict[str, Any] = {}
     kinds: dict[str, BaseDistribution] = {}
     while new := {name: kind for name, kind in distributions(spec, params).items() if name not in params}:
@@ -158,7 +155,7 @@ def walked(spec: StudySpec, choose: Callable[[str, BaseDistribution], Any]) -> D
 
 
 def placed(kind: BaseDistribution, place: float) -> Any:
-    """The value at a ``place`` in [0, 1) of a distribution; uniform places give its own distribution."""
+    """The ``place``-quantile of a distribution, with ``place`` in [0, 1)."""
     match kind:
         case CategoricalDistribution(choices=choices):
             return choices[min(int(place * len(choices)), len(choices) - 1)]

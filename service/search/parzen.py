@@ -1,15 +1,15 @@
-"""Parzen densities of one parameter, as TPE has them: a kernel around every observed value, and a wide one as the prior.
+"""Parzen densities of one parameter, as in TPE: one kernel per observed value, and a wide kernel as the prior.
 
-A number's kernels are normals cut off at its bounds, in the logarithm where its range is logarithmic, each as wide as the
-farther of its neighbours is away; whole numbers have the mass of their cell. A choice's kernels put most weight on the
-observed one. The densities are Optuna's (`_ParzenEstimator` with its defaults and ``multivariate=True``), here for one
-parameter and without its searches for roots: every kernel has its centre within the bounds and is no wider than they are
-apart, so at least 0.34 of it lies inside, and drawing again what fell outside costs little.
+The kernels of a number are truncated normals, in the logarithm if its range is logarithmic, with the distance to the
+farther neighbour as standard deviation; integers have the probability of their cell. The kernels of a choice put most
+weight on the observed value. The densities are Optuna's (`_ParzenEstimator` with its defaults and ``multivariate=True``),
+for one parameter and without root finding: every kernel is centred within the bounds and no wider than their distance, so
+that at least 0.34 of its mass is inside and rejection sampling is cheap.
 
-Values are Optuna's internal ones: floats, a choice's being its index. Pure but for the generator; no matrix product, for
-its threads would spin beside those that train.
+Values are Optuna's internal ones: floats, and the index of a choice. Pure except for the generator. No matrix products:
+their threads would compete with those that train.
 
-Shapes: `n` observed values, `n + 1` kernels, `m` values to draw or to judge.
+Shapes: `n` observed values, `n + 1` kernels, `m` values to draw or to evaluate.
 References: Bergstra et al., "Algorithms for hyper-parameter optimization" (2011); Watanabe, arXiv:2304.11127 (2023).
 """
 
@@ -25,25 +25,25 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 Floats = NDArray[np.float64]
 
 NARROWEST = 100.0
-"""The share of the range that a kernel's standard deviation is at least, once there are many."""
+"""With many kernels, their standard deviation is at least the range divided by this number."""
 RECENT = 25
-"""So many of the latest values count fully; what older ones count rises from 1/n."""
+"""Number of latest values with weight 1; the weights of older ones increase from 1/n."""
 _UNDERFLOW = -700.0
-"""Exponents below it count as nothing; without a floor the processor spends its time on subnormal numbers."""
+"""Smallest exponent: smaller ones would produce subnormal numbers, with which processors are slow."""
 
 
 class Density(Protocol):
     """A density of a parameter's values."""
 
     def draw(self, rng: np.random.Generator, m: int) -> Floats:
-        """``m`` independent values."""
+        """(m,) independent values."""
 
     def log_pdf(self, values: Floats) -> Floats:
-        """Logarithm of the density (of a whole number or a choice: of the probability) at ``(m,)`` possible values."""
+        """(m,) logarithms of the density (of an integer or a choice, the probability) at ``(m,)`` possible values."""
 
 
 def density(values: Floats, kind: BaseDistribution, *, equal: bool = False) -> Density:
-    """The density around ``(n,)`` observed values, oldest first; the older of many count less, unless all are ``equal``."""
+    """The density of ``(n,)`` observed values, oldest first; old values have smaller weights unless ``equal``."""
     weights = np.append(np.ones(len(values)) if equal else ramp(len(values)), 1.0)
     weights /= weights.sum()
     match kind:
@@ -56,18 +56,18 @@ def density(values: Floats, kind: BaseDistribution, *, equal: bool = False) -> D
 
 
 def ramp(n: int) -> Floats:
-    """Weights of ``n`` values, oldest first."""
+    """(n,) weights of values, oldest first."""
     rising = np.linspace(1.0 / n, 1.0, n - RECENT) if n > RECENT else np.ones(0)
     return np.concatenate([rising, np.ones(min(n, RECENT))])
 
 
 class Choice:
-    """A mixture over choices is itself one distribution: ``(choices,)`` probabilities."""
+    """A mixture over choices, which is one categorical distribution with ``(choices,)`` probabilities."""
 
     def __init__(self, values: Floats, choices: int, weights: Floats) -> None:
         n = len(values)
         observed = np.bincount(values.astype(np.int64), weights=weights[:n], minlength=choices)
-        # Each observation's kernel is (1/(n+1) + [c observed]) / (choices/(n+1) + 1), the prior is 1/choices.
+        # The kernel of an observation is (1/(n+1) + [c observed]) / (choices/(n+1) + 1), the prior is 1/choices.
         kernels = (weights[:n].sum() / (n + 1) + observed) / (choices / (n + 1) + 1)
         self._probabilities: Floats = kernels + weights[n] / choices
         self._cumulative = np.cumsum(self._probabilities)
@@ -83,16 +83,16 @@ class Choice:
 
 
 class Number:
-    """A mixture of normals cut off at the bounds; of whole numbers half a step beyond the lowest and the highest."""
+    """A mixture of normals truncated at the bounds; for integers, half a step beyond the lowest and highest value."""
 
     def __init__(self, values: Floats, kind: FloatDistribution | IntDistribution, weights: Floats) -> None:
         self._kind = kind
         self._half = 0.0 if kind.step is None else kind.step / 2
         low, high = self._inner(np.array([kind.low - self._half, kind.high + self._half])).tolist()
         self._low, self._high = low, high
-        # A value from outside, of trials whose range was another one, counts at the bound: no kernel may lie out there.
+        # Values outside, from trials with another range, are clipped: every kernel must be centred within the bounds.
         mu, sigma = self._kernels(self._inner(np.clip(values, kind.low, kind.high)))
-        if self._half:  # equal kernels are one
+        if self._half:  # merge equal kernels
             kernels, same = np.unique(np.stack([mu, sigma]), axis=1, return_inverse=True)
             mu, sigma, weights = kernels[0], kernels[1], np.bincount(same.ravel(), weights=weights).astype(np.float64)
         self._mu, self._sigma = mu, sigma
@@ -113,7 +113,7 @@ class Number:
         return np.clip(found, self._kind.low, self._kind.high)
 
     def log_pdf(self, values: Floats) -> Floats:
-        """See `Density`; of a float, that of the scale it is searched on."""
+        """See `Density`; for floats with a logarithmic range, the density of the logarithm."""
         if not self._half:
             return self._log_pdf_of_floats(self._inner(values))
         cells, same = np.unique(values, return_inverse=True)
@@ -136,7 +136,7 @@ class Number:
         return np.log(values) if self._kind.log else values
 
     def _kernels(self, values: Floats) -> tuple[Floats, Floats]:
-        """Centres and standard deviations ``(n + 1,)``; a kernel at either end looks at its one neighbour only."""
+        """Centres and standard deviations ``(n + 1,)``; the outermost kernels use the distance to their only neighbour."""
         n, wide = len(values), self._high - self._low
         order = np.argsort(values)
         gaps = np.diff(np.concatenate([[self._low], values[order], [self._high]]))
@@ -149,14 +149,14 @@ class Number:
 
 
 def _drawn(rng: np.random.Generator, cumulative: Floats, m: int) -> NDArray[np.int64]:
-    """``m`` indices with the probabilities that sum up to ``cumulative``, whose last is 1 but for rounding."""
+    """(m,) indices drawn with the cumulative probabilities ``cumulative``, whose last element is 1 except for rounding."""
     found: NDArray[np.int64] = np.searchsorted(cumulative, cumulative[-1] * rng.random(m), side="right")
     return found
 
 
 def _mass(low: Floats, high: Floats) -> Floats:
-    """Mass of the standard normal between two numbers, from its left tail, where none of it is lost by rounding."""
-    from scipy.special import ndtr  # noqa: PLC0415  # slow to import, and the service, which never draws, has none
+    """Probability of the standard normal between two numbers, computed in its left tail for precision."""
+    from scipy.special import ndtr  # noqa: PLC0415  # slow to import; the service never samples, and has no SciPy
 
     right = low > 0
     found: Floats = ndtr(np.where(right, -low, high)) - ndtr(np.where(right, -high, low))

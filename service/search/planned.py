@@ -1,7 +1,7 @@
-"""Trials whose parameters follow from their number alone: enqueued settings, a grid, a low-discrepancy sequence.
+"""Trials whose parameters depend only on their number: enqueued settings, grids, low-discrepancy sequences.
 
-Whichever worker makes trial n, and however often it is started anew, n stands for the same point; so a grid is covered
-without gaps and repetitions by any number of workers.
+The point of trial n does not depend on the worker that asks it or on restarts; any number of workers therefore covers a
+grid without gaps and repetitions.
 
 Reference: Bergstra and Bengio, "Random Search for Hyper-Parameter Optimization", JMLR 13 (2012), on Sobol sequences.
 """
@@ -28,7 +28,7 @@ _SOBOL_BLOCK = 256
 
 
 class Planned:
-    """What trial numbers are bound to be, as far as they are. Not thread-safe."""
+    """The planned parameters of a study's trials by number. Not thread-safe."""
 
     def __init__(self, spec: StudySpec) -> None:
         self._spec = spec
@@ -39,7 +39,7 @@ class Planned:
         self._sobol_start, self._sobol_points = 0, np.zeros((0, len(self._names)))
 
     def __call__(self, number: int) -> Drawn | None:
-        """The parameters of the trial of this number; None where a sampler is free to choose."""
+        """The parameters planned for a trial number; None if the sampler chooses them."""
         if number < len(self._spec.enqueue):
             return enqueued(self._spec, number)
         index = number - len(self._spec.enqueue)
@@ -52,11 +52,11 @@ class Planned:
         return None
 
     def _sobol(self, index: int) -> list[float]:
-        """Point ``index`` of the scrambled Sobol sequence, from the block of points that was made last."""
+        """Point ``index`` of the scrambled Sobol sequence, with coordinates in [0, 1); the last block is cached."""
         if not self._names:
             return []
         if not 0 <= index - self._sobol_start < len(self._sobol_points):
-            from scipy.stats import qmc  # noqa: PLC0415  # slow to import, and only needed here
+            from scipy.stats import qmc  # noqa: PLC0415  # slow to import, and needed only here
 
             self._sobol_start = index - index % _SOBOL_BLOCK
             engine = qmc.Sobol(len(self._names), scramble=True, seed=self._spec.seed)
@@ -78,7 +78,7 @@ class Planned:
 
 
 def enqueued(spec: StudySpec, index: int) -> Drawn:
-    """An enqueued setting; what it does not name is drawn at random, always the same."""
+    """The parameters of an enqueued trial; those not given are drawn at random from the study's seed."""
     given = spec.enqueue[index]
     draws = random.Random(f"{spec.seed} {index}")
 
@@ -98,7 +98,7 @@ def enqueued(spec: StudySpec, index: int) -> Drawn:
 
 
 def _exactly(kind: BaseDistribution, value: Any) -> Any:
-    """A value as its distribution has it: 1 and 1.0 are one choice in a spec, and two in JSON."""
+    """A value with the type that its distribution uses: 1 and 1.0 are one choice in a spec, but two in JSON."""
     if isinstance(kind, CategoricalDistribution):
         return next(
             choice for choice in kind.choices if choice == value and isinstance(choice, bool) == isinstance(value, bool)
@@ -108,7 +108,7 @@ def _exactly(kind: BaseDistribution, value: Any) -> Any:
 
 @dataclass(frozen=True)
 class Block:
-    """A part of a grid in which every point has the same parameters: the product of ``values``, beside ``fixed``."""
+    """A part of a grid whose points have the same parameters: the product of ``values``, combined with ``fixed``."""
 
     fixed: Mapping[str, Any]
     values: Mapping[str, Sequence[Any]]
@@ -120,19 +120,19 @@ class Block:
 
 
 def grid(spec: StudySpec, points: int) -> list[Block]:
-    """The grid with ``points`` values of every range; a setting that does not matter somewhere is not varied there.
+    """The grid with ``points`` values of every range; a setting is varied only where its condition holds.
 
     Raises:
-        ValueError: It has too many points.
+        ValueError: The grid has more than `MOST_POINTS` points.
     """
     blocks = list(itertools.islice(_blocks(spec, points), _MOST_BLOCKS + 1))
     if len(blocks) > _MOST_BLOCKS or sum(block.size for block in blocks) > MOST_POINTS:
-        raise ValueError(f"has more than {MOST_POINTS:,} points: search fewer settings, or lower points")
+        raise ValueError(f"has more than {MOST_POINTS:,} points: search fewer settings or reduce points")
     return blocks
 
 
 def _blocks(spec: StudySpec, points: int) -> Iterator[Block]:
-    """One block for every combination of the parameters that others depend on."""
+    """One block for each combination of the parameters that others depend on."""
     parents = {setting.when.parent for setting in SETTINGS.values() if setting.when is not None} | {"depth"}
     waiting: list[dict[str, Any]] = [{}]
     while waiting:
@@ -146,7 +146,7 @@ def _blocks(spec: StudySpec, points: int) -> Iterator[Block]:
 
 
 def _values(kind: BaseDistribution, points: int) -> list[Any]:
-    """A distribution's values in a grid; both ends of a range are among them."""
+    """The values of a distribution in a grid, including both ends of a range."""
     if isinstance(kind, CategoricalDistribution):
         return list(kind.choices)
     assert isinstance(kind, IntDistribution | FloatDistribution)
@@ -160,7 +160,7 @@ def _values(kind: BaseDistribution, points: int) -> list[Any]:
 
 
 def _shuffled(size: int, seed: int) -> list[int]:
-    """A grid is gone through at random, so that a part of it is a fair picture of the whole."""
+    """The order in which a grid is searched: random, so that a part of it is representative of the whole."""
     order = list(range(size))
     random.Random(seed).shuffle(order)
     return order

@@ -1,10 +1,10 @@
-"""TPE for batches: the densities are fitted once per batch, and every trial of the batch is drawn from them.
+"""TPE for batches: the densities are fitted once per batch, and all trials of the batch are drawn from them.
 
-Optuna's sampler fits anew for every parameter of every trial, over the whole history. Here a batch shares one fit, and
-the worse group is thinned to a fixed number of trials, so that an ask costs the same after ten thousand trials as after
-one. Univariate, with running trials counted as bad ones (constant liar), which is what batches do best with. With several
-objectives the good ones are the first fronts, and of the last of these the trials that add most to the hypervolume, all of
-equal weight, as in Optuna.
+Optuna's sampler fits densities to the whole history for every parameter of every trial. Here a batch shares one fit, and
+the bad trials are subsampled to a fixed number, so that the cost of an ask does not grow with the study. Univariate;
+running trials count as bad ones (constant liar), which suits batches. With several objectives the good trials are those of
+the first fronts, and from the last of these fronts the trials that contribute most to the hypervolume, all with equal
+weight, as in Optuna.
 
 References: Bergstra et al., "Algorithms for hyper-parameter optimization" (2011); Watanabe, arXiv:2304.11127 (2023);
 Ozaki et al., "Multiobjective tree-structured Parzen estimator", JAIR 73 (2022).
@@ -27,30 +27,35 @@ from service.search.parzen import Density, density
 
 CANDIDATES = 24
 DRAWN_AT_ONCE = 16
-"""At most so many values of a parameter are drawn together, as one operation on arrays."""
+"""Maximum number of values of a parameter that are drawn together, in one array operation."""
 MAX_BAD = 500
-"""Trials of the worse group that are kept; drawn evenly over their order, so old and new ones both count."""
+"""Maximum number of bad trials; evenly spaced in their order, so that old and new ones are included."""
 
 
 class BatchTpeSampler(BaseSampler):
-    """Independent TPE over a snapshot of the study. A trial asked outside of a batch (`begin_batch`) is one by itself."""
+    """Independent TPE over a snapshot of the study. A trial asked outside a batch (see `begin_batch`) is a batch of one.
+
+    Args:
+        startup_trials: Values are drawn at random until this number of trials has finished.
+        seed: Seed of the generators.
+    """
 
     def __init__(self, *, startup_trials: int, seed: int) -> None:
         self._startup_trials = startup_trials
         self._rng = np.random.default_rng(seed)
         self._random = RandomSampler(seed=seed)
         self._good: list[dict[str, Any]] | None = None
-        """The parameters of the good trials, oldest first; None while all is drawn at random."""
+        """The parameters of the good trials, oldest first; None while values are drawn at random."""
         self._bad: list[dict[str, Any]] = []
         self._fits: dict[str, tuple[BaseDistribution, Density, Density]] = {}
         self._drawn: dict[str, list[float]] = {}
         self._left = 0
-        """Trials of the batch that are still to be asked."""
+        """Trials of the batch not yet asked."""
         self._at_once = 1
         self._several = False
 
     def begin_batch(self, study: Study, n: int) -> None:
-        """Take a snapshot of the study for ``n`` trials to come, and divide its trials in good and bad."""
+        """Take a snapshot of the study for the next ``n`` trials, and divide its trials into good and bad ones."""
         trials = study.get_trials(deepcopy=False)
         finished = [trial for trial in trials if trial.state in _FINISHED]
         self._fits, self._drawn, self._left = {}, {}, n
@@ -67,7 +72,7 @@ class BatchTpeSampler(BaseSampler):
         self._bad = [bad[i].params for i in _spread(len(bad), MAX_BAD)]
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
-        """Count the trial off its batch."""
+        """Remove the trial from its batch, or begin a batch of one."""
         if not self._left:
             self.begin_batch(study, 1)
         self._left -= 1
@@ -83,7 +88,7 @@ class BatchTpeSampler(BaseSampler):
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
-        """The best of some candidates drawn from the good density, by the ratio of good to bad."""
+        """Of `CANDIDATES` values drawn from the good density, the one with the highest ratio of good to bad density."""
         if self._good is None:
             return self._random.sample_independent(study, trial, param_name, param_distribution)
         fitted = self._fits.get(param_name)
@@ -95,7 +100,7 @@ class BatchTpeSampler(BaseSampler):
         return param_distribution.to_external_repr(self._drawn[param_name].pop())
 
     def _draw(self, name: str) -> list[float]:
-        """Values for some trials: of CANDIDATES each, the one with the highest ratio of the densities."""
+        """Values for several trials: of `CANDIDATES` each, the one with the highest ratio of the densities."""
         _, good, bad = self._fits[name]
         drawn = good.draw(self._rng, CANDIDATES * self._at_once)
         gain = (good.log_pdf(drawn) - bad.log_pdf(drawn)).reshape(self._at_once, CANDIDATES)
@@ -104,7 +109,7 @@ class BatchTpeSampler(BaseSampler):
         return best
 
     def _fit(self, name: str, kind: BaseDistribution) -> tuple[BaseDistribution, Density, Density]:
-        assert self._good is not None, "only then is anything fitted"
+        assert self._good is not None, "densities are fitted only after the startup trials"
         return kind, _density(self._good, name, kind, equal=self._several), _density(self._bad, name, kind)
 
 
@@ -112,7 +117,7 @@ _FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 
 
 def good_trials(study: Study, finished: list[FrozenTrial]) -> list[FrozenTrial]:
-    """The good ones among finished trials: a tenth, of one objective at most 25. These are Optuna's default gammas."""
+    """The good finished trials: a tenth of them, with one objective at most 25, as by Optuna's default gammas."""
     n_good = int(np.ceil(0.1 * len(finished)))
     if len(study.directions) > 1:
         return split_multi_objective(finished, study, n_good)[0]
@@ -121,7 +126,7 @@ def good_trials(study: Study, finished: list[FrozenTrial]) -> list[FrozenTrial]:
 
 
 def _rank(trial: FrozenTrial, direction: StudyDirection) -> tuple[int, float, float]:
-    """Complete trials by value, then pruned ones: those that came further first, then by their last value."""
+    """Sort key: complete trials by value, then pruned ones by last step (descending) and last value."""
     sign = 1.0 if direction is StudyDirection.MINIMIZE else -1.0
     if trial.state is TrialState.COMPLETE:
         reached = trial.value
@@ -133,11 +138,11 @@ def _rank(trial: FrozenTrial, direction: StudyDirection) -> tuple[int, float, fl
 
 
 def _density(known: list[dict[str, Any]], name: str, kind: BaseDistribution, *, equal: bool = False) -> Density:
-    """The density of a parameter in the parameters of some trials."""
+    """The density of a parameter over the trials that have it."""
     values = [kind.to_internal_repr(params[name]) for params in known if name in params]
     return density(np.asarray(values, dtype=float), kind, equal=equal)
 
 
 def _spread(n: int, most: int) -> NDArray[np.int64]:
-    """At most ``most`` of the indices 0 … n−1, evenly spread."""
+    """At most ``most`` of the indices 0 … n−1, evenly spaced."""
     return np.unique(np.linspace(0, n - 1, min(n, most)).round().astype(np.int64)) if n else np.zeros(0, dtype=np.int64)

@@ -1,8 +1,8 @@
-"""A space of conditions shown as a space without: for samplers that look at all parameters of a trial together.
+"""A conditional space as one without conditions, for samplers that draw all parameters jointly.
 
-Gaussian processes, evolution strategies, genetic and Lipschitz methods need a point of a fixed number of coordinates. So
-every trial has all parameters there, those that its conditions leave out included; only the others reach the trial
-itself. A parameter that a trial did not have, for another worker drew it, is put in the middle of its range.
+Gaussian processes, evolution strategies, genetic and Lipschitz methods need points with a fixed number of coordinates. Here
+every point has all parameters; those whose conditions do not hold are not passed on to the trial. A parameter that a trial
+does not have, because it was not drawn here, is set to the middle of its range.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from service.spec import StudySpec
 
 
 class WholeSpace:
-    """The parameters of a study without its conditions; ``numeric`` turns choices into numbers as well."""
+    """The parameters of a study without conditions; ``numeric`` represents choices by numbers as well."""
 
     def __init__(self, spec: StudySpec, *, numeric: bool) -> None:
         self._spec = spec
@@ -25,11 +25,11 @@ class WholeSpace:
         self.distributions = {name: self._shown(kind) for name, kind in self._kinds.items()}
 
     def trial(self, point: Params) -> Drawn:
-        """The trial that a point stands for."""
+        """The trial's parameters at a point."""
         return walked(self._spec, lambda name, kind: self._real(kind, point[name]))
 
     def point(self, params: Params) -> dict[str, Any]:
-        """The point of a trial."""
+        """The point of a trial with these parameters."""
         return {
             name: self._coordinate(kind, params[name]) if name in params else self._coordinate(kind, placed(kind, 0.5))
             for name, kind in self._kinds.items()

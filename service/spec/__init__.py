@@ -1,4 +1,4 @@
-"""What a study is told: typed, frozen, validated at the border. Imports neither the store nor torch."""
+"""The specification of a study: typed, frozen, validated when it is submitted. Imports neither the store nor torch."""
 
 from service.spec.domain import OFF, Choices, Domain, Fixed, PerLayer, Range, Scalar
 from service.spec.metrics import (

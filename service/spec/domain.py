@@ -1,13 +1,13 @@
-"""What a setting may be in a spec: one fixed value, a range, a list of choices, or one value per layer.
+"""Domains of settings in a spec: one fixed value, a range, a list of choices, or one value per layer.
 
-Written the short way in JSON and YAML, and dumped the same way, so that a spec survives a round trip:
+They are read from a short form in JSON and YAML and dumped to the same form, so that a spec survives a round trip:
 
     0.1                                              a fixed value; `off` switches a regularizer off
     {low: 1e-4, high: 10, log: true, off: true}      a range; `off: true` lets the search switch it off
     [none, batch, layer]                             choices; `off` may be one of them
     {per_layer: [0.1, 0.5]}                          fixed, one value per hidden layer
 
-Knows nothing of which settings exist: see `setting` for the checks and `space` for the table.
+Independent of the settings that exist: see `setting` for the checks and `space` for the settings.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ OFF: Literal["off"] = "off"
 
 
 class Frozen(BaseModel):
-    """Base of all parts of a spec: immutable, and an unknown key is an error."""
+    """Base class of all parts of a spec: immutable; unknown keys are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Fixed(Frozen):
-    """One value, not searched."""
+    """A single value, which is not searched."""
 
     value: Scalar
 
@@ -37,10 +37,10 @@ class Fixed(Frozen):
 
 
 class Range(Frozen):
-    """All values from ``low`` to ``high``, both included; integer where the setting is.
+    """All values from ``low`` to ``high``, both inclusive; integers if the setting is an integer.
 
-    ``log`` draws the logarithm uniformly. ``off`` lets the search also switch the setting off.
-    ``per_layer`` searches one value for every hidden layer.
+    With ``log`` the logarithm is uniform. With ``off`` the search may also switch the setting off.
+    With ``per_layer`` one value is searched for each hidden layer.
     """
 
     low: float
@@ -65,7 +65,7 @@ class Choices(Frozen):
 
 
 class PerLayer(Frozen):
-    """Fixed values, one for every hidden layer, the first layer first."""
+    """Fixed values, one for each hidden layer, in order."""
 
     per_layer: tuple[float, ...] = Field(min_length=1)
 
@@ -74,13 +74,13 @@ Domain: TypeAlias = Fixed | Range | Choices | PerLayer
 
 
 def can_leave(domain: Domain, neutral: Scalar) -> bool:
-    """Whether a domain holds any value but `off` and ``neutral``."""
+    """Whether a domain contains any value other than `off` and ``neutral``."""
     values = possible_values(domain)
     return values is None or any(value not in (OFF, neutral) for value in values)
 
 
 def possible_values(domain: Domain) -> tuple[Scalar, ...] | None:
-    """The values a fixed or choice domain can take; None for a range, which has no list."""
+    """The values that a fixed value or a choice can take; None for a range and for values per layer."""
     match domain:
         case Fixed(value=value):
             return (value,)

@@ -1,4 +1,4 @@
-"""Known settings that are tried first: each maps names of settings to values that the study's space must hold."""
+"""Enqueued trials: mappings from settings to values, which must be in the study's space."""
 
 from __future__ import annotations
 
@@ -10,16 +10,23 @@ from pydantic_core import PydanticCustomError
 from service.spec.domain import OFF, Choices, Domain, Fixed, PerLayer, Range, Scalar
 from service.spec.setting import Setting
 
-Known = Mapping[str, Scalar | tuple[float, ...]]
+Enqueued = Mapping[str, Scalar | tuple[float, ...]]
 
 
-def check_known(
-    index: int, given: Known, domains: Mapping[str, Domain], settings: Mapping[str, Setting], depth: int
+def check_enqueued(
+    index: int, given: Enqueued, domains: Mapping[str, Domain], settings: Mapping[str, Setting], depth: int
 ) -> None:
-    """Refuse a setting that the space does not hold.
+    """Check that an enqueued trial is in the space.
+
+    Args:
+        index: Position of the trial in ``enqueue``.
+        given: Its settings.
+        domains: Of the study.
+        settings: All settings by name.
+        depth: Largest number of hidden layers.
 
     Raises:
-        PydanticCustomError: It names field, value and what is allowed.
+        PydanticCustomError: A value is not in the space; the error names field, value and what is allowed.
     """
     for name, value in given.items():
         field = f"enqueue.{index}.{name}"
@@ -27,12 +34,12 @@ def check_known(
             _refuse(field, "is not a setting of this space", value, ", ".join(domains))
         when = settings[name].when
         if when is not None and not _holds(given, domains, when.parent, when.values):
-            allowed = f"{when.parent} = {' or '.join(map(str, when.values))} beside it"
+            allowed = f"only together with {when.parent} = {' or '.join(map(str, when.values))}"
             _refuse(field, "would have no effect", value, allowed)
         _check_value(field, value, domains[name], settings[name], depth)
 
 
-def _holds(given: Known, domains: Mapping[str, Domain], parent: str, values: tuple[Scalar, ...]) -> bool:
+def _holds(given: Enqueued, domains: Mapping[str, Domain], parent: str, values: tuple[Scalar, ...]) -> bool:
     domain = domains[parent]
     fixed = domain.value if isinstance(domain, Fixed) else None
     return given.get(parent, fixed) in values
@@ -41,9 +48,9 @@ def _holds(given: Known, domains: Mapping[str, Domain], parent: str, values: tup
 def _check_value(field: str, value: Any, domain: Domain, setting: Setting, depth: int) -> None:
     match domain:
         case Fixed(value=only):
-            good, allowed = _same(value, only), f"{only}, which this space fixes"
+            good, allowed = _same(value, only), f"{only}, the fixed value in this space"
         case PerLayer(per_layer=only):
-            good, allowed = value == only, f"{list(only)}, which this space fixes"
+            good, allowed = value == only, f"{list(only)}, the fixed values in this space"
         case Choices(choices=choices):
             good, allowed = any(_same(value, choice) for choice in choices), ", ".join(map(str, choices))
         case Range(low=low, high=high, per_layer=per_layer):
@@ -58,7 +65,7 @@ def _check_value(field: str, value: Any, domain: Domain, setting: Setting, depth
 
 
 def _same(a: Any, b: Any) -> bool:
-    """Whether two scalars are equal; true is no 1, and a word no number."""
+    """Whether two scalars are equal; true does not equal 1."""
     return bool(a == b) and isinstance(a, bool) == isinstance(b, bool)
 
 

@@ -1,4 +1,4 @@
-"""What the literature advises against, as warnings in the answer to a submit; nothing is refused for it."""
+"""Combinations that the literature advises against, as warnings in the response to a submit; nothing is refused."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _ACTIVATION_NORMS = {"batch", "layer", "group"}
 
 
 def warnings_for(spec: StudySpec) -> list[str]:
-    """One sentence with its source for each doubtful combination that the space allows."""
+    """One sentence, with its source, for each doubtful combination in the space."""
     domains = spec.domains
     found = []
     batch_norm = "batch" in _values(domains["normalization"])
@@ -21,28 +21,28 @@ def warnings_for(spec: StudySpec) -> list[str]:
         )
     if batch_norm and _can_be_on(domains["dropout"]):
         found.append(
-            "Batch normalization with dropout shifts variances between training and test, and is often worse than either "
-            "alone (Li et al., Understanding the Disharmony between Dropout and Batch Normalization, CVPR 2019)."
+            "Dropout together with batch normalization changes variances between training and test, and is often worse than "
+            "either alone (Li et al., Understanding the Disharmony between Dropout and Batch Normalization, CVPR 2019)."
         )
     if _can_be_on(domains["l2"]) and set(_values(domains["optimizer"])) - {"sgd"}:
         found.append(
-            "An L2 penalty inside an adaptive optimizer is scaled away where gradients are large; weight_decay is decoupled "
-            "from them (Loshchilov and Hutter, Decoupled Weight Decay Regularization, ICLR 2019)."
+            "With an adaptive optimizer, an L2 penalty has little effect on weights with large gradients; weight_decay is "
+            "decoupled from them (Loshchilov and Hutter, Decoupled Weight Decay Regularization, ICLR 2019)."
         )
     if batch_norm and "gru" in _values(domains["cell"]) and spec.model.word == "sequence":
         found.append(
-            "Batch normalization mixes the steps of a recurrent network, whose statistics change along a series; layer "
-            "normalization does not (Ba et al., Layer Normalization, 2016; Laurent et al., Batch Normalized Recurrent "
-            "Neural Networks, ICASSP 2016)."
+            "Batch normalization averages over the steps of a series, whose statistics change along it in a recurrent "
+            "network; layer normalization does not (Ba et al., Layer Normalization, 2016; Laurent et al., Batch Normalized "
+            "Recurrent Neural Networks, ICASSP 2016)."
         )
     if _can_be_on(domains["max_norm"]) and _ACTIVATION_NORMS & set(_values(domains["normalization"])):
         found.append(
-            "In front of a normalization the size of the weights does not change the function, only the effective learning "
-            "rate, and so does max_norm (van Laarhoven, L2 Regularization versus Batch and Weight Normalization, 2017)."
+            "Before a normalization the norm of the weights does not change the function, only the effective learning rate; "
+            "so does max_norm (van Laarhoven, L2 Regularization versus Batch and Weight Normalization, 2017)."
         )
     if _can_be_on(domains["mixup"]) and spec.task == "regression":
         found.append(
-            "Mixing arbitrary pairs makes wrong labels where the target is not linear in the features (Yao et al., C-Mixup: "
+            "Mixing arbitrary pairs yields wrong labels if the target is not linear in the features (Yao et al., C-Mixup: "
             "Improving Generalization in Regression, NeurIPS 2022)."
         )
     return found

@@ -1,8 +1,8 @@
-"""The metrics a study may be judged by: their names, which task each belongs to, and which way is better.
+"""The metrics of studies, by task, with their directions.
 
 With two classes `precision`, `recall`, `specificity`, `f1`, `roc_auc` and `pr_auc` are those of the *positive* class: the
 second of the sorted classes, or the one that `data.positive` names. With more classes each is the unweighted mean over
-the classes, one against the rest.
+the classes, one versus the rest.
 """
 
 from __future__ import annotations
@@ -26,28 +26,28 @@ ClassificationMetric = Literal[
 RegressionMetric = Literal["rmse", "mae", "r2"]
 Metric = Literal[ClassificationMetric, RegressionMetric]
 Monitor = Literal["metric", "loss", Metric]
-"""What early stopping may look at: the objective, the validation loss, or any metric."""
+"""What early stopping may monitor: the objective, the validation loss, or any metric."""
 Further = Literal[Metric, "gap"]
-"""What a study may be judged by beside its metric; `gap` is how much worse that is on validation than on training rows."""
+"""Further objectives of a study; `gap` is the amount by which its metric is worse on validation than on training rows."""
 GAP = "gap"
 Direction = Literal["minimize", "maximize"]
 CLASSIFICATION_METRICS: tuple[str, ...] = get_args(ClassificationMetric)
 REGRESSION_METRICS: tuple[str, ...] = get_args(RegressionMetric)
 RANKING_METRICS = ("roc_auc", "pr_auc")
-"""Areas under curves: they take a sort of all predictions, so they are computed where they are asked for."""
+"""Areas under curves: they require sorting all predictions, and are computed only if a study uses them."""
 LOWER_IS_BETTER = frozenset({"loss", "log_loss", "rmse", "mae", GAP})
 
 
 def metrics_for(task: Task) -> tuple[str, ...]:
-    """The metrics that fit a task, the default one first."""
+    """The metrics of a task, the default first."""
     return CLASSIFICATION_METRICS if task == "classification" else REGRESSION_METRICS
 
 
 def sign_of(name: str) -> float:
-    """+1 where a lower value is better, -1 where a higher one is: values times this are to be minimized."""
+    """+1 if lower values are better, −1 if higher ones are: the product of this and the value is to be minimized."""
     return 1.0 if name in LOWER_IS_BETTER else -1.0
 
 
 def direction_of(name: str) -> Direction:
-    """Optuna's word for it."""
+    """Optuna's direction of a metric."""
     return "minimize" if name in LOWER_IS_BETTER else "maximize"

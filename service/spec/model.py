@@ -1,6 +1,6 @@
-"""The network: its family and shape. Shape settings are searchable like any other, and belong to the stack key.
+"""The network: its family and shape. Shape settings are searchable like any other, and are part of the stack key.
 
-The family says how the data is read: an `mlp` takes rows of numbers, a `cnn` images, a `sequence` model series.
+The family determines how the data is read: an `mlp` takes rows of numbers, a `cnn` images, a `sequence` model series.
 """
 
 from __future__ import annotations
@@ -17,78 +17,78 @@ from service.spec.setting import Setting, When, refuse_unmet, settings_of
 ACTIVATIONS = ("relu", "gelu", "silu", "tanh", "elu")
 FAMILIES = ("mlp", "cnn", "sequence")
 LAYOUTS: Mapping[str, Literal["flat", "image", "sequence"]] = {"mlp": "flat", "cnn": "image", "sequence": "sequence"}
-"""What one example is to a family."""
+"""The layout of one example, by family."""
 _SHAPES: Mapping[str, tuple[int, int]] = {"mlp": (256, 2), "cnn": (16, 3), "sequence": (64, 1)}
-"""Width and depth of a family where nothing is said."""
+"""Default width and depth, by family."""
 Width = Annotated[int, Field(ge=1, le=16384)]
 
 
 class ModelSpec(Frozen):
-    """A network: ``depth`` layers of ``width`` units (a `cnn`: stages of channels), or the ``widths`` written out."""
+    """A network: ``depth`` hidden layers of ``width`` units (`cnn`: stages of channels), or one of ``widths`` per layer."""
 
     family: Annotated[Domain | None, Setting(
         group="model", kind="word", words=FAMILIES, neutral="mlp", scope="stack", search=Fixed(value="mlp"),
-        doc="`mlp` for tables, `cnn` (small ResNet; He et al. 2016) for images, `sequence` for series; never searched.",
+        doc="`mlp` for tables, `cnn` (small ResNet; He et al. 2016) for images, `sequence` for series; not searchable.",
     )] = None
     widths: tuple[Width, ...] | None = Field(
         None, max_length=64,
-        description="Units of every hidden layer, or channels of every stage, in order; instead of `width` and `depth`.",
+        description="Units of each hidden layer, or channels of each stage, in order; instead of `width` and `depth`.",
     )
     width: Annotated[Domain | None, Setting(
         group="model", kind="int", low=1, high=16384, neutral=256, scope="stack", search=Fixed(value=256),
-        doc="Units of each hidden layer; `cnn` (default 16): channels of the first stage, each further one has twice as "
-        "many; `sequence`: default 64.")] = None
+        doc="Units of each hidden layer; `cnn` (default 16): channels of the first stage, doubled in each further stage; "
+        "`sequence`: default 64.")] = None
     depth: Annotated[Domain | None, Setting(
         group="model", kind="int", low=0, high=64, neutral=2, scope="stack", search=Fixed(value=2),
-        doc="Number of hidden layers, 0 is a linear model; `cnn` (default 3): of stages, each at half the resolution of the "
-        "one before; `sequence`: default 1.")] = None
+        doc="Number of hidden layers; 0 is a linear model. `cnn` (default 3): number of stages, each with half the "
+        "resolution of the one before; `sequence`: default 1.")] = None
     activation: Annotated[Domain | None, Setting(
         group="model", kind="word", words=ACTIVATIONS, neutral="relu", scope="stack", search=Fixed(value="relu"),
         doc="Activation function of the hidden layers.")] = None
     start_from: int | None = Field(
         None, ge=1, lt=2**31,
-        description="Id of a finished study whose trained network every trial begins with (see `fine_tune`). Columns and "
-        "shape must be its; its preprocessing is taken over, and its last layer where the target is the same.",
+        description="Id of a finished study whose trained network is the initial network of all trials (see `fine_tune`). "
+        "Columns and shape must be the same; its preprocessing is reused, and its last layer if the target is the same.",
     )
     start_sha256: str | None = Field(
         None, pattern="^[0-9a-f]{64}$",
-        description="SHA-256 of that network's archive; filled in at submit, so that another network is never taken for it.",
+        description="SHA-256 of the archive of that network; filled in at submit, so that no other network is used instead.",
     )
     fine_tune: Annotated[Domain | None, Setting(
         group="fine_tuning", kind="word", words=("all", "head"), neutral=OFF, off=True, search=Fixed(value=OFF),
         advised=Choices(choices=("all", "head")),
-        doc="Under `start_from` (default there: all): train all weights; or those of the last layer only, all others and "
-        "running statistics being frozen, which no penalty touches; or off, from scratch.",
+        doc="With `start_from` (where the default is `all`): train all weights; or only those of the last layer, with all "
+        "other weights and running statistics frozen and exempt from penalties; or off: train from scratch.",
     )] = None
     embedding: Annotated[Domain | None, Setting(
         group="model", kind="int", low=1, high=1024, neutral=0, off=True, scope="stack", search=Fixed(value=OFF),
         advised=Choices(choices=(OFF, 4, 16, 600)), when=When("family", ("mlp",)),
-        doc="Embeds each category in min(embedding, 1.6·levels^0.56) units (Guo and Berkhahn 2016; 600 is fastai's rule), "
-        "where it has one input per level otherwise. The tables are weights: penalties, decay and max_norm act on them.",
+        doc="Embeds each category in min(embedding, 1.6·levels^0.56) units (Guo and Berkhahn 2016; 600 is fastai's rule); "
+        "off: one input per level. The embeddings are weights, to which penalties, decay and `max_norm` apply.",
     )] = None
     blocks: Annotated[Domain | None, Setting(
         group="model", kind="int", low=1, high=32, neutral=1, scope="stack", search=Fixed(value=1),
-        when=When("family", ("cnn",)), doc="Blocks of two 3x3 convolutions in every stage.")] = None
+        when=When("family", ("cnn",)), doc="Blocks of two 3×3 convolutions in each stage.")] = None
     shortcuts: Annotated[Domain | None, Setting(
         group="model", kind="bool", neutral=True, scope="stack", search=Fixed(value=True),
-        when=When("family", ("cnn",)), doc="A shortcut around every block (He et al. 2016).")] = None
+        when=When("family", ("cnn",)), doc="A shortcut around each block (He et al. 2016).")] = None
     downsampling: Annotated[Domain | None, Setting(
         group="model", kind="word", words=("strided", "max", "average"), neutral="strided", scope="stack",
         search=Fixed(value="strided"), when=When("family", ("cnn",)),
-        doc="How a stage halves the resolution: a convolution of stride 2, or 2x2 pooling.")] = None
+        doc="How a stage halves the resolution: by a convolution of stride 2, or by 2×2 pooling.")] = None
     cell: Annotated[Domain | None, Setting(
         group="model", kind="word", words=("gru", "transformer"), neutral="gru", scope="stack", search=Fixed(value="gru"),
         when=When("family", ("sequence",)),
-        doc="Layers of gated recurrent units (Cho et al. 2014), or of a transformer encoder (Vaswani et al. 2017; "
-        "normalization in front).")] = None
+        doc="Layers of gated recurrent units (Cho et al. 2014), or of a transformer encoder (Vaswani et al. 2017; with "
+        "pre-normalization).")] = None
     heads: Annotated[Domain | None, Setting(
         group="model", kind="int", low=1, high=256, neutral=4, scope="stack", search=Fixed(value=4),
         when=When("cell", ("transformer",)),
-        doc="Attention heads; lowered to their greatest common divisor with the width.")] = None
+        doc="Number of attention heads; reduced to its greatest common divisor with the width.")] = None
     pooling: Annotated[Domain | None, Setting(
         group="model", kind="word", words=("mean", "max", "last"), neutral="mean", scope="stack",
         search=Fixed(value="mean"), when=When("family", ("cnn", "sequence")),
-        doc="What the head sees: the mean or the maximum over all pixels, or all real steps of a series, or its last step.",
+        doc="Input of the head: the mean or the maximum over all pixels or all steps without padding, or the last step.",
     )] = None
 
     @model_validator(mode="before")
@@ -99,7 +99,7 @@ class ModelSpec(Frozen):
         given = {key: value for key, value in raw.items() if value is not None}
         family = given.get("family", "mlp")
         word = family.value if isinstance(family, Fixed) else family
-        width, depth = _SHAPES[word if word in FAMILIES else "mlp"]  # any other word is refused below
+        width, depth = _SHAPES[word if word in FAMILIES else "mlp"]  # other words are refused below
         shape = {} if "widths" in given else {"width": Fixed(value=width), "depth": Fixed(value=depth)}
         start = {"fine_tune": Fixed(value="all" if "start_from" in given else OFF)}
         return {"family": Fixed(value="mlp"), **shape, **start, "activation": Fixed(value="relu"), **given}
@@ -110,7 +110,7 @@ class ModelSpec(Frozen):
             given: Domain | None = getattr(self, name)
             if self.widths is not None and given is not None:
                 allowed = "either widths, or width and depth"
-                _refuse("cannot be given beside widths, which already says it", name, given, allowed)
+                _refuse("cannot be combined with widths, which determines it", name, given, allowed)
         return self
 
     @model_validator(mode="after")
@@ -126,23 +126,25 @@ class ModelSpec(Frozen):
     @model_validator(mode="after")
     def _fits_its_family(self) -> ModelSpec:
         if not isinstance(self.family, Fixed):
-            _refuse("is not searched: it decides how the data is read", "family", self.family, ", ".join(FAMILIES))
+            _refuse(
+                "cannot be searched: it determines how the data is read", "family", self.family, ", ".join(FAMILIES)
+            )
         refuse_unmet(MODEL_SETTINGS, vars(self), vars(self))
         if self.word != "mlp" and self.depths()[0] < 1:
             key = "depth" if self.widths is None else "widths"
             _refuse(f"must be at least 1 for a {self.word}", key, getattr(self, key) or None, "1 to 64")
         if self.word == "cnn" and self.pooling is not None and "last" in (possible_values(self.pooling) or ()):
-            _refuse("has no meaning for images", "pooling", self.pooling, "mean, max")
+            _refuse("cannot be last for images", "pooling", self.pooling, "mean, max")
         return self
 
     @property
     def word(self) -> str:
         """The family's name."""
-        assert isinstance(self.family, Fixed), "filled and checked by validation"
+        assert isinstance(self.family, Fixed), "validation fills and checks it"
         return str(self.family.value)
 
     def depths(self) -> tuple[int, int]:
-        """The smallest and the largest number of hidden layers, or stages, that a trial may have."""
+        """The smallest and the largest number of hidden layers (`cnn`: stages) of a trial."""
         if self.widths is not None:
             return len(self.widths), len(self.widths)
         match self.depth:
@@ -153,7 +155,7 @@ class ModelSpec(Frozen):
             case Fixed(value=value):
                 return int(value), int(value)
             case _:
-                raise AssertionError(f"depth is filled by validation and never per layer: {self.depth!r}")
+                raise AssertionError(f"depth is None or per layer after validation: {self.depth!r}")
 
 
 def _refuse(message: str, key: str, given: Fixed | Range | Choices | PerLayer | str | None, allowed: str) -> None:

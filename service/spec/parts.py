@@ -12,45 +12,50 @@ from service.spec.metrics import Monitor
 
 
 class DataSpec(Frozen):
-    """Where the rows come from, and which column is to be predicted."""
+    """The source of the rows, the column to predict, and preprocessing."""
 
     dataset: str | None = Field(
-        None, description="A built-in data set (diabetes, breast_cancer, digits, wine) or the id of an uploaded one."
+        None, description="Name of a built-in data set (diabetes, breast_cancer, digits, wine) or id of an uploaded one."
     )
-    path: str | None = Field(None, description="A CSV, Parquet or NPZ file under a directory the operator allows.")
-    target: str | None = Field(None, description="Column to predict; built-in sets know theirs, NPZ files have `y`.")
+    path: str | None = Field(None, description="A CSV, Parquet or NPZ file in a directory that the operator allows.")
+    target: str | None = Field(
+        None, description="Column to predict. Not needed for built-in data sets and NPZ files, which have `y`."
+    )
     positive: str | None = Field(
         None,
-        description="Of two classes, the one that precision, recall, specificity, f1, roc_auc and pr_auc are about; if "
-        "silent the second in sorted order.",
+        description="Positive class of precision, recall, specificity, f1, roc_auc and pr_auc with two classes. If omitted, "
+        "the second in sorted order.",
     )
-    categorical: tuple[str, ...] = Field((), description="Columns to treat as categories although they hold numbers.")
-    drop: tuple[str, ...] = Field((), description="Columns to leave out, such as row ids.")
+    categorical: tuple[str, ...] = Field((), description="Columns of numbers to treat as categories.")
+    drop: tuple[str, ...] = Field((), description="Columns to ignore, such as row ids.")
     groups: str | None = Field(
-        None, description="Column of groups, such as patients: no group is divided between parts. It is no input."
+        None, description="Column of groups, such as patients: no group is divided between parts. Not an input."
     )
     time: str | None = Field(
         None,
-        description="Column of numbers or ISO 8601 times: later rows validate and test what earlier ones trained. It is no "
-        "input.",
+        description="Column of numbers or ISO 8601 times: training uses earlier rows, validation and test later ones. Not "
+        "an input.",
     )
     split: str | None = Field(
-        None, description="Column of the words train, valid and test that divides the rows itself. It is no input."
+        None, description="Column with the words train, valid and test, which divide the rows. Not an input."
     )
     scaling: Literal["standard", "minmax", "quantile", "log", "none"] = Field(
         "standard",
-        description="Of numeric columns: to mean 0 and deviation 1, to [0, 1], to normal quantiles, standard behind "
-        "sign(x)·ln(1 + |x|), or none.",
+        description="Scaling of numeric columns: to mean 0 and standard deviation 1; to [0, 1]; to quantiles of a normal "
+        "distribution; `standard` after sign(x)·ln(1 + |x|); or none.",
     )
     impute: Literal["median", "mean", "most_frequent"] = Field(
-        "median", description="What replaces a missing number: a statistic of its column's training rows."
+        "median", description="Replacement of missing numbers: a statistic of the column's training rows."
     )
-    flag_missing: bool = Field(False, description="Add a 0/1 input for every numeric column with missing values.")
+    flag_missing: bool = Field(False, description="Add a 0/1 input for each numeric column with missing values.")
     impute_categories: Literal["missing", "most_frequent"] = Field(
-        "missing", description="What replaces a missing category: one of its own, or the most frequent one."
+        "missing", description="Replacement of missing categories: a separate category, or the most frequent one."
     )
     max_levels: int = Field(
-        50, ge=2, le=10_000, description="Categories of a column with an input of their own; the rarest share one."
+        50,
+        ge=2,
+        le=10_000,
+        description="Maximum number of categories of a column with separate inputs; rarer ones share one.",
     )
 
     @model_validator(mode="after")
@@ -66,47 +71,46 @@ class DataSpec(Frozen):
         if self.split is not None and self.time is not None:
             raise PydanticCustomError(
                 "division",
-                "cannot be given beside time, by which rows are divided already",
+                "cannot be combined with time, which already divides the rows",
                 {"key": "split", "value": self.split, "allowed": "either split or time"},
             )
         return self
 
 
 class ValidationSpec(Frozen):
-    """How rows are divided. The test part is drawn first, fixed by the seed; no trial ever sees it.
+    """How rows are divided. The test part is drawn first, determined by the seed; no trial ever uses it.
 
-    Parts and folds are stratified by class (a regression's target: by quintile). With `data.groups` no group is divided;
-    with `data.time` a fold trains on all rows before those that validate it; with `data.split` or `given` the data says.
+    Parts and folds are stratified by class, or by quintile of the target in regression. With `data.groups` no group is
+    divided; with `data.time` a fold trains on all rows before its validation rows; with `data.split` or `given` the data
+    determine the parts.
     """
 
     method: Literal["holdout", "kfold"] = Field(
-        "holdout", description="One validation part, or every row validates once; a fold is a lane."
+        "holdout", description="One validation part, or k folds in which each row validates once; each fold is a lane."
     )
-    test_fraction: float = Field(0.2, gt=0.0, lt=0.9, description="Share of all rows locked away for the final score.")
-    valid_fraction: float = Field(0.2, gt=0.0, lt=0.9, description="Share of all rows for validation (holdout).")
+    test_fraction: float = Field(0.2, gt=0.0, lt=0.9, description="Fraction of all rows locked away for the final score.")
+    valid_fraction: float = Field(0.2, gt=0.0, lt=0.9, description="Fraction of all rows for validation (holdout).")
     folds: int = Field(5, ge=2, le=20, description="Number of folds (kfold).")
-    repeats: int = Field(1, ge=1, le=20, description="How often to divide anew, behind the same test part.")
-    given: bool = Field(
-        False, description="Take the test part, and the validation part if there is one, that an NPZ file itself names."
-    )
+    repeats: int = Field(1, ge=1, le=20, description="Number of different divisions, with the same test part.")
+    given: bool = Field(False, description="Use the test part, and the validation part if there is one, of an NPZ file.")
 
     @model_validator(mode="after")
     def _something_left(self) -> ValidationSpec:
         if self.method == "holdout" and self.test_fraction + self.valid_fraction >= 0.95:
             raise PydanticCustomError(
                 "fractions",
-                "test_fraction + valid_fraction leave nothing to train on",
+                "leaves no training rows: test_fraction + valid_fraction is too large",
                 {"key": "valid_fraction", "value": self.valid_fraction, "allowed": "a sum below 0.95"},
             )
         return self
 
 
 class Conclude(Frozen):
-    """End the search when the trials left are not expected to improve the best value by what validation data can tell."""
+    """End the search when the improvement expected of the remaining trials is too small to measure on validation data."""
 
     after: int = Field(40, ge=20, description="Finished trials before the search may be concluded.")
     tolerance: float = Field(
-        0.1, gt=0.0, description="Expected improvement that is not worth going on for, in standard errors of the best value."
+        0.1, gt=0.0, description="Expected improvement below which the search ends, in standard errors of the best value."
     )
 
 
@@ -115,31 +119,32 @@ def _on_is_defaults(raw: Any) -> Any:
 
 
 class BudgetSpec(Frozen):
-    """What the study may spend. The number of trials is exact, whatever happens to workers."""
+    """Limits of the study. The number of trials is exact, even if workers are lost."""
 
-    trials: int = Field(600, ge=1, le=1_000_000, description="Trials to finish (complete, pruned or failed).")
-    epochs: int = Field(100, ge=1, le=100_000, description="Largest number of epochs of one trial.")
-    seconds: float | None = Field(None, gt=0, description="After this long no further trial starts.")
-    trial_seconds: float | None = Field(None, gt=0, description="A trial that trains for longer is pruned.")
+    trials: int = Field(600, ge=1, le=1_000_000, description="Number of trials to finish (complete, pruned or failed).")
+    epochs: int = Field(100, ge=1, le=100_000, description="Maximum number of epochs of a trial.")
+    seconds: float | None = Field(None, gt=0, description="Time in seconds after which no further trial starts.")
+    trial_seconds: float | None = Field(None, gt=0, description="Training time in seconds after which a trial is pruned.")
     max_retries: int = Field(
-        3, ge=0, le=100, description="How often a trial is repeated after its worker was lost or memory ran out."
+        3, ge=0, le=100, description="Maximum number of retries of a trial whose worker was lost or ran out of memory."
     )
-    max_failed_trials: int | None = Field(None, ge=0, description="More failed trials than this stop the study.")
-    finalists: int = Field(5, ge=1, le=50, description="Best settings that are trained again at the end.")
-    seeds: int = Field(5, ge=2, le=100, description="Seeds that each of them and each baseline is trained with.")
+    max_failed_trials: int | None = Field(None, ge=0, description="The study fails once more trials than this have failed.")
+    finalists: int = Field(5, ge=1, le=50, description="Number of best settings that are trained again at the end.")
+    seeds: int = Field(5, ge=2, le=100, description="Number of seeds with which each finalist and baseline is trained.")
     conclude: Annotated[Conclude | None, BeforeValidator(_on_is_defaults)] = Field(
-        None, description="`on`, or its settings: see `budget.conclude` below. Off by default, so that the budget is exact."
+        None, description="`on`, or settings: see `budget.conclude` below. Off by default, so that the budget is exact."
     )
 
 
 class EarlyStopping(Frozen):
-    """Convergence: a trial ends when its monitored value has not improved for ``patience`` epochs; it stays eligible."""
+    """Convergence: a trial is complete when its monitored value has not improved for ``patience`` epochs."""
 
-    patience: int = Field(20, ge=1, le=100_000, description="Epochs without improvement before a trial is converged.")
-    min_delta: float = Field(0.0, ge=0.0, description="An improvement is more than this, in the monitored value's own unit.")
-    restore_best: bool = Field(True, description="Keep the weights of the best epoch instead of the last.")
+    patience: int = Field(20, ge=1, le=100_000, description="Epochs without improvement after which a trial has converged.")
+    min_delta: float = Field(0.0, ge=0.0, description="An improvement must exceed this, in units of the monitored value.")
+    restore_best: bool = Field(True, description="Keep the weights of the best epoch rather than those of the last.")
     monitor: Monitor = Field(
-        "metric", description="`metric` is the objective, `loss` the validation loss; or any metric of the task."
+        "metric",
+        description="Monitored value: `metric` is the objective, `loss` the validation loss; or any metric of the task.",
     )
 
 

@@ -1,7 +1,7 @@
-"""A recipe: one concrete value for every setting, which is what a trial trains with.
+"""A recipe: the value of every setting with which a trial is trained.
 
-The values are plain (numbers, words, tuples of numbers), with `off` already turned into the setting's neutral value, so
-that `workers` read them by name and need to know nothing of domains.
+The values are plain (numbers, words, tuples of numbers), and `off` is already replaced by the setting's neutral value, so
+that `workers` read them by name and do not depend on domains.
 """
 
 from __future__ import annotations
@@ -18,15 +18,18 @@ ARCHITECTURE = tuple(
     for name, setting in SETTINGS.items()
     if setting.scope == "stack" and setting.group in ("model", "normalization") and name not in ("width", "depth")
 )
-"""What a network's weights are made for, beside its widths."""
+"""The settings on which the shapes and the meaning of a network's weights depend, apart from its widths."""
 _GROWTH: Mapping[str, int] = {"mlp": 1, "cnn": 2, "sequence": 1}
-"""How many times as wide as the layer before it a layer of each family is, where one width is given."""
+"""Ratio of the widths of successive layers, by family, if a single width is given."""
 
 Value = bool | int | float | str | tuple[float, ...]
 
 
 class Recipe(Mapping[str, Value]):
-    """Immutable mapping from setting to value; a setting left out has its neutral value.
+    """An immutable mapping from settings to values; omitted settings have their neutral values.
+
+    Raises:
+        KeyError: A name is not a setting.
 
     >>> Recipe({"dropout": 0.5}).number("dropout"), Recipe({}).word("optimizer")
     (0.5, 'adamw')
@@ -35,7 +38,7 @@ class Recipe(Mapping[str, Value]):
     def __init__(self, values: Mapping[str, Value]) -> None:
         unknown = sorted(set(values) - set(SETTINGS) - {"widths"})
         if unknown:
-            raise KeyError(f"not settings: {unknown}")
+            raise KeyError(f"unknown settings: {unknown}")
         self._values: dict[str, Value] = {**{name: s.neutral for name, s in SETTINGS.items()}, **values}
 
     def __getitem__(self, name: str) -> Value:
@@ -64,7 +67,7 @@ class Recipe(Mapping[str, Value]):
         return int(self.number(name))
 
     def flag(self, name: str) -> bool:
-        """A setting that is true or false."""
+        """A boolean setting."""
         return self._values[name] is True
 
     def word(self, name: str) -> str:
@@ -72,13 +75,13 @@ class Recipe(Mapping[str, Value]):
         return str(self._values[name])
 
     def layers(self, name: str, depth: int) -> tuple[float, ...]:
-        """One value per hidden layer, a single value being repeated."""
+        """One value for each of ``depth`` hidden layers; a single value is repeated."""
         value = self._values[name]
         return value if isinstance(value, tuple) else (self.number(name),) * depth
 
     @property
     def widths(self) -> tuple[int, ...]:
-        """Units of every hidden layer, or channels of every stage of a CNN."""
+        """Units of each hidden layer, or channels of each stage of a CNN."""
         widths = self._values.get("widths")
         if isinstance(widths, tuple):
             return tuple(int(width) for width in widths)
@@ -86,12 +89,12 @@ class Recipe(Mapping[str, Value]):
         return tuple(self.integer("width") * growth**layer for layer in range(self.integer("depth")))
 
     def effective(self) -> dict[str, Value]:
-        """What training reads of it: the settings that matter, and always the ``widths``."""
+        """The settings that have an effect, and always the ``widths``."""
         matters = {name: value for name, value in self._values.items() if self._matters(name, SETTINGS.get(name))}
         return {**matters, "widths": self.widths}
 
     def said(self) -> dict[str, Any]:
-        """Only what matters, as JSON: settings whose condition holds, regularizers that are on; in the table's order."""
+        """The settings that have an effect, as JSON: their conditions hold and they are not off. In the space's order."""
         return {name: value for name, value in self.to_json().items() if self._matters(name, SETTINGS.get(name))}
 
     def _matters(self, name: str, setting: Setting | None) -> bool:
@@ -108,26 +111,26 @@ class Recipe(Mapping[str, Value]):
         return tuple(name for name in self.said() if name in SETTINGS and SETTINGS[name].regularizer)
 
     def removable(self) -> tuple[str, ...]:
-        """The regularizers that are on and can be switched off: not those that the weights it begins with are made for."""
+        """The regularizers that are on and can be switched off: not those that the initial weights of fine-tuning need."""
         return tuple(name for name in self.regularizers() if not self._belongs(name))
 
     def _belongs(self, name: str) -> bool:
         return self.word("fine_tune") != OFF and name in ARCHITECTURE
 
     def without(self, *names: str) -> Recipe:
-        """The same recipe with the named settings at their neutral value, but for those that its first weights need."""
+        """A recipe with the named settings at their neutral values, except those that its initial weights need."""
         return Recipe({**self._values, **{name: SETTINGS[name].neutral for name in names if not self._belongs(name)}})
 
     def unregularized(self) -> Recipe:
-        """The same network, beginning and optimizer with every regularizer off, all weights free: the baseline."""
+        """The baseline: the same network, initial weights and optimizer, with all regularizers off and no weights frozen."""
         return self.without(*(name for name, setting in SETTINGS.items() if setting.regularizer)).thawed()
 
     def thawed(self) -> Recipe:
-        """The same with no weights frozen."""
+        """The same recipe with no weights frozen."""
         return Recipe({**self._values, "fine_tune": "all"}) if self.word("fine_tune") == "head" else self
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON values, whole."""
+        """All settings as plain JSON values."""
         return {name: list(value) if isinstance(value, tuple) else value for name, value in self._values.items()}
 
     @classmethod

@@ -1,11 +1,11 @@
-"""The description of one setting, which is also its validator.
+"""The declaration of a setting, which is also its validator.
 
 A setting is declared once, as the annotation of a field (see `space`):
 
     l1: Annotated[Domain | None, Setting(group="penalties", kind="float", low=0.0, ...)] = None
 
-and from that one line come its checks, its default search range, its Optuna distributions (`service.search`),
-and its row in the reference (`service.spec.reference`).
+This line determines its checks, its default domain, its Optuna distributions (`service.search`) and its row in the
+reference (`service.spec.reference`).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from service.spec.domain import OFF, Choices, Domain, Fixed, PerLayer, Range, Sc
 
 @dataclass(frozen=True)
 class When:
-    """A condition: the setting only makes sense while ``parent`` takes one of ``values``."""
+    """A condition: the setting has an effect only if the setting ``parent`` has one of ``values``."""
 
     parent: str
     values: tuple[Scalar, ...]
@@ -30,19 +30,24 @@ class When:
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """What a setting is, what it may be, and what it does when nobody says anything.
+    """What a setting is, its allowed values and its defaults.
 
     Attributes:
-        neutral: Value when the setting is not searched; for a regularizer the value that means off.
-        search: Domain used by the `default` space (and by conditional settings whose parent is searched).
-        advised: Domain to search it over, where the `default` space does not search it; reaches where it binds.
+        group: Name of the group to which it belongs.
+        doc: Its description in the reference.
+        kind: Type of its values.
+        neutral: Value of a setting that is not in use; for a regularizer, the value that means off.
+        search: Domain in the `default` preset; for a conditional setting, its domain if it is omitted.
+        advised: Domain suitable for searching it, if the `default` preset does not search it.
         low, high: Inclusive bounds of numeric values.
         words: Allowed values of a `word` setting.
-        regularizer: Switched off in the unregularized baseline, and one by one in the ablation.
-        off: The word `off` is accepted.
-        task: The only task it makes sense for; None for any.
-        scope: `lane` where every lane of a stack may have its own value; `stack` where it changes the graph, so
-            that only trials with equal values train together.
+        regularizer: Whether it is switched off in the unregularized baseline, and in turn in the ablation.
+        off: Whether the word `off` is accepted.
+        per_layer: Whether it may have one value per hidden layer.
+        task: The only task in which it has an effect; None for any.
+        scope: `lane` if each lane of a stack may have its own value; `stack` if it changes the graph, so that only trials
+            with equal values train together.
+        when: The condition under which it has an effect; None for always.
     """
 
     group: str
@@ -62,16 +67,16 @@ class Setting:
     when: When | None = None
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        """Run `parse` in front of the field's own validation."""
+        """Run `parse` before the field's own validation."""
         return core_schema.no_info_before_validator_function(self.parse, handler(source))
 
     @property
     def searched(self) -> Domain:
-        """Domain to search it over, whether or not the `default` space does."""
+        """The domain suitable for searching the setting."""
         return self.advised or self.search
 
     def allowed(self) -> str:
-        """The allowed values in words, for messages and for the reference."""
+        """A description of the allowed values, for messages and the reference."""
         off = f", or {OFF}" if self.off else ""
         match self.kind:
             case "word":
@@ -83,7 +88,11 @@ class Setting:
                 return f"{number} from {self.low:g} to {self.high:g}{off}"
 
     def parse(self, raw: object) -> Domain | None:
-        """Turn what a user wrote into a checked domain; the error names key, value and what is allowed."""
+        """Convert the form that a user writes to a checked domain.
+
+        Raises:
+            PydanticCustomError: It is not a domain of this setting; the error names key, value and what is allowed.
+        """
         match raw:
             case None | Fixed() | Range() | Choices() | PerLayer():
                 domain = raw
@@ -129,9 +138,9 @@ class Setting:
         self._check_value(domain.low, "low")
         self._check_value(domain.high, "high")
         if domain.low >= domain.high:
-            self._refuse(f"has low {domain.low:g} not below high {domain.high:g}", domain.model_dump())
+            self._refuse(f"must have low below high, not {domain.low:g} and {domain.high:g}", domain.model_dump())
         if domain.log and domain.low <= 0:
-            self._refuse("is logarithmic, so low must be above 0", domain.low, "low")
+            self._refuse("must have low above 0 because it is logarithmic", domain.low, "low")
         if domain.off and not self.off:
             self._refuse("cannot be switched off", True, "off")
         if domain.per_layer and not self.per_layer:
@@ -183,25 +192,25 @@ def refuse_unmet(
     parents: Mapping[str, Domain | None],
     place: str = "",
 ) -> None:
-    """Refuse a setting that was given although its condition can never hold; a parent that is not there is left alone.
+    """Refuse settings that are given although their condition can never hold.
 
     Args:
-        settings: Those to check.
-        given: What was said of them, None for nothing.
-        parents: The domains of the settings that conditions name.
-        place: What leads to the settings in the spec, such as ``space.``.
+        settings: The settings to check.
+        given: Their domains; None if omitted.
+        parents: The domains of the settings on which they depend. Conditions on other settings are not checked.
+        place: Prefix of the settings' names in the spec, such as ``space.``.
 
     Raises:
-        PydanticCustomError: As a validator raises it.
+        PydanticCustomError: A condition can never hold.
     """
     for name, setting in settings.items():
         domain = given[name]
         if domain is None or setting.when is None or setting.when.parent not in parents:
             continue
         parent = parents[setting.when.parent]
-        # A condition on a setting that is silent itself takes its default.
+        # If the parent is omitted, its default domain applies.
         taken = possible_values(parent if parent is not None else settings[setting.when.parent].search) or ()
         if not set(taken) & set(setting.when.values):
             allowed = f"{setting.when.parent} = {' or '.join(map(str, setting.when.values))}"
             context = {"key": f"{place}{name}", "value": domain.model_dump(), "allowed": allowed}
-            raise PydanticCustomError("condition", "only makes sense under {allowed}, which is never taken here", context)
+            raise PydanticCustomError("condition", "has an effect only with {allowed}, which this study excludes", context)

@@ -1,8 +1,7 @@
-"""The regularization space: the groups of settings together, the presets, and the conditions between settings.
+"""The regularization space: all groups of settings, the presets, and the check of conditions.
 
-A new setting is one field in its group's module (`service.spec.groups`); its effect goes into `workers.stack` (per-lane
-settings are read there by name). Checks, Optuna distributions, the baseline, the ablation and the reference follow
-from the declaration.
+A new setting is one field in its group's module (`service.spec.groups`); `workers.stack` implements its effect and reads
+per-lane settings by name. Checks, Optuna distributions, baseline, ablation and reference follow from the declaration.
 """
 
 from __future__ import annotations
@@ -26,18 +25,18 @@ from service.spec.groups.penalties import Penalties
 from service.spec.setting import Setting, refuse_unmet, settings_of
 
 
-# The last base's settings come first in the space, in the reference and in every draw.
+# The settings of the last base come first: in the space, in the reference and in the order of sampling.
 class Space(
     Initialization, Averaging, LrSchedule, Optimizer, Balance, Noise, Augmentation, Normalization, Dropout, Penalties
 ):
-    """Which settings are searched, and where. What is not named comes from the preset."""
+    """The domain of each setting. Omitted settings have the domains of the preset."""
 
     preset: Literal["default", "minimal", "cocktail", "images", "sequences", "off"] = Field(
         "default",
-        description="Where unnamed settings come from: `default` searches the usual ones, `minimal` only weight decay "
-        "and dropout, `cocktail` the regularizers of Kadra et al. 2021 (of an `mlp`), `images` what helps a `cnn` (flips, "
-        "mild rotation, shift and zoom, cutout, cutmix, normalization, dropout, decay), `sequences` what helps a "
-        "`sequence`, `off` none.",
+        description="Domains of omitted settings: `default` searches the usual ones, `minimal` only weight decay and "
+        "dropout, `cocktail` the regularizers of Kadra et al. 2021 (for an `mlp`), `images` those suitable for a `cnn` "
+        "(flips, mild rotation, shift and zoom, cutout, cutmix, normalization, dropout, decay), `sequences` those suitable "
+        "for a `sequence`, `off` none.",
     )
 
     @model_validator(mode="before")
@@ -60,7 +59,7 @@ SPACE_SETTINGS: Mapping[str, Setting] = settings_of(Space)
 
 
 def _preset(searched: set[str]) -> dict[str, Domain]:
-    """Every unconditional setting: its domain to search it over if ``searched`` holds it, else its neutral value."""
+    """All unconditional settings: those in ``searched`` with the domain for searching them, others with neutral values."""
     return {
         name: setting.searched if name in searched else Fixed(value=setting.neutral)
         for name, setting in SPACE_SETTINGS.items()
@@ -72,8 +71,8 @@ def _advised(*names: str) -> dict[str, Domain]:
     return {name: SPACE_SETTINGS[name].searched for name in names}
 
 
-# Half of these are on in a random trial, so together they must leave a small network able to learn within some tens of
-# epochs, which the ranges advised for one alone do not. Shear is left out: rotation and zoom distort alike.
+# About half of these are on in a random trial, and even then a small network must learn within some tens of epochs; the
+# ranges advised for a single one are too wide for that. Shear is omitted: rotation and zoom have similar effects.
 _IMAGES: dict[str, Domain] = {
     **_preset(set()),
     **_advised("cutmix"),
@@ -99,8 +98,8 @@ _DEFAULT = {name: setting.search for name, setting in SPACE_SETTINGS.items() if 
 
 # Kadra et al., "Well-tuned simple nets excel on tabular datasets" (NeurIPS 2021), table 1: weight decay, batch
 # normalization, stochastic weight averaging, dropout, skip connections, mixup and cutout, under cosine annealing with
-# restarts; early stopping is on by default. Their others are not here: cutmix, Shake-Shake, Shake-Drop, snapshot
-# ensembles, lookahead, adversarial training.
+# restarts; early stopping is on by default. Not included: cutmix, Shake-Shake, Shake-Drop, snapshot ensembles, lookahead,
+# adversarial training.
 _COCKTAIL: dict[str, Domain] = {
     **_preset({"weight_decay", "dropout", "mixup", "feature_masking", "lr"}),
     "normalization": Choices(choices=("none", "batch")),

@@ -1,4 +1,4 @@
-"""The study: everything one search is told, in one frozen value that is stored and repeated exactly."""
+"""The specification of a study: one frozen value, which is stored and makes the study reproducible."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from service.spec.domain import Choices, Domain, Frozen, PerLayer, Range, can_leave, possible_values
-from service.spec.enqueue import check_known
+from service.spec.enqueue import check_enqueued
 from service.spec.groups.normalization import NORMALIZATIONS
 from service.spec.metrics import GAP, Direction, Further, Metric, Task, direction_of, metrics_for, sign_of
 from service.spec.model import MODEL_SETTINGS, ModelSpec
@@ -26,22 +26,24 @@ SETTINGS: dict[str, Setting] = {**MODEL_SETTINGS, **SPACE_SETTINGS}
 class StudySpec(Frozen):
     """One search over regularization settings. Only ``data`` is required."""
 
-    name: str = Field("study", min_length=1, max_length=200, pattern=r"^\S(.*\S)?$", description="A name for people.")
-    owner: str = Field("default", min_length=1, max_length=100, description="Whose study it is, for the fair share.")
-    priority: int = Field(0, ge=-100, le=100, description="Studies of higher priority are served first.")
+    name: str = Field(
+        "study", min_length=1, max_length=200, pattern=r"^\S(.*\S)?$", description="Name; a number is added if it is taken."
+    )
+    owner: str = Field("default", min_length=1, max_length=100, description="Owner; workers are shared fairly among owners.")
+    priority: int = Field(0, ge=-100, le=100, description="Studies with higher priority get workers first.")
     data: DataSpec
-    task: Task | None = Field(None, description="Inferred from the target column if silent.")
+    task: Task | None = Field(None, description="If omitted, inferred from the target column.")
     metric: Metric | None = Field(
         None,
-        description="Objective; accuracy or rmse if silent. With more than two classes precision, recall, specificity, f1, "
-        "roc_auc and pr_auc are means over the classes, one against the rest.",
+        description="Objective; if omitted, accuracy or rmse. With more than two classes precision, recall, specificity, "
+        "f1, roc_auc and pr_auc are means over the classes, one versus the rest.",
     )
     also: tuple[Further, ...] = Field(
         (),
         max_length=2,
-        description="Further objectives: metrics of the task, or `gap`, by how much `metric` is worse on validation than on "
-        "training rows. The search is then for the front: trials that no other one dominates. `metric` says which of "
-        "them wins. Nothing is pruned.",
+        description="Further objectives: metrics of the task, or `gap`, the amount by which `metric` is worse on validation "
+        "than on training rows. The search is then for the front: trials that no other trial dominates. `metric` determines "
+        "which of them wins. No trial is pruned.",
     )
     model: ModelSpec = Field(default_factory=lambda: ModelSpec.model_validate({}))
     space: Space = Field(default_factory=lambda: Space.model_validate({}))
@@ -51,17 +53,17 @@ class StudySpec(Frozen):
     enqueue: tuple[dict[str, bool | int | float | str | tuple[float, ...]], ...] = Field(
         (),
         max_length=10_000,
-        description="Known settings to try first, each as `{setting: value}`; what one does not name is drawn at random.",
+        description="Settings of the first trials, each as `{setting: value}`; omitted settings are drawn at random.",
     )
     pruner: Pruner = MedianPruner()
     budget: BudgetSpec = BudgetSpec()
-    max_parallel_trials: int | None = Field(None, ge=1, description="Most trials in flight at once, all workers.")
-    seed: int = Field(0, ge=0, lt=2**31, description="Fixes the split, the sampler, and every trial's own seed.")
+    max_parallel_trials: int | None = Field(None, ge=1, description="Maximum number of running trials, over all workers.")
+    seed: int = Field(0, ge=0, lt=2**31, description="Seed of the split, the sampler and all trials.")
 
     @model_validator(mode="before")
     @classmethod
     def _several_objectives_have_no_pruner(cls, raw: Any) -> Any:
-        """With further objectives the default is to prune nothing."""
+        """With further objectives the default is no pruner."""
         if isinstance(raw, dict) and raw.get("also") and "pruner" not in raw:
             return {**raw, "pruner": NoPruner().name}
         return raw
@@ -73,7 +75,8 @@ class StudySpec(Frozen):
         allowed = NORMALIZATIONS[self.model.word]
         for word in words:
             if word not in allowed:
-                _refuse("space.normalization", f"{word!r} is none of a {self.model.word}", list(words), ", ".join(allowed))
+                message = f"{word!r} is not available for a {self.model.word}"
+                _refuse("space.normalization", message, list(words), ", ".join(allowed))
         return self
 
     @model_validator(mode="after")
@@ -89,11 +92,12 @@ class StudySpec(Frozen):
         return self
 
     @model_validator(mode="after")
-    def _known_settings_are_in_the_space(self) -> StudySpec:
+    def _enqueued_trials_are_in_the_space(self) -> StudySpec:
         if len(self.enqueue) > self.budget.trials:
-            _refuse("enqueue", "has more settings than trials", len(self.enqueue), f"at most {self.budget.trials}")
+            message = "has more entries than the budget has trials"
+            _refuse("enqueue", message, len(self.enqueue), f"at most {self.budget.trials}")
         for index, given in enumerate(self.enqueue):
-            check_known(index, given, self.domains, SETTINGS, self.model.depths()[1])
+            check_enqueued(index, given, self.domains, SETTINGS, self.model.depths()[1])
         return self
 
     @model_validator(mode="after")
@@ -119,13 +123,14 @@ class StudySpec(Frozen):
         if not self.also:
             return self
         if len({self.metric, *self.also}) < 1 + len(self.also):
-            _refuse("also", "has an objective twice", list(self.also), "every objective once, `metric` not among them")
+            _refuse("also", "has an objective twice", list(self.also), "each objective once, without `metric`")
         if self.sampler.name not in OF_SEVERAL_OBJECTIVES:
-            _refuse("sampler", "knows one objective only", self.sampler.name, ", ".join(OF_SEVERAL_OBJECTIVES))
+            allowed = ", ".join(OF_SEVERAL_OBJECTIVES)
+            _refuse("sampler", "supports one objective only, and also has more", self.sampler.name, allowed)
         if not isinstance(self.pruner, NoPruner):
-            _refuse("pruner", "judges by one objective only, and also has more", self.pruner.name, "none")
+            _refuse("pruner", "supports one objective only, and also has more", self.pruner.name, "none")
         if self.budget.conclude is not None:
-            _refuse("budget.conclude", "judges by one objective only, and also has more", "on", "off")
+            _refuse("budget.conclude", "supports one objective only, and also has more", "on", "off")
         return self
 
     @model_validator(mode="after")
@@ -133,7 +138,7 @@ class StudySpec(Frozen):
         if self.data.time is not None and self.validation.repeats > 1:
             _refuse("validation.repeats", "cannot be more than 1 with data.time", self.validation.repeats, "1")
         if self.data.time is not None and self.validation.given:
-            _refuse("validation.given", "cannot be given beside data.time", True, "either of them")
+            _refuse("validation.given", "cannot be combined with data.time", True, "either of them")
         return self
 
     @model_validator(mode="after")
@@ -141,7 +146,7 @@ class StudySpec(Frozen):
         inner = self.pruner.pruner if isinstance(self.pruner, PatientPruner) else self.pruner
         if isinstance(inner, HyperbandPruner) and inner.min_epochs > self.budget.epochs:
             field = "pruner.min_epochs" if inner is self.pruner else "pruner.pruner.min_epochs"
-            _refuse(field, "is beyond the last epoch", inner.min_epochs, f"at most budget.epochs, {self.budget.epochs}")
+            _refuse(field, "is beyond the last epoch", inner.min_epochs, f"at most budget.epochs = {self.budget.epochs}")
         return self
 
     @model_validator(mode="after")
@@ -159,9 +164,9 @@ class StudySpec(Frozen):
 
     @cached_property
     def domains(self) -> dict[str, Domain]:
-        """Every searchable setting's domain, parents before their children; ``widths`` hides width and depth.
+        """The domain of each searchable setting, parents before their children; no width and depth if there are ``widths``.
 
-        A conditional setting that the user left out has its own default search domain.
+        An omitted conditional setting has its default domain.
         """
         domains: dict[str, Domain] = {}
         for name, setting in SETTINGS.items():
@@ -173,12 +178,12 @@ class StudySpec(Frozen):
 
     @cached_property
     def searched(self) -> list[str]:
-        """The settings that have more than one value to choose from."""
+        """The settings that have more than one possible value."""
         return [name for name, domain in self.domains.items() if isinstance(domain, Range | Choices)]
 
     @property
     def stack_keys(self) -> int:
-        """How many stacks its trials may need: the choices of normalization, optimizer, batch size and shape."""
+        """Upper bound of the number of stack keys of its trials: the product of the numbers of choices."""
         choices = (
             domain.choices
             for name, domain in self.domains.items()
@@ -190,14 +195,14 @@ class StudySpec(Frozen):
         """The same study with ``task`` and ``metric`` filled in, as it is stored.
 
         Raises:
-            pydantic.ValidationError: The metric named by the user does not fit the inferred task.
+            pydantic.ValidationError: The metric or a setting does not fit the inferred task.
         """
         metric = self.metric or metrics_for(task)[0]
         return StudySpec.model_validate(self.model_dump(mode="json") | {"task": task, "metric": metric})
 
     @property
     def direction(self) -> Direction:
-        """Optuna's direction of the objective."""
+        """Optuna's direction of the first objective."""
         return direction_of(str(self.metric))
 
     @property
@@ -207,7 +212,7 @@ class StudySpec(Frozen):
 
     @property
     def sign(self) -> float:
-        """+1 where a lower value of the objective is better, -1 where a higher one is."""
+        """+1 if lower values of the first objective are better, −1 if higher ones are."""
         return sign_of(str(self.metric))
 
 

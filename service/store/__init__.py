@@ -1,4 +1,4 @@
-"""The store: everything that persists, in one database beside Optuna's schema. The only package with SQL.
+"""The store: all persistent state, in one database next to Optuna's schema. The only package that contains SQL.
 
     store = open_store("sqlite:///regsearch.db", create=True)
     study_id = store.studies.submit(spec)
@@ -31,11 +31,11 @@ from service.store.workers import Workers
 __all__ = ["Store", "StudyState", "open_store", "records"]
 
 PING_SECONDS = 2.0
-"""How long a ping waits for a database that does not answer."""
+"""How long a ping waits for a database that does not respond."""
 
 
 class Store:
-    """All operations on one database, grouped by what they are about."""
+    """All operations on one database, grouped by subject."""
 
     def __init__(self, database: Database) -> None:
         self.database = database
@@ -52,11 +52,15 @@ class Store:
         self.archives = ModelArchives(database)
 
     def ping(self) -> None:
-        """Raise `DatabaseUnavailable` unless the database answers, soon, and has the present schema."""
+        """Check that the database responds promptly and has the current schema.
+
+        Raises:
+            DatabaseUnavailable: It does not respond within `PING_SECONDS`, or has another schema.
+        """
         try:
             check_schema(self.database, patience_seconds=PING_SECONDS)
         except DBAPIError as error:
-            raise DatabaseUnavailable(f"the database does not answer: {error.orig}") from error
+            raise DatabaseUnavailable(f"the database does not respond: {error.orig}") from error
 
     def optuna_storage(self) -> RDBStorage:
         """Optuna's stock storage on the same database, for readers such as the dashboard."""
@@ -76,10 +80,10 @@ def open_store(url: str, *, create: bool = False) -> Store:
 
     Args:
         url: `sqlite:///file` or `postgresql://…`.
-        create: Create or upgrade the schema first; the service does, workers do not.
+        create: Create or upgrade the schema first. The service does; workers do not.
 
     Raises:
-        DatabaseUnavailable: It can't be reached, or its schema is not the one this program needs.
+        DatabaseUnavailable: It can't be reached, or its schema is not the one that this program needs.
     """
     database = Database(normalize(url))
     try:
@@ -89,6 +93,6 @@ def open_store(url: str, *, create: bool = False) -> Store:
     except BaseException as error:
         database.close()
         if isinstance(error, DBAPIError):
-            raise DatabaseUnavailable(f"the database does not answer: {error.orig}") from error
+            raise DatabaseUnavailable(f"the database does not respond: {error.orig}") from error
         raise
     return Store(database)

@@ -1,6 +1,6 @@
-"""Trained models as their archives, one per study, in the database: it is all that API and workers are sure to share.
+"""Archives of trained models, one per study, in the database: the only storage that the API and all workers always share.
 
-What is inside is for `workers.archive` to know; here it is bytes with a checksum. Thread-safe.
+Only `workers.archive` knows their format; here they are bytes with a checksum. Thread-safe.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from service.store.rows import moment
 
 @dataclass(frozen=True)
 class ModelArchive:
-    """A ZIP file with a trained model, and the SHA-256 of its bytes."""
+    """A ZIP file that contains a trained model, and the SHA-256 of its bytes."""
 
     content: bytes
     sha256: str
@@ -27,7 +27,7 @@ class ModelArchive:
 
 
 class ModelArchives:
-    """The archives of finished studies; `Studies.finish` writes them, together with the result that they belong to."""
+    """The archives of finished studies; `Studies.finish` writes each together with the study's result."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -36,7 +36,7 @@ class ModelArchives:
         """A study's archive.
 
         Raises:
-            NotFound: There is no such study, or it has none.
+            NotFound: There is no such study, or it has no archive.
         """
         query = select(t.model_archives).where(t.model_archives.c.study_id == study_id)
         row = self._database.read(lambda connection: connection.execute(query).mappings().first())
@@ -46,7 +46,7 @@ class ModelArchives:
 
 
 def replace_archive(connection: Connection, database: Database, study_id: int, content: bytes | None) -> None:
-    """Let ``content`` take the place of a study's archive, in the caller's transaction; None leaves it without one."""
+    """Replace a study's archive by ``content`` in the caller's transaction; None only deletes it."""
     connection.execute(delete(t.model_archives).where(t.model_archives.c.study_id == study_id))
     if content is not None:
         values = {"study_id": study_id, "content": content, "sha256": hashlib.sha256(content).hexdigest()}

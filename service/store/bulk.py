@@ -1,7 +1,7 @@
 """Many rows in one statement: executemany on SQLite, one JSON parameter on PostgreSQL, where every row costs a message.
 
-Records are mappings with the same keys, the names of columns of the table. A statement has the same text for any number of
-rows; it is built and compiled once for a table and its keys.
+Records are mappings with identical keys: column names of the table. The text of a statement does not depend on the number
+of rows; it is built and compiled once for each table and set of keys.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from sqlalchemy.sql.selectable import FromClause
 Records = Sequence[Mapping[str, Any]]
 
 _ROWS = "all_rows"
-"""Name of PostgreSQL's one parameter."""
+"""Name of the single parameter on PostgreSQL."""
 
 
 def insert_many(connection: Connection, table: Table, rows: Records) -> None:
@@ -29,13 +29,13 @@ def insert_many(connection: Connection, table: Table, rows: Records) -> None:
 
 
 def upsert_many(connection: Connection, table: Table, rows: Records, keys: Sequence[str]) -> None:
-    """Insert rows, or write over those that have the same ``keys`` (which have a unique index)."""
+    """Insert rows, or overwrite those with the same ``keys`` (columns with a unique index)."""
     _execute(connection, _upsert, table, rows, tuple(keys))
 
 
 def update_many(connection: Connection, table: Table, rows: Records, key: str) -> None:
-    """Update the rows that ``key`` finds with the other values."""
-    if connection.dialect.name == "sqlite":  # bound names of an UPDATE must not be those of columns
+    """Update the rows whose column ``key`` matches with the other values."""
+    if connection.dialect.name == "sqlite":  # bound names of an UPDATE must differ from the column names
         rows = [{f"to_{name}": value for name, value in row.items()} for row in rows]
     _execute(connection, _update, table, rows, key)
 
@@ -76,14 +76,14 @@ def _update(table: Table, names: tuple[str, ...], key: str, *, lite: bool) -> Ex
 
 
 def _recordset(table: Table, names: Sequence[str]) -> FromClause:
-    """The rows as a table of PostgreSQL, with the types of the columns that they are for."""
+    """The rows as a table expression of PostgreSQL, with the types of the target columns."""
     columns: list[Any] = [column(name, table.c[name].type) for name in names]
     rows = bindparam(_ROWS, type_=postgresql.JSON)
     return func.json_to_recordset(rows).table_valued(*columns).render_derived(with_types=True)
 
 
 def _as_json(value: Any) -> Any:
-    """Enums go by their names, as Optuna's columns have them, times as ISO 8601, and numbers that JSON lacks as words."""
+    """Enums become their names, as in Optuna's columns, times ISO 8601, and numbers that JSON lacks strings."""
     if isinstance(value, enum.Enum):
         return value.name
     if isinstance(value, float) and not math.isfinite(value):

@@ -1,4 +1,4 @@
-"""A search that ends by itself, before its budget is spent: said by a worker, kept with its reason. Thread-safe."""
+"""Searches that a worker concludes before their budget is spent, with the reason. Thread-safe."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _KEY = "concluded"
 
 
 class Conclusions:
-    """Writing and reading it."""
+    """Writes and reads conclusions."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     def conclude(self, lease: Lease, reason: str) -> None:
-        """Let no further trial start: the budget becomes what was asked for so far. Trials in flight are finished.
+        """Start no further trials: the budget becomes the number of trials asked so far. Running trials are finished.
 
         Raises:
             LeaseLost: The lease is gone.
@@ -35,17 +35,17 @@ class Conclusions:
                 return
             mine = update(t.studies).where(t.studies.c.study_id == lease.study_id)
             connection.execute(mine.values(budget_trials=row["asked"], reason=reason))
-            said = {"reason": reason, "trials": row["asked"], "budget": row["budget_trials"]}
+            conclusion = {"reason": reason, "trials": row["asked"], "budget": row["budget_trials"]}
             table = t.o_study_user
             here = (table.c.study_id == lease.study_id) & (table.c.key == _KEY)
             connection.execute(delete(table).where(here))
-            connection.execute(insert(table).values(study_id=lease.study_id, key=_KEY, value_json=dumps(said)))
+            connection.execute(insert(table).values(study_id=lease.study_id, key=_KEY, value_json=dumps(conclusion)))
             settle(connection, self._database, lock_study(connection, lease.study_id))
 
         self._database.write(work)
 
     def get(self, study_id: int) -> dict[str, Any] | None:
-        """``reason``, ``trials`` at the end, ``budget`` before; None where the budget was spent, or extended since."""
+        """``reason``, ``trials`` asked until then and ``budget`` before; None if not concluded, or extended since."""
         table = t.o_study_user
         here = (table.c.study_id == study_id) & (table.c.key == _KEY)
         query = select(table.c.value_json, t.studies.c.budget_trials)
@@ -53,5 +53,5 @@ class Conclusions:
         row = self._database.read(lambda connection: connection.execute(query).first())
         if row is None:
             return None
-        said: dict[str, Any] = json.loads(row[0])
-        return said if said["trials"] == row[1] else None
+        conclusion: dict[str, Any] = json.loads(row[0])
+        return conclusion if conclusion["trials"] == row[1] else None

@@ -1,4 +1,4 @@
-"""Uploaded data sets; the files lie elsewhere. Thread-safe."""
+"""Records of uploaded data sets; their files are stored in `service.datasets.files`. Thread-safe."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from service.store.rows import dumps, moment
 
 
 class Datasets:
-    """Uploaded data sets; the files lie elsewhere."""
+    """Records of uploaded data sets."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     def add(self, record: DatasetRecord) -> DatasetRecord:
-        """Register a data set; the same content again is the same data set, under its latest name."""
+        """Register a data set. The same content uploaded again is the same data set, under its latest name."""
         values: dict[str, Any] = {
             "name": record.name,
             "filename": record.filename,
@@ -53,7 +53,7 @@ class Datasets:
         return _dataset(row)
 
     def list(self) -> Sequence[DatasetRecord]:
-        """All data sets, the latest first."""
+        """All data sets, newest first."""
         query = select(t.datasets).order_by(t.datasets.c.created_at.desc(), t.datasets.c.id)
         rows = self._database.read(lambda connection: connection.execute(query).mappings().all())
         return [_dataset(row) for row in rows]

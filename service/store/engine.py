@@ -1,7 +1,7 @@
-"""The connection to SQLite or PostgreSQL: pragmas, transactions, the database's clock, patience with lost connections.
+"""The connection to SQLite or PostgreSQL: pragmas, transactions, the database's clock, retries after lost connections.
 
-Thread-safe. SQLite runs in WAL with `BEGIN IMMEDIATE` for every writing transaction, so that a read-then-write can't fail
-half-way; PostgreSQL locks the study's row instead (see `trials`). Knows nothing of studies and trials.
+Thread-safe. SQLite runs in WAL mode with `BEGIN IMMEDIATE` for every writing transaction, so that a read-then-write can't
+fail halfway; PostgreSQL locks the study's row instead (see `trials`). Does not depend on studies and trials.
 """
 
 from __future__ import annotations
@@ -28,20 +28,19 @@ BUSY_SECONDS = 30.0
 """How long an SQLite writer waits for its turn."""
 
 LOCK_SECONDS = 10.0
-"""How long PostgreSQL waits for a lock before the transaction is tried anew."""
+"""How long PostgreSQL waits for a lock before the transaction is retried."""
 
 IDLE_SECONDS = 10.0
-"""After this long PostgreSQL ends a session that does nothing inside a transaction: a process that was frozen there must
-not hold its locks against everybody else."""
+"""After this time PostgreSQL ends a session that is idle in a transaction: a frozen process must not keep its locks."""
 
 _REMEMBERED_SECONDS = 3600.0
-"""How long the answer of a write is kept for its own repeat."""
+"""How long the return value of a write is kept, in case the write is repeated."""
 
 _KEEPALIVE = {"connect_timeout": 10, "keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3}
 
 
 def normalize(url: str) -> URL:
-    """The URL with the driver we ship: psycopg 3 for PostgreSQL.
+    """The URL with the driver that is a dependency: psycopg 3 for PostgreSQL.
 
     Raises:
         DatabaseUnavailable: The URL names neither SQLite nor PostgreSQL.
@@ -61,7 +60,7 @@ def normalize(url: str) -> URL:
 
 
 def engine_options(url: URL) -> dict[str, Any]:
-    """Options of `create_engine` that our engine and Optuna's both get."""
+    """Options of `create_engine` for both our engine and Optuna's."""
     if url.get_backend_name() == "sqlite":
         return {"connect_args": {"timeout": BUSY_SECONDS}}
     chosen = {name: value for name, value in _KEEPALIVE.items() if name not in url.query}
@@ -70,7 +69,7 @@ def engine_options(url: URL) -> dict[str, Any]:
 
 def make_engine(url: URL) -> Engine:
     """An engine for `Database`; opens no connection yet."""
-    # No ping before a transaction: one that meets a dead connection is repeated as a whole.
+    # No ping before a transaction: `Database` repeats a transaction whose connection turns out to be dead.
     engine = create_engine(url, **engine_options(url) | {"pool_pre_ping": False})
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _sqlite_connect)
@@ -81,7 +80,7 @@ def make_engine(url: URL) -> Engine:
 
 
 def _sqlite_connect(connection: Any, _record: Any) -> None:
-    connection.isolation_level = None  # the driver begins nothing; `_sqlite_begin` does
+    connection.isolation_level = None  # `_sqlite_begin` begins transactions, not the driver
     cursor = connection.cursor()
     for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
         cursor.execute(f"PRAGMA {pragma}")
@@ -96,14 +95,14 @@ def _postgresql_connect(connection: Any, _record: Any) -> None:
 
 
 def clock(dialect: Dialect) -> ColumnElement[float]:
-    """The database's clock in SQL, seconds since 1970: the only clock that decides anything."""
+    """The database's clock in SQL, in seconds since 1970: the only clock that decides anything."""
     if dialect.name == "sqlite":
         return literal_column("((julianday('now') - 2440587.5) * 86400.0)")
     return literal_column("extract(epoch from clock_timestamp())::double precision")
 
 
 def upsert(connection: Connection, table: Any) -> Any:
-    """An INSERT that knows ON CONFLICT, in the dialect of a connection."""
+    """An INSERT that supports ON CONFLICT, in the dialect of a connection."""
     return sqlite.insert(table) if connection.dialect.name == "sqlite" else postgresql.insert(table)
 
 
@@ -113,7 +112,13 @@ def _sqlite_begin(connection: Connection) -> None:
 
 
 class Database:
-    """Transactions on one engine, repeated when the connection breaks."""
+    """Transactions on one engine, repeated after a lost connection.
+
+    Args:
+        url: The database, as `normalize` returns it.
+        patience_seconds: How long a transaction is repeated before `DatabaseUnavailable` is raised.
+        sleep: Waits for a number of seconds between two attempts.
+    """
 
     def __init__(self, url: URL, *, patience_seconds: float = 60.0, sleep: Callable[[float], None] = time.sleep) -> None:
         self.url = url
@@ -123,27 +128,27 @@ class Database:
 
     @property
     def is_sqlite(self) -> bool:
-        """Whether the embedded database is in use."""
+        """Whether the database is embedded."""
         return self.engine.dialect.name == "sqlite"
 
     @property
     def now(self) -> ColumnElement[float]:
-        """The database's clock in SQL, seconds since 1970."""
+        """The database's clock in SQL, in seconds since 1970."""
         return clock(self.engine.dialect)
 
     def read(self, work: Callable[[Connection], T], *, patience_seconds: float | None = None) -> T:
-        """Run ``work`` in a transaction that only reads.
+        """Run ``work`` in a read-only transaction and return its result.
 
         Raises:
-            DatabaseUnavailable: The database did not come back within the patience.
+            DatabaseUnavailable: The database did not respond within ``patience_seconds``.
         """
         return self._patiently(work, reading=True, patience_seconds=patience_seconds)
 
     def write(self, work: Callable[[Connection], T]) -> T:
-        """Run ``work`` in a transaction and commit it.
+        """Run ``work`` in a transaction, commit it and return its result.
 
-        It is run again after a lost connection, so it must come to the same end if its first run was committed after all;
-        work that would not belongs into `write_once`.
+        After a lost connection it runs again, possibly although its first run was committed. It must therefore be
+        idempotent; otherwise use `write_once`.
 
         Raises:
             DatabaseUnavailable: As in `read`.
@@ -151,10 +156,13 @@ class Database:
         return self._patiently(work, reading=False)
 
     def write_once(self, work: Callable[[Connection], T]) -> T:
-        """As `write`, for work that must not happen twice; its answer must survive JSON.
+        """As `write`, for work that must not be committed twice; its return value must survive JSON.
 
-        The transaction also writes a key of its own. A repeat that finds the key (waiting for the first run, should that
-        still be in progress) returns the answer of the first run.
+        The transaction also writes a unique key. A repeat that finds the key (after waiting for the first run if that is
+        still in progress) returns what the first run returned.
+
+        Raises:
+            DatabaseUnavailable: As in `read`.
         """
         key = uuid.uuid4().hex
 
@@ -183,10 +191,10 @@ class Database:
                     with connection.begin():
                         return work(connection)
             except (DBAPIError, PoolTimeout) as error:
-                if isinstance(error, DBAPIError) and not _passes(error):
+                if isinstance(error, DBAPIError) and not _transient(error):
                     raise
                 if time.monotonic() + pause > give_up:
-                    raise DatabaseUnavailable(f"the database does not answer: {_cause(error)}") from error
+                    raise DatabaseUnavailable(f"the database does not respond: {_cause(error)}") from error
             self._sleep(pause)
             pause = min(2.0, pause * 2)
 
@@ -195,20 +203,20 @@ class Database:
         self.engine.dispose()
 
 
-_PASSING_STATES = ("08", "40", "57P", "53300", "55P03", "25P03")
-"""Beginnings of SQLSTATEs: connection, rollback (deadlock), shutdown, too many clients, lock and idle timeouts."""
+_TRANSIENT_STATES = ("08", "40", "57P", "53300", "55P03", "25P03")
+"""Prefixes of SQLSTATEs: connection, rollback (deadlock), shutdown, too many clients, lock and idle timeouts."""
 
-_LASTING = ("authentication failed", "does not exist", "no password supplied", "translate host name", "resolve host")
-"""What an error without SQLSTATE says where waiting does not help: the URL is wrong."""
+_PERMANENT = ("authentication failed", "does not exist", "no password supplied", "translate host name", "resolve host")
+"""Parts of messages without SQLSTATE after which a retry does not help: the URL is wrong."""
 
 
-def _passes(error: DBAPIError) -> bool:
-    """Whether an error is of the kind that goes away: a lost connection, a deadlock, a lock not had in time."""
+def _transient(error: DBAPIError) -> bool:
+    """Whether a retry may succeed: after a lost connection, a deadlock or a lock timeout."""
     state = getattr(error.orig, "sqlstate", None)
     if state is not None:
-        return error.connection_invalidated or str(state).startswith(_PASSING_STATES)
+        return error.connection_invalidated or str(state).startswith(_TRANSIENT_STATES)
     message = str(error.orig).lower()
-    if any(words in message for words in _LASTING):
+    if any(words in message for words in _PERMANENT):
         return False
     return error.connection_invalidated or any(
         word in message for word in ("locked", "connection", "server closed", "consuming input failed", "timeout")

@@ -1,4 +1,4 @@
-"""Reading trials: the increments that samplers and pruners learn from, and the pages that people look at."""
+"""Reading trials: increments for samplers and pruners, pages for people. Thread-safe."""
 
 from __future__ import annotations
 
@@ -27,40 +27,40 @@ _COLUMNS = (
 
 
 _MOST_IDS = 500
-"""Ids in one query, below the number of variables that every SQLite takes."""
+"""Ids in one query; below the limit of bound variables of every SQLite version."""
 
 
 class History:
-    """Finished and running trials of a study, as values."""
+    """Finished and running trials of a study, as records."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     def since(self, study_id: int, seq: int) -> Sequence[FinishedTrial]:
-        """Trials told after the ``seq``-th, in order of telling."""
+        """Trials told after the ``seq``-th, in the order in which they were told."""
         told = (t.trials.c.study_id == study_id) & (t.trials.c.seq > seq)
         return self._database.read(lambda connection: _finished(connection, told, curves=True))
 
     def of_others(self, lease: Lease, seq: int, *, curves: bool) -> tuple[Sequence[FinishedTrial], int]:
-        """Trials of a lease's study told after the ``seq``-th, and not by this lease: what its worker can't know.
+        """Trials of a lease's study told after the ``seq``-th by other leases, which its worker does not know yet.
 
-        Trials that nobody ended, for they had no attempt left, are among them, whoever tried them last.
+        They include trials that failed because they had no attempt left, whichever worker ran them last.
 
         Args:
-            lease: Whose own trials are left out, in the query.
-            seq: Where the last call ended; 0 at first.
-            curves: Whether they are read; they are most of what there is to read.
+            lease: The trials told under it are omitted, in the query.
+            seq: The ``seq`` returned by the previous call; 0 for the first.
+            curves: Whether to read the curves, which are most of the data.
 
         Returns:
-            The trials in order of telling, and the ``seq`` to go on from.
+            The trials in the order in which they were told, and the ``seq`` to continue from.
         """
 
         def work(connection: Connection) -> tuple[Sequence[FinishedTrial], int]:
-            # Read first, so that every trial up to it is there: places are given out under the study's lock.
+            # Read first: since ``seq`` is assigned under the study's lock, all trials up to it are visible.
             counted = select(t.studies.c.told).where(t.studies.c.study_id == lease.study_id)
             last: int = connection.execute(counted).scalar_one_or_none() or seq
             new = (t.trials.c.study_id == lease.study_id) & t.trials.c.seq.between(seq + 1, last)
-            # Whoever tells a trial gives its curve, if only an empty one.
+            # A told trial has a curve, if only an empty one.
             foreign = t.trials.c.told_by.is_(None) | (t.trials.c.told_by != lease.token) | t.trials.c.curve.is_(None)
             return _finished(connection, new & foreign, curves=curves) if last > seq else [], last
 
@@ -69,7 +69,7 @@ class History:
     def page(
         self, study_id: int, *, state: TrialState | None = None, offset: int = 0, limit: int = 50
     ) -> tuple[Sequence[TrialRecord], int]:
-        """A page of a study's trials by number, and how many match.
+        """A page of a study's trials by number, and the number of all that match.
 
         Raises:
             NotFound: There is no such study.
@@ -91,7 +91,7 @@ class History:
         return self._database.read(work)
 
     def trial(self, study_id: int, number: int) -> TrialRecord:
-        """One trial with its curves; those of a running trial are its reports so far.
+        """One trial with its curves; for a running trial, its intermediate values so far.
 
         Raises:
             NotFound: There is no such study or trial.
@@ -144,7 +144,7 @@ class History:
         ]
 
     def open_among(self, trial_ids: Sequence[int]) -> set[int]:
-        """Those of some trials that wait or run, whatever their study."""
+        """Those of the given trials that are WAITING or RUNNING, in any study."""
         states = t.o_trials.c.state.in_((OPTUNA_STATE["waiting"], OPTUNA_STATE["running"]))
 
         def work(connection: Connection) -> set[int]:
@@ -157,14 +157,14 @@ class History:
         return self._database.read(work)
 
     def trials_of_all(self) -> dict[str, int]:
-        """Trials in the whole database by state, from the studies' counters."""
+        """Number of trials in the whole database by state, from the studies' counters."""
         columns = [t.studies.c[name] for name in OPTUNA_STATE]
         query = select(*(func.coalesce(func.sum(column), 0).label(column.name) for column in columns))
         return self._database.read(lambda c: {name: int(n) for name, n in c.execute(query).mappings().one().items()})
 
 
 def _finished(connection: Connection, which: ColumnElement[bool], *, curves: bool) -> Sequence[FinishedTrial]:
-    """Finished trials in order of telling, without what only people look at."""
+    """Finished trials in the order in which they were told, with the columns that samplers and pruners use."""
     columns = [t.trials.c[name] for name in ("seq", "trial_id", "number", "value", "epochs", "also")]
     columns += [t.o_trials.c.state, *([t.trials.c.curve] if curves else [])]
     query = select(*columns).select_from(_JOINED).where(which).order_by(t.trials.c.seq)

@@ -1,7 +1,7 @@
-"""Leases: which worker may write to which study, and what becomes of trials whose worker was lost. Thread-safe.
+"""Leases: which worker may write to which study, and what happens to the trials of a lost worker. Thread-safe.
 
-A lease lives while it is renewed; the database's clock decides. Whoever claims or reaps takes expired leases away first:
-their trials go back to WAITING with the same number and parameters, and the token they were written under is void.
+A lease is valid while it is renewed, by the database's clock. Claiming and reaping first remove expired leases: their
+trials return to WAITING with the same number and parameters, and their token is no longer valid.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ class Leases:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        # Built once: putting such a query together costs more than running it.
+        # Built once: constructing such a query costs more than running it.
         self._queue = self._next()
         self._locked = self._next(t.studies.c.study_id == bindparam("study")).with_for_update(of=t.studies)
 
     def claim(self, worker_id: str, seconds: float) -> Lease | None:
-        """The next study that needs a worker, leased for so long; None while there is nothing to do.
+        """Lease the next study that needs a worker, for ``seconds``; None if there is nothing to do.
 
-        Order: priority, then the owner with the fewest leases, then the study with the fewest, then the one that was
-        served the longest ago. A study being finalized is leased to one worker only.
+        Order: priority, then the owner with the fewest leases, then the study with the fewest, then the study that was
+        claimed the longest ago. A study in `finalizing` is leased to one worker at a time.
         """
         self.reap()
         if self._database.read(lambda connection: connection.execute(self._queue).first()) is None:
@@ -64,10 +64,10 @@ class Leases:
         return None if answer is None else Lease(**answer)
 
     def _first_of_queue(self, connection: Connection) -> RowMapping | None:
-        """The study that is next, its row locked.
+        """The next study, with its row locked.
 
-        Claims come one after the other, so that each sees the leases of those before it. The study may be another's by the
-        time its row is free; then the queue is asked again.
+        Claims are serialized, so that each sees the leases of the earlier ones. A study may no longer need a worker by the
+        time its row is locked; the queue is then queried again.
         """
         if self._database.is_sqlite:
             return connection.execute(self._queue).mappings().first()
@@ -81,7 +81,7 @@ class Leases:
     def _next(self, *conditions: ColumnElement[bool]) -> Any:
         """The query for the next study."""
         s, other = t.studies, t.studies.alias("other")
-        # Counted once each, not once per study of the queue.
+        # Each is counted once, not once per study of the queue.
         held_of = select(t.leases.c.study_id, func.count().label("n")).group_by(t.leases.c.study_id).subquery()
         leased = t.leases.join(other, other.c.study_id == t.leases.c.study_id)
         owned_of = select(other.c.owner, func.count().label("n")).select_from(leased).group_by(other.c.owner).subquery()
@@ -97,17 +97,17 @@ class Leases:
         has_room = or_(s.c.max_parallel.is_(None), s.c.running < s.c.max_parallel)
         searchable = and_(s.c.state.in_(SEARCHED), has_work, has_room)
         finalizable = and_(s.c.state == StudyState.FINALIZING.value, held == 0)
-        open_states = s.c.state.in_((*SEARCHED, StudyState.FINALIZING))  # implied, but an index is on it
+        open_states = s.c.state.in_((*SEARCHED, StudyState.FINALIZING))  # implied, but lets the index be used
         query = select(s.c.study_id, s.c.state, s.c.leases).select_from(joined)
         query = query.where(open_states, or_(searchable, finalizable), *conditions)
         served = func.coalesce(s.c.served_at, 0.0)
         return query.order_by(s.c.priority.desc(), owned, held, served, s.c.study_id).limit(1)
 
     def renew(self, lease: Lease, seconds: float) -> StudyState:
-        """Keep a lease for so long from now; returns the study's state, which may ask the worker to stop.
+        """Extend a lease to ``seconds`` from now; returns the study's state, after which the worker may have to stop.
 
         Raises:
-            LeaseLost: It was taken away.
+            LeaseLost: The lease has expired and was reaped, or the study was ended.
         """
 
         def work(connection: Connection) -> StudyState:
@@ -118,11 +118,11 @@ class Leases:
             return StudyState(connection.execute(state).scalar_one())
 
         state = self._database.write(work)
-        self.reap()  # what others lost comes back while everybody is busy, not only when somebody claims
+        self.reap()  # so that trials of lost workers return although no worker claims: all may be busy
         return state
 
     def release(self, lease: Lease) -> None:
-        """Give a lease back; trials still running under it wait for the next worker, without counting as an attempt."""
+        """Give a lease back. Trials still running under it return to WAITING; this does not count as an attempt."""
 
         def work(connection: Connection) -> None:
             lock_study(connection, lease.study_id)
@@ -132,29 +132,29 @@ class Leases:
         self._database.write(work)
 
     def reap(self) -> int:
-        """Take away every expired lease; returns how many this call took.
+        """Remove all expired leases; returns the number that this call removed.
 
-        Their trials wait to be retried; one that has lost more workers than the study's ``max_retries`` fails. A study
-        whose time ran out while nobody was at it is moved on as well.
+        Their trials return to WAITING; a trial that has lost more workers than the study's ``max_retries`` fails. A study
+        whose time budget ended while no worker had a lease on it moves to its next state as well.
         """
         expired, overdue = self._database.read(self._due)
-        # A transaction each: no one ever waits for a study while holding another.
+        # One transaction each: none waits for the lock of a study while it holds another.
         reaped = sum(self._take_away(token, study_id) for token, study_id in expired)
         for study_id in overdue:
-            with suppress(NotFound):  # deleted meanwhile
-                self._database.write(partial(self._move_on, study_id))
+            with suppress(NotFound):  # deleted in the meantime
+                self._database.write(partial(self._settle, study_id))
         return reaped
 
-    def _move_on(self, study_id: int, connection: Connection) -> None:
+    def _settle(self, study_id: int, connection: Connection) -> None:
         settle(connection, self._database, lock_study(connection, study_id))
 
     def _take_away(self, token: int, study_id: int) -> bool:
         def work(connection: Connection) -> bool:
-            # The study is locked before its lease, as everywhere; whoever comes second finds nothing left to delete.
+            # The study is locked before its lease, as everywhere; a second process then finds nothing left to delete.
             lock = select(t.studies.c.study_id).where(t.studies.c.study_id == study_id).with_for_update()
             connection.execute(lock)
-            still = and_(t.leases.c.token == token, t.leases.c.expires_at < self._database.now)
-            if connection.execute(delete(t.leases).where(still)).rowcount == 0:
+            still_expired = and_(t.leases.c.token == token, t.leases.c.expires_at < self._database.now)
+            if connection.execute(delete(t.leases).where(still_expired)).rowcount == 0:
                 return False
             self._put_back(connection, token, study_id, lost=True)
             count(connection, study_id, lost_leases=1)
@@ -163,7 +163,7 @@ class Leases:
         return self._database.write_once(work)
 
     def _due(self, connection: Connection) -> tuple[list[tuple[int, int]], list[int]]:
-        """What there is to reap, asked without a write lock: expired leases, and studies out of time that nobody is at."""
+        """What to reap, read without a write lock: expired leases, and studies past their time budget without a worker."""
         now, s = self._database.now, t.studies
         query = select(t.leases.c.token, t.leases.c.study_id).where(t.leases.c.expires_at < now)
         expired = [(token, study_id) for token, study_id in connection.execute(query.order_by(t.leases.c.token))]
@@ -173,7 +173,7 @@ class Leases:
         return expired, list(connection.execute(overdue).scalars())
 
     def others_wait(self, lease: Lease) -> bool:
-        """Whether another study of at least this one's priority has work and no worker."""
+        """Whether another study of the same or a higher priority has work and no worker."""
         s = t.studies
         priority = select(s.c.priority).where(s.c.study_id == lease.study_id).scalar_subquery()
         leased = select(t.leases.c.token).where(t.leases.c.study_id == s.c.study_id).correlate(s).exists()
@@ -181,12 +181,12 @@ class Leases:
         return self._database.read(lambda connection: connection.execute(query).first() is not None)
 
     def expire(self, worker_id: str) -> None:
-        """Let the leases of a worker that is known to be dead run out now, instead of when their time is over."""
+        """Let the leases of a worker that is known to be dead expire now."""
         mine = update(t.leases).where(t.leases.c.worker_id == worker_id)
         self._database.write(lambda connection: connection.execute(mine.values(expires_at=0.0)))
 
     def lost(self) -> int:
-        """Leases that were ever reaped."""
+        """Number of leases reaped so far, over all studies."""
         query = select(func.coalesce(func.sum(t.studies.c.lost_leases), 0))
         return int(self._database.read(lambda connection: connection.execute(query).scalar_one()))
 

@@ -1,4 +1,4 @@
-"""A study's note in optuna-dashboard: Markdown, cut into attributes as the dashboard cuts it."""
+"""A study's note in optuna-dashboard: Markdown, split into attributes as the dashboard does."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from service.store import tables as t
 from service.store.rows import dumps
 
 _PIECE = 2045
-"""Longest piece of a note in one of Optuna's attributes."""
+"""Most characters of a note in one of Optuna's attributes."""
 
 _TEXT, _VERSION = "dashboard:note_str:", "dashboard:note_ver"
 _RULE = "\n\n---\n\n"
 
 
 def note_attributes(body: str, version: int = 1) -> Mapping[str, Any]:
-    """The attributes of a study that hold a note."""
+    """The system attributes of a study that store a note."""
     pieces = [body[start : start + _PIECE] for start in range(0, len(body), _PIECE)]
     return {_VERSION: version, **{f"{_TEXT}{index}": piece for index, piece in enumerate(pieces)}}
 
 
-def put_in_front(connection: Connection, study_id: int, text: str) -> None:
-    """Put ``text`` in front of a study's note, in the place of what was put there before; in the caller's transaction."""
+def prepend_to_note(connection: Connection, study_id: int, text: str) -> None:
+    """Prepend ``text`` to a study's note, replacing what was prepended before; in the caller's transaction."""
     table = t.o_study_system
     mine = (table.c.study_id == study_id) & (table.c.key.startswith(_TEXT) | (table.c.key == _VERSION))
     query = select(table.c.key, table.c.value_json).where(mine)

@@ -1,4 +1,4 @@
-"""What a study was made of: kept with it as attributes in Optuna's tables, which its dashboard shows too. Thread-safe."""
+"""What a study was computed from: kept as user attributes in Optuna's tables, so optuna-dashboard shows it. Thread-safe."""
 
 from __future__ import annotations
 
@@ -19,10 +19,12 @@ _MADE_OF = "provenance"
 
 @dataclass(frozen=True)
 class Provenance:
-    """``replay_of`` names the study that this one repeats. ``made_of`` is what the first worker found, None before it.
+    """Where a study's results come from.
 
-    It holds data_hash, rows, versions, device, threads, and the plan of the search: its lanes, on which the order of
-    asking and telling depends.
+    Attributes:
+        replay_of: Id of the study that this one repeats; None if it repeats none.
+        made_of: data_hash, rows, versions, device, threads and the plan of the search (its lanes, on which the order of
+            asking and telling depends), as the first worker found them; None until then.
     """
 
     replay_of: int | None
@@ -30,13 +32,13 @@ class Provenance:
 
 
 class Provenances:
-    """Reading and writing it."""
+    """Writes and reads the provenance of studies."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     def get(self, study_id: int) -> Provenance:
-        """Of one study; empty for an unknown one."""
+        """The provenance of one study; empty for an unknown study."""
         table = t.o_study_user
         wanted = (table.c.study_id == study_id) & table.c.key.in_((REPLAY_OF, _MADE_OF))
         query = select(table.c.key, table.c.value_json).where(wanted)
@@ -45,7 +47,7 @@ class Provenances:
         return Provenance(found.get(REPLAY_OF), found.get(_MADE_OF))
 
     def note(self, study_id: int, made_of: Mapping[str, Any]) -> None:
-        """Write it down, unless another worker has.
+        """Store ``made_of``, unless another worker has done so.
 
         Raises:
             NotFound: There is no such study.

@@ -1,4 +1,4 @@
-"""What the store takes and gives: frozen values, no SQL. Times are aware UTC datetimes."""
+"""Arguments and return values of the store: frozen dataclasses without SQL. Times are timezone-aware datetimes in UTC."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Params = Mapping[str, Any]
 
 
 class StudyState(StrEnum):
-    """Where a study is. `finalizing`: the budget is spent, finalists are being retrained."""
+    """State of a study. `finalizing`: the budget is spent and the finalists are being retrained."""
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -47,13 +47,13 @@ class TrialCounts:
 
     @property
     def finished(self) -> int:
-        """Trials that count as spent budget."""
+        """Number of trials that have ended, in any state."""
         return self.complete + self.pruned + self.fail
 
 
 @dataclass(frozen=True)
 class BestTrial:
-    """The best finished trial; pruned ones are not eligible."""
+    """The best complete trial."""
 
     number: int
     value: float
@@ -63,7 +63,7 @@ class BestTrial:
 
 @dataclass(frozen=True)
 class StudyRecord:
-    """A study as the queue sees it. ``spec`` is the JSON form of its `StudySpec`."""
+    """A study in the queue. ``spec`` is its `StudySpec` as JSON, ``epochs`` the number trained over all trials."""
 
     id: int
     name: str
@@ -101,12 +101,12 @@ class Lease:
     worker_id: str
     phase: Literal["search", "finalize"]
     ordinal: int
-    """How many leases the study had before: what tells its workers' samplers apart."""
+    """Number of earlier leases on the study; it makes the samplers of its workers differ."""
 
 
 @dataclass(frozen=True)
 class Proposal:
-    """Parameters drawn by a sampler, not yet a trial."""
+    """Parameters drawn by a sampler, not yet those of a trial."""
 
     params: Params
     distributions: Mapping[str, BaseDistribution]
@@ -114,7 +114,7 @@ class Proposal:
 
 @dataclass(frozen=True)
 class AskedTrial:
-    """A trial that this lease is to run. ``attempt`` counts workers lost on it."""
+    """A trial to be run under this lease. ``attempt`` is the number of earlier attempts that failed or lost their worker."""
 
     id: int
     number: int
@@ -122,12 +122,12 @@ class AskedTrial:
     distributions: Mapping[str, BaseDistribution]
     attempt: int = 0
     fresh: bool = False
-    """Made from a proposal of this very ask, not put back by an earlier lease."""
+    """Created from a proposal of this ask, not put back by an earlier lease."""
 
 
 @dataclass(frozen=True)
 class Report:
-    """The objective of a trial behind one evaluation (0-based step)."""
+    """The intermediate value of a trial after one evaluation (0-based ``step``)."""
 
     trial_id: int
     step: int
@@ -136,10 +136,10 @@ class Report:
 
 @dataclass(frozen=True)
 class TrialResult:
-    """How a trial ended: its best ``value`` at ``best_step`` (None where it failed), and its ``curve`` per metric.
+    """How a trial ended: its best ``value``, reached at ``best_step`` (None if it failed), and its ``curve`` per metric.
 
-    ``also`` has its values of the study's further objectives, by name and in their order, at the same step.
-    ``retry`` is for one that could not be trained here: it waits for another attempt, and fails when there is none left.
+    ``also`` has the values of the study's further objectives at the same step, by name and in the study's order.
+    ``retry`` is for a trial that could not be trained here: it waits for another attempt, or fails if none is left.
     """
 
     trial_id: int
@@ -154,13 +154,13 @@ class TrialResult:
 
     @property
     def values(self) -> tuple[float, ...]:
-        """Its values of all objectives; none where it has no value."""
+        """Its values of all objectives; empty if it has none."""
         return () if self.value is None or math.isnan(self.value) else (self.value, *self.also.values())
 
 
 @dataclass(frozen=True)
 class FinishedTrial:
-    """A trial of the study's history; ``seq`` is its place in the order of telling."""
+    """A finished trial of a study; ``seq`` (1-based) is its position in the order in which trials were told."""
 
     seq: int
     trial_id: int
@@ -176,7 +176,7 @@ class FinishedTrial:
 
 @dataclass(frozen=True)
 class TrialRecord:
-    """A trial for people. ``curve`` only where one trial was asked for."""
+    """A trial for display. ``curve`` is set only where a single trial was requested."""
 
     number: int
     state: TrialState
@@ -195,7 +195,7 @@ class TrialRecord:
 
 @dataclass(frozen=True)
 class WorkerRecord:
-    """A worker process. ``stats`` is what it last said of itself."""
+    """A worker process. ``stats`` is what it last reported about itself; `silent` if it has not reported for a minute."""
 
     id: str
     name: str
@@ -210,7 +210,7 @@ class WorkerRecord:
 
 @dataclass(frozen=True)
 class DatasetRecord:
-    """An uploaded data set; ``columns`` as `service.datasets.Column` in JSON."""
+    """An uploaded data set; ``size`` is in bytes, ``columns`` are `service.datasets.Column` as JSON."""
 
     id: str
     name: str

@@ -1,4 +1,4 @@
-"""What becomes of trials that could not be finished where they ran: they wait for the next worker, or fail for good."""
+"""Trials that could not be finished where they ran: they wait for another attempt, or fail permanently."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ def put_back(
     reason: str = "worker lost",
     by: int | None = None,
 ) -> RowMapping:
-    """Let running trials wait to be run again, from their beginning, with the same number and parameters.
+    """Return running trials to WAITING, to be run again from the beginning with the same number and parameters.
 
     Args:
         connection: In a transaction.
-        row: Their study's, locked.
-        which: Condition on `rs_trials` that finds them.
+        row: The locked row of their study.
+        which: Condition on `rs_trials` that selects them.
         attempt: Whether this counts as one of the study's ``max_retries`` attempts; a trial that has none left fails.
-        reason: Why it failed, then.
-        by: The lease they were given back under, which may say so again; None where it was taken away.
+        reason: Stop reason of the trials that fail.
+        by: Token of the lease that gives them back, under which the call may be repeated; None if the lease was reaped.
 
     Returns:
-        The study's row after that.
+        The study's updated row.
     """
     query = select(t.trials.c.trial_id, t.trials.c.attempt).where(which).order_by(t.trials.c.trial_id)
     found = connection.execute(query).all()

@@ -1,4 +1,4 @@
-"""Small pieces of SQL that several parts of the store share: locking a study, counting, Optuna's stored forms."""
+"""SQL shared by several modules of the store: locking a study, updating its counters, Optuna's stored representations."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ STATE_OF = {value: key for key, value in OPTUNA_STATE.items()}
 
 
 def lock_study(connection: Connection, study_id: int) -> RowMapping:
-    """The study's row and ``now``, held until the transaction ends (SQLite holds the whole database already).
+    """The study's row and ``now``, locked until the transaction ends (on SQLite the whole database is locked already).
 
     Raises:
         NotFound: There is no such study.
@@ -44,17 +44,17 @@ def lock_study(connection: Connection, study_id: int) -> RowMapping:
 
 
 def fence(connection: Connection, lease: Lease) -> None:
-    """Make sure of a lease on a locked study: reaping deletes it under the same lock, so no clock is asked here.
+    """Check a lease on a locked study. Reaping deletes leases under the same lock, so the clock need not be read here.
 
     Raises:
         LeaseLost: The lease is gone.
     """
-    if not stands(connection, lease):
+    if not is_held(connection, lease):
         raise LeaseLost(f"lease {lease.token} on study {lease.study_id} is gone")
 
 
-def stands(connection: Connection, lease: Lease) -> bool:
-    """Whether a lease is still its worker's."""
+def is_held(connection: Connection, lease: Lease) -> bool:
+    """Whether a worker still holds its lease."""
     return connection.execute(select(t.leases.c.token).where(t.leases.c.token == lease.token)).first() is not None
 
 
@@ -71,7 +71,7 @@ def count(connection: Connection, study_id: int, **changes: int) -> RowMapping:
 def set_state(
     connection: Connection, database: Database, study_id: int, state: StudyState, reason: str | None = None
 ) -> None:
-    """Write a study's state; terminal ones get the time of their end."""
+    """Write a study's state, and with a terminal state the time at which the study ended."""
     ended = state in (StudyState.FINISHED, StudyState.CANCELLED, StudyState.FAILED)
     values: dict[str, Any] = {"state": state.value, "reason": reason, "finished_at": database.now if ended else None}
     connection.execute(update(t.studies).where(t.studies.c.study_id == study_id).values(values))
@@ -85,15 +85,15 @@ def deadline_passed(row: Mapping[Any, Any]) -> bool:
 
 
 def settle(connection: Connection, database: Database, row: RowMapping) -> StudyState:
-    """Move a study on where its budget is spent and nothing is in flight, or too many trials failed; returns its state.
+    """End a study's search if its budget is spent and no trial is open, or if too many trials failed; returns its state.
 
-    ``row`` is the locked study's as it is now. A study whose every trial failed has nothing to finalize and is failed.
+    ``row`` is the current row of the locked study. A study without a complete trial has nothing to finalize and fails.
     """
     study_id, state = row["study_id"], StudyState(row["state"])
     if state not in SEARCHED:
         return state
     if row["max_failed"] is not None and row["fail"] > row["max_failed"]:
-        reason = f"{row['fail']} trials failed, {row['max_failed']} are allowed"
+        reason = f"{row['fail']} trials failed, at most {row['max_failed']} may fail"
         return _end(connection, database, study_id, StudyState.FAILED, reason)
     spent = row["asked"] >= row["budget_trials"] or deadline_passed(row)
     if not spent or row["running"] or row["waiting"]:
@@ -104,7 +104,7 @@ def settle(connection: Connection, database: Database, row: RowMapping) -> Study
 
 
 def _end(connection: Connection, database: Database, study_id: int, state: StudyState, reason: str | None) -> StudyState:
-    """Give the study its new state; nobody searches it any more."""
+    """Give a study its new state and delete its leases: its search is over."""
     connection.execute(delete(t.leases).where(t.leases.c.study_id == study_id))
     if state is StudyState.FAILED:
         fail_open_trials(connection, study_id, "study failed")
@@ -113,7 +113,7 @@ def _end(connection: Connection, database: Database, study_id: int, state: Study
 
 
 def fail_open_trials(connection: Connection, study_id: int, reason: str) -> None:
-    """Tell every waiting or running trial of a study as failed, in one go."""
+    """Tell all WAITING and RUNNING trials of a study as failed."""
     open_states = (OptunaState.WAITING, OptunaState.RUNNING)
     found = select(t.o_trials.c.trial_id, t.o_trials.c.state).where(
         t.o_trials.c.study_id == study_id, t.o_trials.c.state.in_(open_states)
@@ -128,7 +128,7 @@ def fail_open_trials(connection: Connection, study_id: int, reason: str) -> None
 
 
 def fail_trials(connection: Connection, study_id: int, ids: Sequence[int], reason: str) -> None:
-    """Write the end of trials that nobody runs any more, in both schemas; the counters are the caller's."""
+    """Tell trials that no worker runs any more as failed, in both schemas; the caller updates the study's counters."""
     row = lock_study(connection, study_id)
     ended = {"state": OptunaState.FAIL, "datetime_complete": naive_utc(row["now"])}
     connection.execute(update(t.o_trials).where(t.o_trials.c.trial_id.in_(ids)).values(ended))
@@ -140,14 +140,14 @@ def fail_trials(connection: Connection, study_id: int, ids: Sequence[int], reaso
 
 
 def inserted_key(result: CursorResult[Any]) -> int:
-    """The integer primary key of the one row just inserted."""
+    """The integer primary key of the row just inserted."""
     key = result.inserted_primary_key
     assert key is not None
     return int(key[0])
 
 
 def naive_utc(seconds: float) -> datetime:
-    """A time of the database's clock as Optuna stores it: naive, in UTC."""
+    """A time of the database's clock as Optuna stores it: a naive datetime in UTC."""
     return datetime.fromtimestamp(seconds, UTC).replace(tzinfo=None)
 
 
@@ -162,7 +162,7 @@ def stored_distribution(distribution: BaseDistribution) -> str:
 
 
 class Distributions:
-    """Parsed distributions, each JSON text parsed once: a study's trials share a handful of them."""
+    """Parses each JSON text once: the trials of a study share a handful of distributions."""
 
     def __init__(self) -> None:
         self._parsed: dict[str, BaseDistribution] = {}
@@ -185,12 +185,12 @@ def stored_step_value(value: float) -> tuple[float | None, Any]:
 
 
 def step_value(value: float | None, kind: Any) -> float:
-    """An intermediate value of its stored form."""
+    """The intermediate value of a stored form."""
     return TrialIntermediateValueModel.stored_repr_to_intermediate_value(value, kind)
 
 
 def optuna_direction(direction: str) -> Any:
-    """Optuna's direction of a word."""
+    """Optuna's `StudyDirection` by name."""
     return optuna.study.StudyDirection[direction.upper()]
 
 

@@ -1,6 +1,6 @@
-"""Creating and checking the schema: Optuna's by Optuna, ours by Alembic under its own version table.
+"""Creating and checking the schema: Optuna creates its own, Alembic ours, with a version table of our own.
 
-One process creates (the service); workers only check. Several may try at once: a lock lets one work and the others wait.
+The service creates the schema; workers only check it. A lock serializes processes that create it at the same time.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _ADVISORY_LOCK = 0x7265_6773
 
 
 def alembic_config(connection: Connection | None = None) -> Config:
-    """Alembic's configuration, all in code: there is no alembic.ini to lose."""
+    """Alembic's configuration, without an alembic.ini."""
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
     config.attributes["connection"] = connection
@@ -37,12 +37,12 @@ def alembic_config(connection: Connection | None = None) -> Config:
 
 
 def is_ours(name: str | None, kind: str, _parents: Any) -> bool:
-    """Whether Alembic may look at a table: Optuna's are none of its business."""
+    """Whether Alembic is to consider a table: it ignores Optuna's."""
     return kind != "table" or (name or "").startswith("rs_")
 
 
 def create_schema(database: Database) -> None:
-    """Bring the database to the present schema, from nothing or from any earlier version."""
+    """Create the schema, or upgrade it from any earlier version."""
     with _one_at_a_time(database):
         close_storage(optuna_storage(database, create=True))
         if schema_version(database) == expected_version():
@@ -52,7 +52,7 @@ def create_schema(database: Database) -> None:
 
 
 def schema_version(database: Database, *, patience_seconds: float | None = None) -> str | None:
-    """The version found in the database; None where it has none."""
+    """The version of the schema in the database; None if it has none."""
 
     def found(connection: Connection) -> str | None:
         context = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE})
@@ -63,16 +63,20 @@ def schema_version(database: Database, *, patience_seconds: float | None = None)
 
 @lru_cache(maxsize=1)
 def expected_version() -> str | None:
-    """The version that this code needs."""
+    """The version of the schema that this code needs."""
     return ScriptDirectory.from_config(alembic_config()).get_current_head()
 
 
 def check_schema(database: Database, *, patience_seconds: float | None = None) -> None:
-    """Raise `DatabaseUnavailable` unless the database answers within the patience and has the present schema."""
+    """Check that the database responds and has the current schema.
+
+    Raises:
+        DatabaseUnavailable: It does not respond within ``patience_seconds``, or has another schema.
+    """
     found, expected = schema_version(database, patience_seconds=patience_seconds), expected_version()
     if found != expected:
         raise DatabaseUnavailable(
-            f"the database has schema version {found}, this program needs {expected}; start the service once to upgrade it"
+            f"the database has schema version {found}, this program needs {expected}: start the service once to upgrade it"
         )
 
 
@@ -103,7 +107,7 @@ def _one_at_a_time(database: Database) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
     else:
-        # No transaction, in which the server would not let this session wait for long.
+        # Outside a transaction, because the server ends sessions that are idle in one.
         with database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             connection.execute(text("SET lock_timeout = 0"))
             connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": _ADVISORY_LOCK})

@@ -1,4 +1,4 @@
-"""Studies: submit, read, and the transitions between their states. Thread-safe."""
+"""Studies: submitting, reading, and transitions between their states. Thread-safe."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from service.spec import StudySpec
 from service.store import tables as t
 from service.store.archives import replace_archive
 from service.store.engine import Database
-from service.store.notes import note_attributes, put_in_front
+from service.store.notes import note_attributes, prepend_to_note
 from service.store.records import SEARCHED, Lease, StudyRecord, StudyState
 from service.store.rows import (
     deadline_passed,
@@ -31,7 +31,7 @@ from service.store.rows import optuna_direction as stored_direction
 from service.store.study_rows import best_params, study_record
 
 _NAME_RACES = 30
-"""How many submits of one name may come between the look for a free name and its use."""
+"""How often another submit may take a free name between the search for it and its use."""
 
 _ENDED = (StudyState.FINISHED, StudyState.CANCELLED, StudyState.FAILED)
 
@@ -45,11 +45,18 @@ class Studies:
     def submit(
         self, spec: StudySpec, *, note: str = "", dataset_id: str | None = None, attributes: Mapping[str, Any] | None = None
     ) -> int:
-        """Queue a study whose task and metric are resolved; returns its id. One transaction for Optuna's rows and ours.
+        """Queue a study; writes Optuna's rows and ours in one transaction.
 
-        ``attributes`` become user attributes in Optuna's tables.
+        Args:
+            spec: With task and metric resolved.
+            note: Markdown for the study's note in optuna-dashboard.
+            dataset_id: Its data set, if that was uploaded.
+            attributes: Further user attributes in Optuna's tables.
+
+        Returns:
+            The id of the study, in Optuna's tables as well.
         """
-        assert spec.metric is not None, "a stored spec is resolved"
+        assert spec.metric is not None, "the spec must be resolved"
         whole = spec.model_dump(mode="json")
 
         def work(connection: Connection) -> int:
@@ -68,7 +75,7 @@ class Studies:
             return study_id
 
         for _ in range(_NAME_RACES):
-            with suppress(IntegrityError):  # somebody else took the free name first: look for another
+            with suppress(IntegrityError):  # another submit has taken the name: find a new one
                 return self._database.write_once(work)
         return self._database.write_once(work)
 
@@ -108,7 +115,7 @@ class Studies:
     def list(
         self, *, state: StudyState | None = None, offset: int = 0, limit: int = 50
     ) -> tuple[Sequence[StudyRecord], int]:
-        """A page of studies, newest first, and the number of all that match. Results are left out."""
+        """A page of studies without their results, newest first, and the number of all that match."""
 
         def work(connection: Connection) -> tuple[Sequence[StudyRecord], int]:
             matching = [] if state is None else [t.studies.c.state == state.value]
@@ -123,22 +130,34 @@ class Studies:
         return self._database.read(work)
 
     def open_trials(self) -> Mapping[int, int]:
-        """Trials left to finish, by open study."""
+        """Number of trials left in the budget of each queued, running or paused study."""
         s = t.studies
         left = s.c.budget_trials - s.c.complete - s.c.pruned - s.c.fail
         query = select(s.c.study_id, left).where(s.c.state.in_((*SEARCHED, StudyState.PAUSED)))
         return self._database.read(lambda connection: {row[0]: int(row[1]) for row in connection.execute(query)})
 
     def pause(self, study_id: int) -> None:
-        """Stop handing out work; workers put their trials back within an epoch."""
+        """Start no further trials; workers put back their running trials within an epoch.
+
+        Raises:
+            Conflict: The study is neither queued nor running (nor paused already).
+        """
         self._move(study_id, (StudyState.QUEUED, StudyState.RUNNING), StudyState.PAUSED)
 
     def resume(self, study_id: int) -> None:
-        """Queue a paused study again."""
+        """Queue a paused study again.
+
+        Raises:
+            Conflict: The study is not paused.
+        """
         self._move(study_id, (StudyState.PAUSED,), StudyState.QUEUED, then=self._settle)
 
     def cancel(self, study_id: int) -> None:
-        """End a study for good: finished trials stay, those in flight fail, leases are void."""
+        """End a study permanently: finished trials are kept, open trials fail, leases are deleted.
+
+        Raises:
+            Conflict: The study is finished or has failed.
+        """
 
         def work(connection: Connection, row: RowMapping) -> None:
             connection.execute(delete(t.leases).where(t.leases.c.study_id == row["study_id"]))
@@ -148,10 +167,10 @@ class Studies:
         self._move(study_id, allowed, StudyState.CANCELLED, then=work)
 
     def extend(self, study_id: int, trials: int) -> None:
-        """Add trials to a study's budget; a finished one is queued again and will be finalized again.
+        """Add trials to a study's budget; a finished study is queued again and will be finalized again.
 
         Raises:
-            Conflict: The study is being finalized or was ended, or has no time left for more trials.
+            Conflict: The study is being finalized, was cancelled or has failed, or its time budget is spent.
             InvalidInput: ``trials`` is not positive.
         """
         if trials < 1:
@@ -159,7 +178,9 @@ class Studies:
 
         def work(connection: Connection, row: RowMapping) -> None:
             if deadline_passed(row):
-                raise Conflict(f"study {study_id} has spent its {row['budget_seconds']:g} seconds; submit a new one")
+                raise Conflict(
+                    f"study {study_id} has spent its time budget of {row['budget_seconds']:g} seconds; submit a new study"
+                )
             spec = json.loads(row["spec"])
             spec["budget"]["trials"] = row["budget_trials"] + trials
             values = {"budget_trials": row["budget_trials"] + trials, "spec": dumps(spec)}
@@ -192,25 +213,25 @@ class Studies:
     def finish(
         self, lease: Lease, result: Mapping[str, Any], archive: bytes | None = None, *, note: str | None = None
     ) -> None:
-        """Store the answer of a study in `finalizing`, and its trained model; the lease ends with it.
+        """Store the result of a study in `finalizing` and the archive of its model, and end the lease.
 
-        ``note`` is put in front of the study's note in the dashboard.
+        ``note`` is prepended to the study's note in optuna-dashboard.
 
         Raises:
-            LeaseLost: Another worker, or nobody, is to finish it.
+            LeaseLost: The lease is gone, and the study is not finished.
         """
         self._end(lease, StudyState.FINISHED, None, result, archive, note)
 
     def fail(self, lease: Lease, reason: str) -> None:
-        """End a study that can't go on (its data vanished, no model fits), saying why.
+        """End a study that can't continue (its data has been deleted, no model fits into memory), with the reason.
 
         Raises:
-            LeaseLost: As in `finish`.
+            LeaseLost: The lease is gone, and the study has not failed.
         """
         self._end(lease, StudyState.FAILED, reason, None)
 
     def open_test(self, study_id: int, who: str, purpose: str) -> None:
-        """Put on record that the locked test part is being read."""
+        """Record that the locked test part is about to be read."""
         values = {"study_id": study_id, "at": self._database.now, "who": who, "purpose": purpose}
 
         def work(connection: Connection) -> None:
@@ -220,7 +241,7 @@ class Studies:
         self._database.write_once(work)
 
     def test_accesses(self, study_id: int) -> Sequence[Mapping[str, Any]]:
-        """Who read the test part, when and why, first to last."""
+        """Who read the test part, when and for which purpose, oldest first."""
         query = select(t.test_accesses).where(t.test_accesses.c.study_id == study_id).order_by(t.test_accesses.c.id)
         rows = self._database.read(lambda connection: connection.execute(query).mappings().all())
         return [{"at": moment(row["at"]), "who": row["who"], "purpose": row["purpose"]} for row in rows]
@@ -238,21 +259,21 @@ class Studies:
             row = lock_study(connection, lease.study_id)
             gone = connection.execute(delete(t.leases).where(t.leases.c.token == lease.token)).rowcount == 0
             if gone:
-                # A repeat after a lost connection finds its own work done.
+                # A repeat after a lost connection finds the study ended by the first run.
                 if row["state"] == state.value:
                     return
                 raise LeaseLost(f"lease {lease.token} on study {lease.study_id} is gone")
             if state is StudyState.FAILED:
                 fail_open_trials(connection, lease.study_id, "study failed")
                 connection.execute(delete(t.leases).where(t.leases.c.study_id == lease.study_id))
-            # A search that has concluded keeps its reason.
+            # If the search was concluded early, its reason is kept.
             set_state(connection, self._database, lease.study_id, state, reason or row["reason"])
             if result is not None:
                 stored = update(t.studies).where(t.studies.c.study_id == lease.study_id).values(result=dumps(result))
                 connection.execute(stored)
                 replace_archive(connection, self._database, lease.study_id, archive)
             if note is not None:
-                put_in_front(connection, lease.study_id, note)
+                prepend_to_note(connection, lease.study_id, note)
 
         self._database.write(work)
 
@@ -264,14 +285,14 @@ class Studies:
         then: Callable[[Connection, RowMapping], None] | None = None,
         keep: Sequence[StudyState] = (),
     ) -> None:
-        """Bring a study from an allowed state ``to`` another, except from those it is to ``keep``."""
+        """Move a study from an ``allowed`` state to the state ``to``, unless its state is one to ``keep``."""
 
         def work(connection: Connection) -> None:
             row = lock_study(connection, study_id)
             if row["state"] == to.value and to is not StudyState.QUEUED:
                 return
             if row["state"] not in allowed:
-                raise Conflict(f"study {study_id} is {row['state']}; this needs: {', '.join(allowed)}")
+                raise Conflict(f"study {study_id} is {row['state']}; the request needs: {', '.join(allowed)}")
             if row["state"] not in keep:
                 set_state(connection, self._database, study_id, to)
             if then:
@@ -284,7 +305,7 @@ class Studies:
 
 
 def _free_name(connection: Connection, name: str) -> str:
-    """The name itself, or with the first number that makes it unique, as Optuna requires."""
+    """The name, with a number appended if it is taken: Optuna requires unique names."""
     like = t.o_studies.c.study_name.startswith(name, autoescape=True)
     taken = set(connection.execute(select(t.o_studies.c.study_name).where(like)).scalars())
     if name not in taken:

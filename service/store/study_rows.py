@@ -1,4 +1,4 @@
-"""Rows of studies as records: everything that is told of a study, its best trial's parameters included."""
+"""Converts rows of studies into records, including the parameters of the best trial."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def best_params(connection: Connection, rows: Sequence[RowMapping]) -> dict[int,
 
 
 def study_record(row: RowMapping, params: Mapping[int, Mapping[str, Any]]) -> StudyRecord:
-    """The study of a row with ``now``, and with the parameters of its best trial in ``params``."""
+    """The record of a row with ``now``; ``params`` are those of the best trials, as `best_params` returns them."""
     best = None
     if row["best_number"] is not None:
         best = BestTrial(row["best_number"], row["best_value"], row["best_step"], params.get(row["study_id"], {}))

@@ -1,7 +1,7 @@
-"""Our tables, beside Optuna's in the same database; Optuna's names (studies, trials, …) are taken, ours begin with `rs_`.
+"""Our tables, next to Optuna's in the same database; ours begin with `rs_`, as Optuna uses names such as `studies`.
 
-Times are seconds since 1970 by the database's clock. Counters on `rs_studies` are kept in the transactions that change
-what they count, so that reading a study never counts trials.
+Times are in seconds since 1970 by the database's clock. The counters in `rs_studies` are updated in the transactions that
+change what they count, so that reading a study never counts its trials.
 """
 
 from __future__ import annotations
@@ -157,7 +157,7 @@ writes = Table(
     Column("at", Float(53), nullable=False, index=True),
     Column("answer", Text, nullable=False),
 )
-"""Writes that must not happen twice, with what they answered (see `Database.write_once`)."""
+"""Writes that must not be committed twice, with their return values (see `Database.write_once`)."""
 
 model_archives = Table(
     "rs_model_archives",

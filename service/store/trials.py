@@ -1,7 +1,7 @@
 """Trials in bulk over Optuna's schema: ask n, claim n waiting, report and tell many, each one transaction. Thread-safe.
 
-Statements do not grow with the number of trials (rows go through executemany). Everything a worker writes is fenced: its
-lease must stand, and a trial must be RUNNING under that very lease. Locks are taken in one order: study, then trials.
+The number of statements does not grow with the number of trials (see `bulk`). Everything a worker writes is fenced: it must
+hold its lease, and a trial must be RUNNING under that lease. Locks are taken in one order: study, then trials.
 """
 
 from __future__ import annotations
@@ -28,20 +28,21 @@ from service.store.rows import (
     deadline_passed,
     dumps,
     fence,
+    is_held,
     lock_study,
     naive_utc,
     settle,
-    stands,
     stored_distribution,
     stored_step_value,
     stored_value,
 )
 
 _FRESH, _AGAIN = "n", "w"
+"""Suffixes of ask keys, of new trials and of trials that were WAITING."""
 
 
 class Trials:
-    """What workers do to trials."""
+    """The operations of workers on trials."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -49,25 +50,29 @@ class Trials:
     def ask(
         self, lease: Lease, proposals: Sequence[Proposal], planned: Callable[[int], Proposal | None] = lambda _: None
     ) -> list[AskedTrial]:
-        """Trials for this lease to run, at most one per proposal: first those that wait to be run again, then new ones.
+        """Ask for trials to run under this lease, at most one per proposal: first WAITING ones, then new ones.
 
-        New trials (``fresh``) take the first proposals, as far as the budget allows; the others are not used. A number for
-        which ``planned`` has parameters gets these instead of its proposal's.
+        Args:
+            lease: On the study.
+            proposals: The first ones become the parameters of new trials, as far as the budget allows; the others are
+                not used.
+            planned: Returns the parameters planned for a trial number, which replace its proposal, or None.
 
-        A study that is not searched any more, or not now, has none.
+        Returns:
+            The trials, now RUNNING; new ones are ``fresh``. Empty if the study's search is paused or over.
 
         Raises:
-            LeaseLost: The lease is gone, and the study goes on.
+            LeaseLost: The lease is gone, but the search continues.
         """
         key = uuid.uuid4().hex[:31]
 
         def work(connection: Connection) -> list[AskedTrial]:
             row = lock_study(connection, lease.study_id)
-            if row["state"] not in SEARCHED:  # its budget was spent, or it was stopped, since this worker looked
+            if row["state"] not in SEARCHED:  # another worker has spent the budget, or the study was paused or ended
                 return []
             fence(connection, lease)
             done = list(connection.execute(_asked_under(lease, key)).scalars())
-            if done:  # the first attempt was committed before the connection broke
+            if done:  # the first run was committed before the connection was lost
                 return _load(connection, done)
             again = self._claim_waiting(connection, lease, row, len(proposals), key)
             room = min(len(proposals), self._grant(connection, row)) - len(again)
@@ -78,7 +83,7 @@ class Trials:
         return self._database.write(work) if proposals else []
 
     def _grant(self, connection: Connection, row: RowMapping) -> int:
-        """How many trials may start now, waiting ones included."""
+        """Number of trials that may start now, including waiting ones."""
         if row["state"] not in SEARCHED or deadline_passed(row):
             return 0
         left: int = row["budget_trials"] - row["asked"] + row["waiting"]
@@ -94,8 +99,8 @@ class Trials:
         numbers = range(row["asked"], row["asked"] + len(proposals))
         common = {"study_id": lease.study_id, "state": OptunaState.RUNNING, "datetime_start": naive_utc(row["now"])}
         insert_many(connection, t.o_trials, [{**common, "number": number} for number in numbers])
-        # Read back instead of RETURNING, which SQLite can only do row by row when the order matters; the latest of the
-        # primary key, because there is no index on numbers.
+        # Read back rather than RETURNING, which on SQLite preserves the order only row by row; sorted by the primary key,
+        # because numbers have no index.
         mine = (t.o_trials.c.study_id == lease.study_id) & (t.o_trials.c.number >= row["asked"])
         made = select(t.o_trials.c.number, t.o_trials.c.trial_id).where(mine)
         made = made.order_by(t.o_trials.c.trial_id.desc()).limit(len(numbers))
@@ -122,7 +127,7 @@ class Trials:
         ]
 
     def _claim_waiting(self, connection: Connection, lease: Lease, row: RowMapping, n: int, key: str) -> list[AskedTrial]:
-        """Take up to ``n`` WAITING trials (put back by a lost worker or a pause), lowest numbers first."""
+        """Claim up to ``n`` WAITING trials (put back after a lost worker or a pause), lowest numbers first."""
         room = row["max_parallel"] - row["running"] if row["max_parallel"] is not None else n
         wanted = max(0, min(n, room, row["waiting"]))
         if wanted == 0 or row["state"] not in SEARCHED:
@@ -139,23 +144,23 @@ class Trials:
         return _load(connection, ids)
 
     def record(self, lease: Lease, reports: Sequence[Report], results: Sequence[TrialResult]) -> StudyState:
-        """Write evaluations and ends of this lease's trials; returns the study's state after it.
+        """Report intermediate values of this lease's trials, and tell those that ended; returns the study's new state.
 
-        Repeating a call changes nothing: steps are overwritten with themselves, and a trial ends once.
+        Repeating a call changes nothing: steps are overwritten by the same values, and a trial is told once.
 
         Raises:
-            LeaseLost: The lease, or one of the trials, is another's by now; nothing was written.
-            InvalidInput: A complete trial without a value, or a trial that ends twice.
+            LeaseLost: The lease is gone, or one of the trials does not run under it; nothing was written.
+            InvalidInput: A complete trial has no value, or a trial is told twice.
         """
         _check(results)
         named = {report.trial_id for report in reports} | {result.trial_id for result in results}
 
         def work(connection: Connection) -> StudyState:
             row = lock_study(connection, lease.study_id)
-            # Whoever takes a lease away takes its trials with it: those that still run under it are its own.
+            # Removing a lease removes its trials from it, so a trial that still runs under it may be written.
             mine = set(connection.execute(_running_under(lease)).scalars())
             if named - mine or not mine:
-                _was_told(connection, lease, named - mine)
+                _check_told(connection, lease, named - mine)
             _report(connection, [report for report in reports if report.trial_id in mine])
             ended = sorted((each for each in results if each.trial_id in mine), key=lambda each: each.trial_id)
             if not ended:
@@ -174,7 +179,7 @@ def _check(results: Sequence[TrialResult]) -> None:
         if any(math.isnan(value) for value in result.also.values()):
             raise InvalidInput.one("also", "every objective needs a value", value=dict(result.also), allowed="numbers")
     if len({result.trial_id for result in results}) < len(results):
-        raise InvalidInput.one("trial_id", "a trial ends once", value=[result.trial_id for result in results])
+        raise InvalidInput.one("trial_id", "a trial can be told only once", value=[result.trial_id for result in results])
 
 
 def _report(connection: Connection, reports: Sequence[Report]) -> None:
@@ -186,17 +191,19 @@ def _report(connection: Connection, reports: Sequence[Report]) -> None:
     upsert_many(connection, t.o_steps, rows, keys=("trial_id", "step"))
 
 
-def _was_told(connection: Connection, lease: Lease, ids: set[int]) -> None:
-    """Make sure that trials which do not run under a lease were told under it: an earlier run of the same call did that.
+def _check_told(connection: Connection, lease: Lease, ids: set[int]) -> None:
+    """Check that trials which do not run under a lease were told under it, by an earlier run of the same call.
 
     Raises:
-        LeaseLost: They are another's, or the lease is gone without having told anything.
+        LeaseLost: They were not, or there are none and the lease is gone.
     """
     told = select(t.trials.c.trial_id).where(t.trials.c.trial_id.in_(ids), t.trials.c.told_by == lease.token)
     if ids and ids == set(connection.execute(told).scalars()):
         return
-    if ids or not stands(connection, lease):
-        raise LeaseLost(f"lease {lease.token} on study {lease.study_id} is gone, or the trials {sorted(ids)} are another's")
+    if ids or not is_held(connection, lease):
+        raise LeaseLost(
+            f"lease {lease.token} on study {lease.study_id} is gone, or trials {sorted(ids)} do not run under it"
+        )
 
 
 def _running_under(lease: Lease) -> Any:
@@ -204,12 +211,12 @@ def _running_under(lease: Lease) -> Any:
 
 
 def _asked_under(lease: Lease, key: str) -> Any:
-    """Trials of one ask; by way of the lease, on which there is an index."""
+    """Trials of one ask; selected by lease as well, which has an index."""
     return _running_under(lease).where(t.trials.c.ask_key.in_((key + _FRESH, key + _AGAIN))).order_by(t.trials.c.trial_id)
 
 
 def _give_back(connection: Connection, row: RowMapping, lease: Lease, results: Sequence[TrialResult]) -> RowMapping:
-    """Let trials be tried again, by this worker or another; returns the study's row after that."""
+    """Put back trials for another attempt by any worker; returns the study's updated row."""
     for reason in sorted({result.stop_reason for result in results}):
         ids = [result.trial_id for result in results if result.stop_reason == reason]
         row = put_back(connection, row, t.trials.c.trial_id.in_(ids), attempt=True, reason=reason, by=lease.token)
@@ -217,7 +224,7 @@ def _give_back(connection: Connection, row: RowMapping, lease: Lease, results: S
 
 
 def _tell(connection: Connection, row: RowMapping, lease: Lease, results: Sequence[TrialResult]) -> RowMapping:
-    """Write the ends of trials into both schemas, and the study's counters with them; returns its row after that."""
+    """Tell trials in both schemas and update the study's counters; returns its updated row."""
     if not results:
         return row
     ended = naive_utc(row["now"])
@@ -264,7 +271,7 @@ def _tell_ours(connection: Connection, row: RowMapping, lease: Lease, results: S
 
 
 def _improve(connection: Connection, row: RowMapping, results: Iterable[TrialResult]) -> None:
-    """Keep the study's best trial; of equal values the earlier one."""
+    """Update the study's best trial; of equal values, the earlier trial is kept."""
     sign = 1.0 if row["direction"] == "minimize" else -1.0
     complete = [result for result in results if result.state == "complete" and result.value is not None]
     if not complete:
@@ -279,7 +286,7 @@ def _improve(connection: Connection, row: RowMapping, results: Iterable[TrialRes
 
 
 def _load(connection: Connection, ids: Sequence[int]) -> list[AskedTrial]:
-    """Trials with their parameters, in the order of their ids."""
+    """Trials with their parameters, ordered by id."""
     distributions = Distributions()
     query = select(t.o_params).where(t.o_params.c.trial_id.in_(ids)).order_by(t.o_params.c.param_id)
     found: dict[int, dict[str, Any]] = {trial_id: {} for trial_id in ids}
@@ -297,5 +304,5 @@ def _load(connection: Connection, ids: Sequence[int]) -> list[AskedTrial]:
 
 
 def curve_of(text: str | None) -> dict[str, list[float]]:
-    """A stored curve."""
+    """A stored curve: values by metric; empty if there is none."""
     return json.loads(text) if text else {}

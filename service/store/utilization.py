@@ -1,4 +1,4 @@
-"""Where the time of a study's search went, added up over all leases and workers that searched it. Thread-safe."""
+"""How the time of a study's search was spent, summed over all leases and workers. Thread-safe."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ _KEY = "utilization"
 
 
 class Utilization:
-    """Writing and reading it; kept as an attribute in Optuna's tables, so that it goes with its study."""
+    """Writes and reads utilization: an attribute in Optuna's tables, so that it is deleted with its study."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     def add(self, study_id: int, seconds: float, shares: Mapping[str, float]) -> None:
-        """Add the ``seconds`` of one lease, above 0, and the ``shares`` of them by kind of work.
+        """Add the ``seconds`` (> 0) of one lease, and their ``shares`` in [0, 1] by kind of work.
 
-        Nothing is kept of a study that is gone.
+        Ignored if the study has been deleted.
         """
 
         def work(connection: Connection) -> None:
@@ -44,12 +44,12 @@ class Utilization:
         self._database.write_once(work)
 
     def get(self, study_id: int) -> dict[str, float]:
-        """Share by kind of work of the whole time; empty where no lease has ended yet."""
+        """Share of the total time in [0, 1] by kind of work; empty if no lease has ended yet."""
         seconds, spent = self._database.read(lambda connection: self._spent(connection, study_id))
         return {name: round(part / seconds, 4) for name, part in spent.items()}
 
     def _spent(self, connection: Connection, study_id: int) -> tuple[float, dict[str, float]]:
-        """All seconds so far, and those by kind of work."""
+        """All seconds so far, and the seconds by kind of work."""
         table = t.o_study_user
         mine = select(table.c.value_json).where(table.c.study_id == study_id, table.c.key == _KEY)
         text = connection.execute(mine).scalar_one_or_none()

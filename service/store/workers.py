@@ -1,4 +1,4 @@
-"""Worker processes, as they last reported. Thread-safe."""
+"""Worker processes and what they last reported. Thread-safe."""
 
 from __future__ import annotations
 
@@ -15,16 +15,17 @@ from service.store.records import WorkerRecord
 from service.store.rows import dumps, moment
 
 SILENT_AFTER_SECONDS = 60.0
+"""A worker that has not reported for longer is `silent`."""
 
 
 class Workers:
-    """Worker processes, as they last said of themselves."""
+    """Registers worker processes and what they report about themselves."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     def register(self, *, name: str, host: str, pid: int, device: str) -> str:
-        """Sign a process on; returns its id."""
+        """Register a process; returns its id."""
         worker_id = uuid.uuid4().hex
         values = {"id": worker_id, "name": name, "host": host, "pid": pid, "device": device, "stats": "{}"}
         times = {"started_at": self._database.now, "seen_at": self._database.now}
@@ -36,19 +37,19 @@ class Workers:
         return worker_id
 
     def beat(self, worker_id: str, stats: Mapping[str, Any]) -> None:
-        """Say that it lives, and what it does."""
+        """Record that a worker is alive, and its ``stats``."""
         change = update(t.workers).where(t.workers.c.id == worker_id)
         values = {"seen_at": self._database.now, "stats": dumps(stats)}
         self._database.write(lambda connection: connection.execute(change.values(values)))
 
     def leave(self, worker_id: str) -> None:
-        """Sign off."""
+        """Record that a worker has left."""
         change = update(t.workers).where(t.workers.c.id == worker_id)
         values = {"seen_at": self._database.now, "left_at": self._database.now}
         self._database.write(lambda connection: connection.execute(change.values(values)))
 
     def list(self) -> Sequence[WorkerRecord]:
-        """All workers, the latest first."""
+        """All workers, newest first."""
         query = select(t.workers, self._database.now.label("now")).order_by(t.workers.c.started_at.desc())
         rows = self._database.read(lambda connection: connection.execute(query).mappings().all())
         return [_worker(row) for row in rows]

@@ -112,7 +112,7 @@ def test_a_study_of_several_objectives_shows_all_of_them(client: TestClient, sto
     [
         ({"also": ["gap"], "sampler": "cma_es"}, "sampler", "tpe, random, gp, nsga2, grid, qmc"),
         ({"also": ["gap"], "pruner": "hyperband"}, "pruner", "none"),
-        ({"also": ["rmse"]}, "also", "every objective once, `metric` not among them"),
+        ({"also": ["rmse"]}, "also", "each objective once, without `metric`"),
     ],
 )
 def test_objectives_that_can_not_be_searched_are_refused(

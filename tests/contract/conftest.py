@@ -1,6 +1,6 @@
-"""Both databases, for one suite: an SQLite file, and a real PostgreSQL server started once per session.
+"""Both databases for one suite: an SQLite file, and a real PostgreSQL server started once per session.
 
-The schema is made once per database system; every test gets a copy of its own.
+The schema is created once per database system; every test gets its own copy.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from tests.postgres import restart_postgres, start_postgres
 
 _names = itertools.count()
 
-# Nobody needs these data after a power failure, and the disk of a test machine may be slow. Commits stay synchronous: a
-# crash of the server alone, which tests provoke, must lose none.
+# The data need not survive a power failure, and the disk of a test machine may be slow. Commits stay synchronous: a crash
+# of the server alone, which tests provoke, must lose none.
 _SETTINGS = ("fsync = off", "full_page_writes = off")
 
 
 class Server:
-    """A PostgreSQL server with databases for single tests."""
+    """A PostgreSQL server with one database per test."""
 
     def __init__(self, directory: Path) -> None:
         self._server = start_postgres(directory)
@@ -39,14 +39,14 @@ class Server:
         self.execute("SELECT pg_reload_conf()")
 
     def execute(self, statement: str) -> None:
-        """Run a statement outside transactions in the server's own database."""
+        """Run a statement in the server's default database, outside a transaction."""
         engine = create_engine(self._url, isolation_level="AUTOCOMMIT")
         with engine.connect() as connection:
             connection.execute(text(statement))
         engine.dispose()
 
     def database(self, name: str, template: str = "template1") -> str:
-        """Make a database; returns its URL."""
+        """Create a database; returns its URL."""
         self.execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY")
         return self.url(name).render_as_string(hide_password=False)
 
@@ -55,25 +55,25 @@ class Server:
         return self._url.set(database=name)
 
     def crash(self) -> None:
-        """End it as a crash would: every connection is cut, nothing is tidied up."""
+        """Stop it as a crash would: connections are cut, nothing is cleaned up."""
         process = self._server.get_postmaster_info().process
         assert process is not None
         process.send_signal(signal.SIGQUIT)
         process.wait(30)
 
     def start(self) -> None:
-        """Start it again after a crash."""
+        """Restart it after a crash."""
         restart_postgres(self._server)
 
     def stop(self) -> None:
-        """End it for good."""
-        self.crash()  # an orderly shutdown would write out databases that are thrown away
+        """Stop it permanently."""
+        self.crash()  # an orderly shutdown would write databases to disk that are deleted anyway
         self._server.cleanup()
 
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Server]:
-    """The server of this session, with a database `prepared` that has the schema."""
+    """The server of this session, with a template database `prepared` that has the schema."""
     with tempfile.TemporaryDirectory(prefix="regsearch-pg-") as directory:
         server = Server(Path(directory))
         open_store(server.database("prepared"), create=True).close()
@@ -109,7 +109,7 @@ def database_url(request: pytest.FixtureRequest, backend: str, tmp_path: Path) -
     """URL of a database with a fresh schema."""
     if backend == "sqlite":
         path = tmp_path / "regsearch.db"
-        shutil.copyfile(request.getfixturevalue("prepared_file"), path)  # closed, so there is no journal beside it
+        shutil.copyfile(request.getfixturevalue("prepared_file"), path)  # closed, so it has no journal
         yield f"sqlite:///{path}"
         return
     yield from _own_database(request.getfixturevalue("postgres"), "prepared")

@@ -1,4 +1,4 @@
-"""A search that ends by itself, on both databases."""
+"""Searches that are concluded before their budget is spent."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from service.store import Store, StudyState
 from tests.contract.test_trials import complete, proposals, started
 
 
-def test_no_further_trial_starts_and_those_in_flight_are_finished(store: Store) -> None:
+def test_no_further_trial_starts_and_running_ones_are_finished(store: Store) -> None:
     lease = started(store, budget={"trials": 10})
     trials = store.trials.ask(lease, proposals(3))
     store.trials.record(lease, [], [complete(trials[0])])
@@ -27,7 +27,7 @@ def test_no_further_trial_starts_and_those_in_flight_are_finished(store: Store) 
     assert store.conclusions.get(lease.study_id) == {"reason": "concluded: enough", "trials": 3, "budget": 10}
 
 
-def test_a_search_with_nothing_in_flight_is_finalized_at_once(store: Store) -> None:
+def test_a_search_without_running_trials_is_finalized_at_once(store: Store) -> None:
     lease = started(store, budget={"trials": 10})
     (trial,) = store.trials.ask(lease, proposals(1))
     store.trials.record(lease, [], [complete(trial)])
@@ -35,7 +35,7 @@ def test_a_search_with_nothing_in_flight_is_finalized_at_once(store: Store) -> N
     assert store.studies.get(lease.study_id).state is StudyState.FINALIZING
 
 
-def test_who_extends_it_wants_more(store: Store) -> None:
+def test_extending_a_concluded_study_continues_its_search(store: Store) -> None:
     lease = started(store, budget={"trials": 10})
     trials = store.trials.ask(lease, proposals(2))
     store.conclusions.conclude(lease, "enough")
@@ -44,7 +44,7 @@ def test_who_extends_it_wants_more(store: Store) -> None:
     assert len(trials) + len(store.trials.ask(lease, proposals(20))) == 7
 
 
-def test_only_who_holds_the_lease_concludes_and_a_spent_budget_is_left_alone(store: Store) -> None:
+def test_concluding_needs_a_lease_and_does_nothing_after_the_budget_is_spent(store: Store) -> None:
     lease = started(store, budget={"trials": 2})
     store.trials.ask(lease, proposals(2))
     store.conclusions.conclude(lease, "too late")

@@ -1,4 +1,4 @@
-"""Many processes and threads at once: exact budgets, dense numbers, one finalizer, one reaper, the queue in order."""
+"""Concurrent processes and threads: exact budgets, dense numbers, one finalizer, one reaper, the queue in order."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ store.close()
 
 
 def together(*calls: Callable[[], T]) -> list[T]:
-    """Call all at the same moment in threads of their own; what they returned."""
-    barrier, answers, errors = threading.Barrier(len(calls)), list[T](), list[BaseException]()
+    """Call all at the same time, each in its own thread; what they returned."""
+    barrier, results, errors = threading.Barrier(len(calls)), list[T](), list[BaseException]()
 
     def run(call: Callable[[], T]) -> None:
         barrier.wait()
         try:
-            answers.append(call())
+            results.append(call())
         except BaseException as error:
             errors.append(error)
 
@@ -59,7 +59,7 @@ def together(*calls: Callable[[], T]) -> list[T]:
     for thread in threads:
         thread.join()
     assert errors == []
-    return answers
+    return results
 
 
 def numbers(store: Store, query: str) -> Sequence[int]:
@@ -108,14 +108,14 @@ def test_a_waiting_trial_is_taken_by_one_of_many(store: Store) -> None:
     assert sorted(taken) == list(range(10))
 
 
-def test_claims_at_once_are_spread_as_one_after_the_other(store: Store) -> None:
-    """Each claim sees the leases of those before it, so six studies of six owners get one worker each."""
+def test_simultaneous_claims_are_spread_like_successive_ones(store: Store) -> None:
+    """Each claim sees the leases of the earlier ones, so six studies of six owners get one worker each."""
     ids = {store.studies.submit(a_spec(owner=str(i))) for i in range(6)}
     claims = together(*[partial(store.leases.claim, f"w{i}", 60) for i in range(6)])
     assert {claim.study_id for claim in claims if claim} == ids
 
 
-def test_priority_goes_first_although_others_write_to_that_study(store: Store) -> None:
+def test_priority_goes_first_while_others_write_to_that_study(store: Store) -> None:
     lease = started(store, priority=5, budget={"trials": 1_000_000})
     store.studies.submit(a_spec(priority=1))
     stop = threading.Event()
@@ -135,20 +135,20 @@ def test_priority_goes_first_although_others_write_to_that_study(store: Store) -
     assert [claim.study_id for claim in claims if claim] == [lease.study_id] * 10
 
 
-def test_submits_of_one_name_at_once(store: Store) -> None:
+def test_simultaneous_submits_of_one_name(store: Store) -> None:
     together(*[lambda: store.studies.submit(a_spec(name="twin"))] * 6)
     names = sorted(record.name for record in store.studies.list()[0])
     assert names == ["twin", *(f"twin-{number}" for number in range(2, 7))]
 
 
-def test_one_upload_by_many(store: Store) -> None:
+def test_simultaneous_uploads_of_one_file(store: Store) -> None:
     record = DatasetRecord("abc", "mine", "mine.csv", "csv", 10, 3, (2,), ({"name": "a"},))
     together(*[lambda: store.datasets.add(record)] * 6)
     assert len(store.datasets.list()) == 1
 
 
 def test_transitions_race_and_one_wins(store: Store) -> None:
-    """A study cancelled while its workers tell and ask is left without anything in flight."""
+    """A study that is cancelled while its workers ask and tell has no open trials."""
     lease = started(store, budget={"trials": 100})
     trials = store.trials.ask(lease, proposals(20))
 

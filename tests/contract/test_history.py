@@ -1,4 +1,4 @@
-"""What a search learns from others: every trial that its own lease did not tell, once, and nothing else is read."""
+"""What a search reads of other leases: every trial that its own lease did not tell, once, and nothing else."""
 
 from __future__ import annotations
 
@@ -28,25 +28,25 @@ def numbers(store: Store, lease: Lease, seq: int = 0) -> tuple[list[int], int]:
 
 
 def spoil(store: Store, column: str, told_by: Lease | None = None) -> None:
-    """Leave nothing in a column that could be understood."""
-    whose = "" if told_by is None else f" AND told_by = {told_by.token}"
+    """Overwrite a column with text that can't be parsed."""
+    condition = "" if told_by is None else f" AND told_by = {told_by.token}"
     table = "trial_params" if column == "distribution_json" else "rs_trials"
-    trials = f"SELECT trial_id FROM rs_trials WHERE seq IS NOT NULL{whose}"
+    trials = f"SELECT trial_id FROM rs_trials WHERE seq IS NOT NULL{condition}"
     sql = f"UPDATE {table} SET {column} = 'spoiled' WHERE trial_id IN ({trials})"
     store.database.write(lambda connection: connection.execute(text(sql)))
 
 
-def test_each_lease_hears_of_the_others_trials_in_order_of_telling_and_once(store: Store) -> None:
+def test_each_lease_reads_the_trials_of_others_once_in_the_order_told(store: Store) -> None:
     one = started(store)
     two = second(store, one)
-    mine, theirs = store.trials.ask(one, proposals(3)), store.trials.ask(two, proposals(3))
-    finish(store, one, mine[:1])
-    finish(store, two, [theirs[2]])
-    finish(store, one, mine[1:2])
-    finish(store, two, [theirs[0]])
+    first_trials, second_trials = store.trials.ask(one, proposals(3)), store.trials.ask(two, proposals(3))
+    finish(store, one, first_trials[:1])
+    finish(store, two, [second_trials[2]])
+    finish(store, one, first_trials[1:2])
+    finish(store, two, [second_trials[0]])
     assert numbers(store, one) == ([5, 3], 4)
     assert numbers(store, two) == ([0, 1], 4)
-    finish(store, one, mine[2:])
+    finish(store, one, first_trials[2:])
     assert numbers(store, one, 4) == ([], 5)
     assert numbers(store, two, 4) == ([2], 5)
     assert numbers(store, two, 5) == ([], 5)
@@ -57,7 +57,7 @@ def test_each_lease_hears_of_the_others_trials_in_order_of_telling_and_once(stor
     assert found[0].distributions == DISTRIBUTIONS
 
 
-def test_of_its_own_trials_nothing_is_read_and_of_others_no_curve_that_is_not_wanted(store: Store) -> None:
+def test_own_trials_are_not_read_and_curves_of_others_only_if_requested(store: Store) -> None:
     one = started(store)
     two = second(store, one)
     finish(store, one, store.trials.ask(one, proposals(2)))
@@ -70,29 +70,29 @@ def test_of_its_own_trials_nothing_is_read_and_of_others_no_curve_that_is_not_wa
     assert (found.number, found.value, found.curve) == (2, 3.0, {})
 
 
-def test_a_trial_that_was_given_back_is_heard_of_from_whoever_finishes_it(store: Store) -> None:
+def test_a_trial_that_was_given_back_belongs_to_the_lease_that_finishes_it(store: Store) -> None:
     one = started(store)
     two = second(store, one)
-    ours, kept = store.trials.ask(one, proposals(2))
-    store.trials.record(one, [], [retry(ours)])
+    given_back, kept = store.trials.ask(one, proposals(2))
+    store.trials.record(one, [], [retry(given_back)])
     (again,) = store.trials.ask(two, proposals(1))
-    assert again.number == ours.number
+    assert again.number == given_back.number
     finish(store, two, [again])
     finish(store, one, [kept])
     assert numbers(store, one) == ([0], 2)
     assert numbers(store, two) == ([1], 2)
 
 
-def test_a_trial_that_was_given_back_and_came_again_is_its_own(store: Store) -> None:
+def test_a_trial_given_back_and_asked_again_by_the_same_lease_is_its_own(store: Store) -> None:
     one = started(store)
-    (ours,) = store.trials.ask(one, proposals(1))
-    store.trials.record(one, [], [retry(ours)])
+    (given_back,) = store.trials.ask(one, proposals(1))
+    store.trials.record(one, [], [retry(given_back)])
     (again,) = store.trials.ask(one, proposals(1))
     finish(store, one, [again])
     assert numbers(store, one) == ([], 1)
 
 
-def test_a_trial_without_an_attempt_left_is_heard_of_by_all_who_tried_it_too(store: Store) -> None:
+def test_a_trial_without_an_attempt_left_is_also_read_by_the_leases_that_tried_it(store: Store) -> None:
     one = started(store, budget={"trials": 4, "max_retries": 0})
     two = second(store, one)
     (given_back,), (lost,) = store.trials.ask(one, proposals(1)), store.trials.ask(two, proposals(1))
@@ -104,7 +104,7 @@ def test_a_trial_without_an_attempt_left_is_heard_of_by_all_who_tried_it_too(sto
     assert last == 2
 
 
-def test_what_the_same_worker_told_under_an_earlier_lease_is_news_to_its_next(store: Store) -> None:
+def test_trials_told_under_an_earlier_lease_of_the_same_worker_are_read(store: Store) -> None:
     one = started(store)
     finish(store, one, store.trials.ask(one, proposals(2)))
     store.leases.release(one)
@@ -113,7 +113,7 @@ def test_what_the_same_worker_told_under_an_earlier_lease_is_news_to_its_next(st
     assert numbers(store, again) == ([0, 1], 2)
 
 
-def test_other_studies_and_a_study_that_is_gone_have_nothing_to_tell(store: Store) -> None:
+def test_other_studies_and_deleted_studies_have_no_trials(store: Store) -> None:
     one = started(store)
     store.studies.submit(a_spec())
     other = store.leases.claim("other", 60)

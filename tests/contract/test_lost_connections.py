@@ -1,4 +1,4 @@
-"""A connection that breaks, a server that restarts, an answer that never arrives: nothing lost, nothing done twice."""
+"""Lost connections, restarted servers, unacknowledged commits: nothing is lost, nothing is done twice."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ GONE = "server closed the connection unexpectedly"
 
 
 class Line:
-    """The connection to the database; once `cut`, the next commit is done but its answer is lost."""
+    """The connection to the database; after `cut`, the next commit is done but its acknowledgement is lost."""
 
     def __init__(self, store: Store) -> None:
         self._dialect = store.database.engine.dialect
@@ -69,7 +69,7 @@ def test_an_extension_is_not_repeated(store: Store, line: Line) -> None:
     assert store.studies.get(study_id).budget_trials == 15
 
 
-def test_transitions_are_not_refused_for_their_own_success(store: Store, line: Line) -> None:
+def test_a_repeated_transition_succeeds(store: Store, line: Line) -> None:
     study_id = store.studies.submit(a_spec())
     steps: list[tuple[Callable[[int], None], StudyState]] = [
         (store.studies.pause, StudyState.PAUSED),
@@ -87,7 +87,7 @@ def test_transitions_are_not_refused_for_their_own_success(store: Store, line: L
         store.studies.get(study_id)
 
 
-def test_a_worker_and_an_access_are_noted_once(store: Store, line: Line) -> None:
+def test_a_worker_and_a_test_access_are_recorded_once(store: Store, line: Line) -> None:
     line.cut()
     worker = store.workers.register(name="w", host="h", pid=1, device="cpu")
     assert [record.id for record in store.workers.list()] == [worker]
@@ -111,7 +111,7 @@ def test_an_ask_is_not_repeated_and_remembers_what_was_fresh(store: Store, line:
     assert store.studies.get(again.study_id).counts.running == 5
 
 
-def test_the_last_record_of_a_study_is_answered_although_its_lease_ended_with_it(store: Store, line: Line) -> None:
+def test_the_last_record_of_a_study_can_be_repeated_although_its_lease_ended_with_it(store: Store, line: Line) -> None:
     lease = started(store, budget={"trials": 2})
     trials = store.trials.ask(lease, proposals(2))
     line.cut()
@@ -150,8 +150,8 @@ def test_a_lease_is_taken_away_once(store: Store, line: Line) -> None:
     assert store.history.trial(lease.study_id, 0).attempt == 1
 
 
-def test_a_restarted_server_is_ridden_out(postgres: Server) -> None:
-    """The server goes down in the middle of a study and comes back a second later."""
+def test_a_study_survives_a_restart_of_the_server(postgres: Server) -> None:
+    """The server crashes in the middle of a study and is back a second later."""
     store = open_store(postgres.database("restarted", "prepared"))
     lease = started(store, budget={"trials": 40})
     back = threading.Timer(1.0, postgres.start)
@@ -175,7 +175,7 @@ def test_a_ping_of_a_dead_server_fails_soon(postgres: Server) -> None:
     postgres.crash()
     begin = time.monotonic()
     try:
-        with pytest.raises(DatabaseUnavailable, match="does not answer"):
+        with pytest.raises(DatabaseUnavailable, match="does not respond"):
             store.ping()
         assert time.monotonic() - begin < 10
     finally:
@@ -184,19 +184,19 @@ def test_a_ping_of_a_dead_server_fails_soon(postgres: Server) -> None:
     store.close()
 
 
-def test_patience_ends_and_says_so(postgres: Server) -> None:
+def test_retries_end_after_the_patience(postgres: Server) -> None:
     server = normalize(postgres.database("patient", "prepared"))
-    naps: list[float] = []
-    database = Database(server.set(host="127.0.0.1", port=1, query={}), patience_seconds=0.5, sleep=naps.append)
+    pauses: list[float] = []
+    database = Database(server.set(host="127.0.0.1", port=1, query={}), patience_seconds=0.5, sleep=pauses.append)
     begin = time.monotonic()
-    with pytest.raises(DatabaseUnavailable, match="does not answer"):
+    with pytest.raises(DatabaseUnavailable, match="does not respond"):
         database.read(lambda connection: connection.exec_driver_sql("SELECT 1").scalar())
     assert time.monotonic() - begin < 10
-    assert naps[:3] == [0.05, 0.1, 0.2]
+    assert pauses[:3] == [0.05, 0.1, 0.2]
     database.close()
 
 
-def test_a_wrong_name_is_told_at_once(postgres: Server) -> None:
+def test_a_wrong_database_name_fails_at_once(postgres: Server) -> None:
     url = postgres.url("no_such_database").render_as_string(hide_password=False)
     begin = time.monotonic()
     with pytest.raises(DatabaseUnavailable, match="does not exist"):
@@ -205,7 +205,7 @@ def test_a_wrong_name_is_told_at_once(postgres: Server) -> None:
 
 
 def test_a_process_frozen_inside_a_transaction_does_not_hold_its_locks(postgres: Server) -> None:
-    """The server ends a session that does nothing while it holds a study; here sooner than it is configured."""
+    """The server ends a session that is idle while it locks a study; here sooner than configured."""
     store = open_store(postgres.database("frozen", "prepared"))
     lease = started(store)
     (trial,) = store.trials.ask(lease, proposals(1))

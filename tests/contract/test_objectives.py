@@ -1,4 +1,4 @@
-"""Studies with several objectives: every value is kept, and read by stock Optuna with its direction."""
+"""Studies with several objectives: every value is kept, and stock Optuna reads it with its direction."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a study was made of is written once, on both databases."""
+"""The provenance of a study is written once."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from service.store.provenance import REPLAY_OF, Provenance
 from tests.contract.conftest import a_spec
 
 
-def test_the_first_to_write_it_down_is_believed(store: Store) -> None:
+def test_the_first_provenance_is_kept(store: Store) -> None:
     study_id = store.studies.submit(a_spec())
     assert store.provenance.get(study_id) == Provenance(None, None)
     store.provenance.note(study_id, {"data_hash": "a"})
@@ -20,7 +20,7 @@ def test_the_first_to_write_it_down_is_believed(store: Store) -> None:
         store.provenance.note(99, {})
 
 
-def test_a_replay_says_of_what_from_its_first_moment(store: Store) -> None:
+def test_a_replay_names_its_origin_from_the_start(store: Store) -> None:
     first = store.studies.submit(a_spec())
     again = store.studies.submit(a_spec(), attributes={REPLAY_OF: first})
     assert store.provenance.get(again) == Provenance(first, None)

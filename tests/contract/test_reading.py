@@ -1,4 +1,4 @@
-"""What stock Optuna and people read: the same, value by value, as if Optuna had written it itself."""
+"""Stock Optuna and our own readers see the same values as if Optuna had written them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PARAMS: dict[str, Any] = {"lr": 0.003, "dropout": 0.3, "layers": 5, "width": 64,
 STEPS = {0: 3.0, 1: math.inf, 2: -math.inf, 3: math.nan, 7: 1.25}
 
 
-def as_stock_writes_it(store: Store) -> optuna.trial.FrozenTrial:
+def written_by_optuna(store: Store) -> optuna.trial.FrozenTrial:
     """The same trial, asked, reported and told through Optuna's own storage."""
     storage = store.optuna_storage()
     study = optuna.create_study(study_name="stock", storage=storage, direction="minimize")
@@ -49,7 +49,7 @@ def test_a_trial_is_read_as_if_optuna_had_written_it(store: Store) -> None:
     result = TrialResult(trial.id, "complete", 1.25, 7, "converged", 8, {"rmse": [1.25]}, attrs)
     store.trials.record(lease, [Report(trial.id, step, value) for step, value in STEPS.items()], [result])
     mine = optuna.load_study(study_name="ours", storage=store.optuna_storage()).trials[0]
-    stock = as_stock_writes_it(store)
+    stock = written_by_optuna(store)
     for name in ("number", "state", "value", "values", "params", "distributions", "user_attrs"):
         assert getattr(mine, name) == getattr(stock, name), name
     assert repr(mine.intermediate_values) == repr(stock.intermediate_values)  # as text, in which NaN equals NaN
@@ -106,7 +106,7 @@ def test_the_best_trial_follows_the_direction(store: Store) -> None:
         store.studies.cancel(lease.study_id)
 
 
-def test_failures_nobody_told_have_their_reason_in_optuna_too(store: Store) -> None:
+def test_failures_that_no_worker_told_have_their_reason_in_optuna_too(store: Store) -> None:
     lease = started(store, name="failed", budget={"trials": 3, "max_retries": 0})
     store.trials.ask(lease, proposals(1))
     expire(store, lease)
@@ -125,7 +125,7 @@ def test_misuse_is_refused_before_anything_is_written(store: Store) -> None:
     wrong: Mapping[str, list[TrialResult]] = {
         "needs a value": [complete(trials[0]), TrialResult(trials[1].id, "complete", None, None, "converged", 1)],
         "a complete trial": [complete(trials[0], math.nan)],
-        "ends once": [complete(trials[0]), complete(trials[0])],
+        "told only once": [complete(trials[0]), complete(trials[0])],
     }
     for words, results in wrong.items():
         with pytest.raises(InvalidInput, match=words):
@@ -138,11 +138,11 @@ def test_a_trial_of_another_lease_can_not_be_written(store: Store) -> None:
     second = store.leases.claim("second", 60)
     assert second is not None
     (mine,), (other,) = store.trials.ask(first, proposals(1)), store.trials.ask(second, proposals(1))
-    with pytest.raises(LeaseLost, match="another's"):
+    with pytest.raises(LeaseLost, match="do not run under it"):
         store.trials.record(first, [Report(mine.id, 0, 1.0), Report(other.id, 0, 1.0)], [complete(other)])
     assert store.history.trial(first.study_id, mine.number).curve == {}
     store.trials.record(second, [], [complete(other)])
-    with pytest.raises(LeaseLost, match="another's"):
+    with pytest.raises(LeaseLost, match="do not run under it"):
         store.trials.record(first, [], [complete(other, 0.0)])
     assert store.history.trial(first.study_id, other.number).value == 1.0
 

@@ -1,4 +1,4 @@
-"""The schema: made once by whoever comes first, led there from every released version, and told where it is missing."""
+"""The schema: created once, upgraded from every released version, and reported where it is missing."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ def differences(connection: Connection) -> list[object]:
     return list(compare_metadata(MigrationContext.configure(connection, opts=options), metadata))
 
 
-def test_migrations_make_what_the_tables_declare(store: Store) -> None:
+def test_migrations_create_the_declared_tables(store: Store) -> None:
     with store.database.engine.connect() as connection:
         assert differences(connection) == []
 
 
 @pytest.mark.parametrize("missing", [(), ("served_at", "lost_leases")])
-def test_the_first_schema_is_led_to_the_present_one(empty_url: str, missing: tuple[str, ...]) -> None:
+def test_the_first_schema_is_upgraded_to_the_current_one(empty_url: str, missing: tuple[str, ...]) -> None:
     old = Database(normalize(empty_url))
     close_storage(optuna_storage(old, create=True))
     with old.engine.begin() as connection:
         command.upgrade(alembic_config(connection), "0001")
-        for column in missing:  # as the first schema was to begin with
+        for column in missing:  # the first schema originally lacked them
             connection.execute(text(f"ALTER TABLE rs_studies DROP COLUMN {column}"))
     assert schema_version(old) == "0001"
     old.close()
@@ -59,7 +59,7 @@ def test_the_first_schema_is_led_to_the_present_one(empty_url: str, missing: tup
     opened.close()
 
 
-def test_a_missing_schema_is_told(empty_url: str) -> None:
+def test_a_missing_schema_is_reported(empty_url: str) -> None:
     with pytest.raises(DatabaseUnavailable, match="schema version None"):
         open_store(empty_url)
 

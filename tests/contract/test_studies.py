@@ -1,4 +1,4 @@
-"""Studies and leases: the queue's order, every transition, what survives and what does not."""
+"""Studies and leases: the order of the queue, transitions, and what they keep and delete."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_the_queue_serves_priority_then_owners_then_studies_then_age(store: Stor
     assert lease is not None
     assert lease.study_id == urgent
     store.trials.ask(lease, proposals(1))
-    # Owner b has no lease yet; then both have one, and the study with the fewest leases of the lesser owner is next.
+    # Owner b has no lease yet; then the study with the fewest leases of the owner with the fewest leases is next.
     assert [claimed(store, f"w{i}") for i in range(1, 4)] == [third, first, third]
     assert claimed(store) == second
 
@@ -186,7 +186,7 @@ def test_workers_and_datasets(store: Store) -> None:
     assert stored.created_at is not None
 
 
-def test_the_record_of_test_accesses(store: Store) -> None:
+def test_test_accesses_are_recorded(store: Store) -> None:
     study_id = store.studies.submit(a_spec())
     store.studies.open_test(study_id, "worker 1", "final score")
     (access,) = store.studies.test_accesses(study_id)

@@ -1,4 +1,4 @@
-"""Every transition from every state: the legal ones with what they do, all others refused."""
+"""Every transition from every state: legal ones with their effects, all others refused."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CALLS: dict[str, Callable[[Store, int], None]] = {
     "delete": lambda store, study: store.studies.delete(study),
 }
 
-# None: deleted. Calling for the state a study is in already changes nothing.
+# None: deleted. A call for the state that a study already has changes nothing.
 LEGAL: dict[tuple[StudyState, str], StudyState | None] = {
     (S.QUEUED, "pause"): S.PAUSED,
     (S.RUNNING, "pause"): S.PAUSED,
@@ -45,7 +45,7 @@ LEGAL: dict[tuple[StudyState, str], StudyState | None] = {
 
 
 def a_study_in(store: Store, state: StudyState) -> int:
-    """A study brought to a state by the calls that lead there."""
+    """A study brought to a state by ordinary calls."""
     if state is S.QUEUED:
         return store.studies.submit(a_spec())
     lease = started(store, budget={"trials": 1})
@@ -106,12 +106,12 @@ def test_a_study_out_of_time_is_not_extended(store: Store) -> None:
     assert final is not None
     store.studies.finish(final, {})
     let_time_pass(store)
-    with pytest.raises(Conflict, match="has spent its 100 seconds"):
+    with pytest.raises(Conflict, match="has spent its time budget of 100 seconds"):
         store.studies.extend(lease.study_id, trials=2)
     assert store.studies.get(lease.study_id).state is S.FINISHED
 
 
-def test_a_study_whose_time_runs_out_while_nobody_is_at_it_is_finalized(store: Store) -> None:
+def test_a_study_whose_time_budget_ends_without_a_worker_is_finalized(store: Store) -> None:
     lease = started(store, budget={"trials": 5, "seconds": 100})
     store.trials.record(lease, [], [complete(trial) for trial in store.trials.ask(lease, proposals(1))])
     store.leases.release(lease)
@@ -122,7 +122,7 @@ def test_a_study_whose_time_runs_out_while_nobody_is_at_it_is_finalized(store: S
     assert (final.study_id, final.phase) == (lease.study_id, "finalize")
 
 
-def test_who_renews_reaps_what_others_lost(store: Store) -> None:
+def test_renewing_reaps_expired_leases(store: Store) -> None:
     lost = started(store)
     store.trials.ask(lost, proposals(2))
     alive = store.leases.claim("alive", 60)
@@ -132,7 +132,7 @@ def test_who_renews_reaps_what_others_lost(store: Store) -> None:
     assert [trial.attempt for trial in store.trials.ask(alive, proposals(2))] == [1, 1]
 
 
-def test_an_expired_lease_that_nobody_reaped_may_still_be_renewed(store: Store) -> None:
+def test_an_expired_lease_can_be_renewed_until_it_is_reaped(store: Store) -> None:
     lease = started(store)
     (trial,) = store.trials.ask(lease, proposals(1))
     expire(store, lease)
@@ -141,7 +141,7 @@ def test_an_expired_lease_that_nobody_reaped_may_still_be_renewed(store: Store) 
     store.trials.record(lease, [], [complete(trial)])
 
 
-def test_too_many_failures_void_the_leases_of_all(store: Store) -> None:
+def test_too_many_failures_delete_all_leases(store: Store) -> None:
     first = started(store, budget={"trials": 10, "max_failed_trials": 0})
     second = store.leases.claim("second", 60)
     assert second is not None
@@ -153,6 +153,6 @@ def test_too_many_failures_void_the_leases_of_all(store: Store) -> None:
 
 
 def let_time_pass(store: Store) -> None:
-    """Let the time budgets of all studies run out."""
+    """Exhaust the time budgets of all studies."""
     sql = text("UPDATE rs_studies SET started_at = started_at - 1000")
     store.database.write(lambda connection: connection.execute(sql))

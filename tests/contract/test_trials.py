@@ -1,4 +1,4 @@
-"""Asking, reporting and telling in bulk: exact, fenced, idempotent, and readable by stock Optuna."""
+"""Asking, reporting and telling in bulk: exact, fenced, idempotent and readable by stock Optuna."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_the_budget_is_exact_between_threads(store: Store) -> None:
     assert sorted(trial.number for trial in taken) == list(range(50))
 
 
-def test_a_number_that_is_planned_has_its_own_parameters_whoever_asks(store: Store) -> None:
+def test_a_planned_number_has_its_planned_parameters_whichever_worker_asks(store: Store) -> None:
     lease = started(store)
     points = {number: Proposal({"lr": 0.05, "norm": "none", "step": number}, DISTRIBUTIONS) for number in (1, 2, 4)}
     first = store.trials.ask(lease, proposals(2), points.get)
@@ -104,7 +104,7 @@ def test_too_many_failures_stop_the_study(store: Store) -> None:
     results = [TrialResult(trial.id, "fail", None, None, "not finite", 1) for trial in trials[:2]]
     assert store.trials.record(lease, [], results) is StudyState.FAILED
     record = store.studies.get(lease.study_id)
-    assert record.reason == "2 trials failed, 1 are allowed"
+    assert record.reason == "2 trials failed, at most 1 may fail"
     assert (record.counts.running, record.counts.fail) == (0, 4)
 
 
@@ -164,7 +164,7 @@ def test_a_trial_that_loses_too_many_workers_fails(store: Store) -> None:
     assert store.studies.get(lease.study_id).state is StudyState.FAILED
 
 
-def test_a_trial_that_memory_was_too_small_for_is_tried_again_and_fails_in_the_end(store: Store) -> None:
+def test_a_trial_that_ran_out_of_memory_is_retried_and_finally_fails(store: Store) -> None:
     lease = started(store, budget={"trials": 2, "max_retries": 1})
     trials = store.trials.ask(lease, proposals(2))
 
@@ -216,7 +216,7 @@ def test_no_trial_starts_after_the_deadline(store: Store) -> None:
     assert finish(store, lease, [trial]) is StudyState.FINALIZING
 
 
-def test_a_study_whose_time_ran_out_without_a_worker_is_finalized(store: Store) -> None:
+def test_a_released_study_whose_time_budget_ends_is_finalized(store: Store) -> None:
     lease = started(store, budget={"trials": 5, "seconds": 100})
     (trial,) = store.trials.ask(lease, proposals(1))
     finish(store, lease, [trial])
@@ -228,7 +228,7 @@ def test_a_study_whose_time_ran_out_without_a_worker_is_finalized(store: Store) 
     assert final.phase == "finalize"
 
 
-def test_history_comes_in_increments_in_order_of_telling(store: Store) -> None:
+def test_history_is_read_in_increments_in_the_order_told(store: Store) -> None:
     lease = started(store)
     trials = store.trials.ask(lease, proposals(4))
     finish(store, lease, [trials[2]])
@@ -294,12 +294,12 @@ def test_statements_do_not_grow_with_the_lanes(store: Store, lanes: int) -> None
 
 
 def expire(store: Store, lease: Lease) -> None:
-    """Let a lease's time run out, by the database's clock."""
+    """Let a lease expire by the database's clock."""
     sql = text("UPDATE rs_leases SET expires_at = expires_at - 1000 WHERE token = :token")
     store.database.write(lambda connection: connection.execute(sql, {"token": lease.token}))
 
 
-def test_open_trials_are_told_from_ended_ones(store: Store) -> None:
+def test_open_trials_are_distinguished_from_ended_ones(store: Store) -> None:
     lease = started(store, budget={"trials": 3})
     running, waiting, ended = store.trials.ask(lease, proposals(3))
     store.trials.record(lease, [], [complete(ended)])

@@ -1,4 +1,4 @@
-"""Where a study's time went belongs to the study, whichever workers spent it."""
+"""A study's utilization, summed over its workers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from service.store import Store
 from tests.contract.conftest import a_spec
 
 
-def test_leases_count_by_their_length_and_every_study_for_itself(store: Store) -> None:
+def test_shares_are_weighted_by_the_length_of_leases_and_kept_per_study(store: Store) -> None:
     one, other = store.studies.submit(a_spec()), store.studies.submit(a_spec())
     assert store.utilization.get(one) == {}
     store.utilization.add(one, 30.0, {"training": 0.8, "other": 0.2})
@@ -18,7 +18,7 @@ def test_leases_count_by_their_length_and_every_study_for_itself(store: Store) -
     assert store.utilization.get(other) == {"training": 0.5}
 
 
-def test_what_several_workers_add_at_a_time_is_all_counted(store: Store) -> None:
+def test_simultaneous_additions_are_all_counted(store: Store) -> None:
     study = store.studies.submit(a_spec())
 
     def add(share: float) -> None:
@@ -33,7 +33,7 @@ def test_what_several_workers_add_at_a_time_is_all_counted(store: Store) -> None
     assert store.utilization.get(study) == {"training": 0.5}
 
 
-def test_it_goes_with_its_study(store: Store) -> None:
+def test_utilization_is_deleted_with_its_study(store: Store) -> None:
     study = store.studies.submit(a_spec())
     store.utilization.add(study, 1.0, {"training": 1.0})
     store.studies.cancel(study)

@@ -1,4 +1,4 @@
-"""The judgement of a whole cohort against Optuna's own pruners, trial by trial."""
+"""Pruning of a cohort compared with Optuna's pruners, trial by trial."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ def spec(pruner: Any, metric: str, **parts: Any) -> StudySpec:
 def by_optuna(
     pruner: BasePruner, finished: list[list[float]], running: np.ndarray, epoch: int, sign: float, name: str | None = None
 ) -> set[int]:
-    """Which of ``running`` (trials, epochs) Optuna prunes at ``epoch``, each judged after all others had reported.
+    """Which of ``running`` (trials, epochs) Optuna prunes at ``epoch`` when all others have reported before.
 
-    Optuna's judgement is asked for every trial in a study of its own, in which that trial reports last.
+    Each trial is judged in a separate study, in which it reports last.
     """
     pruned = set()
     for last in range(len(running)):
@@ -36,11 +36,11 @@ def by_optuna(
         trials = [study.ask() for _ in running]
         for number in order:
             trial = trials[number]
-            verdict = False
+            should_prune = False
             for step in range(1, epoch + 1):
                 trial.report(float(running[number][step - 1]), step)
-                verdict = trial.should_prune()
-            if number == last and verdict:
+                should_prune = trial.should_prune()
+            if number == last and should_prune:
                 pruned.add(number)
     return pruned
 
@@ -64,9 +64,9 @@ def test_median_is_optunas(metric: str, sign: float, seed: int) -> None:
     judge = make_judge(spec({"name": "median", "startup_trials": 5, "warmup_epochs": 2}, metric))
     for number, curve in enumerate(finished):
         judge.remember(100 + number, curve, complete=True, judged_here=False)
-    theirs = optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=3)
+    reference = optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=3)
     for epoch in (1, 3, 6):
-        assert judge.judge(standings(running, epoch, sign)) == by_optuna(theirs, finished, running, epoch, sign)
+        assert judge.judge(standings(running, epoch, sign)) == by_optuna(reference, finished, running, epoch, sign)
 
 
 def test_median_waits_for_enough_completed_trials() -> None:
@@ -86,11 +86,11 @@ def test_the_first_rung_is_optunas(metric: str, sign: float, seed: int) -> None:
     running = rng.normal(size=(int(rng.integers(2, 20)), 2))
     judge = make_judge(spec({"name": "successive_halving", "min_epochs": 2, "reduction_factor": 3}, metric))
     assert judge.judge(standings(running, 1, sign)) == set()
-    theirs = optuna.pruners.SuccessiveHalvingPruner(min_resource=2, reduction_factor=3)
-    assert judge.judge(standings(running, 2, sign)) == by_optuna(theirs, [], running, 2, sign)
+    reference = optuna.pruners.SuccessiveHalvingPruner(min_resource=2, reduction_factor=3)
+    assert judge.judge(standings(running, 2, sign)) == by_optuna(reference, [], running, 2, sign)
 
 
-def test_halving_in_lock_step_keeps_a_third_at_every_rung() -> None:
+def test_synchronous_halving_keeps_a_third_at_every_rung() -> None:
     judge = make_judge(spec({"name": "successive_halving", "min_epochs": 1, "reduction_factor": 3}, "rmse"))
     alive = set(range(81))
     kept = []
@@ -122,23 +122,23 @@ def test_percentile_is_optunas(metric: str, sign: float, percentile: float) -> N
     )
     for number, curve in enumerate(finished):
         judge.remember(100 + number, curve, complete=True, judged_here=False)
-    theirs = optuna.pruners.PercentilePruner(percentile, n_startup_trials=5, n_warmup_steps=2)
+    reference = optuna.pruners.PercentilePruner(percentile, n_startup_trials=5, n_warmup_steps=2)
     for epoch in (1, 2, 4, 6):
-        assert judge.judge(standings(running, epoch, sign)) == by_optuna(theirs, finished, running, epoch, sign)
+        assert judge.judge(standings(running, epoch, sign)) == by_optuna(reference, finished, running, epoch, sign)
 
 
 @pytest.mark.parametrize(("metric", "sign", "seed"), [("rmse", 1.0, 0), ("r2", -1.0, 7)])
 def test_the_first_rung_of_every_bracket_is_optunas(metric: str, sign: float, seed: int) -> None:
     running = np.random.default_rng(seed).normal(size=(30, 9))
-    asked = spec({"name": "hyperband", "min_epochs": 1, "reduction_factor": 3}, metric, seed=seed, budget={"epochs": 9})
-    theirs = optuna.pruners.HyperbandPruner(min_resource=1, max_resource=9, reduction_factor=3)
+    made = spec({"name": "hyperband", "min_epochs": 1, "reduction_factor": 3}, metric, seed=seed, budget={"epochs": 9})
+    reference = optuna.pruners.HyperbandPruner(min_resource=1, max_resource=9, reduction_factor=3)
     brackets = set()
     for bracket, epoch in enumerate((1, 3, 9)):
-        judge = make_judge(asked)
+        judge = make_judge(made)
         assert isinstance(judge, HyperbandJudge)
         members = {number for number in range(len(running)) if judge.bracket(number) == bracket}
         brackets.add(len(members))
-        expected = by_optuna(theirs, [], running, epoch, sign, name=f"{seed}")
+        expected = by_optuna(reference, [], running, epoch, sign, name=f"{seed}")
         assert judge.judge(standings(running, epoch, sign)) & members == expected & members
         assert 0 < len(expected & members) < len(members)
     assert len(brackets) == 3
@@ -155,13 +155,15 @@ def test_brackets_are_optunas() -> None:
                 budget={"epochs": epochs},
             )
         )
-        theirs = optuna.pruners.HyperbandPruner(least, epochs, factor)
-        theirs._try_initialization(study)
+        reference = optuna.pruners.HyperbandPruner(least, epochs, factor)
+        reference._try_initialization(study)
         trials = [optuna.trial.create_trial(value=0.0) for _ in range(200)]
         for number, trial in enumerate(trials):
             trial.number = number
         assert isinstance(judge, HyperbandJudge)
-        assert [judge.bracket(number) for number in range(200)] == [theirs._get_bracket_id(study, each) for each in trials]
+        assert [judge.bracket(number) for number in range(200)] == [
+            reference._get_bracket_id(study, each) for each in trials
+        ]
 
 
 @pytest.mark.parametrize(("lower", "upper"), [(-0.5, 0.5), (None, 0.0), (0.0, None)])
@@ -169,9 +171,9 @@ def test_threshold_is_optunas(lower: float | None, upper: float | None) -> None:
     running = np.random.default_rng(1).normal(size=(15, 4))
     running[4, 3] = np.nan
     judge = make_judge(spec({"name": "threshold", "lower": lower, "upper": upper, "warmup_epochs": 1}, "r2"))
-    theirs = optuna.pruners.ThresholdPruner(lower, upper, n_warmup_steps=2)
+    reference = optuna.pruners.ThresholdPruner(lower, upper, n_warmup_steps=2)
     for epoch in (1, 2, 4):
-        assert judge.judge(standings(running, epoch, -1.0)) == by_optuna(theirs, [], running, epoch, -1.0)
+        assert judge.judge(standings(running, epoch, -1.0)) == by_optuna(reference, [], running, epoch, -1.0)
 
 
 @pytest.mark.filterwarnings("ignore:All-NaN")  # by Optuna
@@ -189,16 +191,16 @@ def test_patient_is_optunas(metric: str, sign: float, patience: int, wrapped: st
         judge.remember(100 + number, curve, complete=True, judged_here=False)
     median = optuna.pruners.MedianPruner(n_startup_trials=1, n_warmup_steps=0)
     with pytest.warns(ExperimentalWarning):
-        theirs = optuna.pruners.PatientPruner(median if wrapped else None, patience, 0.1)
+        reference = optuna.pruners.PatientPruner(median if wrapped else None, patience, 0.1)
     some = 0
     for epoch in (1, 4, 7):
-        expected = by_optuna(theirs, finished, running, epoch, sign)
+        expected = by_optuna(reference, finished, running, epoch, sign)
         assert judge.judge(standings(running, epoch, sign)) == expected
         some += len(expected)
     assert some
 
 
-def test_a_patient_trial_without_a_number_is_left_to_the_others() -> None:
+def test_a_trial_with_only_nan_lately_is_not_stalled() -> None:
     judge = make_judge(spec({"name": "patient", "patience": 1}, "rmse"))
     assert judge.judge([Standing(0, 4, float("nan"), 1.0, [1.0, 1.0, float("nan"), float("nan")])]) == set()
 

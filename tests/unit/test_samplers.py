@@ -1,4 +1,4 @@
-"""Samplers on functions with a known best point: better than random, in batches, under conditions, and again the same."""
+"""Samplers on functions with a known optimum: better than random, in batches, with conditions, reproducible."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def spec(sampler: Any, space: dict[str, Any] | None = None, **parts: Any) -> Stu
 
 
 def loss(params: Params) -> float:
-    """Least, 0, at lr = 0.01, dropout = 0.3, weight decay off, steps every 10 epochs."""
+    """The minimum, 0, is at lr = 0.01, dropout = 0.3, weight decay off, steps every 10 epochs."""
     found = (np.log10(params["lr"]) / 4 + 0.5) ** 2
     found += (params["dropout"] - 0.3) ** 2 if params["use_dropout"] else 0.1
     found += 0.05 + 0.01 * np.log10(params["weight_decay"]) ** 2 if params["use_weight_decay"] else 0.0
@@ -46,7 +46,7 @@ def loss(params: Params) -> float:
 def searched(
     made: StudySpec, seed: int, trials: int, batch: int = 8, value: Callable[[Params], float] = loss
 ) -> tuple[list[float], list[dict[str, Any]]]:
-    """Losses and parameters in the order of numbers; a tenth of the trials is pruned, one in twenty fails."""
+    """Losses and parameters by trial number; one trial in ten is pruned, one in twenty fails."""
     search = Search(made, seed=seed)
     losses: list[float] = []
     everything: list[dict[str, Any]] = []
@@ -81,8 +81,8 @@ def test_the_last_trials_are_better_than_random_ones(sampler: Any, trials: int, 
     assert late(sampler) < 0.6 * late(RANDOM)
 
 
-def test_a_gaussian_process_finds_a_better_trial_in_few() -> None:
-    """It explores to the end, so its best trial tells more than its last ones; an ask is dear, hence one seed."""
+def test_a_gaussian_process_finds_a_better_trial_in_few_trials() -> None:
+    """It explores to the end, so its best trial is compared, not its last ones; an ask is expensive, hence one seed."""
     assert min(searched(spec(GP), 0, 40)[0]) < 0.1 * min(searched(spec(RANDOM), 0, 40)[0])
 
 
@@ -101,7 +101,7 @@ def test_lipo_draws_where_the_best_point_may_be() -> None:
 
 
 def test_lipo_draws_no_point_that_the_steepest_slope_rules_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without exploration, every point's bound reaches the best value known when it was drawn."""
+    """Without exploration, the bound of every point reaches the best value known when it was drawn."""
     monkeypatch.setattr(lipo, "EXPLORATION", 0.0)
     losses, everything = searched(spec("lipo", NUMBERS), 0, 60, batch=1, value=bowl)
     points = np.array([[np.log10(each["lr"]) / 4 + 1, each["dropout"] / 0.9] for each in everything])
@@ -131,14 +131,14 @@ def test_different_choices_are_at_distance_one() -> None:
     assert [float(np.linalg.norm(a - b)), float(np.linalg.norm(a - c))] == pytest.approx([1.0, 3**0.5])
 
 
-def test_bobyqa_refines_the_best_trial_to_the_last_digits() -> None:
+def test_bobyqa_refines_the_best_trial() -> None:
     for seed in range(3):
         refined = searched(spec({"name": "bobyqa", "startup_trials": 24}, NUMBERS), seed, 80, value=bowl)[0]
         assert min(refined) < 1e-5
         assert min(refined) < 0.1 * min(searched(spec({"name": "tpe"}, NUMBERS), seed, 80, value=bowl)[0])
 
 
-def test_bobyqa_keeps_choices_and_gives_way_to_tpe_once_it_has_converged() -> None:
+def test_bobyqa_keeps_choices_and_continues_with_tpe_after_convergence() -> None:
     made = spec({"name": "bobyqa", "startup_trials": 24})
     losses, everything = searched(made, 1, 32)
     centre = everything[min((n for n in range(32) if n % 20 != 7 and n % 10 != 3), key=lambda n: losses[n])]
@@ -150,7 +150,7 @@ def test_bobyqa_keeps_choices_and_gives_way_to_tpe_once_it_has_converged() -> No
     assert len(set(choices[32:48])) == 1 < len(set(choices[48:]))
 
 
-def test_bobyqa_without_its_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bobyqa_without_its_package_names_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(TrialError, match=r"pip install regsearch\[bobyqa\]"):
         Search(spec("bobyqa"))
@@ -195,10 +195,10 @@ def test_proposals_that_were_not_used_do_not_count() -> None:
         assert [trial.state.name for trial in search._study.trials] == ["RUNNING", "RUNNING", "FAIL", "FAIL", "FAIL"]
 
 
-def test_a_grid_is_covered_once_whatever_worker_makes_a_trial() -> None:
+def test_a_grid_is_covered_once_whichever_worker_asks() -> None:
     made = spec({"name": "grid", "points": 3})
     blocks = grid(made, 3)
-    # 3 learning rates, dropout off or 3 rates, weight decay alike, constant or 3 steps.
+    # 3 learning rates, dropout off or 3 rates, likewise weight decay, constant or 3 steps.
     assert sum(block.size for block in blocks) == 3 * 4 * 4 * 4
     one, other = Search(made, seed=1), Search(made, seed=2)
     seen = []
@@ -212,7 +212,7 @@ def test_a_grid_is_covered_once_whatever_worker_makes_a_trial() -> None:
     assert {dict(each).get("step_every") for each in seen} == {None, 1, 20, 40}
 
 
-def test_a_grid_begins_anywhere() -> None:
+def test_the_order_of_a_grid_depends_on_the_seed() -> None:
     one, other = (Search(spec({"name": "grid", "points": 3}, seed=seed)) for seed in (0, 1))
     assert [one.planned(number) for number in range(8)] != [other.planned(number) for number in range(8)]
 
@@ -232,8 +232,7 @@ def test_sobol_points_are_scipys_and_fill_the_space_more_evenly_than_random_ones
         assert planned is not None
         points.append((planned[0]["dropout"] / 0.5, np.log10(planned[0]["lr"]) / 4 + 1))
     assert sorted(whole(made)) == ["dropout", "lr"]
-    theirs = qmc.Sobol(2, scramble=True, seed=5).random(64)
-    np.testing.assert_allclose(points, theirs, atol=1e-9)
+    np.testing.assert_allclose(points, qmc.Sobol(2, scramble=True, seed=5).random(64), atol=1e-9)
     far = qmc.Sobol(2, scramble=True, seed=5).random(1024)[700]
     late, early = search.planned(700), search.planned(3)
     assert late is not None
@@ -243,12 +242,12 @@ def test_sobol_points_are_scipys_and_fill_the_space_more_evenly_than_random_ones
     assert qmc.discrepancy(np.array(points)) < 0.5 * min(random)
 
 
-def test_known_settings_come_first_and_what_they_leave_open_is_drawn() -> None:
-    known = [
+def test_enqueued_settings_come_first_and_the_others_are_drawn() -> None:
+    enqueued = [
         {"lr": 0.01, "dropout": "off", "weight_decay": 3, "lr_schedule": "step", "step_every": 7},
         {"dropout": 0.25},
     ]
-    made = spec("random", enqueue=known)
+    made = spec("random", enqueue=enqueued)
     losses, everything = searched(made, 0, 16)
     assert everything[0] == {
         "use_dropout": False,
@@ -265,11 +264,11 @@ def test_known_settings_come_first_and_what_they_leave_open_is_drawn() -> None:
     assert losses[2:] != searched(made, 1, 16)[0][2:]
 
 
-def test_known_settings_reach_models_choices_and_single_layers() -> None:
+def test_enqueued_settings_include_models_choices_and_single_layers() -> None:
     space = {"preset": "off", "dropout": {"low": 0.1, "high": 0.5, "per_layer": True}, "batch_size": [16, 64]}
     model = {"depth": [1, 2], "width": {"low": 8, "high": 64}}
-    known = [{"depth": 2, "width": 16, "dropout": [0.2, 0.3], "batch_size": 64}, {"depth": 2, "dropout": 0.4}]
-    made = spec("random", space, model=model, enqueue=known)
+    enqueued = [{"depth": 2, "width": 16, "dropout": [0.2, 0.3], "batch_size": 64}, {"depth": 2, "dropout": 0.4}]
+    made = spec("random", space, model=model, enqueue=enqueued)
     search = Search(made)
     first, second = search.planned(0), search.planned(1)
     assert first is not None
@@ -278,7 +277,7 @@ def test_known_settings_reach_models_choices_and_single_layers() -> None:
     assert (second[0]["dropout_1"], second[0]["dropout_2"]) == (0.4, 0.4)
 
 
-def test_the_whole_space_holds_every_trial() -> None:
+def test_the_whole_space_contains_every_trial() -> None:
     made = spec("random", {"preset": "default", "lr_schedule": list(SETTINGS["lr_schedule"].words)})
     union = whole(made)
     for params, kinds in Search(made).propose(100):
@@ -286,7 +285,7 @@ def test_the_whole_space_holds_every_trial() -> None:
 
 
 def test_a_place_is_a_quantile_of_its_distribution() -> None:
-    """Equally spaced places visit choices and integers equally often."""
+    """Evenly spaced places yield each choice and each integer equally often."""
     made = spec("qmc", {"preset": "off", "lr_schedule": ["step", "constant"], "step_every": {"low": 3, "high": 6}})
     search = Search(made)
     plans = [search.planned(number) for number in range(256)]

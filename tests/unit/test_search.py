@@ -1,4 +1,4 @@
-"""Proposals from a spec: conditions, off switches, recipes, repetition."""
+"""Proposals from a spec: conditions, `off`, recipes, reproducibility."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 import optuna
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.study import StudyDirection
 
 from service.search import Search, distributions, recipe
 from service.search.tpe import _rank
@@ -17,7 +18,7 @@ def spec(**parts: Any) -> StudySpec:
     return StudySpec.model_validate({"data": {"dataset": "diabetes"}, **parts}).resolved("regression")
 
 
-def test_settings_become_distributions_as_their_conditions_come_true() -> None:
+def test_settings_become_distributions_once_their_conditions_hold() -> None:
     space = {
         "preset": "off",
         "l1": {"low": 1e-4, "high": 0.1, "log": True, "off": True},
@@ -71,7 +72,7 @@ def test_a_search_repeats_exactly() -> None:
     assert drawn(3) != drawn(4)
 
 
-def test_every_proposal_is_whole_and_within_its_domain() -> None:
+def test_every_proposal_is_complete_and_within_its_domain() -> None:
     made = spec(space={"lr_schedule": ["step", "plateau", "constant"]})
     search = Search(made)
     for params, kinds in search.propose(50):
@@ -82,8 +83,8 @@ def test_every_proposal_is_whole_and_within_its_domain() -> None:
         recipe(made, params)
 
 
-def test_tpe_learns_and_repeats_where_random_does_not() -> None:
-    """On a sphere in a space of two settings: the mean of the last quarter, over seeds."""
+def test_tpe_learns_and_random_does_not() -> None:
+    """On a sphere over two settings: the mean of the last quarter, averaged over seeds."""
     made = spec(space={"preset": "off", "lr": {"low": 1e-4, "high": 1.0, "log": True}, "dropout": {"low": 0.0, "high": 0.9}})
     assert _mean_of_last(made, 5) < 0.5 * _mean_of_last(made.model_copy(update={"sampler": _random()}), 5)
 
@@ -126,9 +127,9 @@ def test_proposals_that_were_not_used_leave_no_running_trial() -> None:
     assert states == ["RUNNING", "RUNNING", "FAIL", "FAIL", "FAIL"]
 
 
-@pytest.mark.parametrize("direction", ["rmse", "r2"])
-def test_good_trials_are_those_of_the_right_end(direction: str) -> None:
-    study = optuna.study.StudyDirection.MINIMIZE if direction == "rmse" else optuna.study.StudyDirection.MAXIMIZE
+@pytest.mark.parametrize("direction", [StudyDirection.MINIMIZE, StudyDirection.MAXIMIZE])
+def test_good_trials_depend_on_the_direction(direction: StudyDirection) -> None:
+    minimize = direction is StudyDirection.MINIMIZE
     trials = [optuna.trial.create_trial(value=value) for value in (1.0, 2.0)]
-    first = min(trials, key=lambda trial: _rank(trial, study))
-    assert first.value == (1.0 if direction == "rmse" else 2.0)
+    first = min(trials, key=lambda trial: _rank(trial, direction))
+    assert first.value == (1.0 if minimize else 2.0)

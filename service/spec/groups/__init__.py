@@ -1,1 +1,1 @@
-"""The settings of the regularization space, a module per group; `service.spec.space` puts them together."""
+"""The settings of the regularization space, one module per group; `service.spec.space` combines them."""

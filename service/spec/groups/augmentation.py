@@ -1,4 +1,4 @@
-"""Random changes of training images, each image its own; the strength is the lane's."""
+"""Random transformations of training images."""
 
 from __future__ import annotations
 
@@ -11,38 +11,41 @@ _IMAGES = When("family", ("cnn",))
 
 
 class Augmentation(Frozen):
-    """Random changes of training images, each image its own; the strength is the lane's. Images only."""
+    """Random transformations of training images, drawn for each image; the strengths are per lane. Images only."""
 
     rotation: Annotated[Domain | None, Setting(
         group="augmentation", kind="float", low=0.0, high=180.0, neutral=0.0, off=True, regularizer=True, when=_IMAGES,
         search=Fixed(value=OFF), advised=Range(low=2.0, high=30.0, off=True),
-        doc="Images are turned by up to so many degrees either way; what is behind an edge has the edge's colour.")] = None
+        doc="Largest angle in degrees by which images are rotated, in either direction; the border is extended by its edge "
+        "pixels.")] = None
     shift: Annotated[Domain | None, Setting(
         group="augmentation", kind="float", low=0.0, high=1.0, neutral=0.0, off=True, regularizer=True, when=_IMAGES,
         search=Fixed(value=OFF), advised=Range(low=0.02, high=0.2, off=True),
-        doc="Images are moved by up to this share of their height and width.")] = None
+        doc="Largest shift of images, as a fraction of their height and width.")] = None
     shear: Annotated[Domain | None, Setting(
         group="augmentation", kind="float", low=0.0, high=60.0, neutral=0.0, off=True, regularizer=True, when=_IMAGES,
         search=Fixed(value=OFF), advised=Range(low=2.0, high=20.0, off=True),
-        doc="Images are sheared sideways by up to so many degrees.")] = None
+        doc="Largest angle in degrees by which images are sheared horizontally.")] = None
     zoom: Annotated[Domain | None, Setting(
         group="augmentation", kind="float", low=0.0, high=0.9, neutral=0.0, off=True, regularizer=True, when=_IMAGES,
         search=Fixed(value=OFF), advised=Range(low=0.02, high=0.3, off=True),
-        doc="Images are enlarged or made smaller by up to this share.")] = None
+        doc="Largest fraction by which images are enlarged or reduced.")] = None
     horizontal_flip: Annotated[Domain | None, Setting(
         group="augmentation", kind="float", low=0.0, high=1.0, neutral=0.0, off=True, regularizer=True, when=_IMAGES,
         search=Fixed(value=OFF), advised=Choices(choices=(OFF, 0.5)),
-        doc="Probability that left and right are exchanged; not for digits and letters.")] = None
+        doc="Probability that an image is flipped left to right; not suitable for digits and letters.")] = None
     vertical_flip: Annotated[Domain | None, Setting(
         group="augmentation", kind="float", low=0.0, high=1.0, neutral=0.0, off=True, regularizer=True, when=_IMAGES,
         search=Fixed(value=OFF), advised=Choices(choices=(OFF, 0.5)),
-        doc="Probability that top and bottom are exchanged.")] = None
+        doc="Probability that an image is flipped upside down.")] = None
     cutout: Annotated[Domain | None, Setting(
         group="augmentation", kind="float", low=0.0, high=1.0, neutral=0.0, off=True, regularizer=True, when=_IMAGES,
         search=Fixed(value=OFF), advised=Range(low=0.1, high=0.6, off=True),
-        doc="A patch with this share of the height and width, anywhere, is set to the mean (DeVries and Taylor 2017).")] = None
+        doc="Side of a randomly placed patch that is set to the mean, as a fraction of height and width (DeVries and Taylor "
+        "2017).")] = None
     cutmix: Annotated[Domain | None, Setting(
         group="augmentation", kind="float", low=0.0, high=100.0, neutral=0.0, off=True, regularizer=True, when=_IMAGES,
         search=Fixed(value=OFF), advised=Range(low=0.1, high=1.0, log=True, off=True),
-        doc="α of cutmix: a patch comes from another image, and so does its share of the label; its area is drawn from "
-        "Beta(α, α) per batch (Yun et al. 2019). With `mixup` on as well, each batch gets one of the two.")] = None
+        doc="α of cutmix: a patch is replaced by that of another image, and the label is mixed in proportion to its area, "
+        "which is drawn from Beta(α, α) per batch (Yun et al. 2019). With `mixup` on as well, each batch uses one of the two.",
+    )] = None

@@ -1,4 +1,4 @@
-"""What rare classes count in training."""
+"""Weights of rare classes in training."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from service.spec.setting import Setting
 
 
 class Balance(Frozen):
-    """What rare classes count in training."""
+    """Weights of rare classes in training."""
 
     class_weights: Annotated[Domain | None, Setting(
         group="balance", kind="float", low=0.0, high=1.0, neutral=0.0, off=True, task="classification",
         search=Fixed(value=OFF), advised=Choices(choices=(OFF, 1.0)),
         doc="Weights of the classes in the loss: 0 is none, 1 is rows / (classes · rows of the class), so that all classes "
-        "count alike (King and Zeng 2001), and 0.5 is halfway. Metrics have no weights.")] = None
+        "count equally (King and Zeng 2001), and 0.5 is halfway. Metrics are not weighted.")] = None

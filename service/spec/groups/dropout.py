@@ -1,4 +1,4 @@
-"""Dropout on the input and behind the hidden layers."""
+"""Dropout on the input and after the hidden layers."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from service.spec.setting import Setting, When
 
 
 class Dropout(Frozen):
-    """Dropout on the input and behind the hidden layers."""
+    """Dropout on the input and after the hidden layers."""
 
     dropout: Annotated[Domain | None, Setting(
         group="dropout", kind="float", low=0.0, high=0.95, neutral=0.0, off=True, regularizer=True, per_layer=True,
         search=Range(low=0.05, high=0.75, off=True),
         doc="Rate at which hidden activations are zeroed, one for all layers or one per layer (Srivastava et al. 2014); in a "
-        "`cnn` whole channels, behind every stage (Tompson et al. 2015).",
+        "`cnn`, that of whole channels, after each stage (Tompson et al. 2015).",
     )] = None
     input_dropout: Annotated[Domain | None, Setting(
         group="dropout", kind="float", low=0.0, high=0.95, neutral=0.0, off=True, regularizer=True,
@@ -24,4 +24,4 @@ class Dropout(Frozen):
     head_dropout: Annotated[Domain | None, Setting(
         group="dropout", kind="float", low=0.0, high=0.95, neutral=0.0, off=True, regularizer=True,
         search=Fixed(value=OFF), advised=Range(low=0.05, high=0.6, off=True), when=When("family", ("cnn", "sequence")),
-        doc="Rate at which pooled features are zeroed in front of the head.")] = None
+        doc="Rate at which pooled features are zeroed before the head.")] = None

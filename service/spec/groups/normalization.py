@@ -1,4 +1,4 @@
-"""Normalization of activations or weights, and connections that skip a layer."""
+"""Normalization of activations or weights, and skip connections."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ WORDS = tuple(dict.fromkeys(word for family in ("cnn", "mlp", "sequence") for wo
 
 
 class Normalization(Frozen):
-    """Normalization of activations or weights, and connections that skip a layer."""
+    """Normalization of activations or weights, and skip connections."""
 
     normalization: Annotated[Domain | None, Setting(
         group="normalization", kind="word", words=WORDS, neutral="none",
         regularizer=True, scope="stack", search=Choices(choices=("none", "batch", "layer")),
-        doc="Normalization behind every hidden layer or convolution (`weight`: of its weights, Salimans and Kingma 2016, not "
-        "in a `sequence`; `instance`, Ulyanov et al. 2016, and `local_response`, Krizhevsky et al. 2012, in a `cnn` only).",
+        doc="Normalization after each hidden layer or convolution (`weight`: of its weights, Salimans and Kingma 2016, not in a "
+        "`sequence`; `instance`, Ulyanov et al. 2016, and `local_response`, Krizhevsky et al. 2012, only in a `cnn`).",
     )] = None
     normalization_groups: Annotated[Domain | None, Setting(
         group="normalization", kind="int", low=1, high=1024, neutral=8, scope="stack", search=Fixed(value=8),
         when=When("normalization", ("group",)),
-        doc="Number of groups; lowered to its greatest common divisor with the width.")] = None
+        doc="Number of groups; reduced to its greatest common divisor with the width.")] = None
     normalization_position: Annotated[Domain | None, Setting(
         group="normalization", kind="word", words=("before", "after"), neutral="before", scope="stack",
         search=Fixed(value="before"), advised=Choices(choices=("before", "after")),
-        when=When("family", ("mlp",)), doc="Whether batch, layer and group normalization stand before or after the activation.",
+        when=When("family", ("mlp",)), doc="Whether batch, layer and group normalization precede or follow the activation.",
     )] = None
     skip_connections: Annotated[Domain | None, Setting(
         group="normalization", kind="bool", neutral=False, regularizer=True, scope="stack", search=Fixed(value=False),
         advised=Choices(choices=(False, True)), when=When("family", ("mlp",)),
-        doc="Skip connections around hidden layers that are as wide as the one before (He et al. 2016).")] = None
+        doc="Skip connections around hidden layers with the same width as the layer before (He et al. 2016).")] = None

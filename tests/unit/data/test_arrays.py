@@ -72,8 +72,8 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "one-hot": ({"x": np.zeros((3, 2)), "y": np.zeros((3, 4))}, "do not fit"),
     "no rows": ({"x": np.zeros((0, 2)), "y": np.zeros(0)}, "do not fit"),
     "complex": ({"x": np.zeros((3, 2), dtype=complex), "y": np.zeros(3)}, "not numbers"),
-    "dates": ({"x": np.zeros((3, 2)), "y": np.zeros(3, "datetime64[s]")}, "neither numbers nor words"),
-    "twice": ({"x": np.zeros((3, 2)), "X": np.zeros((3, 2)), "y": np.zeros(3)}, "two arrays of one name"),
+    "dates": ({"x": np.zeros((3, 2)), "y": np.zeros(3, "datetime64[s]")}, "neither numbers nor text"),
+    "twice": ({"x": np.zeros((3, 2)), "X": np.zeros((3, 2)), "y": np.zeros(3)}, "several arrays with the same name"),
     "lengths": ({"x": np.zeros((3, 2, 1)), "y": np.zeros(3), "len": np.zeros(2, int)}, "lengths that do not fit"),
     "shapes": (
         {"x_train": np.zeros((3, 2)), "y_train": np.zeros(3), "x_test": np.zeros((3, 4)), "y_test": np.zeros(3)},
@@ -103,7 +103,7 @@ def test_bombs_and_lies_are_refused_before_anything_is_unpacked(tmp_path: Path, 
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("x.npy", header.getvalue())
         archive.writestr("y.npy", header.getvalue())
-    with pytest.raises(InvalidInput, match="not the size that its header says"):
+    with pytest.raises(InvalidInput, match="differs from that in its header"):
         inspect(path, "npz")
 
 

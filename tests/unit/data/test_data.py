@@ -103,7 +103,7 @@ BROKEN: dict[str, tuple[str, bytes, str]] = {
     "no rows": ("csv", b"a,b\n", "has no rows"),
     "one column": ("csv", b"a\n1\n2\n", "at least two columns"),
     "ragged": ("csv", b"a,b\n1,2\n1,2,3,4\n", "cannot be read as csv"),
-    "twice": ("csv", b"a,b,a\n1,2,3\n", "two columns of one name"),
+    "twice": ("csv", b"a,b,a\n1,2,3\n", "several columns with the same name"),
     "not parquet": ("parquet", b"hello", "cannot be read as parquet"),
     "not npz": ("npz", b"hello", "cannot be read as npz"),
 }

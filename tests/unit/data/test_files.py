@@ -1,4 +1,4 @@
-"""Table files: their form, their description in pieces against pandas on the whole, and what is refused."""
+"""Table files: their form, their description in chunks compared with pandas on the whole table, and refusals."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from service.errors import InvalidInput
 
 @pytest.fixture
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Many chunks of a small table, and counters that overflow soon."""
+    """Read a small table in many chunks."""
     monkeypatch.setattr(files, "_CELLS_PER_CHUNK", 1)
 
 
@@ -59,7 +59,7 @@ def test_csv_of_bad_form_is_refused_not_repaired(tmp_path: Path, case: str) -> N
         assert caught.value.issues[0].field == "file"
 
 
-def test_csv_in_other_words_is_read(tmp_path: Path) -> None:
+def test_csv_with_quotes_and_a_byte_order_mark_is_read(tmp_path: Path) -> None:
     text = '\ufeffa, "b b",c\n1,"x, ""y""\nz",2.5\n\n2,,\n'
     frame = read_frame(written(tmp_path / "good.csv", text), "csv")
     assert list(frame.columns) == ["a", "b b", "c"]
@@ -67,7 +67,7 @@ def test_csv_in_other_words_is_read(tmp_path: Path) -> None:
     assert frame.isna().sum().tolist() == [0, 1, 1]
 
 
-def test_text_that_is_not_utf8_is_told(tmp_path: Path) -> None:
+def test_text_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "latin.csv"
     path.write_bytes("a,b\né,1\n".encode("latin-1"))
     with pytest.raises(InvalidInput, match="not UTF-8"):
@@ -93,7 +93,7 @@ def test_compressed_csv_is_csv_whatever_its_name(tmp_path: Path, monkeypatch: py
 
 
 def mixed(rows: int = 3000) -> pd.DataFrame:
-    """Columns whose kind shows late: a word or a fraction only in the last row."""
+    """Columns whose kind is determined late: text or a fraction only in the last row."""
     rng = np.random.default_rng(0)
     late = [str(value) for value in rng.integers(0, 50, rows - 1)] + ["word"]
     fraction = [*np.arange(rows - 1, dtype=float), 0.5]
@@ -103,7 +103,7 @@ def mixed(rows: int = 3000) -> pd.DataFrame:
 
 
 @pytest.mark.parametrize("ending", ["csv", "parquet"])
-def test_a_table_in_pieces_is_described_as_pandas_does_the_whole(tmp_path: Path, ending: str, small_chunks: None) -> None:
+def test_a_table_in_chunks_is_described_like_the_whole_table(tmp_path: Path, ending: str, small_chunks: None) -> None:
     path = tmp_path / f"data.{ending}"
     made = mixed()
     write: Callable[..., object] = made.to_csv if ending == "csv" else made.to_parquet
@@ -153,7 +153,7 @@ def test_parquet_of_every_kind(tmp_path: Path) -> None:
     assert frame["price"].tolist()[0] == 1.5
 
 
-def test_parquet_that_is_no_table_is_refused(tmp_path: Path) -> None:
+def test_parquet_that_is_not_a_table_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "data.parquet"
     pd.DataFrame({"a": [[1], [2]], "b": [1, 2]}).to_parquet(path)
     with pytest.raises(InvalidInput, match="lists or records") as caught:
@@ -167,7 +167,7 @@ def test_parquet_that_is_no_table_is_refused(tmp_path: Path) -> None:
         inspect(path, "parquet")
 
 
-def test_paths_that_are_none_are_refused_like_any_other(tmp_path: Path) -> None:
+def test_invalid_paths_are_refused_like_any_other(tmp_path: Path) -> None:
     loop = tmp_path / "loop.csv"
     loop.symlink_to(loop)
     for bad in ("\0", "a" * 5000, str(loop), "", str(tmp_path)):
@@ -176,7 +176,7 @@ def test_paths_that_are_none_are_refused_like_any_other(tmp_path: Path) -> None:
 
 
 def test_describing_a_large_table_takes_little_memory(tmp_path: Path) -> None:
-    """70 MB of CSV and 63 MB of arrays are described within a few MB more than pandas itself takes."""
+    """70 MB of CSV and 63 MB of arrays are described with little more memory than pandas itself takes."""
     some = pd.DataFrame(np.random.default_rng(0).random((2000, 200))).to_csv(index=False)
     names, lines = some.split("\n", 1)
     written(tmp_path / "data.csv", f"{names}\n{lines * 10}")
@@ -208,7 +208,7 @@ def test_importing_the_package_does_not_import_pandas() -> None:
     assert done.stdout.strip() == "[]"
 
 
-def test_a_target_of_few_numbers_in_a_file_is_classes(tmp_path: Path) -> None:
+def test_a_target_with_few_distinct_integers_has_classes(tmp_path: Path) -> None:
     path = written(tmp_path / "data.csv", "x,y\n" + "".join(f"{i * 0.5},{i % 3}\n" for i in range(300)))
     info = inspect(path, "csv")
     tasks = {column.name: infer_task(column, info.rows) for column in info.columns}

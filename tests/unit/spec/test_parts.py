@@ -1,4 +1,4 @@
-"""Metrics, samplers, pruners and early stopping in a spec: what may be said, and what is told otherwise."""
+"""Metrics, samplers, pruners and early stopping in a spec: what is accepted, and which errors are reported."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def spec(**parts: Any) -> StudySpec:
 
 
 @pytest.mark.parametrize(("parts", "field", "value"), BAD, ids=range(len(BAD)))
-def test_what_is_wrong_is_named(parts: dict[str, Any], field: str, value: object) -> None:
+def test_errors_name_field_value_and_what_is_allowed(parts: dict[str, Any], field: str, value: object) -> None:
     with pytest.raises(ValidationError) as caught:
         spec(**parts)
     (issue,) = validation_issues(caught.value)
@@ -82,7 +82,7 @@ def test_what_is_wrong_is_named(parts: dict[str, Any], field: str, value: object
 
 
 @pytest.mark.parametrize("task", ["classification", "regression"])
-def test_any_metric_may_be_the_objective_and_has_a_direction(task: Any) -> None:
+def test_any_metric_can_be_the_objective_and_has_a_direction(task: Any) -> None:
     for metric in CLASSIFICATION_METRICS if task == "classification" else REGRESSION_METRICS:
         made = spec(metric=metric, early_stopping={"monitor": metric}).resolved(task)
         assert made.direction == ("minimize" if metric in LOWER_IS_BETTER else "maximize")
@@ -100,16 +100,16 @@ def test_further_objectives_have_directions_and_no_pruner_and_survive_json() -> 
     assert [*spec(metric="rmse").objectives] == ["rmse"]
 
 
-def test_the_metric_that_is_inferred_is_no_further_objective() -> None:
+def test_the_inferred_metric_cannot_be_a_further_objective() -> None:
     with pytest.raises(ValidationError, match="has an objective twice"):
         spec(also=["accuracy"]).resolved("classification")
     assert spec(also=["accuracy"], metric="f1").resolved("classification").also == ("accuracy",)
 
 
-def test_samplers_and_known_settings_survive_json() -> None:
-    known = [{"lr": 0.001, "dropout": "off", "lr_schedule": "cosine", "cosine_floor": 0.0}, {}]
+def test_samplers_and_enqueued_settings_survive_json() -> None:
+    enqueued = [{"lr": 0.001, "dropout": "off", "lr_schedule": "cosine", "cosine_floor": 0.0}, {}]
     for name in ("tpe", "random", "gp", "cma_es", "nsga2", "grid", "qmc", "lipo", "bobyqa"):
-        made = spec(sampler=name, enqueue=known)
+        made = spec(sampler=name, enqueue=enqueued)
         assert StudySpec.model_validate_json(made.model_dump_json()) == made
 
 

@@ -1,4 +1,4 @@
-"""What a study may say, and what it is told when it says something else."""
+"""Specs of studies: what is accepted, and which errors are reported."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def spec(**parts: Any) -> StudySpec:
     return StudySpec.model_validate(DATA | parts)
 
 
-def test_only_the_data_is_needed() -> None:
+def test_only_the_data_is_required() -> None:
     domains = spec().domains
     assert isinstance(domains["dropout"], Range)
     assert isinstance(domains["normalization"], Choices)
@@ -60,7 +60,7 @@ def test_a_spec_survives_json() -> None:
     assert made.early_stopping is None
 
 
-def test_presets_decide_what_is_not_named() -> None:
+def test_presets_determine_omitted_settings() -> None:
     minimal = Space.model_validate({"preset": "minimal", "l1": {"low": 0.1, "high": 0.2}})
     assert isinstance(minimal.dropout, Range)
     assert minimal.normalization == Fixed(value="none")
@@ -167,7 +167,7 @@ BAD: list[tuple[dict[str, Any], str, object]] = [
 
 
 @pytest.mark.parametrize(("parts", "field", "value"), BAD, ids=lambda case: case if isinstance(case, str) else "")
-def test_what_is_wrong_is_named(parts: dict[str, Any], field: str, value: object) -> None:
+def test_errors_name_field_value_and_what_is_allowed(parts: dict[str, Any], field: str, value: object) -> None:
     with pytest.raises(ValidationError) as caught:
         spec(**parts)
     (issue,) = validation_issues(caught.value)
@@ -176,7 +176,7 @@ def test_what_is_wrong_is_named(parts: dict[str, Any], field: str, value: object
     assert issue.message
 
 
-def test_everything_wrong_is_told_at_once() -> None:
+def test_all_errors_are_reported_together() -> None:
     with pytest.raises(ValidationError) as caught:
         spec(seed=-1, budget={"trials": 0}, space={"l1": -1})
     assert {issue.field for issue in validation_issues(caught.value)} == {"seed", "budget.trials", "space.l1"}
@@ -188,7 +188,7 @@ def test_unknown_keys_get_a_suggestion() -> None:
     assert "did you mean weight_decay?" in validation_issues(caught.value)[0].message
 
 
-def test_a_recipe_says_only_what_matters() -> None:
+def test_a_recipe_reports_only_settings_with_an_effect() -> None:
     made = Recipe({"dropout": (0.1, 0.2), "lr_schedule": "step", "l1": 0.0})
     assert "l1" not in made.said()
     assert "cosine_floor" not in made.said()
@@ -199,16 +199,16 @@ def test_a_recipe_says_only_what_matters() -> None:
     assert Recipe.from_json(made.to_json()) == made
     assert made.layers("dropout", 2) == (0.1, 0.2)
     assert Recipe({"dropout": 0.3}).layers("dropout", 2) == (0.3, 0.3)
-    with pytest.raises(KeyError, match="not settings"):
+    with pytest.raises(KeyError, match="unknown settings"):
         Recipe({"dropuot": 0.1})
 
 
-def test_widths_say_the_shape() -> None:
+def test_widths_determine_the_shape() -> None:
     assert Recipe({"widths": (8.0, 4.0)}).widths == (8, 4)
     assert Recipe({"width": 16, "depth": 3}).widths == (16, 16, 16)
 
 
-def test_doubtful_combinations_are_warned_of_with_their_source() -> None:
+def test_warnings_for_doubtful_combinations_name_their_source() -> None:
     space = {"normalization": ["none", "batch"], "batch_size": 8, "l2": 0.1, "dropout": 0.5}
     texts = " ".join(warnings_for(spec(space=space)))
     for source in ("Wu and He", "Li et al.", "Loshchilov and Hutter"):
@@ -229,7 +229,7 @@ def test_doubtful_combinations_are_warned_of_with_their_source() -> None:
         assert ("Ba et al." in texts) == warned
 
 
-def test_each_kind_of_data_has_a_space_of_its_own() -> None:
+def test_each_kind_of_data_has_its_own_space() -> None:
     images = spec(model={"family": "cnn"}, space={"preset": "images"}).domains
     assert all(isinstance(images[name], Range) for name in ("rotation", "shift", "cutout", "cutmix", "head_dropout"))
     assert images["horizontal_flip"] == Choices(choices=("off", 0.5))
@@ -237,7 +237,7 @@ def test_each_kind_of_data_has_a_space_of_its_own() -> None:
         if setting.regularizer and isinstance(domain := images[name], Range):
             assert isinstance(advised := setting.searched, Range)
             assert domain.off, f"{name} cannot be off"
-            assert domain.high <= advised.high, f"{name} is stronger with others than is advised for it alone"
+            assert domain.high <= advised.high, f"{name} is stronger in the preset than advised for it alone"
     series = spec(model={"family": "sequence"}, space={"preset": "sequences"}).domains
     assert series["normalization"] == Choices(choices=("none", "layer"))
     assert series["rotation"] == Fixed(value="off")
