@@ -7,15 +7,14 @@ from torch import Tensor, nn
 
 from service.spec import Recipe
 from workers.plain import training
-from workers.plain.augmentation import SLOTS
 from workers.plain.chance import Chance
 from workers.plain.network import adopt, build, initialize
 from workers.stack.device_data import DeviceData
 from workers.stack.dropout import LaneDropout
 from workers.stack.hashing import combine, draw, normal, permutations, uniform
 from workers.stack.stack import _ORDER, StackKey
-from workers.stack.techniques import augmentation, mixing
-from workers.stack.techniques.base import OLD_KEYS
+from workers.stack.techniques import mixing
+from workers.stack.techniques.base import OLD_KEYS, key_of
 
 
 def whole(number: int) -> Tensor:
@@ -34,17 +33,16 @@ class LaneChance(Chance):
         self._base = combine(self._seed, whole(update))
         self._part = part
         for index, layer in enumerate(self._dropouts):
-            layer.key.copy_(self._key(index + 1))
-
-    def _key(self, number: int) -> Tensor:
-        key = combine(self._base, whole(number))
-        return key if self._part is None else combine(key, self._part)
+            key = combine(self._base, whole(index + 1))
+            layer.key.copy_(key if part is None else combine(key, part))
 
     def _of(self, what: str) -> Tensor:
-        if what in OLD_KEYS:
-            return self._key(OLD_KEYS.index(what) - len(OLD_KEYS))
-        salts = {"augmentation": combine(self._key(1), augmentation._SALT), "coin": self._of("cutmix")}
-        return salts[what] if what in salts else combine(self._of("cutmix"), mixing._PLACE)
+        if what in ("coin", "patch"):
+            own = self._of("cutmix")
+            return own if what == "coin" else combine(own, mixing._PLACE)
+        numbers = [1, *range(-len(OLD_KEYS), 0)]
+        keys = torch.stack([combine(self._base, whole(number)) for number in numbers])
+        return key_of(what, keys[None] if self._part is None else combine(keys[None], self._part))[0]
 
     def order(self, epoch: int, rows: int) -> Tensor:
         return permutations(combine(combine(self._seed[None], _ORDER), whole(epoch)[None]), rows)[0]
@@ -59,9 +57,6 @@ class LaneChance(Chance):
 
     def beta(self, what: str, alpha: float) -> Tensor:
         return mixing.shares(mixing.beta_quantiles(alpha)[None], self._of(what)[None])[0]
-
-
-assert len(SLOTS) == 9, "the order of the numbers of an image is part of what a seed means"
 
 
 def network_of(setting: Recipe, seed: int, on: DeviceData) -> nn.Module:

@@ -11,8 +11,6 @@ from workers.plain.augmentation import AUGMENTATIONS, SLOTS, augmented
 from workers.stack.hashing import draw, uniform
 from workers.stack.techniques.base import Batch, Technique
 
-_SALT = 0xA06
-
 
 class Augmentation(Technique):
     """One setting of `AUGMENTATIONS`; the first of those that are on does the work of all, which is one pass."""
@@ -29,7 +27,7 @@ class Augmentation(Technique):
             return
         k, images = batch.x.shape[:2]
         element = torch.arange(images * len(SLOTS), dtype=torch.int32, device=batch.x.device)
-        numbers = uniform(draw(batch.key(_SALT)[:, None], element[None])).view(k * images, len(SLOTS))
+        numbers = uniform(draw(batch.key("augmentation")[:, None], element[None])).view(k * images, len(SLOTS))
         strengths = {name: batch.columns[name][:, None].expand(k, images).flatten() for name in used}
         drawn = dict(zip(SLOTS, numbers.unbind(1), strict=True))
         batch.x = augmented(batch.x.flatten(0, 1), strengths, drawn).view(batch.x.shape)

@@ -14,6 +14,7 @@ Shapes: `k` lanes, `b` examples of a batch, `o` outputs, `P` parameters, `L` dro
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
@@ -37,6 +38,20 @@ salt.
 """
 
 
+SALTS = {"augmentation": 0xA06}
+"""What makes a technique's key; of others it is a checksum of the name."""
+
+
+def key_of(name: str, keys: Tensor) -> Tensor:
+    """(k,) int32 keys of the random numbers of the technique ``name``, of an update's keys (k, L + len(OLD_KEYS)).
+
+    They depend on the name and on nothing else, so that a further technique changes none of the others' numbers.
+    """
+    if name in OLD_KEYS:
+        return keys[:, OLD_KEYS.index(name) - len(OLD_KEYS)]
+    return combine(keys[:, 0], SALTS.get(name, zlib.crc32(name.encode()) & 0x7FFFFFFF))
+
+
 @dataclass
 class Batch:
     """``x (k, b, ...)``, ``y (k, b)`` and ``keys (k, L + len(OLD_KEYS))`` int32 of one update.
@@ -50,19 +65,17 @@ class Batch:
     keys: Tensor
     share: Tensor | None = None
 
-    def key(self, salt: int | str) -> Tensor:
-        """(k,) int32 keys of a technique's random numbers: by its name, if it is an old one, or by a salt of its own."""
-        if isinstance(salt, str):
-            return self.keys[:, OLD_KEYS.index(salt) - len(OLD_KEYS)]
-        return combine(self.keys[:, 0], salt)
+    def key(self, name: str) -> Tensor:
+        """(k,) int32 keys of the random numbers of the technique ``name``."""
+        return key_of(name, self.keys)
 
-    def uniform(self, salt: int | str) -> Tensor:
+    def uniform(self, name: str) -> Tensor:
         """Numbers in [0, 1) in the shape of ``x``."""
-        return uniform(draw(self.key(salt)[:, None], self._elements()[None])).view(self.x.shape)
+        return uniform(draw(self.key(name)[:, None], self._elements()[None])).view(self.x.shape)
 
-    def normal(self, salt: int | str) -> Tensor:
+    def normal(self, name: str) -> Tensor:
         """Standard normal numbers in the shape of ``x``."""
-        return normal(self.key(salt)[:, None], self._elements()[None]).view(self.x.shape)
+        return normal(self.key(name)[:, None], self._elements()[None]).view(self.x.shape)
 
     def _elements(self) -> Tensor:
         return torch.arange(self.x[0].numel(), dtype=torch.int32, device=self.x.device)
@@ -97,10 +110,10 @@ class Step:
         """(k, 1) of a column (k,)."""
         return self.columns[name][:, None]
 
-    def normal(self, salt: int) -> Tensor:
-        """Standard normal numbers in the shape of ``gradient``."""
+    def normal(self, name: str) -> Tensor:
+        """Standard normal numbers of the technique ``name`` in the shape of ``gradient``."""
         element = torch.arange(self.gradient.shape[1], dtype=torch.int32, device=self.gradient.device)
-        return normal(combine(self.keys[:, 0], salt)[:, None], element[None])
+        return normal(key_of(name, self.keys)[:, None], element[None])
 
 
 class Technique:
