@@ -44,8 +44,8 @@ def model_card(about: Mapping[str, Any], preprocessing: Mapping[str, Any]) -> st
             "## What it is not",
             "",
             "Its score holds for rows drawn as the study's rows were. Of other rows (another year, another place, values "
-            "outside of what training had) nothing is known. Categories that training never saw count as none of the known "
-            "ones. It says what goes together in the data, not what causes what.",
+            "outside of those of training) nothing is known. Categories that training never saw count as none of the known "
+            "ones. It finds what goes together in the data, not what causes what.",
             "",
             "## Where it comes from",
             "",

@@ -37,7 +37,7 @@ def _shape(model: Mapping[str, Any]) -> Shape:
 
 
 def _perceptron(model: Mapping[str, Any], weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Layers were called linear1, norm1, …; of a weight that had been normalized, the norm becomes its gain again."""
+    """Layers were called linear1, norm1, …; the norm of a weight that was normalized becomes its gain again."""
     named: dict[str, Tensor] = {}
     for name, value in weights.items():
         layer, _, own = name.partition(".")

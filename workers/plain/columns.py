@@ -44,7 +44,7 @@ def text_of(value: object) -> str:
 
 
 def texts_of(value: Any) -> Iterator[str]:
-    """The texts that a value may have had in training: 1, 1.0 and "1.0" are one category, "true" and True another."""
+    """The texts that may stand for a value in training: 1, 1.0 and "1.0" are one category, "true" and True another."""
     yield text_of(value)
     if isinstance(value, str):
         yield value.strip().capitalize()

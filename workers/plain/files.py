@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from .preprocessing import CannotPredict
 
-# What pandas takes for missing in a CSV file, and training was done on what pandas had read.
+# What pandas takes for missing in a CSV file, for training reads files by pandas.
 _MISSING = frozenset(
     "|#N/A|#N/A N/A|#NA|-1.#IND|-1.#QNAN|-NaN|-nan|1.#IND|1.#QNAN|<NA>|N/A|NA|NULL|NaN|None|n/a|nan|null".split("|")  # noqa: SIM905
 )

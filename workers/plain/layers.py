@@ -139,7 +139,7 @@ def convolution(before: int, after: int, normalization: str, *, size: int = 3, s
 
 
 MakesNorm = Callable[[int, int], nn.Module]
-"""A normalization of so many units or channels, in so many groups if it has any."""
+"""Makes a normalization of a number of units or channels, and a number of groups if it has any."""
 
 FEATURE_NORMS: Mapping[str, MakesNorm] = {
     "none": lambda width, groups: nn.Identity(),

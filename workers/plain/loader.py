@@ -4,7 +4,7 @@
     model.predict("new.csv")                    # a CSV file, a pandas DataFrame, or {column: values}
 
 Images and series come as an NPZ file with the array `x` (and `lengths`), or as arrays. Shapes: `r` rows, `o` outputs.
-A column that training had must be there; others are ignored.
+Every column of the training data must be there; others are ignored.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ DECODED: Mapping[str, Callable[[Mapping[str, Any], Tensor], NDArray[Any]]] = {
 def main(directory: Path) -> None:
     """Predict from the command line with the model that is unpacked in ``directory``."""
     parser = argparse.ArgumentParser(description="Predict rows of a CSV file with this model.")
-    parser.add_argument("rows", help="a CSV file with the columns that training had, or an NPZ file with the array x")
+    parser.add_argument("rows", help="a CSV file with the columns of the training data, or an NPZ file with the array x")
     parser.add_argument("--out", default="-", help="where the predictions go; default: standard output")
     given = parser.parse_args()
     try:

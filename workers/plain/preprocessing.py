@@ -153,7 +153,7 @@ def _of_array(rows: Any, fitted: Mapping[str, Any], module: Channels) -> NDArray
     x, lengths = np.asarray(arrays["x"]), arrays.get("lengths")
     x = channels_last(x) if module.image else x
     if x.shape[-1] != len(fitted["mean"]):
-        raise CannotPredict(f"examples have {x.shape[-1]} channels, those of training had {len(fitted['mean'])}")
+        raise CannotPredict(f"examples have {x.shape[-1]} channels, those of training have {len(fitted['mean'])}")
     own = None if lengths is None else torch.from_numpy(np.asarray(lengths, dtype=np.int64))
     # Of a dtype and byte order that torch knows; a double of every image would be the largest array of a whole run.
     return np.ascontiguousarray(module(torch.from_numpy(x.astype(np.float32)), own).numpy())

@@ -35,7 +35,7 @@ def pays(lane_updates: float, lane_updates_per_second: float) -> bool:
 
 @functools.cache
 def available(device_type: str) -> bool:
-    """Whether a compiler is there for the device; says so once, if not."""
+    """Whether there is a compiler for the device; if not, a warning is logged once."""
     if device_type == "cuda" or any(shutil.which(name) for name in ("c++", "g++", "clang++")):
         return True
     log.warning("no C++ compiler on this machine: stacks are trained without torch.compile, several times slower")

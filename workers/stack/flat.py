@@ -69,7 +69,7 @@ class FlatModel:
         return len(self._dropouts)
 
     def rates(self, recipe: Recipe) -> list[float]:
-        """(L,) the rates that a recipe comes to, in the order of the dropout layers."""
+        """(L,) the rates of a recipe, in the order of the dropout layers."""
         return [rate_of(recipe, layer.setting, layer.layer) for layer in self._dropouts.values()]
 
     def rows(self) -> tuple[Tensor, Tensor]:

@@ -44,7 +44,7 @@ def update_keys(seeds: Tensor, updates: Tensor, layers: int) -> Tensor:
 
     Args:
         seeds: (k,) int32, the lanes' own.
-        updates: (u, k) int32, how many updates each lane has had.
+        updates: (u, k) int32, the number of updates of each lane so far.
         layers: L, the number of dropout layers.
 
     Returns:

@@ -37,7 +37,7 @@ def blank_columns(k: int, dropouts: int, device: torch.device, *, classes: int =
 def load_columns(
     columns: Columns, lane: int, recipe: Recipe, *, rates: Sequence[float], seed: int, balance: Tensor | None = None
 ) -> None:
-    """Write a recipe's values, and the dropout ``rates`` (L,) it comes to, into the columns of ``lane``.
+    """Write a recipe's values, and its dropout ``rates`` (L,), into the columns of ``lane``.
 
     ``balance`` (c,) are the weights that make the classes of the lane's training rows count alike.
     """

@@ -1,7 +1,7 @@
 """How much memory a stack needs at its peak: measured for a few lanes, foretold for more.
 
-On CUDA the allocator knows. On a CPU nobody does, so every tensor is followed from its making to its end; what a kernel
-takes for itself inside one operation is not seen.
+On CUDA the allocator keeps count. On a CPU nothing does, so every tensor is followed from its creation to its end; memory
+that a kernel takes inside one operation is not seen.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-_ALLOCATOR_SAYS = ("not enough memory", "can't allocate memory")
+_ALLOCATOR_MESSAGES = ("not enough memory", "can't allocate memory")
 
 RESERVE = 0.2
 """Share of the free memory that is left alone: for other stacks, for fragmentation, and for what is not seen."""
@@ -69,7 +69,9 @@ class MemoryNeed:
 
 def is_out_of_memory(error: Exception) -> bool:
     """CUDA has a class for it; the CPU's allocator only a message."""
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(said in str(error) for said in _ALLOCATOR_SAYS)
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(
+        message in str(error) for message in _ALLOCATOR_MESSAGES
+    )
 
 
 def free_bytes(device: torch.device) -> float:

@@ -73,21 +73,21 @@ def bias_corrections(rest1: Tensor, rest2: Tensor, updates: Tensor) -> Tensor:
 
 
 def rmsprop(weights: Tensor, grad: Tensor, moments: Sequence[Tensor], lr: Tensor) -> None:
-    """W ← w − lr·g / (√v + ε), v the moving average of g²."""
+    """w ← w − lr·g / (√v + ε), v the moving average of g²."""
     (square,) = moments
     square.mul_(RMSPROP_ALPHA).addcmul_(grad, grad, value=1.0 - RMSPROP_ALPHA)
     weights.sub_(lr * grad / (square.sqrt() + RMSPROP_EPS))
 
 
 def adagrad(weights: Tensor, grad: Tensor, moments: Sequence[Tensor], lr: Tensor) -> None:
-    """W ← w − lr·g / (√s + ε), s the sum of g²."""
+    """w ← w − lr·g / (√s + ε), s the sum of g²."""
     (total,) = moments
     total.addcmul_(grad, grad)
     weights.sub_(lr * grad / (total.sqrt() + ADAGRAD_EPS))
 
 
 def adadelta(weights: Tensor, grad: Tensor, moments: Sequence[Tensor], lr: Tensor) -> None:
-    """W ← w − lr·δ, δ = g·√(d + ε) / √(v + ε), with v and d the moving averages of g² and δ²."""
+    """w ← w − lr·δ, δ = g·√(d + ε) / √(v + ε), with v and d the moving averages of g² and δ²."""
     square, change = moments
     square.mul_(ADADELTA_RHO).addcmul_(grad, grad, value=1.0 - ADADELTA_RHO)
     delta = grad * (change + ADADELTA_EPS).sqrt() / (square + ADADELTA_EPS).sqrt()

@@ -32,7 +32,7 @@ TAIL = 4
 
 @dataclass(frozen=True)
 class Compiled:
-    """How a stack is compiled: always for so many ``lanes``; its ``programs`` are kept in a folder."""
+    """How a stack is compiled: always for this number of ``lanes``; its ``programs`` are kept in a folder."""
 
     lanes: int
     programs: Path
@@ -162,7 +162,7 @@ class StackRunner:
         self._drop_stack()
 
     def _drop_stack(self) -> None:
-        """Free its memory at once: others need some to say that there was too little."""
+        """Free its memory at once: reporting the failure takes some, too."""
         self._stack, self._owner = None, []
         gc.collect()
 

@@ -54,7 +54,7 @@ class StackKey:
 
     @classmethod
     def of(cls, recipe: Recipe, inputs: tuple[int, ...], outputs: int, categories: tuple[int, ...] = ()) -> StackKey:
-        """The key of a recipe on data with examples of the shape ``inputs`` and so many outputs (see `Shape.of`)."""
+        """The key of a recipe on data with examples of the shape ``inputs`` (see `Shape.of`)."""
         shape = Shape.of(recipe.effective(), inputs, outputs, categories)
         parts, precision = recipe.integer("micro_batches"), recipe.word("precision")
         return cls(shape, recipe.word("optimizer"), recipe.integer("batch_size"), parts, precision)
@@ -155,7 +155,7 @@ class Stack:
     def train_epoch(self, rates: NDArray[np.float32], holds: NDArray[np.float32] | None = None) -> Tensor:
         """One epoch of all lanes at learning rates ``rates (k, u)``; returns the mean training losses (k,).
 
-        ``holds`` (k, u) says how the weights are averaged (see `workers.stack.techniques.averaging`); without it, they are
+        ``holds`` (k, u) determines how the weights are averaged (see `workers.stack.techniques.averaging`); without it, they are
         not.
 
         Every lane sees all of its rows in its own order; the last batch is filled with the order's first rows.
@@ -163,7 +163,7 @@ class Stack:
         return self.train_updates(rates, self.updates, holds)
 
     def train_updates(self, rates: NDArray[np.float32], updates: int, holds: NDArray[np.float32] | None = None) -> Tensor:
-        """The first so many updates of an epoch; see `train_epoch`."""
+        """The first ``updates`` updates of an epoch; see `train_epoch`."""
         self.model.module.train()
         lr = torch.from_numpy(np.ascontiguousarray(rates.T)).to(self.data.device)
         hold = torch.zeros_like(lr) if holds is None else torch.from_numpy(np.ascontiguousarray(holds.T)).to(lr.device)

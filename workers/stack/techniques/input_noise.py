@@ -12,7 +12,7 @@ class InputNoise(Technique):
     order = 40
 
     def on_batch(self, batch: Batch, on: frozenset[str]) -> None:
-        """X + deviation · N(0, 1), for every element."""
+        """x + deviation · N(0, 1), for every element."""
         deviation = batch.columns["input_noise"].view(-1, *(1 for _ in batch.x.shape[1:]))
         batch.x = batch.x + deviation * batch.normal("input_noise")
 

@@ -15,7 +15,7 @@ class ProximalL1(Technique):
     makes_zeros = True
 
     def after_step(self, step: Step) -> None:
-        """W ← sign(w)·max(|w| − lr·λ, 0)."""
+        """w ← sign(w)·max(|w| − lr·λ, 0)."""
         threshold = (step.lr * step.columns["proximal_l1"])[:, None] * step.penalized
         step.weights.sub_(torch.clamp(step.weights, -threshold, threshold))
 

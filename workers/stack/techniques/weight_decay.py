@@ -11,7 +11,7 @@ class WeightDecay(Technique):
     name = "weight_decay"
 
     def before_step(self, step: Step) -> None:
-        """W ← w·max(0, 1 − lr·λ)."""
+        """w ← w·max(0, 1 − lr·λ)."""
         rate = (step.lr * step.columns["weight_decay"]).clamp(max=1.0)
         step.weights.mul_(1.0 - rate[:, None] * step.penalized)
 
