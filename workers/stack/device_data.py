@@ -25,8 +25,8 @@ class DeviceData:
     ``scale`` turns a standardized regression error back into the target's unit (1 for classification). ``balance`` are
     the weights that make the classes of a fold's training rows count alike (see `workers.data.balance`). ``wanted`` are the
     metrics that the study looks at, ``positive`` the positive class of two (see `workers.scoring.metrics`).
-    The last inputs of a table are one-hot ``categories``, given by their numbers of levels. Lanes that are fine-tuned begin with
-    ``start``, a state dict on the CPU, which may lack the last layer.
+    The last inputs of a table are one-hot ``categories``, given by their numbers of levels. Lanes that are fine-tuned begin
+    with ``start``, a state dict on the CPU, which may lack the last layer.
     """
 
     x: Tensor

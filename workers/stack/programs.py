@@ -1,7 +1,8 @@
 """Programs compiled ahead of time and kept on disk: a function of tensors becomes a shared library, loaded in milliseconds.
 
 `torch.compile` traces and checks anew in every process, which takes seconds however warm its cache is. Here the trace is
-made once, for the shapes of the first call, and the library's name is a hash of everything that it depends on. Only for CPUs.
+made once, for the shapes of the first call, and the library's name is a hash of everything that it depends on. Only for
+CPUs.
 
 Reference: AOTInductor, https://docs.pytorch.org/docs/stable/torch.compiler_aot_inductor.html.
 """

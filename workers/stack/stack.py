@@ -155,8 +155,8 @@ class Stack:
     def train_epoch(self, rates: NDArray[np.float32], holds: NDArray[np.float32] | None = None) -> Tensor:
         """One epoch of all lanes at learning rates ``rates (k, u)``; returns the mean training losses (k,).
 
-        ``holds`` (k, u) determines how the weights are averaged (see `workers.stack.techniques.averaging`); without it, they are
-        not.
+        ``holds`` (k, u) determines how the weights are averaged (see `workers.stack.techniques.averaging`); without it,
+        they are not.
 
         Every lane sees all of its rows in its own order; the last batch is filled with the order's first rows.
         """
