@@ -1,6 +1,6 @@
-"""The exception tree: every failure that a user or a peer process may meet, with what it needs to be understood.
+"""The exception tree: every failure that a user or a peer process may meet.
 
-Knows nothing of HTTP: `service.api.problems` maps each class to a status in one table.
+Independent of HTTP: `service.api.problems` maps each class to a status in one table.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from dataclasses import dataclass
 
 
 class RegsearchError(Exception):
-    """Base of all expected failures; its message is fit to be shown to a user."""
+    """Base of all expected failures; its message may be shown to users."""
 
 
 @dataclass(frozen=True)
 class Issue:
-    """One thing wrong with an input: where it is, what was given, what would have been allowed."""
+    """One error in an input: the field, its value, and what is allowed."""
 
     field: str
     message: str
@@ -27,7 +27,7 @@ class Issue:
 
 
 class InvalidInput(RegsearchError):
-    """An input that cannot be accepted, with one `Issue` per thing wrong."""
+    """An input that can't be accepted, with one `Issue` per error."""
 
     def __init__(self, issues: Sequence[Issue]) -> None:
         super().__init__("; ".join(map(str, issues)))
@@ -61,7 +61,7 @@ class NotInstalled(RegsearchError):
 
 
 class LeaseLost(RegsearchError):
-    """The lease expired and its work was given to others: the holder must drop its trials and write nothing more."""
+    """The lease expired and its trials were given to others: the holder must drop them and write nothing more."""
 
 
 class DatabaseUnavailable(RegsearchError):

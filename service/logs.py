@@ -1,4 +1,4 @@
-"""Structured logs for every process: text for people, one JSON object per line for collectors."""
+"""Structured logs of every process: human-readable text, or one JSON object per line for collectors."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 from service.settings import Settings
 
-# `color_message` is the same message once more, with escape codes, from uvicorn.
+# uvicorn's `color_message` repeats the message with escape codes.
 _STANDARD = set(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
 
 
@@ -28,7 +28,7 @@ class JsonFormatter(logging.Formatter):
     """One JSON object per record, with the fields given as ``extra``."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The record as a line."""
+        """The record as one line."""
         fields = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
@@ -48,13 +48,13 @@ class TextFormatter(logging.Formatter):
         super().__init__("%(asctime)s %(levelname)-7s %(name)s: %(message)s", "%H:%M:%S")
 
     def format(self, record: logging.LogRecord) -> str:
-        """The record as a line."""
+        """The record as one line."""
         extra = " ".join(f"{name}={_word(value)}" for name, value in _extra(record).items())
         return f"{super().format(record)} {extra}".rstrip()
 
 
 def _word(value: object) -> str:
-    """A value that can't be taken for another field or another line, whatever a client has put into it."""
+    """A value, quoted where it could be mistaken for another field or line, whatever a client has put into it."""
     text = str(value)
     return text if text.isprintable() and " " not in text else repr(text)
 

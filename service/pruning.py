@@ -1,7 +1,7 @@
-"""Pruning of all lanes of an epoch in one judgement, with the semantics of Optuna's pruners of the same names.
+"""Pruning decisions for all running trials after an epoch, with the semantics of Optuna's pruners of the same names.
 
-Where Optuna judges trials one by one, so that the order of judging matters, a cohort is judged at once here: every trial
-is compared as if all others of its cohort had reported before it. Pure and in memory; `epoch` counts from 1.
+Optuna decides trial by trial, so that the order matters. Here a cohort is judged at once: every trial is compared as if all
+others of its cohort had reported before it. Pure and in memory; `epoch` is 1-based.
 
 References: Optuna's pruners; Li et al., "Hyperband", JMLR 18 (2018), and "Massively parallel hyperparameter tuning"
 (ASHA, 2020).
@@ -32,7 +32,7 @@ from service.spec import (
 
 @dataclass(frozen=True)
 class Standing:
-    """A running trial behind ``epoch``: its last and its best value so far, and its value at every epoch."""
+    """A running trial after ``epoch``: its last value, its best value so far, and its value at every epoch so far."""
 
     number: int
     epoch: int
@@ -42,13 +42,13 @@ class Standing:
 
 
 class Judge(Protocol):
-    """Remembers what finished trials reached, and says which running ones are to be pruned. Not thread-safe."""
+    """Keeps the curves of finished trials and decides which running trials are pruned. Not thread-safe."""
 
     def remember(self, number: int, values: Sequence[float], *, complete: bool, judged_here: bool) -> None:
-        """Take in the curve of a finished trial. ``judged_here``: this judge has seen it at every epoch already."""
+        """Add the curve of a finished trial; ``judged_here`` if this judge has already seen it at every epoch."""
 
     def judge(self, cohort: Sequence[Standing]) -> set[int]:
-        """The numbers of the trials that are to be pruned."""
+        """The numbers of the trials to prune."""
 
 
 def make_judge(spec: StudySpec) -> Judge:
@@ -85,12 +85,12 @@ class NeverJudge:
         """Nothing to remember."""
 
     def judge(self, cohort: Sequence[Standing]) -> set[int]:
-        """Nobody."""
+        """Always empty."""
         return set()
 
 
 class PercentileJudge:
-    """Prunes a trial whose best value so far is not among the best so many per cent of completed trials at that epoch."""
+    """Prunes a trial whose best value so far is worse than the ``percentile`` of complete trials at the same epoch."""
 
     def __init__(self, percentile: float, startup_trials: int, warmup_epochs: int, sign: float) -> None:
         self._percentile = percentile
@@ -99,19 +99,19 @@ class PercentileJudge:
         self._sign = sign
         self._completed = 0
         self._at_epoch: dict[int, list[float]] = {}
-        self._marks: dict[int, float] = {}
+        self._thresholds: dict[int, float] = {}
 
     def remember(self, number: int, values: Sequence[float], *, complete: bool, judged_here: bool) -> None:
-        """Only completed trials set the mark."""
+        """Only complete trials define the threshold."""
         if not complete:
             return
         self._completed += 1
-        self._marks.clear()
+        self._thresholds.clear()
         for epoch, value in enumerate(values, start=1):
             self._at_epoch.setdefault(epoch, []).append(self._sign * value)
 
     def judge(self, cohort: Sequence[Standing]) -> set[int]:
-        """Compare each with the mark; a trial without any finite value is pruned, as by Optuna."""
+        """Compare each trial with the threshold; one without any finite value is pruned, as in Optuna."""
         if self._completed == 0 or self._completed < self._startup_trials:
             return set()
         return {
@@ -123,15 +123,15 @@ class PercentileJudge:
     def _is_worse(self, best: float, epoch: int) -> bool:
         if math.isnan(best):
             return True
-        if epoch not in self._marks:
+        if epoch not in self._thresholds:
             values = np.asarray(self._at_epoch.get(epoch, []))
             known = values[~np.isnan(values)]
-            self._marks[epoch] = float(np.percentile(known, self._percentile)) if len(known) else math.inf
-        return best > self._marks[epoch]
+            self._thresholds[epoch] = float(np.percentile(known, self._percentile)) if len(known) else math.inf
+        return best > self._thresholds[epoch]
 
 
 class HalvingJudge:
-    """Asynchronous successive halving: at epochs m, m·η, m·η² … the best 1/η of all that came so far go on."""
+    """Asynchronous successive halving: rungs at epochs m, m·η, m·η², …; the best 1/η at a rung so far are promoted."""
 
     def __init__(self, min_epochs: int, reduction_factor: int, sign: float) -> None:
         self._min_epochs = min_epochs
@@ -141,7 +141,7 @@ class HalvingJudge:
         self._rung_of: dict[int, int] = {}
 
     def remember(self, number: int, values: Sequence[float], *, complete: bool, judged_here: bool) -> None:
-        """Another worker's trial competes on every rung that it has reached."""
+        """Another worker's trial competes at every rung that it has reached."""
         if judged_here:
             return
         rung = 0
@@ -150,7 +150,7 @@ class HalvingJudge:
             rung += 1
 
     def judge(self, cohort: Sequence[Standing]) -> set[int]:
-        """Enter all that have reached a rung, then let each rung's best part go on."""
+        """Add all trials that have reached a rung to it, then promote the best 1/η of each rung."""
         pruned: set[int] = set()
         waiting: Mapping[int, Standing] = {standing.number: standing for standing in cohort}
         while waiting:
@@ -161,22 +161,22 @@ class HalvingJudge:
             }
             for number, standing in reached.items():
                 self._rung(self._rung_of.get(number, 0)).append(self._key(standing))
-            going_on = {}
+            promoted = {}
             for number, standing in reached.items():
                 rung = self._rung_of.get(number, 0)
-                if math.isnan(standing.value) or self._key(standing) > self._bar(rung):
+                if math.isnan(standing.value) or self._key(standing) > self._cutoff(rung):
                     pruned.add(number)
                 else:
                     self._rung_of[number] = rung + 1
-                    going_on[number] = standing
-            waiting = going_on
+                    promoted[number] = standing
+            waiting = promoted
         return pruned
 
     def _key(self, standing: Standing) -> float:
         return math.inf if math.isnan(standing.value) else self._sign * standing.value
 
-    def _bar(self, rung: int) -> float:
-        """The worst value of a rung that still goes on; with fewer than η values, the best."""
+    def _cutoff(self, rung: int) -> float:
+        """The worst value of a rung that is still promoted; with fewer than η values, the best."""
         values = self._rungs[rung]
         place = max(0, len(values) // self._factor - 1)
         return float(np.partition(values, place)[place])
@@ -191,10 +191,10 @@ class HalvingJudge:
 
 
 class HyperbandJudge:
-    """Successive halving in brackets: bracket s begins at epoch m·ηˢ, and a trial's number says which one is its own."""
+    """Successive halving in brackets: bracket s begins at epoch m·ηˢ, and a trial's number determines its bracket."""
 
     def __init__(self, pruner: HyperbandPruner, epochs: int, sign: float, *, name: str) -> None:
-        """``name`` makes the choice of brackets the study's own, as the study's name does in Optuna."""
+        """``name`` makes the assignment of trials to brackets specific to the study, as the study's name does in Optuna."""
         factor, least = pruner.reduction_factor, pruner.min_epochs
         count = math.floor(math.log(epochs / least, factor)) + 1
         self._name = name
@@ -220,7 +220,7 @@ class HyperbandJudge:
 
 
 class ThresholdJudge:
-    """Prunes a trial whose last value is outside of the bounds, or no number."""
+    """Prunes a trial whose last value is outside the bounds or NaN."""
 
     def __init__(self, pruner: ThresholdPruner) -> None:
         self._lower = -math.inf if pruner.lower is None else pruner.lower
@@ -228,16 +228,16 @@ class ThresholdJudge:
         self._warmup_epochs = pruner.warmup_epochs
 
     def remember(self, number: int, values: Sequence[float], *, complete: bool, judged_here: bool) -> None:
-        """Others do not matter."""
+        """Nothing to remember: trials are not compared with each other."""
 
     def judge(self, cohort: Sequence[Standing]) -> set[int]:
-        """Compare each with the bounds; NaN is within none."""
+        """Compare each trial with the bounds; NaN is outside any bounds."""
         late = [standing for standing in cohort if standing.epoch > self._warmup_epochs]
         return {standing.number for standing in late if not self._lower <= standing.value <= self._upper}
 
 
 class PatientJudge:
-    """Lets another judge decide on those trials only whose last epochs brought no improvement on the ones before."""
+    """Lets another judge decide, but only on trials whose last epochs brought no improvement over the earlier ones."""
 
     def __init__(self, pruner: PatientPruner, inner: Judge | None, sign: float) -> None:
         self._patience = pruner.patience
@@ -246,12 +246,12 @@ class PatientJudge:
         self._sign = sign
 
     def remember(self, number: int, values: Sequence[float], *, complete: bool, judged_here: bool) -> None:
-        """The other judge's affair."""
+        """Pass the curve on to the other judge."""
         if self._inner is not None:
             self._inner.remember(number, values, complete=complete, judged_here=judged_here)
 
     def judge(self, cohort: Sequence[Standing]) -> set[int]:
-        """Those without improvement, or those of them that the other judge prunes."""
+        """Prune the stalled trials, or those of them that the other judge prunes."""
         stalled = [standing for standing in cohort if self._is_stalled(standing.curve)]
         if self._inner is not None:
             return self._inner.judge(stalled)

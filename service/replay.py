@@ -1,4 +1,4 @@
-"""Whether a study that was run again came to the same: trial by trial. Pure."""
+"""Compares a replay with its original study, trial by trial. Pure."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _COMPARED = ("params", "state", "value", "also", "epochs")
 
 @dataclass(frozen=True)
 class Difference:
-    """One thing that is not the same: ``field`` of trial ``number``; None where a trial is missing."""
+    """A ``field`` of trial ``number`` that differs: "trial" where a study lacks the trial, whose state then is None."""
 
     number: int
     field: str
@@ -24,10 +24,10 @@ class Difference:
 
 @dataclass(frozen=True)
 class Comparison:
-    """``same``: every trial has the same parameters, end, value and epochs, bit by bit.
+    """``same``: every trial has the same parameters, state, values and epochs, bit by bit.
 
-    ``same_order``: trials were told in the same order. ``largest_difference`` of two values, relative to the first;
-    ``differences`` lists the first `MOST_DIFFERENCES` of them, ``differing`` counts the trials that have any.
+    ``same_order``: the trials were told in the same order. ``largest_difference``: between the two values of a trial,
+    relative to the first. ``differences``: at most `MOST_DIFFERENCES`; ``differing``: number of trials with any.
     """
 
     same: bool
@@ -39,7 +39,7 @@ class Comparison:
 
 
 def compare(first: Sequence[FinishedTrial], again: Sequence[FinishedTrial]) -> Comparison:
-    """Compare the finished trials of two studies, each in order of telling."""
+    """Compare the finished trials of two studies, each in the order in which they were told."""
     was, now = ({trial.number: trial for trial in trials} for trials in (first, again))
     found = [each for number in sorted(was.keys() | now.keys()) for each in _differences(number, was, now)]
     return Comparison(

@@ -107,7 +107,7 @@ def test_a_study_begins_with_the_earlier_network_head_and_preprocessing_included
     sha = bench.store.archives.get(earlier).sha256
     assert now.about["start"] == {"study": earlier, "sha256": sha}
     assert bench.store.studies.get(study).spec["model"]["start_sha256"] == sha
-    assert "began with" in bench.client.get(f"/v1/studies/{study}/report?format=markdown").text
+    assert "started from" in bench.client.get(f"/v1/studies/{study}/report?format=markdown").text
 
 
 def test_the_answer_says_what_fine_tuning_earned(bench: Bench, earlier: int) -> None:
