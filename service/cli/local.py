@@ -156,7 +156,11 @@ def interruptible(console: Console) -> Iterator[None]:
 
 
 def demo(settings: Settings, console: Console, *, keep: bool, trials: int) -> None:
-    """Run a whole study on real data, from start to result."""
+    """Run a whole study on real data, from start to result.
+
+    Raises:
+        CannotStart: The service does not start, or the study does not finish.
+    """
     home = settings.home if keep else Path(tempfile.mkdtemp(prefix="regsearch-demo-"))
     port = settings.port if keep else free_port()
     chosen = settings.model_copy(update={"home": home, "port": port, "db_url": settings.db_url if keep else None})

@@ -53,7 +53,7 @@ class Gap(Part):
 
 
 class Setting(Part):
-    """A recipe that was trained over seeds, and its scores, which are null if it could be trained with no seed."""
+    """A recipe that was trained over seeds, and its scores, which are null if no seed of it could be trained."""
 
     name: str
     role: Literal["finalist", "baseline"]

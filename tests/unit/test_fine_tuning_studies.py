@@ -189,7 +189,7 @@ def test_a_network_that_was_replaced_or_deleted_is_not_begun_with(bench: Bench) 
     second = bench.submit(start=first)
     database, other = bench.store.archives._database, bench.store.archives.get(first).content + b"more"
     database.write(lambda connection: replace_archive(connection, database, first, other))
-    assert "is not the one of the submit" in _failure(bench, second)
+    assert "has changed since the submission" in _failure(bench, second)
     third = bench.submit(start=first)
     bench.store.studies.delete(first)
     assert "does not exist" in _failure(bench, third)
