@@ -1,6 +1,6 @@
-"""The exception tree: every failure that a user or a peer process may meet.
+"""The exception hierarchy: all failures that a user or another process may have to handle.
 
-Independent of HTTP: `service.api.problems` maps each class to a status in one table.
+Independent of HTTP: `service.api.problems` maps each class to a status code.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from dataclasses import dataclass
 
 
 class RegsearchError(Exception):
-    """Base of all expected failures; its message may be shown to users."""
+    """Base class of all expected failures; its message may be shown to users."""
 
 
 @dataclass(frozen=True)
 class Issue:
-    """One error in an input: the field, its value, and what is allowed."""
+    """One error in an input: the field, what is wrong, the value given and what is allowed."""
 
     field: str
     message: str
@@ -27,7 +27,7 @@ class Issue:
 
 
 class InvalidInput(RegsearchError):
-    """An input that can't be accepted, with one `Issue` per error."""
+    """An input that is refused, with one `Issue` per error."""
 
     def __init__(self, issues: Sequence[Issue]) -> None:
         super().__init__("; ".join(map(str, issues)))
@@ -35,12 +35,12 @@ class InvalidInput(RegsearchError):
 
     @classmethod
     def one(cls, field: str, message: str, *, value: object = None, allowed: object = None) -> InvalidInput:
-        """The common case of a single issue."""
+        """An error with a single issue."""
         return cls([Issue(field, message, value, allowed)])
 
 
 class TooLarge(InvalidInput):
-    """An upload above the operator's limit."""
+    """An upload that exceeds the operator's limit."""
 
 
 class NotFound(RegsearchError):
@@ -53,15 +53,15 @@ class NotFound(RegsearchError):
 
 
 class Conflict(RegsearchError):
-    """The request is valid, but not in the present state (resuming a finished study, a name already taken)."""
+    """The request is valid, but not in the current state (for example, resuming a finished study)."""
 
 
 class NotInstalled(RegsearchError):
-    """The request needs an optional package that is not installed here."""
+    """The request needs an optional package that is not installed."""
 
 
 class LeaseLost(RegsearchError):
-    """The lease expired and its trials were given to others: the holder must drop them and write nothing more."""
+    """The lease is gone and its trials may run elsewhere: the holder must drop them and write nothing more."""
 
 
 class DatabaseUnavailable(RegsearchError):
@@ -69,4 +69,4 @@ class DatabaseUnavailable(RegsearchError):
 
 
 class TrialError(RegsearchError):
-    """A trial's own failure (a loss that is not finite, a model that does not fit the data); never retried."""
+    """A failure caused by the trial itself (a loss that is not finite, a model that does not fit the data); not retried."""

@@ -1,4 +1,4 @@
-"""Structured logs of every process: human-readable text, or one JSON object per line for collectors."""
+"""Structured logs for every process: text for people, one JSON object per line for collectors."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from datetime import UTC, datetime
 
 from service.settings import Settings
 
-# uvicorn's `color_message` repeats the message with escape codes.
+# `color_message` is uvicorn's copy of the message with escape codes.
 _STANDARD = set(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
 
 
 def set_up_logging(settings: Settings) -> None:
-    """Send this process's logs to standard error, in the operator's format and level."""
+    """Log to standard error, in the format and from the level that the operator has set."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter() if settings.log_format == "json" else TextFormatter())
     root = logging.getLogger()
@@ -25,10 +25,10 @@ def set_up_logging(settings: Settings) -> None:
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object per record, with the fields given as ``extra``."""
+    """Formats a record as a JSON object, with the fields passed as ``extra``."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The record as one line."""
+        """The record as a line."""
         fields = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
@@ -42,19 +42,19 @@ class JsonFormatter(logging.Formatter):
 
 
 class TextFormatter(logging.Formatter):
-    """Time, level, message, and the fields given as ``extra``."""
+    """Formats a record as time, level, message and the fields passed as ``extra``."""
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)-7s %(name)s: %(message)s", "%H:%M:%S")
 
     def format(self, record: logging.LogRecord) -> str:
-        """The record as one line."""
+        """The record as a line."""
         extra = " ".join(f"{name}={_word(value)}" for name, value in _extra(record).items())
         return f"{super().format(record)} {extra}".rstrip()
 
 
 def _word(value: object) -> str:
-    """A value, quoted where it could be mistaken for another field or line, whatever a client has put into it."""
+    """A value as text that can't be mistaken for another field or line, even if a client has chosen it."""
     text = str(value)
     return text if text.isprintable() and " " not in text else repr(text)
 

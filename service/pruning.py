@@ -1,7 +1,7 @@
-"""Pruning decisions for all running trials after an epoch, with the semantics of Optuna's pruners of the same names.
+"""Pruning of many trials at once, with the semantics of Optuna's pruners of the same names.
 
-Optuna decides trial by trial, so that the order matters. Here a cohort is judged at once: every trial is compared as if all
-others of its cohort had reported before it. Pure and in memory; `epoch` is 1-based.
+Optuna judges trials one by one, so that their order matters. Here a cohort is judged at once: every trial is compared as if
+all others of its cohort had reported before it. Pure and in memory; `epoch` counts from 1.
 
 References: Optuna's pruners; Li et al., "Hyperband", JMLR 18 (2018), and "Massively parallel hyperparameter tuning"
 (ASHA, 2020).
@@ -32,7 +32,7 @@ from service.spec import (
 
 @dataclass(frozen=True)
 class Standing:
-    """A running trial after ``epoch``: its last value, its best value so far, and its value at every epoch so far."""
+    """A running trial after ``epoch``: its last ``value``, its ``best`` value so far, and its ``curve``, by epoch."""
 
     number: int
     epoch: int
@@ -42,17 +42,17 @@ class Standing:
 
 
 class Judge(Protocol):
-    """Keeps the curves of finished trials and decides which running trials are pruned. Not thread-safe."""
+    """Remembers the curves of finished trials, and decides which running trials to prune. Not thread-safe."""
 
     def remember(self, number: int, values: Sequence[float], *, complete: bool, judged_here: bool) -> None:
-        """Add the curve of a finished trial; ``judged_here`` if this judge has already seen it at every epoch."""
+        """Add the curve of a finished trial. ``judged_here``: this judge has seen it at every epoch already."""
 
     def judge(self, cohort: Sequence[Standing]) -> set[int]:
         """The numbers of the trials to prune."""
 
 
 def make_judge(spec: StudySpec) -> Judge:
-    """The judge that a study asks for."""
+    """The judge for a study's pruner."""
     return _judge(spec.pruner, spec, spec.sign)
 
 
@@ -85,12 +85,12 @@ class NeverJudge:
         """Nothing to remember."""
 
     def judge(self, cohort: Sequence[Standing]) -> set[int]:
-        """Always empty."""
+        """No trial."""
         return set()
 
 
 class PercentileJudge:
-    """Prunes a trial whose best value so far is worse than the ``percentile`` of complete trials at the same epoch."""
+    """Prunes a trial whose best value so far is worse than the given percentile of completed trials at that epoch."""
 
     def __init__(self, percentile: float, startup_trials: int, warmup_epochs: int, sign: float) -> None:
         self._percentile = percentile
@@ -102,7 +102,7 @@ class PercentileJudge:
         self._thresholds: dict[int, float] = {}
 
     def remember(self, number: int, values: Sequence[float], *, complete: bool, judged_here: bool) -> None:
-        """Only complete trials define the threshold."""
+        """Only completed trials determine the threshold."""
         if not complete:
             return
         self._completed += 1
@@ -111,7 +111,7 @@ class PercentileJudge:
             self._at_epoch.setdefault(epoch, []).append(self._sign * value)
 
     def judge(self, cohort: Sequence[Standing]) -> set[int]:
-        """Compare each trial with the threshold; one without any finite value is pruned, as in Optuna."""
+        """Compare each trial with the threshold; a trial with NaN values only is pruned, as by Optuna."""
         if self._completed == 0 or self._completed < self._startup_trials:
             return set()
         return {
@@ -131,7 +131,7 @@ class PercentileJudge:
 
 
 class HalvingJudge:
-    """Asynchronous successive halving: rungs at epochs m, m·η, m·η², …; the best 1/η at a rung so far are promoted."""
+    """Asynchronous successive halving: at epochs m, m·η, m·η² … the best 1/η of the trials so far are promoted."""
 
     def __init__(self, min_epochs: int, reduction_factor: int, sign: float) -> None:
         self._min_epochs = min_epochs
@@ -141,7 +141,7 @@ class HalvingJudge:
         self._rung_of: dict[int, int] = {}
 
     def remember(self, number: int, values: Sequence[float], *, complete: bool, judged_here: bool) -> None:
-        """Another worker's trial competes at every rung that it has reached."""
+        """A trial of another worker competes on every rung that it has reached."""
         if judged_here:
             return
         rung = 0
@@ -150,7 +150,7 @@ class HalvingJudge:
             rung += 1
 
     def judge(self, cohort: Sequence[Standing]) -> set[int]:
-        """Add all trials that have reached a rung to it, then promote the best 1/η of each rung."""
+        """Add all trials that have reached a rung to it, then promote the best of each rung."""
         pruned: set[int] = set()
         waiting: Mapping[int, Standing] = {standing.number: standing for standing in cohort}
         while waiting:
@@ -176,7 +176,7 @@ class HalvingJudge:
         return math.inf if math.isnan(standing.value) else self._sign * standing.value
 
     def _cutoff(self, rung: int) -> float:
-        """The worst value of a rung that is still promoted; with fewer than η values, the best."""
+        """The worst value of a rung that is promoted; with fewer than η values, the best value."""
         values = self._rungs[rung]
         place = max(0, len(values) // self._factor - 1)
         return float(np.partition(values, place)[place])
@@ -191,15 +191,15 @@ class HalvingJudge:
 
 
 class HyperbandJudge:
-    """Successive halving in brackets: bracket s begins at epoch m·ηˢ, and a trial's number determines its bracket."""
+    """Successive halving in brackets: bracket s begins at epoch m·ηˢ. A trial's number determines its bracket."""
 
     def __init__(self, pruner: HyperbandPruner, epochs: int, sign: float, *, name: str) -> None:
-        """``name`` makes the assignment of trials to brackets specific to the study, as the study's name does in Optuna."""
+        """``name`` makes the assignment of brackets specific to the study, as the study's name does in Optuna."""
         factor, least = pruner.reduction_factor, pruner.min_epochs
         count = math.floor(math.log(epochs / least, factor)) + 1
         self._name = name
         self._brackets = [HalvingJudge(least * factor**bracket, factor, sign) for bracket in range(count)]
-        # As many trials in a bracket as it takes for all brackets to spend about the same number of epochs.
+        # The number of trials in each bracket is such that all brackets take about the same number of epochs.
         self._shares = [math.ceil(count * factor**s / (s + 1)) for s in range(count - 1, -1, -1)]
 
     def bracket(self, number: int) -> int:
@@ -208,11 +208,11 @@ class HyperbandJudge:
         return int(np.searchsorted(np.cumsum(self._shares), place, side="right"))
 
     def remember(self, number: int, values: Sequence[float], *, complete: bool, judged_here: bool) -> None:
-        """A trial competes in its own bracket only."""
+        """A trial competes only in its own bracket."""
         self._brackets[self.bracket(number)].remember(number, values, complete=complete, judged_here=judged_here)
 
     def judge(self, cohort: Sequence[Standing]) -> set[int]:
-        """Each bracket judges its own."""
+        """Each bracket judges its own trials."""
         members: dict[int, list[Standing]] = {}
         for standing in cohort:
             members.setdefault(self.bracket(standing.number), []).append(standing)
@@ -231,13 +231,13 @@ class ThresholdJudge:
         """Nothing to remember: trials are not compared with each other."""
 
     def judge(self, cohort: Sequence[Standing]) -> set[int]:
-        """Compare each trial with the bounds; NaN is outside any bounds."""
+        """Compare each trial with the bounds; NaN is outside."""
         late = [standing for standing in cohort if standing.epoch > self._warmup_epochs]
         return {standing.number for standing in late if not self._lower <= standing.value <= self._upper}
 
 
 class PatientJudge:
-    """Lets another judge decide, but only on trials whose last epochs brought no improvement over the earlier ones."""
+    """Prunes only trials that have not improved during the last epochs; an inner judge, if any, decides which of them."""
 
     def __init__(self, pruner: PatientPruner, inner: Judge | None, sign: float) -> None:
         self._patience = pruner.patience
@@ -246,19 +246,19 @@ class PatientJudge:
         self._sign = sign
 
     def remember(self, number: int, values: Sequence[float], *, complete: bool, judged_here: bool) -> None:
-        """Pass the curve on to the other judge."""
+        """Pass the trial on to the inner judge."""
         if self._inner is not None:
             self._inner.remember(number, values, complete=complete, judged_here=judged_here)
 
     def judge(self, cohort: Sequence[Standing]) -> set[int]:
-        """Prune the stalled trials, or those of them that the other judge prunes."""
+        """The trials without improvement, or those of them that the inner judge prunes."""
         stalled = [standing for standing in cohort if self._is_stalled(standing.curve)]
         if self._inner is not None:
             return self._inner.judge(stalled)
         return {standing.number for standing in stalled}
 
     def _is_stalled(self, curve: Sequence[float]) -> bool:
-        """The best of the last patience + 1 values is worse than the best before them by more than min_delta."""
+        """Whether the best of the last patience + 1 values is worse than the best before them by more than min_delta."""
         late = self._patience + 1
         if len(curve) <= late:
             return False

@@ -1,4 +1,4 @@
-"""Compares a replay with its original study, trial by trial. Pure."""
+"""Comparison of a study with its replay, trial by trial. Pure."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _COMPARED = ("params", "state", "value", "also", "epochs")
 
 @dataclass(frozen=True)
 class Difference:
-    """A ``field`` of trial ``number`` that differs: "trial" where a study lacks the trial, whose state then is None."""
+    """One difference: ``field`` of trial ``number`` in the first study and in the replay; None if the trial is missing."""
 
     number: int
     field: str
@@ -24,10 +24,15 @@ class Difference:
 
 @dataclass(frozen=True)
 class Comparison:
-    """``same``: every trial has the same parameters, state, values and epochs, bit by bit.
+    """The result of a comparison.
 
-    ``same_order``: the trials were told in the same order. ``largest_difference``: between the two values of a trial,
-    relative to the first. ``differences``: at most `MOST_DIFFERENCES`; ``differing``: number of trials with any.
+    Attributes:
+        same: Whether all trials have exactly the same parameters, state, values and epochs.
+        same_order: Whether they were told in the same order.
+        trials: Number of trials of the first study.
+        differing: Number of trials with a difference.
+        largest_difference: Of the values of the first objective, relative to the first study.
+        differences: The first `MOST_DIFFERENCES` of them.
     """
 
     same: bool
