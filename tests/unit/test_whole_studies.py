@@ -280,7 +280,7 @@ def test_a_positive_class_is_one_of_the_classes(bench: Bench) -> None:
     record = bench.run(data=two | {"positive": "worst"}, metric="recall")
     assert record.state is StudyState.FAILED
     assert record.reason is not None
-    assert "no class 'worst', only bad, good" in record.reason
+    assert "no class 'worst'; allowed: bad, good" in record.reason
 
 
 def test_pruners_samplers_and_known_settings_work_together(bench: Bench) -> None:
