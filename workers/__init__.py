@@ -1,1 +1,1 @@
-"""The regsearch workers: data, models and the stack that trains many trials as one. Nothing in here imports FastAPI."""
+"""The regsearch workers: data, networks, and the stacks that train many trials at once. Nothing here imports FastAPI."""

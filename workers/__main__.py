@@ -16,14 +16,14 @@ from workers.worker import Worker, devices
 
 
 def main() -> int:
-    """Parse the arguments and work until a signal comes."""
+    """Parse the arguments and work until a signal arrives; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m workers", description=__doc__)
-    parser.add_argument("--device", default=None, help="cpu, cuda:0 …; default: the first that --list-devices names")
-    parser.add_argument("--threads", type=int, default=None, help="CPU threads; default: all, so one worker per machine")
+    parser.add_argument("--device", default=None, help="cpu, cuda:0, …; default: the first of --list-devices")
+    parser.add_argument("--threads", type=int, default=None, help="CPU threads; default: all, for one worker per machine")
     parser.add_argument("--list-devices", action="store_true", help="print the devices as a JSON list and exit")
     arguments = parser.parse_args()
     if arguments.list_devices:
-        print(json.dumps(devices()))  # noqa: T201  # it is the answer
+        print(json.dumps(devices()))  # noqa: T201  # the output of the command
         return 0
     set_up(arguments.threads)
     settings = load_settings()

@@ -1,4 +1,4 @@
-"""How a worker stays alive to others, and learns that it is to stop: signals, heartbeats, the renewal of its lease."""
+"""A worker's liveness: heartbeats, the renewal of its lease, and signals to stop."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ BEAT_SECONDS = 5.0
 
 @dataclass
 class Stop:
-    """Set by a signal; asked between epochs."""
+    """Set by a signal, checked between epochs."""
 
     asked: threading.Event = field(default_factory=threading.Event)
 
@@ -46,10 +46,10 @@ class Renewal:
         self._at = time.monotonic()
 
     def __call__(self) -> None:
-        """Renew it if it is time.
+        """Renew the lease if it is due.
 
         Raises:
-            LeaseLost: It is gone.
+            LeaseLost: The lease was taken away.
         """
         if time.monotonic() - self._at > self._seconds / 3:
             self._store.leases.renew(self._lease, self._seconds)
@@ -57,7 +57,7 @@ class Renewal:
 
 
 class Pulse:
-    """What others see of a worker: that it lives, and what it does."""
+    """The heartbeats of a worker: they show others that it is alive, and what it does."""
 
     def __init__(self, store: Store, worker_id: str) -> None:
         self._store = store
@@ -70,17 +70,17 @@ class Pulse:
         self._store.workers.beat(self.worker_id, stats)
 
     def idle(self) -> None:
-        """Report that there is nothing to do, every `BEAT_SECONDS`."""
+        """Report that the worker is idle, at most every `BEAT_SECONDS`."""
         if time.monotonic() - self._at > BEAT_SECONDS:
             self.beat({"state": "idle"})
 
     def during(self, stats: Callable[[], Mapping[str, Any]]) -> Heart:
-        """Report again and again while a block runs."""
+        """A context manager that reports ``stats()`` every `BEAT_SECONDS` while its block runs."""
         return Heart(lambda: self.beat(stats()))
 
 
 class Heart:
-    """Beats in a thread while a block runs."""
+    """Calls ``beat`` every `BEAT_SECONDS` in a thread while its block runs."""
 
     def __init__(self, beat: Callable[[], None]) -> None:
         self._beat = beat

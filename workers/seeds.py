@@ -1,7 +1,7 @@
-"""Seeds of all that a study does at random, from the study's own seed. NumPy only.
+"""Seeds of everything random in a study, derived from the study's seed. NumPy only.
 
-The path to a seed names what it is for: (0, lease) a sampler, (1, trial, fold) a lane of the search, (2, index, fold) a
-lane of what is trained again at the end. An index means the same seeds for every setting, so that differences are paired.
+The path to a seed names its use: (0, lease) a sampler, (1, trial, fold) a lane of the search, (2, index, fold) a lane of a
+setting that is trained again at the end. An index gives every setting the same seeds, so that differences are paired.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import numpy as np
 
 
 def sampler_seed(study_seed: int, lease: int) -> int:
-    """Of the sampler of a study's ``lease``-th lease."""
+    """The seed of the sampler under a study's ``lease``-th lease."""
     return _at(study_seed, 0, lease)
 
 

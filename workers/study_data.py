@@ -1,6 +1,6 @@
-"""A study's data in all the forms that searching and finalizing need: loaded, divided, preprocessed, on the device.
+"""A study's data in all forms that searching and finalizing need: loaded, split, preprocessed, on the device.
 
-Knows the store, for uploaded files and for the networks that fine-tuning begins with, and no lease.
+Uses the store for uploaded files and for the networks that fine-tuning starts from. Independent of leases.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from workers.stack.device_data import DeviceData
 
 @dataclass(frozen=True)
 class Prepared:
-    """A study's data in all the forms that finalizing needs."""
+    """A study's data in all forms that finalizing needs."""
 
     table: RawTable
     split: Split
@@ -46,12 +46,12 @@ class Prepared:
     device: DeviceData
 
     def shape(self, recipe: Recipe) -> Shape:
-        """Of the network that a recipe asks for on this data."""
+        """The shape of a recipe's network on this data."""
         return Shape.of(recipe.effective(), self.device.inputs, self.device.outputs, self.device.categories)
 
 
 class StudyData:
-    """Prepares data for one device, and keeps that of the last study: its finalizing often follows its search."""
+    """Prepares data for one device, and caches that of the last study, whose finalizing often follows its search."""
 
     def __init__(self, store: Store, settings: Settings, device: torch.device) -> None:
         self._store = store
@@ -64,10 +64,10 @@ class StudyData:
 
         Raises:
             InvalidInput: The file can't be read (it was readable at submit).
-            TrialError: The data is not what the spec asks for, or the network to begin with is gone.
+            TrialError: The data does not fit the spec, or the network to start from is gone.
         """
         if self._last is None or self._last[0] != study.id:
-            self._last = None  # freed before the next one takes memory
+            self._last = None  # freed before the next one is loaded
             self._last = (study.id, self._prepare(study, spec))
         return self._last[1]
 
@@ -92,10 +92,10 @@ class StudyData:
         return Prepared(table, split, folds, on_device)
 
     def _start(self, spec: StudySpec, table: RawTable) -> Start | None:
-        """What a fine-tuning study begins with.
+        """The network that a fine-tuning study starts from; None for other studies.
 
         Raises:
-            TrialError: That network is gone, or another has taken its place since the study was submitted.
+            TrialError: The network is gone, or it has changed since the study was submitted.
         """
         earlier = spec.model.start_from
         if earlier is None:
@@ -105,8 +105,8 @@ class StudyData:
         except NotFound as error:
             raise TrialError(f"model.start_from: {error}") from None
         if archive.sha256 != spec.model.start_sha256:
-            said = f"its archive's SHA-256 is {archive.sha256}, not {spec.model.start_sha256}"
-            raise TrialError(f"model.start_from: the model of study {earlier} is not the one of the submit; {said}")
+            hashes = f"its archive's SHA-256 is {archive.sha256}, not {spec.model.start_sha256}"
+            raise TrialError(f"model.start_from: the model of study {earlier} has changed since the submission; {hashes}")
         return read_start(archive.content, table, target_name(spec))
 
     def _source(self, study: StudyRecord, spec: StudySpec) -> DataSource:
@@ -126,12 +126,12 @@ class StudyData:
 
 
 def target_name(spec: StudySpec) -> str:
-    """What the target is called, also where the data has no columns."""
+    """The target's name, also of data without columns."""
     return spec.data.target or "target"
 
 
 def wanted_metrics(spec: StudySpec) -> tuple[str, ...]:
-    """The metrics that a study looks at: its objectives, and what early stopping monitors."""
+    """The metrics that a study uses: its objectives, and what early stopping monitors."""
     return (*spec.objectives, *([spec.early_stopping.monitor] if spec.early_stopping else []))
 
 
@@ -144,17 +144,17 @@ def positive_class(spec: StudySpec, table: RawTable) -> int:
     if spec.data.positive is None:
         return 1
     if spec.data.positive not in table.labels:
-        raise TrialError(f"data.positive: there is no class {spec.data.positive!r}, only {', '.join(table.labels)}")
+        raise TrialError(f"data.positive: there is no class {spec.data.positive!r}; allowed: {', '.join(table.labels)}")
     return table.labels.index(spec.data.positive)
 
 
 def check_defined(spec: StudySpec, folds: Sequence[Fold]) -> None:
-    """An area under a curve needs rows of two classes at least, which ordered or given parts may lack.
+    """Check areas under curves: they need rows of at least two classes, which ordered or given parts may lack.
 
     Raises:
-        TrialError: A metric that the study looks at has no value on some validation part.
+        TrialError: A metric that the study uses is undefined on a validation part.
     """
     areas = [name for name in wanted_metrics(spec) if name in RANKING_METRICS]
     for number, fold in enumerate(folds, start=1):
         if areas and len(np.unique(fold.y_valid)) < 2:
-            raise TrialError(f"{areas[0]} has no value: all validation rows of part {number} are of one class")
+            raise TrialError(f"{areas[0]} is undefined: all validation rows of fold {number} belong to one class")

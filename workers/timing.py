@@ -1,6 +1,6 @@
-"""Where a worker's time goes: seconds by kind of work, for the share that is training.
+"""Timing of a worker: seconds by kind of work, to know the share of training.
 
-A thread that works beside the training is charged with the processor time it takes, for its waiting costs nothing.
+A thread that runs beside the training is charged with its processor time, as its waiting costs nothing.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Timer:
 
     @property
     def elapsed(self) -> float:
-        """Seconds since the timer was made."""
+        """Seconds since the timer was created."""
         return time.perf_counter() - self._start
 
     @property

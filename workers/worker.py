@@ -1,7 +1,7 @@
-"""A worker process: lease a study, search or finalize it, give it back, take the next.
+"""A worker process: it leases a study, searches or finalizes it, releases it, and takes the next one.
 
-It stops on SIGTERM or SIGINT after the running epoch and puts its trials back. What a study's own data or model gets
-wrong fails that study with its reason; what the database or the machine gets wrong is waited out.
+On SIGTERM or SIGINT it stops after the current epoch and requeues its trials. An error in a study's data or model fails
+that study with its reason; while the database is unavailable, the worker waits.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ POLL_SECONDS = 0.5
 
 
 def devices() -> list[str]:
-    """The devices that each get a worker: every CUDA device, or else the CPU."""
+    """The devices that get a worker each: every CUDA device, or else the CPU."""
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     return [f"cuda:{index}" for index in range(count)] or ["cpu"]
 
@@ -52,8 +52,8 @@ class Worker:
         self._finisher = Finisher(store, settings, self._pulse, stop)
 
     def run(self) -> None:
-        """Work until told to stop."""
-        self._bury_the_dead()
+        """Work until a stop is requested."""
+        self._expire_dead_workers()
         self._checkpoints.sweep(self._store.history.open_among)
         while not self._stop():
             try:
@@ -66,14 +66,14 @@ class Worker:
         self._store.workers.leave(self.id)
 
     def turn(self) -> bool:
-        """Take one lease, if there is any work, and work until it ends; returns whether there was."""
+        """Take one lease, if there is any work, and work until it ends; returns whether there was any."""
         lease = self._store.leases.claim(self.id, self._settings.lease_seconds)
         if lease is not None:
             self._work(lease)
         return lease is not None
 
-    def _bury_the_dead(self) -> None:
-        """Free the trials of workers that died on this host, without waiting for their leases to run out."""
+    def _expire_dead_workers(self) -> None:
+        """Free the trials of workers that died on this host, without waiting for their leases to expire."""
         for worker in self._store.workers.list():
             here = worker.host == platform.node() and worker.id != self.id
             if here and worker.state != "left" and not psutil.pid_exists(worker.pid):
@@ -100,7 +100,7 @@ class Worker:
             self._fail(lease, str(error))
         except DatabaseUnavailable:
             raise
-        except Exception as error:  # a bug must cost one study, not the worker, and be told
+        except Exception as error:  # a bug must fail one study, not the worker, and be reported
             log.exception("study %d failed", lease.study_id)
             self._fail(lease, f"internal error: {type(error).__name__}: {error}")
 

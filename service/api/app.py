@@ -1,4 +1,4 @@
-"""The application: `create_app(store, settings)`. Nothing happens at import."""
+"""The ASGI application: `create_app(store, settings)`. Importing this module has no side effects."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ log = logging.getLogger("regsearch.access")
 ABOUT = """Finds the regularization that makes a neural network generalize.
 
 Submit a study with `POST /v1/studies`, poll it with `GET /v1/studies/{id}`, read the answer from
-`GET /v1/studies/{id}/result`. Errors are RFC 9457 problem documents, all of one shape."""
+`GET /v1/studies/{id}/result`. All errors are RFC 9457 problem documents."""
 
 
 def create_app(store: Store, settings: Settings) -> FastAPI:
-    """The API and, unless switched off, the dashboard, on one database."""
+    """Build the API and, unless it is switched off, the dashboard on the same database."""
     app = FastAPI(title="regsearch", version=version("regsearch"), description=ABOUT)
     problems.install(app)
     app.add_middleware(BodyLimit, upload_path=datasets.PATH, max_upload_bytes=int(settings.max_upload_mb * 2**20))
@@ -43,13 +43,13 @@ def create_app(store: Store, settings: Settings) -> FastAPI:
 
 
 class Requests:
-    """ASGI middleware: an id for every request, and one line in the log when it is answered."""
+    """ASGI middleware that gives every request an id and logs one line when it is answered."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Number, time and log an HTTP request."""
+        """Assign an id to an HTTP request, time it and log it."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return

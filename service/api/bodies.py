@@ -1,7 +1,7 @@
-"""Request bodies, before anything else reads them: how long they may be, their media type, and JSON without loopholes.
+"""Checks of request bodies before they are parsed: maximum length, media type, strict JSON.
 
-Python's JSON reader takes more than RFC 8259 allows (NaN, Infinity), and some of what that allows can't be stored (halves of
-surrogate pairs, NUL, which PostgreSQL refuses). Here all of it is told by its field, like every other mistake.
+Python's JSON reader accepts more than RFC 8259 allows (NaN, Infinity), and some of what RFC 8259 allows can't be stored
+(lone surrogates, and NUL, which PostgreSQL rejects). All of it is reported with its field, like any other error.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from service.errors import InvalidInput
 
 MAX_JSON_BYTES = 2**20
 MULTIPART_OVERHEAD = 2**16
-_DEEPEST = 16
-_MOST_DIGITS = 40
+_MAX_DEPTH = 16
+_MAX_DIGITS = 40
 
 
 class BodyLimit:
-    """ASGI middleware: refuse a body that is too long, by its declared length or as it arrives; the rest is not read."""
+    """ASGI middleware that rejects a body above its limit, by declared length or on arrival; the rest is not read."""
 
     def __init__(self, app: ASGIApp, *, upload_path: str, max_upload_bytes: int) -> None:
         self._app = app
@@ -35,7 +35,7 @@ class BodyLimit:
         self._max_upload = max_upload_bytes + MULTIPART_OVERHEAD
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on with its body counted; the dashboard's paths have their own guard."""
+        """Count the bytes of a request's body; the dashboard's paths have their own guard."""
         if scope["type"] != "http" or not scope["path"].startswith("/v1/"):
             await self._app(scope, receive, send)
             return
@@ -60,10 +60,10 @@ class BodyLimit:
 
 
 class JsonRoute(APIRoute):
-    """A route whose body, where it has one, is JSON in the strict sense."""
+    """A route whose body, if any, must be strict JSON."""
 
     def get_route_handler(self) -> Callable[[Request], Awaitable[Response]]:  # type: ignore[override]
-        """FastAPI's handler, behind the checks of this module."""
+        """FastAPI's handler, preceded by the checks of this module."""
         handle = super().get_route_handler()
 
         async def strict(request: Request) -> Response:
@@ -76,10 +76,10 @@ class JsonRoute(APIRoute):
 
 
 class FormRoute(APIRoute):
-    """A route whose body, where it has one, is a multipart form."""
+    """A route whose body, if any, must be a multipart form."""
 
     def get_route_handler(self) -> Callable[[Request], Awaitable[Response]]:  # type: ignore[override]
-        """FastAPI's handler, behind the checks of this module."""
+        """FastAPI's handler, preceded by the checks of this module."""
         handle = super().get_route_handler()
 
         async def strict(request: Request) -> Response:
@@ -99,10 +99,10 @@ def _require_media_type(request: Request, *allowed: str) -> None:
 
 
 def check_json(body: bytes) -> None:
-    """Refuse a body that is no JSON, or that holds what no answer could repeat.
+    """Check that a body is JSON whose values can be stored and returned.
 
     Raises:
-        InvalidInput: With the dotted path to the first thing wrong.
+        InvalidInput: With the dotted path of the first error.
     """
     try:
         document = json.loads(body, parse_int=_integer, object_pairs_hook=_object)
@@ -111,28 +111,28 @@ def check_json(body: bytes) -> None:
     except UnicodeDecodeError:
         _refuse((), "is not valid UTF-8", None, "a JSON object in UTF-8")
     except RecursionError:
-        _refuse((), "is nested too deeply", None, f"at most {_DEEPEST} levels")
+        _refuse((), "is nested too deeply", None, f"at most {_MAX_DEPTH} levels")
     _check(document, ())
 
 
 def _integer(text: str) -> float:
-    """An integer; infinity for one with more digits than any setting has, which `_check` then refuses by its field."""
-    return int(text) if len(text) <= _MOST_DIGITS else math.inf
+    """Parse an integer; one with more digits than any setting has becomes infinity, which `_check` rejects by its field."""
+    return int(text) if len(text) <= _MAX_DIGITS else math.inf
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object, in which Python would silently keep the last of several equal keys."""
+    """Build an object; of duplicate keys, which are an error here, Python would silently keep the last."""
     found: dict[str, Any] = {}
     for key, value in pairs:
         if key in found:
-            raise InvalidInput.one(key, "is given twice", value=value, allowed="every key once")
+            raise InvalidInput.one(key, "is given twice", value=value, allowed="each key once")
         found[key] = value
     return found
 
 
 def _check(value: Any, path: tuple[str, ...]) -> None:
-    if len(path) > _DEEPEST:
-        _refuse(path[:3], "is nested too deeply", None, f"at most {_DEEPEST} levels")
+    if len(path) > _MAX_DEPTH:
+        _refuse(path[:3], "is nested too deeply", None, f"at most {_MAX_DEPTH} levels")
     match value:
         case float() if not math.isfinite(value):
             _refuse(path, "is not a finite number", str(value), "a finite number")
@@ -149,11 +149,11 @@ def _check(value: Any, path: tuple[str, ...]) -> None:
 
 def _check_text(text: str, path: tuple[str, ...]) -> None:
     if not storable(text):
-        _refuse(path, "holds a character that is no text", text, "text without NUL and lone surrogates")
+        _refuse(path, "contains NUL or a lone surrogate", text, "text without NUL and lone surrogates")
 
 
 def storable(text: str) -> bool:
-    """Whether both databases can hold a text, and UTF-8 can carry it."""
+    """Whether both databases can store a text and UTF-8 can encode it."""
     return "\0" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
 
 

@@ -1,4 +1,4 @@
-"""What a submit says of columns and of the division of rows, checked against what is known of the table."""
+"""Checks of a spec's columns and of its split against the table that it names."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from service.errors import InvalidInput
 from service.spec import SETTINGS, StudySpec
 from service.spec.domain import can_leave
 
-_FEWEST_ROWS = 20
-_FEWEST_IN_PART = 2
+_MIN_ROWS = 20
+_MIN_ROWS_IN_PART = 2
 _DIVIDING = ("groups", "time", "split")
 
 
 def check_columns(spec: StudySpec, table: TableInfo, target: str, *, rows_of_arrays: bool) -> None:
-    """Every column that is named must be there, be no target, and have one use; and some must be left to predict from.
+    """Check that every named column exists, is not the target and has one use, and that some input is left.
 
     Raises:
-        InvalidInput: It names the column.
+        InvalidInput: With the field and the column.
     """
     if spec.validation.given and not rows_of_arrays:
-        message = "is for NPZ files; a table names the column that divides it as data.split"
+        message = "applies to NPZ files only; for a table, name the column that defines the split in data.split"
         raise InvalidInput.one("validation.given", message, value=True, allowed="false")
     names = [column.name for column in table.columns if column.name != target]
     for field, wanted in (("categorical", spec.data.categorical), ("drop", spec.data.drop)):
@@ -35,66 +35,66 @@ def check_columns(spec: StudySpec, table: TableInfo, target: str, *, rows_of_arr
             _check_dividing(spec, f"data.{field}", column, [] if rows_of_arrays else names, target, dividing)
             dividing[column] = field
     if set(names) <= {*spec.data.drop, *dividing}:
-        raise InvalidInput.one(
-            "data.drop", "leaves no column to predict from", value=list(spec.data.drop), allowed="fewer columns"
-        )
+        raise InvalidInput.one("data.drop", "leaves no input column", value=list(spec.data.drop), allowed="fewer columns")
 
 
 def check_embedding(spec: StudySpec, table: TableInfo, target: str) -> None:
-    """Embeddings need a category among the inputs.
+    """Check that embeddings have a categorical input.
 
     Raises:
-        InvalidInput: There is none.
+        InvalidInput: There is no categorical input.
     """
     domain = spec.domains["embedding"]
     if spec.data.categorical or not can_leave(domain, SETTINGS["embedding"].neutral):
         return
     others = {target, *spec.data.drop, *(getattr(spec.data, field) for field in _DIVIDING)}
     if not any(column.kind == "categorical" and column.name not in others for column in table.columns):
-        message = "embeds categories, and there are none; data.categorical makes some of numbers"
+        message = "needs a categorical column; data.categorical can name numeric columns to be read as categories"
         raise InvalidInput.one("model.embedding", message, value=domain.model_dump(), allowed="off")
 
 
 def _check_dividing(
     spec: StudySpec, field: str, column: str, names: Sequence[str], target: str, others: dict[str, str]
 ) -> None:
-    """A column that divides the rows is no input, so nothing else may be said of it."""
+    """Check a column that defines the split: it is not an input, so it may have no other use."""
     if not names:
-        raise InvalidInput.one(field, "names a column, and arrays have none", value=column, allowed="nothing")
+        raise InvalidInput.one(field, "names a column, but arrays have no columns", value=column, allowed="nothing")
     _check_column(field, column, names, target)
     for other in ("categorical", "drop"):
         if column in getattr(spec.data, other):
             allowed = [name for name in names if name not in getattr(spec.data, other)]
-            raise InvalidInput.one(field, f"is named in data.{other} as well", value=column, allowed=allowed)
+            raise InvalidInput.one(field, f"is also named in data.{other}", value=column, allowed=allowed)
     if column in others:
         allowed = [name for name in names if name not in others]
-        raise InvalidInput.one(field, f"is data.{others[column]} already", value=column, allowed=allowed)
+        raise InvalidInput.one(field, f"is already used as data.{others[column]}", value=column, allowed=allowed)
 
 
 def _check_column(field: str, name: str, names: Sequence[str], target: str) -> None:
     if name == target:
-        message = f"{name!r} is the target, which is never an input"
+        message = f"{name!r} is the target, which can't be an input"
         raise InvalidInput.one(field, message, value=name, allowed=list(names))
     if name not in names:
         raise no_column(field, name, names)
 
 
 def no_column(field: str, name: str, names: Sequence[str]) -> InvalidInput:
-    """There is no such column, perhaps another was meant."""
+    """The error for a column that does not exist, with the closest name as a hint."""
     close = difflib.get_close_matches(name, names, n=1)
     hint = f"; did you mean {close[0]!r}?" if close else ""
     return InvalidInput.one(field, f"there is no column {name!r}{hint}", value=name, allowed=list(names))
 
 
 def check_rows(spec: StudySpec, rows: int) -> None:
-    """Every part of the split must get rows, which only a very small table or a very small share can prevent.
+    """Check that no part of the split is too small, which takes a very small table or a very small fraction.
+
+    A split that the data itself defines is checked when its rows are read.
 
     Raises:
-        InvalidInput: A part would be too small. Where the data divides itself, that is seen when its rows are read.
+        InvalidInput: A part would be too small.
     """
-    if rows < _FEWEST_ROWS:
-        message = f"has {rows} rows with a target"
-        raise InvalidInput.one("data", message, value=rows, allowed=f"at least {_FEWEST_ROWS}")
+    if rows < _MIN_ROWS:
+        message = f"has only {rows} rows with a target"
+        raise InvalidInput.one("data", message, value=rows, allowed=f"at least {_MIN_ROWS}")
     division = spec.validation
     if spec.data.split is not None or division.given:
         return
@@ -102,11 +102,11 @@ def check_rows(spec: StudySpec, rows: int) -> None:
     if division.method == "holdout":
         shares["valid_fraction"] = division.valid_fraction
     for name, share in shares.items():
-        if share * rows < _FEWEST_IN_PART:
-            message = f"leaves fewer than {_FEWEST_IN_PART} of {rows} rows"
-            allowed = f"≥ {_FEWEST_IN_PART / rows:.3g}"
+        if share * rows < _MIN_ROWS_IN_PART:
+            message = f"selects fewer than {_MIN_ROWS_IN_PART} of {rows} rows"
+            allowed = f"≥ {_MIN_ROWS_IN_PART / rows:.3g}"
             raise InvalidInput.one(f"validation.{name}", message, value=share, allowed=allowed)
     rest = int(rows * (1 - division.test_fraction))
-    if division.method == "kfold" and division.folds * _FEWEST_IN_PART > rest:
-        message = f"are too many for the {rest} rows outside of the test part"
-        raise InvalidInput.one("validation.folds", message, value=division.folds, allowed=f"≤ {rest // _FEWEST_IN_PART}")
+    if division.method == "kfold" and division.folds * _MIN_ROWS_IN_PART > rest:
+        message = f"are too many for the {rest} rows outside the test part"
+        raise InvalidInput.one("validation.folds", message, value=division.folds, allowed=f"≤ {rest // _MIN_ROWS_IN_PART}")

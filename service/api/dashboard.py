@@ -1,7 +1,7 @@
-"""optuna-dashboard on the service's own address and database, read-only unless the operator says otherwise.
+"""optuna-dashboard at the service's own address and on its database, read-only unless the operator makes it writable.
 
-The dashboard knows no base path and has no authentication: it answers the paths that none of our routes does, and a guard
-lets only reading requests through to it.
+The dashboard supports neither a base path nor authentication: it serves the paths that match none of our routes, and a
+guard passes only read requests on to it.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from service.api.problems import problem
 from service.store import Store
 
 _PATHS = ("/dashboard", "/static/", "/api/", "/artifacts/", "/csv/", "/favicon.ico")
-_READING = frozenset({"GET", "HEAD"})
+_READ_METHODS = frozenset({"GET", "HEAD"})
 
 
 def mount(app: FastAPI, store: Store, *, writable: bool) -> None:
-    """Serve the dashboard for its own paths, behind all of our routes."""
+    """Serve the dashboard at its own paths, which are matched after all of our routes."""
     with _without_scikit_learn(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the dashboard's own imports warn of deprecations that are not ours
         import optuna_dashboard
         from a2wsgi import WSGIMiddleware
 
-        # Optuna's cache in front of the storage makes the dashboard's polls incremental.
+        # Optuna wraps the storage in a cache, which makes the dashboard's polls incremental.
         storage = optuna.storages.get_storage(store.optuna_storage())
         pages: Any = WSGIMiddleware(optuna_dashboard.wsgi(storage))
     app.router.default = Guard(pages, app.router.default, writable=writable)
@@ -41,11 +41,11 @@ def mount(app: FastAPI, store: Store, *, writable: bool) -> None:
 def _without_scikit_learn() -> Iterator[None]:
     """Import as if scikit-learn were not installed.
 
-    Optuna takes it for optional, but imports it where it is there, which costs this process 150 MB and a second. The
-    dashboard's importances are PED-ANOVA, which does not need it.
+    For Optuna it is optional, but imported where it is installed, which costs this process 150 MB and one second. The
+    dashboard computes importances by PED-ANOVA, which does not need it.
     """
     before = sys.modules.get("sklearn")
-    sys.modules["sklearn"] = None  # type: ignore[assignment]  # None is how an import is made to fail
+    sys.modules["sklearn"] = None  # type: ignore[assignment]  # None makes the import fail
     try:
         yield
     finally:
@@ -66,7 +66,7 @@ class Guard:
         """Answer, pass on, or refuse with 403."""
         if scope["type"] != "http" or not (scope["path"] == "/" or scope["path"].startswith(_PATHS)):
             await self._otherwise(scope, receive, send)
-        elif self._writable or scope["method"] in _READING:
+        elif self._writable or scope["method"] in _READ_METHODS:
             await self._pages(scope, receive, send)
         else:
             detail = "the dashboard is read-only; change studies through /v1"

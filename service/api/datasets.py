@@ -28,14 +28,15 @@ def router(store: Store, settings: Settings) -> APIRouter:
     @routes.post("", status_code=status.HTTP_201_CREATED, responses=answers(413, 415, 422))
     def upload(
         response: Response,
-        file: Annotated[UploadFile, File(description="CSV, Parquet, or NPZ with arrays x and y. Never pickles.")],
-        name: Annotated[str | None, Form(max_length=200, description="For people; default: the file's name.")] = None,
+        file: Annotated[UploadFile, File(description="CSV, Parquet, or NPZ with arrays x and y. No pickles.")],
+        name: Annotated[str | None, Form(max_length=200, description="Display name; default: the file's name.")] = None,
     ) -> DatasetOut:
-        """Store a data set; its id follows from its content, so the same file again is the same data set."""
+        """Store a data set. Its id is a hash of its content, so uploading the same file again returns the same data set."""
         filename = file.filename or "data"
         for field, text in (("file", filename), ("name", name or "")):
             if not storable(text):
-                raise InvalidInput.one(field, "holds a character that is no text", value=text, allowed="text without NUL")
+                allowed = "text without NUL and lone surrogates"
+                raise InvalidInput.one(field, "contains NUL or a lone surrogate", value=text, allowed=allowed)
         stored = save_upload(file.file, filename, settings.datasets_dir, int(settings.max_upload_mb * 2**20))
         table = _described(stored, filename)
         columns = tuple(asdict(column) for column in table.columns)
@@ -71,14 +72,15 @@ def router(store: Store, settings: Settings) -> APIRouter:
 
 
 def _described(stored: StoredFile, filename: str) -> TableInfo:
-    """What an upload holds; it is removed again if that is no usable table."""
+    """Describe an uploaded file; one without a usable table is deleted."""
     try:
         table = inspect_apart(stored.path, stored.format)
         if not all(storable(column.name) for column in table.columns):
-            raise InvalidInput.one("file", "has a column whose name is no text", allowed="names without NUL")
+            message = "has a column whose name contains NUL or a lone surrogate"
+            raise InvalidInput.one("file", message, allowed="names without NUL and lone surrogates")
     except InvalidInput as error:
         stored.path.unlink(missing_ok=True)
-        # The path is the server's own business; the client knows the file by its name.
+        # Clients know the file by its name; its path on the server is not shown to them.
         raise InvalidInput(
             [
                 replace(

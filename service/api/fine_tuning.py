@@ -1,4 +1,4 @@
-"""What a submit is checked for that begins with an earlier study's network: that it is there, and that it fits.
+"""Checks of a study that starts from an earlier study's network: that the network exists, and that it fits.
 
 The network is read from its archive without torch: its recipe, its preprocessing, and the hash that the study is bound to.
 """
@@ -24,12 +24,12 @@ from service.store.records import StudyRecord
 
 _START = "model.start_from"
 _PREPARED = ("scaling", "impute", "flag_missing", "impute_categories", "max_levels")
-_DIVIDED = ("seed", "validation", "data.target", "data.groups", "data.time", "data.split")
+_SPLITTING = ("seed", "validation", "data.target", "data.groups", "data.time", "data.split")
 
 
 @dataclass(frozen=True)
 class _Earlier:
-    """A finished study and what its archive says of its network."""
+    """A finished study and the description of its network in its archive."""
 
     record: StudyRecord
     spec: StudySpec
@@ -39,10 +39,11 @@ class _Earlier:
 
 
 def bound_to_start(spec: StudySpec, table: TableInfo, target: str, store: Store) -> tuple[StudySpec, list[str]]:
-    """The spec with the hash of the network that it begins with, and what to warn of; as it is where there is none.
+    """The spec with the hash of the network that it starts from, and warnings; unchanged where it starts from none.
 
     Raises:
-        InvalidInput: That study has no network, or another shape or other columns, or trained on rows to be tested here.
+        InvalidInput: The earlier study has no network, or its network has another architecture, reads other columns or
+            was trained on rows that are to be tested here.
     """
     if spec.model.start_from is None:
         return spec, []
@@ -60,7 +61,7 @@ def bound_to_start(spec: StudySpec, table: TableInfo, target: str, store: Store)
 
 
 _OVERLAP = (
-    "The network of study {} was trained on other data: where that has rows which are tested here, test scores are too good."
+    "The network of study {} was trained on other data; test scores are too good if that data contains rows tested here."
 )
 
 
@@ -70,7 +71,7 @@ def _earlier(study_id: int, store: Store) -> _Earlier:
     except NotFound:
         raise InvalidInput.one(_START, f"there is no study {study_id}", value=study_id, allowed="a finished study") from None
     if record.state is not StudyState.FINISHED:
-        message = f"study {study_id} is {record.state}, and its network is there when it is finished"
+        message = f"study {study_id} is {record.state}; its network is available once it is finished"
         raise InvalidInput.one(_START, message, value=study_id, allowed="a finished study")
     try:
         archive = store.archives.get(study_id)
@@ -86,8 +87,8 @@ def _earlier(study_id: int, store: Store) -> _Earlier:
 
 
 def _shape(spec: StudySpec, earlier: _Earlier) -> Iterator[Issue]:
-    """Every setting of the architecture must be fixed to what the network has."""
-    message = f"must be that of the network of study {earlier.record.id}"
+    """Every setting of the architecture must be fixed to the network's value."""
+    message = f"must match the network of study {earlier.record.id}"
     if spec.model.word != earlier.recipe.word("family"):
         yield Issue("model.family", message, spec.model.word, earlier.recipe.word("family"))
         return
@@ -98,8 +99,8 @@ def _shape(spec: StudySpec, earlier: _Earlier) -> Iterator[Issue]:
         found = {setting.neutral if value == OFF and setting.off else value for value in possible_values(domain) or ()}
         if found != {earlier.recipe[name]}:
             neutral = setting.off and earlier.recipe[name] == setting.neutral
-            place = f"{'model' if hasattr(spec.model, name) else 'space'}.{name}"
-            yield Issue(place, message, domain.model_dump(), OFF if neutral else earlier.recipe[name])
+            field = f"{'model' if hasattr(spec.model, name) else 'space'}.{name}"
+            yield Issue(field, message, domain.model_dump(), OFF if neutral else earlier.recipe[name])
     widths = _widths(spec)
     if widths != earlier.recipe.widths:
         given = spec.model.widths or [getattr(spec.domains[name], "value", None) for name in ("width", "depth")]
@@ -107,7 +108,7 @@ def _shape(spec: StudySpec, earlier: _Earlier) -> Iterator[Issue]:
 
 
 def _widths(spec: StudySpec) -> tuple[int, ...] | None:
-    """Units of the hidden layers, None where they are searched."""
+    """Units of each hidden layer; None where they are searched."""
     if spec.model.widths is not None:
         return spec.model.widths
     fixed: dict[str, Any] = {name: getattr(spec.domains[name], "value", None) for name in ("family", "width", "depth")}
@@ -120,24 +121,25 @@ def _columns(spec: StudySpec, table: TableInfo, target: str, earlier: _Earlier) 
     if fitted["kind"] == "array":
         channels = _channels(spec.model.word, table)
         if channels != len(fitted["mean"]):
-            yield Issue("data", "has examples of other channels than the starting network", channels, len(fitted["mean"]))
+            message = "has examples with another number of channels than the starting network reads"
+            yield Issue("data", message, channels, len(fitted["mean"]))
         return
     kinds = _features(spec, table, target)
     numbers, words = fitted["numbers"]["columns"], fitted["words"]["columns"]
-    lacking = [name for name in (*numbers, *words) if name not in kinds]
-    further = [name for name in kinds if name not in (*numbers, *words)]
-    if lacking:
-        message = f"lacks columns that the starting network reads: {', '.join(lacking)}"
+    missing = [name for name in (*numbers, *words) if name not in kinds]
+    extra = [name for name in kinds if name not in (*numbers, *words)]
+    if missing:
+        message = f"lacks columns that the starting network reads: {', '.join(missing)}"
         yield Issue("data", message, sorted(kinds), [*numbers, *words])
-    if further:
-        yield Issue("data.drop", f"must name columns that the starting network does not read: {', '.join(further)}", further)
+    if extra:
+        yield Issue("data.drop", f"must name the columns that the starting network does not read: {', '.join(extra)}", extra)
     mixed = [name for name in numbers if kinds.get(name) == "categorical"]
     if mixed:
-        yield Issue("data", f"has words in columns that the starting network reads as numbers: {', '.join(mixed)}", mixed)
+        yield Issue("data", f"has text in columns that the starting network reads as numbers: {', '.join(mixed)}", mixed)
 
 
 def _features(spec: StudySpec, table: TableInfo, target: str) -> dict[str, str]:
-    """The kind of every column that a network would read."""
+    """The kinds of the columns that a network would read, by name."""
     if table.column("x") is not None and len(table.columns) == 2:
         return {f"x{index}": "numeric" for index in range(math.prod(table.shape))}
     others = {target, *spec.data.drop, spec.data.groups, spec.data.time, spec.data.split}
@@ -152,12 +154,12 @@ def _channels(family: str, table: TableInfo) -> int:
 
 
 def _preparation(spec: StudySpec, earlier: _Earlier) -> Iterator[Issue]:
-    """Preprocessing is the network's own; it can't be asked for otherwise."""
+    """The network comes with its preprocessing; the spec may not ask for any other."""
     for name in _PREPARED:
-        value, theirs = getattr(spec.data, name), getattr(earlier.spec.data, name)
-        if value not in (theirs, DataSpec.model_fields[name].default):
-            message = f"is that of study {earlier.record.id}, whose preprocessing is taken over with its network"
-            yield Issue(f"data.{name}", message, value, theirs)
+        value, fixed = getattr(spec.data, name), getattr(earlier.spec.data, name)
+        if value not in (fixed, DataSpec.model_fields[name].default):
+            message = f"must match study {earlier.record.id}, whose network comes with its preprocessing"
+            yield Issue(f"data.{name}", message, value, fixed)
 
 
 def _same_source(spec: StudySpec, other: StudySpec) -> bool:
@@ -165,20 +167,19 @@ def _same_source(spec: StudySpec, other: StudySpec) -> bool:
 
 
 def _division(spec: StudySpec, earlier: _Earlier) -> Iterator[Issue]:
-    """The same data must be divided the same way, for the network has seen what was training and validation rows there."""
-    theirs = earlier.spec
-    given = spec.data.split is not None and spec.data.split == theirs.data.split
-    if not _same_source(spec, theirs) or given:
+    """The same data must be split in the same way, as the network has seen the earlier study's training rows."""
+    given = spec.data.split is not None and spec.data.split == earlier.spec.data.split
+    if not _same_source(spec, earlier.spec) or given:
         return
-    for place in _DIVIDED:
-        ours, was = (_at(each, place) for each in (spec, theirs))
-        if ours != was:
-            message = f"must be that of study {earlier.record.id}, or its network has seen rows that are to be tested here"
-            yield Issue(place, message, ours, was if was is not None else "nothing")
+    for field in _SPLITTING:
+        value, required = (_at(each, field) for each in (spec, earlier.spec))
+        if value != required:
+            message = f"must match study {earlier.record.id}; otherwise its network has seen rows that are tested here"
+            yield Issue(field, message, value, required if required is not None else "nothing")
 
 
-def _at(spec: StudySpec, place: str) -> object:
+def _at(spec: StudySpec, field: str) -> object:
     found: Any = spec
-    for name in place.split("."):
+    for name in field.split("."):
         found = getattr(found, name)
     return found.model_dump() if hasattr(found, "model_dump") else found

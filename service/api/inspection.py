@@ -1,7 +1,7 @@
-"""Describing a file in a process of its own: `inspect_apart`.
+"""Describing a file in a separate process: `inspect_apart`.
 
-Reading somebody's table takes as much memory as the table, and the libraries that do it take 80 MB and may crash on what
-they are fed. None of that is to happen in the process that answers everybody. The other end is
+Reading a table takes as much memory as the table, and the libraries that read it take another 80 MB and may crash on
+malformed files. None of that may happen in the process that serves all clients. The child process is
 `python -m service.api.inspection PATH FORMAT`.
 """
 
@@ -19,37 +19,42 @@ from typing import Any
 from service.datasets import Column, TableInfo, inspect
 from service.errors import InvalidInput, Issue
 
-_MOST_SECONDS = 600.0
-_AT_ONCE = threading.BoundedSemaphore(2)
-_REMEMBERED = 64
+_TIMEOUT_SECONDS = 600.0
+_PARALLEL = threading.BoundedSemaphore(2)
+_CACHE_SIZE = 64
 
 
 def inspect_apart(path: Path, file_format: str) -> TableInfo:
-    """`service.datasets.inspect`, elsewhere.
+    """`service.datasets.inspect`, in a child process.
 
     Raises:
-        InvalidInput: The file can't be read as that format, holds no usable table, or broke the process that read it.
+        InvalidInput: The file can't be read as that format, contains no usable table, or crashed the child process.
     """
     command = [sys.executable, "-m", "service.api.inspection", str(path), file_format]
     try:
-        with _AT_ONCE:
-            done = subprocess.run(command, capture_output=True, check=False, timeout=_MOST_SECONDS)
+        with _PARALLEL:
+            done = subprocess.run(command, capture_output=True, check=False, timeout=_TIMEOUT_SECONDS)
     except subprocess.TimeoutExpired:
-        raise InvalidInput.one("file", f"could not be read within {_MOST_SECONDS:.0f} s") from None
+        raise InvalidInput.one("file", f"could not be read within {_TIMEOUT_SECONDS:.0f} s") from None
     if done.returncode != 0:
         raise InvalidInput.one("file", "could not be read: the reader ran out of memory or crashed")
     return _table(json.loads(done.stdout))
 
 
 class Inspections:
-    """Descriptions of files that lie where operators put them, remembered until a file changes. Thread-safe."""
+    """Descriptions of files in the operator's data directories, cached until a file changes. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._known: OrderedDict[tuple[Path, int, int], TableInfo] = OrderedDict()
 
     def of(self, path: Path, file_format: str) -> TableInfo:
-        """The description of a file as it is now; raises as `inspect_apart`."""
+        """The description of a file as it is now.
+
+        Raises:
+            InvalidInput: See `inspect_apart`.
+            OSError: The file does not exist or can't be accessed.
+        """
         state = path.stat()
         key = (path, state.st_mtime_ns, state.st_size)
         with self._lock:
@@ -59,7 +64,7 @@ class Inspections:
         table = inspect_apart(path, file_format)
         with self._lock:
             self._known[key] = table
-            while len(self._known) > _REMEMBERED:
+            while len(self._known) > _CACHE_SIZE:
                 self._known.popitem(last=False)
         return table
 

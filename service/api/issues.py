@@ -1,6 +1,6 @@
-"""Pydantic's errors as `Issue`s: the field as a user would write it, the value it had, and what is allowed instead.
+"""Pydantic's errors as `Issue`s: the field as a user would write it, its value, and what is allowed instead.
 
-Knows the spec's models, so that tags of unions, which are no keys, never show up in a path. Knows nothing of HTTP.
+The spec's models are consulted to keep the tags of unions, which are not keys, out of paths. Independent of HTTP.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _KINDS: Mapping[str, str] = {
     "tuple_type": "a list",
     "value_error": "a file with a name, in a multipart/form-data request",
 }
-"""What an error's type says is allowed. `value_error` has one source: an upload whose part is no file."""
+"""What is allowed, by the type of the error. `value_error` has one source: an upload whose part is not a file."""
 
 _OBJECTS = frozenset({"model_attributes_type", "model_type", "dict_type"})
 _SIGNS = {"greater_than_equal": "≥", "greater_than": ">", "less_than_equal": "≤", "less_than": "<"}
@@ -38,12 +38,12 @@ _PLACES = ("body", "query", "path", "header")
 
 
 def validation_issues(error: ValidationError) -> list[Issue]:
-    """What a failed validation of a spec has found."""
+    """The errors of a failed validation of a spec."""
     return [_issue(each, list(each["loc"]), StudySpec) for each in error.errors(include_url=False)]
 
 
 def request_issues(found: Sequence[Mapping[str, Any]], body: type[BaseModel]) -> list[Issue]:
-    """What was wrong with a request whose body should have been a ``body``."""
+    """The errors of a request whose body should have been a ``body``."""
     issues = []
     for error in found:
         place, *parts = error["loc"] or ("body",)
@@ -75,8 +75,8 @@ def _issue(error: Mapping[str, Any], parts: Sequence[int | str], root: type[Base
     return Issue(field, message, value, allowed)
 
 
-def _wording(kind: str, context: Mapping[str, Any], said: str, inner: type[BaseModel] | None) -> tuple[str, object]:
-    """Message and what is allowed, for the errors that are not about keys."""
+def _wording(kind: str, context: Mapping[str, Any], text: str, inner: type[BaseModel] | None) -> tuple[str, object]:
+    """The message of an error that is not about a key, and what is allowed; ``text`` is pydantic's own message."""
     if kind in _OBJECTS:
         allowed: object = f"an object with the keys {', '.join(inner.model_fields)}" if inner else "an object"
         return f"must be {allowed}", allowed
@@ -89,11 +89,11 @@ def _wording(kind: str, context: Mapping[str, Any], said: str, inner: type[BaseM
         if name in context:
             unit = "characters" if kind.startswith("string") else "values"
             return f"must have {words} {context[name]} {unit}", f"{words} {context[name]} {unit}"
-    return said, context.get("allowed", context.get("pattern", said))
+    return text, context.get("allowed", context.get("pattern", text))
 
 
-def _setting(field: str, context: Mapping[str, Any], said: str) -> Issue:
-    """An error of `service.spec.setting`, whose key leads from the setting to the wrong part of its domain."""
+def _setting(field: str, context: Mapping[str, Any], message: str) -> Issue:
+    """An error of `service.spec.setting`, whose key leads from the setting to the invalid part of its domain."""
     keys = [key for key in context["key"].split(".") if key]
     value = context["value"]
     for key in keys:
@@ -103,18 +103,18 @@ def _setting(field: str, context: Mapping[str, Any], said: str) -> Issue:
             case list() | tuple() if key.isdigit() and int(key) < len(value):
                 value = value[int(key)]
             case _:
-                # `choices` where a bare list was given, or the member of a union that was tried: no keys of the user's.
+                # `choices` where a bare list was given, or the union member that was tried: not keys that the user wrote.
                 continue
     tried = keys[:-1] if keys and keys[-1] in ("bool", "int", "float", "str") else keys
     place = ".".join([field, *tried])
-    said = said.removeprefix(f"{context['key']}: ") if keys else said
-    if "Extra inputs are not permitted" in said:
+    message = message.removeprefix(f"{context['key']}: ") if keys else message
+    if "Extra inputs are not permitted" in message:
         return _unknown_key(place, keys[-1], value, Range)
-    if "Field required" in said:
+    if "Field required" in message:
         return Issue(place, "is required", None, context["allowed"])
     if tried != keys:
-        said = f"is not a single value; allowed: {context['allowed']}"
-    return Issue(place, said, value, context["allowed"])
+        message = f"is not a single value; allowed: {context['allowed']}"
+    return Issue(place, message, value, context["allowed"])
 
 
 def _unknown_key(field: str, key: str, value: object, model: type[BaseModel] | None) -> Issue:
@@ -125,7 +125,7 @@ def _unknown_key(field: str, key: str, value: object, model: type[BaseModel] | N
 
 
 def _wanted(model: type[BaseModel] | None, parts: Sequence[int | str]) -> str:
-    """What a missing field should have held."""
+    """A description of the value that a missing field requires."""
     inner = _inner(model, parts)
     if inner is not None:
         return f"an object with the keys {', '.join(inner.model_fields)}"
@@ -156,7 +156,7 @@ def _walk(parts: Sequence[int | str], root: type[BaseModel] | None) -> tuple[typ
 
 
 def _inner(model: type[BaseModel] | None, parts: Sequence[int | str]) -> type[BaseModel] | None:
-    """The model that the last key should hold, if it should hold one."""
+    """The model that the last key requires, if it requires one."""
     if model is None or not parts:
         return model
     field = model.model_fields.get(str(parts[-1]))
@@ -177,7 +177,7 @@ def _is(model: type[BaseModel], tag: str) -> bool:
 
 
 def _model_of(annotation: Any, following: int | str) -> type[BaseModel] | None:
-    """The model behind a field's annotation; in a union the one whose tag comes next, or the first."""
+    """The model in a field's annotation; of a union the one whose tag comes next, or the first."""
     models = [kind for kind in _flatten(annotation) if isinstance(kind, type) and issubclass(kind, BaseModel)]
     tagged = [kind for kind in models if isinstance(following, str) and _is(kind, following)]
     return next(iter(tagged or models), None)

@@ -1,4 +1,4 @@
-"""The shapes of answers, as the OpenAPI document shows them, and of what addresses name."""
+"""Models of responses, as the OpenAPI document shows them, and types of path parameters."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Best(BaseModel):
 
 
 class StudyOut(BaseModel):
-    """A study, as it stands."""
+    """A study in its present state."""
 
     id: int
     name: str
@@ -54,13 +54,13 @@ class StudyOut(BaseModel):
     started_at: datetime | None
     finished_at: datetime | None
     elapsed_seconds: float | None
-    remaining_seconds: float | None = Field(description="Estimate for the trials that are left, from those that are done.")
+    remaining_seconds: float | None = Field(description="Estimate for the remaining trials, from the finished ones.")
     links: dict[str, str]
     spec: dict[str, Any]
 
     @classmethod
     def of(cls, record: StudyRecord) -> StudyOut:
-        """The answer for a record."""
+        """The response for a record."""
         best = record.best
         end = record.finished_at or record.now
         elapsed = (end - record.started_at).total_seconds() if record.started_at else None
@@ -96,7 +96,7 @@ class StudyOut(BaseModel):
 
 
 def _remaining(record: StudyRecord, elapsed: float | None) -> float | None:
-    """Seconds for the rest of the budget at the pace so far; None before the first trial, 0 when none is left."""
+    """Seconds for the rest of the budget at the pace so far; None until a trial has finished, 0 when none is left."""
     left = record.budget_trials - record.counts.finished
     if record.finished_at is not None or left <= 0:
         return 0.0
@@ -115,23 +115,23 @@ class StudyPage(BaseModel):
 
 
 class Submitted(StudyOut):
-    """A queued study, with what its spec will make of it."""
+    """A queued study with its warnings and its plan."""
 
     warnings: list[str]
     plan: dict[str, Any]
 
 
 class TrialOut(BaseModel):
-    """A trial; ``curve`` only where one trial was asked for."""
+    """A trial; ``curve`` is set only where a single trial was requested."""
 
     number: int
     state: str
     value: float | None = Field(description="Its best validation value, at `best_step`.")
-    also: dict[str, float] = Field(description="Its values of the study's further objectives, at the same step.")
+    also: dict[str, float] = Field(description="Values of the study's further objectives at the same step.")
     best_step: int | None
     stop_reason: str | None
     epochs: int
-    attempt: int = Field(description="Workers that were lost on it.")
+    attempt: int = Field(description="Number of workers that were lost while they trained it.")
     params: dict[str, Any]
     attrs: dict[str, Any]
     started_at: datetime | None
@@ -140,7 +140,7 @@ class TrialOut(BaseModel):
 
     @classmethod
     def of(cls, record: TrialRecord) -> TrialOut:
-        """The answer for a record."""
+        """The response for a record."""
         return cls.model_validate(record, from_attributes=True)
 
 
@@ -168,7 +168,7 @@ class WorkerOut(BaseModel):
 
     @classmethod
     def of(cls, record: WorkerRecord) -> WorkerOut:
-        """The answer for a record."""
+        """The response for a record."""
         return cls.model_validate(record, from_attributes=True)
 
 
@@ -182,7 +182,7 @@ class ColumnOut(BaseModel):
 
 
 class DatasetOut(BaseModel):
-    """A data set: name it in a spec by its id."""
+    """A data set; a spec refers to it by its id."""
 
     id: str
     name: str
@@ -195,12 +195,12 @@ class DatasetOut(BaseModel):
 
     @classmethod
     def of(cls, record: DatasetRecord) -> DatasetOut:
-        """The answer for a record."""
+        """The response for a record."""
         return cls.model_validate(record, from_attributes=True)
 
 
 class ExtendIn(BaseModel):
-    """How many trials to add."""
+    """The number of trials to add."""
 
     model_config = {"extra": "forbid"}
 

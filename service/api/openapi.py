@@ -1,8 +1,8 @@
-"""The OpenAPI document: what pydantic can't know about it, put in.
+"""The OpenAPI document, completed with what pydantic can't derive.
 
-A setting is written the short way (`0.1`, `[none, batch]`, `{low, high}`) and turned into a domain by its own validator, and
-so are a sampler's name and `off`. The schema says so here, from the same table that validates, so that generated clients
-and editors accept what the service accepts.
+A setting may be written in a short form (`0.1`, `[none, batch]`, `{low, high}`), which its validator turns into a domain;
+so may a sampler's name and `off`. The schema describes these forms, from the same table that validates them, so that
+generated clients and editors accept what the service accepts.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ Schema = dict[str, Any]
 
 
 def describe(app: FastAPI) -> None:
-    """Give ``app`` its OpenAPI document, made when it is first asked for."""
+    """Set the OpenAPI document of ``app``, which is generated when it is first requested."""
 
     def document() -> Schema:
         if app.openapi_schema is None:
-            made = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
-            app.openapi_schema = _completed(made)
+            plain = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+            app.openapi_schema = _completed(plain)
         return app.openapi_schema
 
     app.openapi = document  # type: ignore[method-assign]  # FastAPI's documented way to extend it
@@ -53,11 +53,11 @@ def _completed(document: Schema) -> Schema:
 
 
 def _setting(setting: Setting) -> Schema:
-    """The ways to write one setting."""
+    """The forms in which one setting may be written."""
     value = _value(setting)
-    ways = [value, {"type": "array", "items": value, "minItems": 1}, *_objects(setting, value), {"type": "null"}]
-    condition = f" Only under {setting.when.parent} = {' or '.join(map(str, setting.when.values))}." if setting.when else ""
-    return {"anyOf": ways, "description": setting.doc + condition, "default": setting.search.model_dump()}
+    forms = [value, {"type": "array", "items": value, "minItems": 1}, *_objects(setting, value), {"type": "null"}]
+    condition = f" Only if {setting.when.parent} = {' or '.join(map(str, setting.when.values))}." if setting.when else ""
+    return {"anyOf": forms, "description": setting.doc + condition, "default": setting.search.model_dump()}
 
 
 def _objects(setting: Setting, value: Mapping[str, Any]) -> Iterator[Schema]:

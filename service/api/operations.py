@@ -35,12 +35,12 @@ def router(store: Store) -> APIRouter:
 
     @routes.get("/healthz")
     async def healthz() -> dict[str, str]:
-        """Whether the process lives. Needs no thread, so it answers while all of them wait for a lost database."""
+        """Whether the process is alive. Needs no worker thread: it answers even while all of them wait for the database."""
         return {"status": "alive"}
 
     @routes.get("/readyz", responses=answers())
     async def readyz() -> dict[str, str]:
-        """Whether the database answers, at once and with the right schema; 503 otherwise."""
+        """Whether the database answers in time and has the right schema; 503 otherwise."""
         with anyio.move_on_after(READY_SECONDS):
             await to_thread.run_sync(store.ping, abandon_on_cancel=True, limiter=one_ping)
             return {"status": "ready"}
@@ -53,7 +53,7 @@ def router(store: Store) -> APIRouter:
 
     @routes.get("/v1/workers")
     def workers() -> list[WorkerOut]:
-        """Worker processes, the latest first, with where their time goes."""
+        """Worker processes, latest first, with the shares of their time."""
         return [WorkerOut.of(record) for record in store.workers.list()]
 
     return routes
@@ -62,23 +62,23 @@ def router(store: Store) -> APIRouter:
 WORKER_GAUGES = {
     "lanes": "Lanes in training.",
     "occupancy": "Live lane-epochs per lane-epoch computed.",
-    "steady_occupancy": "The same from when all lanes were in demand for the first time until trials ran out.",
+    "steady_occupancy": "The same between the first round with all lanes in demand and the last with trials to come.",
     "epochs_per_second": "Trial-epochs per second since the session began.",
 }
 
 
 class StoreCollector(Collector):
-    """Reads the gauges from the database at every scrape; nothing is counted twice when several APIs run."""
+    """Reads the gauges from the database at every scrape; several API processes count nothing twice."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
 
     def describe(self) -> list[Metric]:
-        """Nothing is read when the collector is registered."""
+        """Empty, so that registering the collector reads nothing."""
         return []
 
     def collect(self) -> Iterator[Metric]:
-        """Studies and trials by state, and what each living worker does."""
+        """Studies and trials by state, and the statistics of each living worker."""
         studies = GaugeMetricFamily("regsearch_studies", "Studies by state.", labels=["state"])
         for state in StudyState:
             studies.add_metric([state.value], self._store.studies.list(state=state, limit=1)[1])
@@ -87,16 +87,14 @@ class StoreCollector(Collector):
         for name, number in self._store.history.trials_of_all().items():
             trials.add_metric([name], number)
         yield trials
-        yield GaugeMetricFamily(
-            "regsearch_queue_depth", "Trials that are left to finish in open studies.", value=self._depth()
-        )
-        leases = CounterMetricFamily("regsearch_leases_lost", "Leases that expired, their trials being put back.")
+        yield GaugeMetricFamily("regsearch_queue_depth", "Unfinished trials of open studies.", value=self._depth())
+        leases = CounterMetricFamily("regsearch_leases_lost", "Leases that expired; their trials were requeued.")
         leases.add_metric([], self._store.leases.lost())
         yield leases
         start = time.perf_counter()
         self._store.ping()
         latency = time.perf_counter() - start
-        yield GaugeMetricFamily("regsearch_database_latency_seconds", "Of a read just now.", value=latency)
+        yield GaugeMetricFamily("regsearch_database_latency_seconds", "Latency of a read.", value=latency)
         alive = [worker for worker in self._store.workers.list() if worker.state == "alive"]
         yield GaugeMetricFamily("regsearch_workers", "Living workers.", value=len(alive))
         for name, about in WORKER_GAUGES.items():
@@ -105,12 +103,12 @@ class StoreCollector(Collector):
                 family.add_metric([worker.name, worker.device], float(worker.stats.get(name, 0)))
             yield family
         training = GaugeMetricFamily(
-            "regsearch_worker_training", "Share of the time spent in training.", labels=["worker", "device"]
+            "regsearch_worker_training", "Share of time spent in training.", labels=["worker", "device"]
         )
         for worker in alive:
             training.add_metric([worker.name, worker.device], float(worker.stats.get("shares", {}).get("training", 0)))
         yield training
 
     def _depth(self) -> int:
-        """Trials of the budgets of open studies that are not finished."""
+        """Unfinished trials in the budgets of open studies."""
         return sum(self._store.studies.open_trials().values())

@@ -1,7 +1,7 @@
-"""Every error answer of the API in one shape: RFC 9457 problem documents, with one entry per thing wrong.
+"""All error responses of the API: RFC 9457 problem documents, with one entry per error.
 
-One table says which failure has which status. No traceback leaves the process: an unexpected error is logged under the
-request's id, and the id is what the client gets.
+One table maps exceptions to statuses. No traceback leaves the process: an unexpected error is logged with the request's
+id, and the client gets the id.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 
 class WrongMediaType(errors.InvalidInput):
-    """A body of another kind than the route reads."""
+    """A body of a media type that the route does not accept."""
 
 
 STATUS: Mapping[type[errors.RegsearchError], HTTPStatus] = {
@@ -43,10 +43,10 @@ STATUS: Mapping[type[errors.RegsearchError], HTTPStatus] = {
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_SECONDS = 5
-_LONGEST_TEXT = 2000
-_LONGEST_VALUE = 200
-_MOST_ITEMS = 1000
-_DEEPEST = 8
+_MAX_TEXT = 2000
+_MAX_VALUE = 200
+_MAX_ITEMS = 1000
+_MAX_DEPTH = 8
 
 EXAMPLE = {
     "type": "about:blank",
@@ -67,7 +67,7 @@ EXAMPLE = {
 
 
 class ProblemIssue(BaseModel):
-    """One thing wrong: the field, the value it had, and what it may be."""
+    """One error: the field, its value, and what is allowed."""
 
     field: str
     message: str
@@ -88,7 +88,7 @@ class Problem(BaseModel):
 
 
 class BodyTooLarge(HTTPException):
-    """A body longer than its route reads; raised while it arrives, so that the rest is never stored."""
+    """A body above its route's limit; raised while it arrives, so that the rest is never stored."""
 
     def __init__(self, limit: int) -> None:
         super().__init__(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
@@ -96,7 +96,7 @@ class BodyTooLarge(HTTPException):
 
 
 def install(app: FastAPI) -> None:
-    """Answer every failure of ``app`` with a problem document."""
+    """Make ``app`` answer every failure with a problem document."""
 
     def expected(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, errors.RegsearchError)
@@ -124,8 +124,8 @@ def install(app: FastAPI) -> None:
     def unexpected(request: Request, error: Exception) -> JSONResponse:
         log.error("unexpected error", exc_info=error, extra={"request_id": _request_id(request)})
         status = HTTPStatus.INTERNAL_SERVER_ERROR
-        answer = problem(request, status, f"an unexpected error; the log has it under request {_request_id(request)}")
-        # This answer is made outside of every middleware, so the one that adds the header to others does not see it.
+        answer = problem(request, status, f"unexpected error; see request {_request_id(request)} in the log")
+        # This response is made outside all middleware, so the one that adds the header does not see it.
         answer.headers["x-request-id"] = _request_id(request)
         return answer
 
@@ -136,7 +136,7 @@ def install(app: FastAPI) -> None:
 
 
 def answers(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The problem documents that a route may answer with, for the OpenAPI document."""
+    """The problem responses of a route, for the OpenAPI document."""
     schema = {"$ref": f"#/components/schemas/{Problem.__name__}"}
     return {
         status: {"description": HTTPStatus(status).phrase, "content": {MEDIA_TYPE: {"schema": schema}}}
@@ -149,15 +149,15 @@ def problem(request: Request, status: HTTPStatus, detail: str, found: Sequence[e
     document = Problem(
         title=status.phrase,
         status=status.value,
-        detail=_text(detail, _LONGEST_TEXT),
+        detail=_text(detail, _MAX_TEXT),
         instance=request.url.path,
         request_id=_request_id(request),
         errors=[
             ProblemIssue(
-                field=_text(issue.field, _LONGEST_VALUE),
-                message=_text(issue.message, _LONGEST_TEXT),
-                value=_plain(issue.value, _LONGEST_VALUE),
-                allowed=_plain(issue.allowed, _LONGEST_TEXT),
+                field=_text(issue.field, _MAX_VALUE),
+                message=_text(issue.message, _MAX_TEXT),
+                value=_plain(issue.value, _MAX_VALUE),
+                allowed=_plain(issue.allowed, _MAX_TEXT),
             )
             for issue in found
         ],
@@ -166,24 +166,24 @@ def problem(request: Request, status: HTTPStatus, detail: str, found: Sequence[e
 
 
 def _plain(value: Any, longest: int, depth: int = 0) -> Any:
-    """A value as JSON can show it, shortened."""
+    """A value as JSON can represent it, truncated."""
     if value is None or isinstance(value, bool) or (isinstance(value, float) and math.isfinite(value)):
         return value
     if isinstance(value, int) and abs(value) < 2**63:
         return value
-    if isinstance(value, list | tuple | Mapping) and depth == _DEEPEST:
+    if isinstance(value, list | tuple | Mapping) and depth == _MAX_DEPTH:
         return "…"
     if isinstance(value, list | tuple):
-        return [_plain(each, longest, depth + 1) for each in value[:_MOST_ITEMS]]
+        return [_plain(each, longest, depth + 1) for each in value[:_MAX_ITEMS]]
     if isinstance(value, Mapping):
         return {_text(str(name), longest): _plain(each, longest, depth + 1) for name, each in value.items()}
     return _text(value if isinstance(value, str) else str(value), longest)
 
 
 def _text(text: str, longest: int) -> str:
-    """Text that UTF-8 can carry, shortened."""
-    carried = text.encode("utf-8", "replace").decode("utf-8")
-    return carried if len(carried) <= longest else carried[: longest - 1] + "…"
+    """Text that UTF-8 can encode, truncated."""
+    encodable = text.encode("utf-8", "replace").decode("utf-8")
+    return encodable if len(encodable) <= longest else encodable[: longest - 1] + "…"
 
 
 def _request_id(request: Request) -> str:

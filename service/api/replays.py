@@ -1,4 +1,4 @@
-"""Routes that run a study again and say whether it came to the same."""
+"""Routes that replay a study and compare the replay with the original."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from service.store import Store
 from service.store.provenance import REPLAY_OF
 from service.store.records import StudyState
 
-_LONGEST_NAME = 200
+_MAX_NAME = 200
 _SUFFIX = " (replay)"
 
 
 class DifferenceOut(BaseModel):
-    """Something of a trial that is not the same; `field` is `trial` where one of the studies lacks it."""
+    """A field of a trial that differs; `field` is `trial` where one of the studies lacks the trial."""
 
     number: int
     field: str
@@ -33,7 +33,7 @@ class DifferenceOut(BaseModel):
 
 
 class ComparisonOut(BaseModel):
-    """A replay beside the study that it repeats."""
+    """A replay compared with the study that it repeats."""
 
     id: int
     replay_of: int
@@ -41,9 +41,11 @@ class ComparisonOut(BaseModel):
     same_order: bool = Field(description="Trials were told in the same order.")
     trials: int
     differing: int = Field(description="Trials with any difference.")
-    largest_difference: float = Field(description="Of two values of a trial, relative to the first.")
-    differences: list[DifferenceOut] = Field(description="The first hundred.")
-    made_of: dict[str, Any] = Field(description="Data hash, versions, device and plan, where the two differ: [was, now].")
+    largest_difference: float = Field(
+        description="Largest difference between the two values of a trial, relative to the first."
+    )
+    differences: list[DifferenceOut] = Field(description="At most the first 100.")
+    made_of: dict[str, Any] = Field(description="Data hash, versions, device and plan where the studies differ: [was, now].")
 
 
 def router(store: Store) -> APIRouter:
@@ -52,10 +54,10 @@ def router(store: Store) -> APIRouter:
 
     @routes.post("/{study_id}/replay", status_code=status.HTTP_201_CREATED, responses=answers(404, 422))
     def replay(study_id: StudyId, response: Response) -> StudyOut:
-        """Queue the same study again: same spec, seed, data and number of lanes. Compare when it is finished."""
+        """Queue the study again, with the same spec, seed, data and number of lanes. Compare them when it is finished."""
         record = store.studies.get(study_id)
         spec = StudySpec.model_validate(record.spec)
-        spec = spec.model_copy(update={"name": f"{spec.name[: _LONGEST_NAME - len(_SUFFIX)]}{_SUFFIX}"})
+        spec = spec.model_copy(update={"name": f"{spec.name[: _MAX_NAME - len(_SUFFIX)]}{_SUFFIX}"})
         attributes = {REPLAY_OF: study_id}
         again = store.studies.submit(spec, note=note_of(spec), dataset_id=record.dataset_id, attributes=attributes)
         response.headers["Location"] = f"/v1/studies/{again}"
@@ -63,11 +65,11 @@ def router(store: Store) -> APIRouter:
 
     @routes.get("/{study_id}/comparison", responses=answers(404, 409, 422))
     def comparison(study_id: StudyId) -> ComparisonOut:
-        """Whether a replay came to the same, trial by trial. 409 while it or its original still runs."""
+        """Compare a replay with its original, trial by trial. 409 until both are finished."""
         again = store.studies.get(study_id)
         provenance = store.provenance.get(study_id)
         if provenance.replay_of is None:
-            raise Conflict(f"study {study_id} is no replay of another")
+            raise Conflict(f"study {study_id} is not a replay")
         original = store.studies.get(provenance.replay_of)
         for study in (original, again):
             if study.state is not StudyState.FINISHED:

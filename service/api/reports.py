@@ -1,4 +1,4 @@
-"""The routes of what a finished study leaves: the report as a page, as Markdown or PDF, and the trained model."""
+"""Routes of a finished study's report (HTML, Markdown, PDF) and of its trained model."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from service.api.bodies import JsonRoute
 from service.api.models import StudyId
 from service.api.problems import answers
 from service.errors import Conflict, NotInstalled
-from service.report import Source, tell, to_html, to_markdown
+from service.report import Source, build_report, to_html, to_markdown
 from service.result import Reading, Result
 from service.store import Store
 from service.store.records import StudyRecord
@@ -18,7 +18,7 @@ from service.store.records import StudyRecord
 ReportFormat = Literal["html", "markdown", "pdf"]
 ModelFormat = Literal["archive", "onnx"]
 
-# The page needs nothing from anywhere, and a study's own words in it must never become a script.
+# The page loads nothing from elsewhere, and text from a study must never run as a script.
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
 _MOST_TRIALS = 100_000
 _MODELS: Any = {200: {"content": {"application/zip": {}, "application/octet-stream": {}}}}
@@ -31,8 +31,8 @@ def router(store: Store) -> APIRouter:
 
     @routes.get("/{study_id}/report", response_class=Response, responses={**_PAGES, **answers(404, 409, 422)})
     def get_report(study_id: StudyId, format_: Annotated[ReportFormat, Query(alias="format")] = "html") -> Response:
-        """The answer as one page to look at, to keep and to print. 409 until the study is finished."""
-        report = tell(_source(store, study_id))
+        """The report as one self-contained document. 409 until the study is finished."""
+        report = build_report(_source(store, study_id))
         match format_:
             case "html":
                 return Response(to_html(report), media_type="text/html", headers={"content-security-policy": _POLICY})
@@ -81,10 +81,10 @@ def _onnx(archive: bytes) -> bytes:
 
 
 def result_of(record: StudyRecord) -> Result:
-    """The result of a study, of whatever version.
+    """The result of a study, also one stored by an earlier version.
 
     Raises:
-        Conflict: It has none.
+        Conflict: The study has no result.
     """
     if record.result is None:
         reason = f" ({record.reason})" if record.reason else ""
@@ -93,7 +93,7 @@ def result_of(record: StudyRecord) -> Result:
 
 
 def readings_of(store: Store, study_id: int) -> tuple[Reading, ...]:
-    """Who has read the test part, and when."""
+    """The readings of the test part: when, by whom and what for."""
     return tuple(Reading.model_validate(each) for each in store.studies.test_accesses(study_id))
 
 

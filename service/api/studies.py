@@ -24,7 +24,7 @@ Limit = Annotated[int, Query(ge=1, le=500)]
 EXAMPLES: Any = {
     "smallest": {"summary": "Only the data", "value": {"data": {"dataset": "diabetes"}}},
     "space": {
-        "summary": "A space of one's own",
+        "summary": "A custom space",
         "value": {
             "name": "credit risk",
             "data": {"dataset": "3f1c9a2b7d5e4f60", "target": "class"},
@@ -65,7 +65,7 @@ def router(store: Store, settings: Settings) -> APIRouter:
 
     @routes.get("/{study_id}", responses=answers(404, 422))
     def get_study(study_id: StudyId) -> StudyOut:
-        """One study: state, counts, best so far, time left."""
+        """One study: its state, counts of trials, the best trial so far, the time left."""
         return StudyOut.of(store.studies.get(study_id))
 
     @routes.get("/{study_id}/trials", responses=answers(404, 422))
@@ -81,7 +81,7 @@ def router(store: Store, settings: Settings) -> APIRouter:
 
     @routes.get("/{study_id}/result", responses=answers(404, 409, 422), response_model_exclude_unset=True)
     def get_result(study_id: StudyId) -> StudyResult:
-        """The answer: winner, baseline, test scores with intervals, ablation, who read the test part. 409 until finished."""
+        """The result: winner, baseline, test scores with intervals, ablation, readings of the test part. 409 until then."""
         record = store.studies.get(study_id)
         return result_of(record).of_study(record.id, record.name, record.state, readings_of(store, study_id))
 
@@ -92,29 +92,29 @@ def router(store: Store, settings: Settings) -> APIRouter:
 def _transitions(routes: APIRouter, store: Store) -> None:
     @routes.post("/{study_id}/cancel", responses=answers(404, 409, 422))
     def cancel(study_id: StudyId) -> StudyOut:
-        """End a study; finished trials stay."""
+        """Cancel a study; its finished trials are kept."""
         store.studies.cancel(study_id)
         return StudyOut.of(store.studies.get(study_id))
 
     @routes.post("/{study_id}/pause", responses=answers(404, 409, 422))
     def pause(study_id: StudyId) -> StudyOut:
-        """Stop handing out work."""
+        """Pause a study: no more of its trials are handed out."""
         store.studies.pause(study_id)
         return StudyOut.of(store.studies.get(study_id))
 
     @routes.post("/{study_id}/resume", responses=answers(404, 409, 422))
     def resume(study_id: StudyId) -> StudyOut:
-        """Go on with a paused study."""
+        """Resume a paused study."""
         store.studies.resume(study_id)
         return StudyOut.of(store.studies.get(study_id))
 
     @routes.post("/{study_id}/extend", responses=answers(404, 409, 413, 415, 422))
     def extend(study_id: StudyId, more: ExtendIn) -> StudyOut:
-        """Add trials to the budget, also of a finished study."""
+        """Add trials to the budget of a study, which may be finished."""
         store.studies.extend(study_id, trials=more.trials)
         return StudyOut.of(store.studies.get(study_id))
 
     @routes.delete("/{study_id}", status_code=status.HTTP_204_NO_CONTENT, responses=answers(404, 409, 422))
     def delete(study_id: StudyId) -> None:
-        """Remove an ended study with its trials."""
+        """Delete an ended study and its trials."""
         store.studies.delete(study_id)

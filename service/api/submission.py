@@ -1,6 +1,6 @@
-"""What a submit is checked for beyond its own shape: that the data is there and fits, and what the study will do.
+"""Checks of a submitted spec against its data, and the plan of the study.
 
-Nothing here reads rows: files are described once, when they are uploaded, and a path again only when its file has changed.
+No rows are read here: an uploaded file is described once, and a file given by path again only when it has changed.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def check(spec: StudySpec, store: Store, settings: Settings, inspections: Inspec
     """Resolve a spec against its data.
 
     Raises:
-        InvalidInput: The data set, a column or the task does not fit, with the field, the value and what is allowed.
+        InvalidInput: The data set, a column or the task does not fit; with the field, the value and what is allowed.
     """
     table, dataset_id, own = _table(spec, store, settings, inspections)
     target = _target(spec, table, own)
@@ -61,7 +61,7 @@ def check(spec: StudySpec, store: Store, settings: Settings, inspections: Inspec
 
 
 def note_of(spec: StudySpec) -> str:
-    """The study's note in the dashboard: what is being searched, and the spec whole."""
+    """The study's note in the dashboard: what is searched, and the whole spec."""
     aims = ", and ".join(f"validation **{name}**, to be {direction}d" for name, direction in spec.objectives.items())
     text = json.dumps(spec.model_dump(mode="json", exclude_none=True), indent=2)
     return (
@@ -71,7 +71,7 @@ def note_of(spec: StudySpec) -> str:
 
 
 def plan_of(spec: StudySpec) -> dict[str, Any]:
-    """What the study will do, as far as it follows from the spec."""
+    """The plan of a study as far as it follows from the spec."""
     most = spec.budget.trials * spec.budget.epochs
     return {"searched": spec.searched, "stacks": spec.stack_keys, "most_trial_epochs": most}
 
@@ -79,7 +79,7 @@ def plan_of(spec: StudySpec) -> dict[str, Any]:
 def _table(
     spec: StudySpec, store: Store, settings: Settings, inspections: Inspections
 ) -> tuple[TableInfo, str | None, str | None]:
-    """The table, the id of an uploaded data set, and the target that the source itself knows."""
+    """The table, the id of an uploaded data set, and the target that the source itself defines."""
     name = spec.data.dataset
     if name is None:
         table, ending = _file(str(spec.data.path), settings.data_roots, inspections)
@@ -96,7 +96,7 @@ def _table(
 
 
 def _file(given: str, roots: Sequence[Path], inspections: Inspections) -> tuple[TableInfo, str]:
-    """A file named by its path, and its format; whatever is wrong with it is told of ``data.path``."""
+    """The table in a file named by its path, and the file's format; errors are reported for ``data.path``."""
     try:
         path = resolve_path(given, roots)
         ending = file_format(str(path), "data.path")
@@ -104,7 +104,7 @@ def _file(given: str, roots: Sequence[Path], inspections: Inspections) -> tuple[
     except InvalidInput as error:
         raise InvalidInput([_of_path(issue, given) for issue in error.issues]) from None
     except (OSError, RuntimeError, ValueError):
-        # A name longer than the file system takes, links in a circle: told like any other file that is not there.
+        # A name that is too long for the file system, or a cycle of links: reported like any other missing file.
         allowed = ", ".join(map(str, roots))
         raise InvalidInput.one(
             "data.path", "is not a file under an allowed directory", value=given, allowed=allowed
@@ -128,24 +128,24 @@ def _target(spec: StudySpec, table: TableInfo, own: str | None) -> Column:
 
 
 def _family(spec: StudySpec, table: TableInfo) -> None:
-    """Images for a CNN, series for a sequence model; anything for an MLP, which sees rows of numbers."""
+    """Check the family: a CNN reads images, a sequence model series, and an MLP anything, as rows of numbers."""
     family, allowed = spec.model.word, _families(table)
     if family not in allowed:
         needed = {
             "cnn": "images (rows, h, w), (rows, h, w, c) or (rows, c, h, w)",
             "sequence": "series (rows, time, channels)",
         }
-        message = f"needs an NPZ file with x of {needed[family]}; here an example has the shape {tuple(table.shape)}"
+        message = f"needs an NPZ file whose x is {needed[family]}; here an example has the shape {tuple(table.shape)}"
         raise InvalidInput.one("model.family", message, value=family, allowed=allowed)
     for name in ("categorical", "drop"):
         given: Sequence[str] = getattr(spec.data, name)
         if given and family != "mlp":
-            message = f"names columns, and what a {family} reads has none"
+            message = f"names columns, but the input of a {family} has none"
             raise InvalidInput.one(f"data.{name}", message, value=list(given), allowed="nothing")
     for name in ("scaling", "impute", "flag_missing", "impute_categories", "max_levels"):
         value, usual = getattr(spec.data, name), DataSpec.model_fields[name].default
         if value != usual and family != "mlp":
-            message = f"is about columns, and what a {family} reads has none"
+            message = f"applies to columns, but the input of a {family} has none"
             raise InvalidInput.one(f"data.{name}", message, value=value, allowed=f"{usual}")
 
 
@@ -161,18 +161,18 @@ def _advice(spec: StudySpec, table: TableInfo) -> list[str]:
         return []
     others = " or ".join(name for name in _families(table) if name != "mlp")
     return [
-        f"An mlp sees examples of the shape {tuple(table.shape)} as rows of numbers; model.family: {others} keeps the shape."
+        f"An mlp reads examples of shape {tuple(table.shape)} as rows of numbers; model.family: {others} keeps the shape."
     ]
 
 
 def _task(spec: StudySpec, target: Column, rows: int) -> Task:
     inferred = infer_task(target, rows)
     if spec.task == "regression" and target.kind == "categorical":
-        message = f"cannot be regression: the target {target.name!r} holds words"
+        message = f"cannot be regression: the target {target.name!r} contains text"
         raise InvalidInput.one("task", message, value=spec.task, allowed="classification")
     task = spec.task or inferred
     if target.distinct < 2:
-        message = f"the target {target.name!r} has one value only"
+        message = f"the target {target.name!r} has only one value"
         raise InvalidInput.one("data.target", message, value=target.name, allowed="a column with at least two values")
     if task == "classification" and target.distinct > max(2, rows // 4):
         message = f"cannot be classification: the target {target.name!r} has {target.distinct} values in {rows} rows"
@@ -181,14 +181,14 @@ def _task(spec: StudySpec, target: Column, rows: int) -> Task:
 
 
 def _positive(spec: StudySpec, task: Task, target: Column, table: TableInfo) -> None:
-    """A positive class needs two classes; whether an uploaded file has this one is seen when its rows are read."""
+    """A positive class needs two classes; whether an uploaded file contains it is checked when its rows are read."""
     value = spec.data.positive
     if value is None:
         return
     if task != "classification" or target.distinct != 2:
         found = f"{target.distinct} classes" if task == "classification" else "a regression"
         raise InvalidInput.one(
-            "data.positive", f"needs a target of two classes, not {found}", value=value, allowed="nothing"
+            "data.positive", f"needs a target with two classes, not {found}", value=value, allowed="nothing"
         )
     if isinstance(table, BuiltinFacts) and value not in table.classes:
         raise InvalidInput.one("data.positive", f"there is no class {value!r}", value=value, allowed=list(table.classes))
@@ -204,6 +204,6 @@ def _grid(spec: StudySpec) -> None:
         allowed = f"at most {MOST_POINTS:,} points"
         raise InvalidInput.one("sampler", f"the grid {error}", value=spec.sampler.points, allowed=allowed) from None
     if spec.budget.trials > size + len(spec.enqueue):
-        message = f"the grid has only {size} points" + (" beside the enqueued ones" if spec.enqueue else "")
+        message = f"the grid has only {size} points" + (" besides the enqueued ones" if spec.enqueue else "")
         allowed = f"at most {size + len(spec.enqueue)}"
         raise InvalidInput.one("budget.trials", message, value=spec.budget.trials, allowed=allowed)

@@ -1,4 +1,4 @@
-"""The command line: `regsearch …`. Talks to the service over HTTP, and starts its processes; trains nothing itself."""
+"""The command line `regsearch`: talks to the service over HTTP and starts its processes."""
 
 from service.cli.commands import main
 

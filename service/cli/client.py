@@ -1,4 +1,4 @@
-"""The service over HTTP, for the command line; its problem documents become one exception that knows how to be shown."""
+"""The command line's HTTP client of the service; a problem document becomes an exception that holds its entries."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ class Refused(RegsearchError):
 
 
 class Unreachable(RegsearchError):
-    """Nobody answers at the address."""
+    """No regsearch service answers at the address."""
 
 
 class Client:
     """Calls to one service.
 
     Raises (every method):
-        Refused: The service says no, and why.
-        Unreachable: There is no service at the address.
+        Refused: The service rejected the request; with its reasons.
+        Unreachable: No regsearch service answers at the address.
     """
 
     def __init__(self, url: str, *, timeout: float = 60.0) -> None:
@@ -44,14 +44,14 @@ class Client:
             raise Unreachable(f"{url!r} is not an address: {error}") from None
 
     def get(self, path: str, **query: Any) -> Any:
-        """GET; the decoded answer."""
+        """GET a path; returns the decoded response."""
         return self._call("GET", path, params=query)
 
     def result(self, study_id: int) -> StudyResult:
         """The result of a finished study.
 
         Raises:
-            Unreachable: What answers gives no result that this version can read.
+            Unreachable: The response is not a result that this version can read.
         """
         from pydantic import ValidationError
 
@@ -61,18 +61,20 @@ class Client:
             return StudyResult.model_validate(self.get(f"/v1/studies/{study_id}/result"))
         except ValidationError as error:
             place = ".".join(map(str, error.errors()[0]["loc"]))
-            raise Unreachable(f"the result of study {study_id} at {self.url} can't be read here: {place}") from None
+            raise Unreachable(
+                f"the result of study {study_id} at {self.url} can't be read by this version: field {place}"
+            ) from None
 
     def post(self, path: str, body: Any = None) -> Any:
-        """POST JSON; the decoded answer."""
+        """POST JSON to a path; returns the decoded response."""
         return self._call("POST", path, json=body)
 
     def delete(self, path: str) -> None:
-        """DELETE."""
+        """DELETE a path."""
         self._call("DELETE", path)
 
     def upload(self, path: Path, name: str | None) -> Any:
-        """Send a file as a data set."""
+        """Upload a file as a data set; returns the decoded response."""
         with path.open("rb") as stream:
             return self._call(
                 "POST",
@@ -83,18 +85,22 @@ class Client:
             )
 
     def download(self, path: str, **query: Any) -> bytes:
-        """GET; the answer's bytes, whatever they are."""
-        answer = self._request("GET", path, params=query)
-        if not answer.is_success:
-            _refuse(answer, self.url)
-        return answer.content
+        """GET a path; returns the response's bytes."""
+        response = self._request("GET", path, params=query)
+        if not response.is_success:
+            _refuse(response, self.url)
+        return response.content
 
     def close(self) -> None:
         """Close the connections."""
         self._http.close()
 
     def wait_until_ready(self, seconds: float) -> None:
-        """Return once the service answers /readyz."""
+        """Wait until the service is ready.
+
+        Raises:
+            Refused, Unreachable: It is not ready within ``seconds``.
+        """
         give_up = time.monotonic() + seconds
         while True:
             try:
@@ -107,15 +113,15 @@ class Client:
                 return
 
     def _call(self, method: str, path: str, **options: Any) -> Any:
-        answer = self._request(method, path, **options)
-        if answer.status_code == httpx.codes.NO_CONTENT:
+        response = self._request(method, path, **options)
+        if response.status_code == httpx.codes.NO_CONTENT:
             return None
         try:
-            document = answer.json()
+            document = response.json()
         except ValueError:
             document = None
-        if document is None or not answer.is_success:
-            _refuse(answer, self.url)
+        if document is None or not response.is_success:
+            _refuse(response, self.url)
         return document
 
     def _request(self, method: str, path: str, **options: Any) -> httpx.Response:
@@ -127,12 +133,12 @@ class Client:
             raise Unreachable(f"no service answers at {self.url} ({error}); start one with: regsearch up") from None
 
 
-def _refuse(answer: httpx.Response, url: str) -> NoReturn:
-    """Raise what an answer other than the wanted one means: a problem document, or that nobody of ours is there."""
+def _refuse(response: httpx.Response, url: str) -> NoReturn:
+    """Raise `Refused` for a problem document, and `Unreachable` for any other response: it is not regsearch's."""
     try:
-        document = answer.json()
+        document = response.json()
     except ValueError:
         document = None
-    if not isinstance(document, dict) or not answer.is_error or "title" not in document:
-        raise Unreachable(f"what answers at {url} is not regsearch (status {answer.status_code})")
+    if not isinstance(document, dict) or not response.is_error or "title" not in document:
+        raise Unreachable(f"the server at {url} is not regsearch (status {response.status_code})")
     raise Refused(document)

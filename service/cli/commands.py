@@ -1,4 +1,4 @@
-"""The commands and their options; what they do is in the modules beside this one."""
+"""The commands and their options; the other modules of this package do the work."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Find the regularization that makes a neural network generalize.",
 )
-# What is printed comes from users and may hold brackets: no part of it is markup.
+# Printed text comes from users and may contain brackets, so none of it is read as markup.
 out = Console(markup=False, emoji=False)
 err = Console(stderr=True, markup=False, emoji=False)
 
 _open = ExitStack()
-"""What a command has opened, closed when it ends."""
+"""Resources of the running command, closed when it ends."""
 
 datasets = typer.Typer(invoke_without_command=True)
 app.add_typer(datasets, name="datasets")
@@ -71,7 +71,7 @@ def up(
     port: Port = None,
     home: Home = None,
 ) -> None:
-    """Start the API, the dashboard and a worker per device; Ctrl-C stops all of it."""
+    """Start the API, the dashboard and one worker per device; Ctrl-C stops all of them."""
     local.up(_settings(home, port), out, workers)
 
 
@@ -82,7 +82,7 @@ def serve(port: Port = None, home: Home = None) -> None:
 
 
 @app.command()
-def worker(device: Annotated[str | None, typer.Option(help="cpu, cuda:0 …")] = None) -> None:
+def worker(device: Annotated[str | None, typer.Option(help="cpu, cuda:0, …; default: the first device.")] = None) -> None:
     """Start one worker in the foreground."""
     local.work(device)
 
@@ -92,29 +92,29 @@ def demo(
     keep: Annotated[bool, typer.Option("--keep", help="Leave everything running afterwards.")] = False,
     trials: Annotated[int, typer.Option(min=10, max=10_000, help="Trials of the study.")] = 100,
 ) -> None:
-    """Search a real data set, from nothing to the answer, in about a minute."""
+    """Search a real data set, from start to result, in about a minute."""
     local.demo(_settings(), out, keep=keep, trials=trials)
 
 
 @app.command()
 def submit(
     file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="A study in YAML or JSON; see the README.")],
-    watch: Annotated[bool, typer.Option("--watch", help="Follow it with a progress bar, and print its result.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Show a progress bar, and then the result.")] = False,
     url: Url = None,
 ) -> None:
-    """Queue a study."""
+    """Submit a study."""
     client = _client(url)
     study = client.post("/v1/studies", read_study(file))
     for warning in study["warnings"]:
         err.print(f"Warning: {warning}", style="yellow", highlight=False)
-    render.say(out, f"study {study['id']} is {study['state']}: {client.url}{study['links']['dashboard']}")
+    render.echo(out, f"study {study['id']} is {study['state']}: {client.url}{study['links']['dashboard']}")
     if watch:
         _watch(client, study["id"])
 
 
 @app.command("watch")
 def watch_study(study_id: StudyId, url: Url = None) -> None:
-    """Follow a study, and print its result."""
+    """Show a study's progress, and then its result."""
     _watch(_client(url), study_id)
 
 
@@ -124,40 +124,42 @@ def list_studies(
     limit: Annotated[int, typer.Option(min=1, max=500)] = 20,
     url: Url = None,
 ) -> None:
-    """The latest studies."""
+    """List the latest studies."""
     query = {"limit": limit} | ({"state": state} if state else {})
     out.print(render.studies(_client(url).get("/v1/studies", **query)))
 
 
 @app.command()
 def show(study_id: StudyId, json_: Json = False, url: Url = None) -> None:
-    """Where a study is."""
+    """Show the state of a study."""
     _print(_client(url).get(f"/v1/studies/{study_id}"), render.study, json_)
 
 
 @app.command()
 def result(study_id: StudyId, json_: Json = False, url: Url = None) -> None:
-    """The answer of a finished study."""
+    """Show the result of a finished study."""
     client = _client(url)
     if json_:
         _print(client.get(f"/v1/studies/{study_id}/result"), str, as_json=True)
     else:
         out.print(render.result(client.result(study_id)))
-        render.say(out, f"Dashboard: {client.url}/dashboard/studies/{study_id}")
+        render.echo(out, f"Dashboard: {client.url}/dashboard/studies/{study_id}")
 
 
 @app.command()
 def report(
     study_id: StudyId,
     format_: Annotated[Format, typer.Option("--format", help="html, markdown or pdf.")] = Format.HTML,
-    out_: Annotated[Path | None, typer.Option("--out", help="Where it goes; default: regsearch-ID and the ending.")] = None,
-    open_: Annotated[bool, typer.Option("--open", help="Show it in the browser.")] = False,
+    out_: Annotated[
+        Path | None, typer.Option("--out", help="Output file; default: regsearch-ID with the extension.")
+    ] = None,
+    open_: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
     url: Url = None,
 ) -> None:
-    """Write the report of a finished study."""
+    """Save the report of a finished study."""
     path = out_ or Path(f"regsearch-{study_id}.{format_.ending}")
     path.write_bytes(_client(url).download(f"/v1/studies/{study_id}/report", format=format_.value))
-    render.say(out, f"report of study {study_id}: {path}")
+    render.echo(out, f"report of study {study_id}: {path}")
     if open_:
         typer.launch(str(path))
 
@@ -166,23 +168,21 @@ def report(
 def model(
     study_id: StudyId,
     onnx: Annotated[bool, typer.Option("--onnx", help="As one ONNX model, preprocessing included.")] = False,
-    out_: Annotated[Path | None, typer.Option("--out", help="Where it goes; default: regsearch-ID.zip or .onnx.")] = None,
+    out_: Annotated[Path | None, typer.Option("--out", help="Output file; default: regsearch-ID.zip or .onnx.")] = None,
     url: Url = None,
 ) -> None:
     """Download the trained model of a finished study."""
     path = out_ or Path(f"regsearch-{study_id}.{'onnx' if onnx else 'zip'}")
     content = _client(url).download(f"/v1/studies/{study_id}/model", format="onnx" if onnx else "archive")
     path.write_bytes(content)
-    render.say(out, f"model of study {study_id}: {path}")
+    render.echo(out, f"model of study {study_id}: {path}")
 
 
 @app.command()
 def predict(
     study_id: StudyId,
-    file: Annotated[
-        Path, typer.Argument(exists=True, dir_okay=False, help="CSV with the columns of training, or NPZ with x.")
-    ],
-    out_: Annotated[Path | None, typer.Option("--out", help="Where predictions go; default: standard output.")] = None,
+    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="CSV with the training columns, or NPZ with x.")],
+    out_: Annotated[Path | None, typer.Option("--out", help="Output file; default: standard output.")] = None,
     url: Url = None,
 ) -> None:
     """Predict new rows with the model of a finished study."""
@@ -191,19 +191,19 @@ def predict(
 
 @app.command()
 def cancel(study_id: StudyId, url: Url = None) -> None:
-    """End a study; its finished trials stay."""
+    """Cancel a study; its finished trials are kept."""
     _transition(url, study_id, "cancel")
 
 
 @app.command()
 def pause(study_id: StudyId, url: Url = None) -> None:
-    """Stop handing out a study's work."""
+    """Pause a study: no more of its trials are handed out."""
     _transition(url, study_id, "pause")
 
 
 @app.command()
 def resume(study_id: StudyId, url: Url = None) -> None:
-    """Go on with a paused study."""
+    """Resume a paused study."""
     _transition(url, study_id, "resume")
 
 
@@ -216,13 +216,13 @@ def extend(study_id: StudyId, trials: Annotated[int, typer.Option(min=1, help="T
 @app.command()
 def replay(
     study_id: StudyId,
-    watch: Annotated[bool, typer.Option(help="Follow it, and say whether it came to the same.")] = True,
+    watch: Annotated[bool, typer.Option(help="Show its progress, and compare it with the original.")] = True,
     url: Url = None,
 ) -> None:
-    """Run a study again: same spec, seed and data. Exit code 1 where a trial came out differently."""
+    """Run a study again with the same spec, seed and data. The exit code is 1 if any trial differs."""
     client = _client(url)
     again = client.post(f"/v1/studies/{study_id}/replay", None)
-    render.say(out, f"study {again['id']} repeats study {study_id}: {client.url}{again['links']['dashboard']}")
+    render.echo(out, f"study {again['id']} repeats study {study_id}: {client.url}{again['links']['dashboard']}")
     if watch:
         _watch(client, again["id"])
         found = client.get(f"/v1/studies/{again['id']}/comparison")
@@ -232,20 +232,20 @@ def replay(
 
 @app.command()
 def delete(study_id: StudyId, url: Url = None) -> None:
-    """Remove an ended study with its trials."""
+    """Delete an ended study and its trials."""
     _client(url).delete(f"/v1/studies/{study_id}")
-    render.say(out, f"study {study_id} is deleted")
+    render.echo(out, f"study {study_id} is deleted")
 
 
 @app.command("workers")
 def list_workers(json_: Json = False, url: Url = None) -> None:
-    """Worker processes, and what they are doing."""
+    """List worker processes and what they are doing."""
     _print(_client(url).get("/v1/workers"), render.workers, json_)
 
 
 @datasets.callback()
 def list_datasets(context: typer.Context, json_: Json = False, url: Url = None) -> None:
-    """Data sets with their columns: built-in and uploaded; `datasets add FILE` uploads one."""
+    """List built-in and uploaded data sets with their columns; `datasets add FILE` uploads one."""
     context.obj = url
     if context.invoked_subcommand is None:
         _print(_client(url).get("/v1/datasets"), render.datasets, json_)
@@ -261,7 +261,7 @@ def add_dataset(context: typer.Context, file: DataFile, name: Name = None, url: 
 def upload(file: DataFile, name: Name = None, url: Url = None) -> None:
     """Upload a data set."""
     dataset = _client(url).upload(file, name)
-    render.say(out, f"data set {dataset['id']}: {dataset['rows']} rows, {len(dataset['columns'])} columns")
+    render.echo(out, f"data set {dataset['id']}: {dataset['rows']} rows, {len(dataset['columns'])} columns")
 
 
 @app.command("doctor")
@@ -275,7 +275,7 @@ def _watch(client: Client, study_id: int) -> None:
     try:
         study = follow(client, study_id, out)
     except KeyboardInterrupt:
-        render.say(out, f"Not watching any more; the study goes on. Again with: regsearch watch {study_id}")
+        render.echo(out, f"Stopped watching; the study continues. Watch it again with: regsearch watch {study_id}")
         return
     if study["state"] == "finished":
         out.print(render.result(client.result(study_id)))

@@ -1,6 +1,6 @@
 """`regsearch doctor`: whether this machine can run the service, and what is missing if not.
 
-Every check runs, whatever the others say; a check that breaks is trouble like any other.
+Every check runs, whatever the others find; a check that raises an expected error counts as trouble.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from service.cli.supervisor import CannotStart, check_port, worker_devices
 from service.errors import DatabaseUnavailable, RegsearchError
 from service.settings import Settings
 
-_LEAST_FREE_GB = 1.0
+_MIN_FREE_GB = 1.0
 
 
 def examine(
@@ -28,23 +28,23 @@ def examine(
     devices: Callable[[], list[str]] = worker_devices,
     answer_seconds: float = 5.0,
 ) -> bool:
-    """Print one line per check; whether all is well."""
+    """Print one line per check; returns whether all of them passed."""
     checks: list[tuple[str, Callable[[Settings], str]]] = [
         ("database", _database),
         ("devices", lambda _: ", ".join(devices())),
         ("disk", _disk),
         ("port", lambda settings: _port(settings, answer_seconds)),
     ]
-    well = True
+    all_passed = True
     for name, check in checks:
         try:
-            said, good = check(settings), True
+            finding, passed = check(settings), True
         except (RegsearchError, OSError) as error:
-            said, good = str(error), False
-        well &= good
-        mark, style = ("ok", "green") if good else ("trouble", "red")
-        console.print(Text.assemble((f"{mark:8}", style), f" {name:9} {said}"))
-    return well
+            finding, passed = str(error), False
+        all_passed &= passed
+        mark, style = ("ok", "green") if passed else ("trouble", "red")
+        console.print(Text.assemble((f"{mark:8}", style), f" {name:9} {finding}"))
+    return all_passed
 
 
 def _database(settings: Settings) -> str:
@@ -52,12 +52,12 @@ def _database(settings: Settings) -> str:
 
     url = settings.database_url
     if url.startswith("sqlite") and settings.db_url is None and not (settings.home / "regsearch.db").exists():
-        return f"{url} will be created by the first start"
+        return f"{url} will be created on the first start"
     store = open_store(url)
     store.ping()
     _, studies = store.studies.list(limit=1)
     store.close()
-    return f"reachable, schema is current, {studies} studies"
+    return f"reachable, schema up to date, {studies} studies"
 
 
 def _disk(settings: Settings) -> str:
@@ -65,7 +65,7 @@ def _disk(settings: Settings) -> str:
     while not path.exists():
         path = path.parent
     free = shutil.disk_usage(Path(path)).free / 2**30
-    if free < _LEAST_FREE_GB:
+    if free < _MIN_FREE_GB:
         raise DatabaseUnavailable(f"only {free:.1f} GB free at {path}")
     return f"{free:.0f} GB free at {path}"
 
@@ -79,10 +79,10 @@ def _port(settings: Settings, answer_seconds: float) -> str:
         try:
             client.get("/readyz")
         except Refused as refused:
-            raise CannotStart(f"{where} is taken by a service that is not ready: {refused}") from None
+            raise CannotStart(f"{where} is in use by a service that is not ready: {refused}") from None
         except Unreachable:
             raise error from None
         finally:
             client.close()
-        return f"{where} is taken by a service that is ready"
+        return f"{where} is in use by a service that is ready"
     return f"{where} is free"

@@ -1,4 +1,4 @@
-"""The whole service on this machine: `up`, `serve`, `worker` and `demo`."""
+"""Running the service on this machine: `up`, `serve`, `worker` and `demo`."""
 
 from __future__ import annotations
 
@@ -36,7 +36,12 @@ DEMO_STUDY = {"name": "demo", "data": {"dataset": "diabetes"}, "budget": {"trial
 
 
 def serve(settings: Settings) -> None:
-    """The API and the dashboard in this process, until a signal comes. Creates or upgrades the database's schema."""
+    """Run the API and the dashboard in this process until a signal arrives. Creates or upgrades the database schema.
+
+    Raises:
+        CannotStart: The port is in use.
+        DatabaseUnavailable: The database can't be reached.
+    """
     import uvicorn
 
     from service.api.app import create_app
@@ -62,13 +67,13 @@ def serve(settings: Settings) -> None:
 
 
 def address(settings: Settings) -> str:
-    """Where clients on this machine find the API."""
+    """The URL of the API for clients on this machine."""
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)
     return f"http://[{host}]:{settings.port}" if ":" in host else f"http://{host}:{settings.port}"
 
 
 def work(device: str | None) -> None:
-    """One worker in this process."""
+    """Replace this process by a worker on ``device``, or on the first device found."""
     arguments = ["--device", device] if device else []
     os.execv(sys.executable, [sys.executable, "-m", "workers", *arguments])
 
@@ -77,11 +82,11 @@ def work(device: str | None) -> None:
 def running(
     settings: Settings, console: Console, workers: int | None, signals: Signals | None = None
 ) -> Iterator[tuple[Supervisor, Client]]:
-    """API, dashboard and workers as child processes, ready when the block begins, gone when it ends.
+    """Run the API, the dashboard and workers as child processes: ready when the block begins, ended when it ends.
 
     Raises:
-        CannotStart: The port is taken, or workers can't run here.
-        KeyboardInterrupt: One of ``signals`` came before everything was ready.
+        CannotStart: The port is in use, or workers can't run here.
+        KeyboardInterrupt: One of ``signals`` arrived before everything was ready.
     """
     signals = signals or Signals()
     check_port(settings.host, settings.port)
@@ -92,11 +97,11 @@ def running(
         port=str(settings.port),
         db_url=settings.database_url,
     )
-    say = partial(render.say, console)
-    with Supervisor(environment, settings.home, say, lambda: signals.impatient) as supervisor:
+    echo = partial(render.echo, console)
+    with Supervisor(environment, settings.home, echo, lambda: signals.impatient) as supervisor:
         api = supervisor.add("api", "service.cli", "serve")
         client = Client(address(settings))
-        devices = worker_devices() if workers != 0 else []  # takes seconds, in which the API starts
+        devices = worker_devices() if workers != 0 else []  # takes seconds; the API starts meanwhile
         _wait(api.log, supervisor, client, signals)
         count = len(devices) if workers is None else workers
         for index in range(count):
@@ -108,7 +113,7 @@ def running(
 
 
 def _worker_arguments(device: str, count: int) -> list[str]:
-    """Options of one of ``count`` workers: those on the CPU share its cores, for two that each take all slow each other."""
+    """Options of one of ``count`` workers. Workers on the CPU share its cores: if each used all, they would slow down."""
     threads = ["--threads", str(max(1, (os.cpu_count() or 1) // count))] if device == "cpu" and count > 1 else []
     return ["--device", device, *threads]
 
@@ -121,7 +126,7 @@ def _wait(log: Path, supervisor: Supervisor, client: Client, signals: Signals) -
             raise CannotStart(f"the API did not start: {last_line(log) or 'no output'} (see {log})")
         try:
             client.wait_until_ready(0.0)
-        except RegsearchError:  # not there yet
+        except RegsearchError:  # not ready yet
             time.sleep(0.05)
         else:
             return
@@ -133,25 +138,29 @@ def up(settings: Settings, console: Console, workers: int | None) -> None:
     if settings.port == 0:
         settings = settings.model_copy(update={"port": free_port()})
     with Signals() as signals, interruptible(console), running(settings, console, workers, signals) as (supervisor, client):
-        render.say(console, f"API and dashboard  {client.url}  (API reference: {client.url}/docs)")
-        render.say(console, f"Workers            {', '.join(child.name for child in supervisor.children[1:]) or 'none'}")
-        render.say(console, f"Data and logs      {settings.home}   –   Ctrl-C stops everything")
+        render.echo(console, f"API and dashboard  {client.url}  (API reference: {client.url}/docs)")
+        render.echo(console, f"Workers            {', '.join(child.name for child in supervisor.children[1:]) or 'none'}")
+        render.echo(console, f"Data and logs      {settings.home}   –   Ctrl-C stops everything")
         while not signals.wait(0.2):
             supervisor.tick()
-        render.say(console, "Stopping; running trials go back to the queue. Ctrl-C again kills at once.")
+        render.echo(console, "Stopping; running trials return to the queue. Press Ctrl-C again to kill all processes.")
 
 
 @contextmanager
 def interruptible(console: Console) -> Iterator[None]:
-    """End quietly where a signal has ended the block."""
+    """Print one line instead of a traceback if a signal has ended the block."""
     try:
         yield
     except KeyboardInterrupt:
-        render.say(console, "Stopped.")
+        render.echo(console, "Stopped.")
 
 
 def demo(settings: Settings, console: Console, *, keep: bool, trials: int) -> None:
-    """A whole study on real data, from nothing to the answer."""
+    """Run a whole study on real data, from start to result.
+
+    Raises:
+        CannotStart: The service does not start, or the study does not finish.
+    """
     home = settings.home if keep else Path(tempfile.mkdtemp(prefix="regsearch-demo-"))
     port = settings.port if keep else free_port()
     chosen = settings.model_copy(update={"home": home, "port": port, "db_url": settings.db_url if keep else None})
@@ -159,22 +168,22 @@ def demo(settings: Settings, console: Console, *, keep: bool, trials: int) -> No
     try:
         with Signals() as signals, interruptible(console), running(chosen, console, None, signals) as (supervisor, client):
 
-            def look() -> None:
+            def alive() -> None:
                 signals.check()
                 supervisor.tick()
 
             spec = {**DEMO_STUDY, "budget": {"trials": trials, "epochs": 100}}
-            render.say(console, f"Searching {trials} regularization recipes for an MLP on `diabetes` (442 rows).")
-            render.say(console, f"Dashboard: {client.url}/dashboard")
+            render.echo(console, f"Searching {trials} regularization recipes for an MLP on `diabetes` (442 rows).")
+            render.echo(console, f"Dashboard: {client.url}/dashboard")
             study = client.post("/v1/studies", spec)
-            ended = watch(client, study["id"], console, look)
+            ended = watch(client, study["id"], console, alive)
             if ended["state"] != "finished":
                 raise CannotStart(f"the study is {ended['state']}: {ended['reason']}")
             console.print(render.result(client.result(study["id"])))
-            render.say(console, f"From nothing to the answer in {render.seconds(time.monotonic() - start)}.")
-            render.say(console, f"Dashboard: {client.url}{study['links']['dashboard']}")
+            render.echo(console, f"From start to result in {render.seconds(time.monotonic() - start)}.")
+            render.echo(console, f"Dashboard: {client.url}{study['links']['dashboard']}")
             if keep:
-                render.say(console, "Everything keeps running; Ctrl-C stops it.")
+                render.echo(console, "All processes keep running; Ctrl-C stops them.")
                 while not signals.wait(0.2):
                     supervisor.tick()
     finally:

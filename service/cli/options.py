@@ -1,4 +1,4 @@
-"""Arguments and options that several commands have."""
+"""Arguments and options that several commands share."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from typing import Annotated
 
 import typer
 
-Url = Annotated[str | None, typer.Option("--url", help="Address of the service; default: host and port of the settings.")]
-StudyId = Annotated[int, typer.Argument(metavar="ID", help="A study's number.")]
-Json = Annotated[bool, typer.Option("--json", help="The API's own answer, for programs.")]
-Port = Annotated[int | None, typer.Option(min=0, max=65535, help="Port of the API and the dashboard; 0: any free one.")]
+Url = Annotated[str | None, typer.Option("--url", help="URL of the service; default: host and port of the settings.")]
+StudyId = Annotated[int, typer.Argument(metavar="ID", help="The study's id.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the API's JSON response.")]
+Port = Annotated[int | None, typer.Option(min=0, max=65535, help="Port of the API and the dashboard; 0: any free port.")]
 Home = Annotated[Path | None, typer.Option(help="Directory of the database, data sets and logs.")]
 DataFile = Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="CSV, Parquet or NPZ.")]
-Name = Annotated[str | None, typer.Option(help="A name for people.")]
+Name = Annotated[str | None, typer.Option(help="Display name; default: the file's name.")]
 
 
 class Format(StrEnum):
-    """How a report is written."""
+    """Format of a report."""
 
     HTML = "html"
     MARKDOWN = "markdown"
@@ -26,5 +26,5 @@ class Format(StrEnum):
 
     @property
     def ending(self) -> str:
-        """The usual ending of its files."""
+        """The usual extension of its files."""
         return "md" if self is Format.MARKDOWN else self.value

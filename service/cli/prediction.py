@@ -1,4 +1,4 @@
-"""`regsearch predict`: a study's model downloaded and run by its own loader, in a process that has torch."""
+"""`regsearch predict`: downloads a study's model and runs its own loader in a process with torch."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _NEEDED = ("torch", "safetensors", "numpy")
 
 
 class PredictionFailed(RegsearchError):
-    """The loader could not predict; the message is its own."""
+    """The loader failed; the message is the last line that it printed."""
 
 
 def predict(client: Client, study_id: int, rows: Path, out: Path | None) -> None:
-    """Write predictions of the rows of a CSV file to ``out``, or to standard output.
+    """Write predictions for the rows of a CSV or NPZ file to ``out``, or to standard output.
 
     Raises:
         PredictionFailed: A column is missing, the file can't be read, or torch is not installed here.
@@ -30,16 +30,16 @@ def predict(client: Client, study_id: int, rows: Path, out: Path | None) -> None
         with zipfile.ZipFile(io.BytesIO(archive)) as files:
             files.extractall(directory)
         target = [] if out is None else ["--out", str(out.absolute())]
-        # -P: the directory that the command is run in must not put its modules before torch's.
+        # -P: modules in the working directory must not shadow those that torch imports.
         command = [sys.executable, "-P", str(Path(directory) / "loader.py"), str(rows.absolute()), *target]
         done = subprocess.run(command, stdout=None, stderr=subprocess.PIPE, text=True, check=False)
     if done.returncode:
         raise PredictionFailed(_reason(done.stderr))
 
 
-def _reason(said: str) -> str:
-    lines = said.strip().splitlines()
-    last = lines[-1] if lines else "the loader said nothing"
+def _reason(stderr: str) -> str:
+    lines = stderr.strip().splitlines()
+    last = lines[-1] if lines else "the loader printed nothing"
     for name in _NEEDED:
         if f"No module named {name!r}" in last:
             return f"prediction needs {', '.join(_NEEDED)}: pip install 'regsearch[worker]'"

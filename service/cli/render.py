@@ -1,4 +1,4 @@
-"""Answers of the service as tables for a terminal."""
+"""Responses of the service as tables for the terminal."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _STATE_STYLE = {"finished": "green", "running": "cyan", "finalizing": "cyan", "f
 
 
 def seconds(value: float | None) -> str:
-    """A duration for people."""
+    """A duration in seconds, as "5 s", "2 min 05 s" or "1 h 30 min"."""
     if value is None:
         return "–"
     if round(value) < 60:
@@ -40,11 +40,11 @@ def number(value: float | None) -> str:
 
 
 def refusal(error: Refused) -> RenderableType:
-    """What the service did not like, field by field."""
+    """The errors of a rejected request, one row per field."""
     if not error.errors:
         return Text(str(error), style="red")
-    table = Table(title="The service refused this", title_style="red", title_justify="left")
-    for heading in ("field", "what is wrong", "value", "allowed"):
+    table = Table(title="The service rejected the request", title_style="red", title_justify="left")
+    for heading in ("field", "error", "value", "allowed"):
         table.add_column(heading, overflow="fold")
     for issue in error.errors:
         table.add_row(str(issue["field"]), str(issue["message"]), _short(issue.get("value")), _short(issue.get("allowed")))
@@ -87,7 +87,7 @@ def workers(found: Sequence[Mapping[str, Any]]) -> RenderableType:
 
 
 def datasets(found: Sequence[Mapping[str, Any]]) -> RenderableType:
-    """Data sets, with as many of their columns as anybody reads."""
+    """Data sets with their first columns."""
     table = Table("id", "name", "rows", "columns")
     for dataset in found:
         columns = dataset["columns"]
@@ -112,12 +112,12 @@ def study(found: Mapping[str, Any]) -> RenderableType:
         table.add_row("best", f"{found['metric']} {number(best['value'])} in trial {best['number']}")
         table.add_row("", recipe(best["params"]))
     table.add_row("elapsed", seconds(found["elapsed_seconds"]))
-    table.add_row("left", seconds(found["remaining_seconds"]))
+    table.add_row("time left", seconds(found["remaining_seconds"]))
     return table
 
 
 def result(found: Result) -> RenderableType:
-    """The answer of a study: verdict, scores, recipe, ablation."""
+    """The result of a study: verdict, scores, recipe, ablation, front, further findings."""
     metric = found.metric.replace("_", " ")
     scores = Table(title=f"{metric}: mean over {found.seeds} seeds", title_justify="left")
     scores.add_column("setting")
@@ -136,12 +136,12 @@ def result(found: Result) -> RenderableType:
         parts += [ablation(found.ablation, metric)]
     if found.front:
         parts += [front(found.front)]
-    parts += [Text.assemble((f"{name}  ", "bold"), said) for name, said in _remarks(found)]
+    parts += [Text.assemble((f"{name}  ", "bold"), text) for name, text in _remarks(found)]
     rows, training = found.rows, found.utilization.get("training", 0)
     parts.append(
         Text(
-            f"Rows: {rows.train} train, {rows.valid} validation, {rows.test} test (locked; {rows.duplicates} "
-            f"duplicates kept on one side). Wall time {seconds(found.wall_seconds)}, of which finalists "
+            f"Rows: {rows.train} training, {rows.valid} validation, {rows.test} test (locked); {rows.duplicates} "
+            f"duplicates kept on one side of the split. Wall time {seconds(found.wall_seconds)}, of which finalizing "
             f"{seconds(found.finalizing_seconds)}; the search spent {training:.0%} of its time in training.",
             style="dim",
         )
@@ -150,21 +150,21 @@ def result(found: Result) -> RenderableType:
 
 
 def _remarks(found: Result) -> Iterator[tuple[str, str]]:
-    """What else there is to tell, a line each."""
+    """Further findings, one line each: a label and a text."""
     recommended, gain, gap, ensemble = found.recommended, found.gain, found.winner.gap, found.ensemble
     if recommended is not None:
         yield "Recommended", f"{recommended.name}: {recommended.reason}"
     if gain is not None:
         yield "Gain", f"{number(gain.mean)} on the test rows ({number(gain.low)} – {number(gain.high)})"
     if gap is not None:
-        theirs = None if found.baseline.gap is None else found.baseline.gap.train_test
-        yield "Generalization gap", f"{number(gap.train_test)} from training to test rows; unregularized {number(theirs)}"
+        baseline = None if found.baseline.gap is None else found.baseline.gap.train_test
+        yield "Generalization gap", f"{number(gap.train_test)} from training to test rows; unregularized {number(baseline)}"
     if ensemble is not None:
         test, single = ensemble.test, ensemble.single.test
         yield (
             "Ensemble",
-            f"{len(ensemble.members)} trained networks together: test {number(test.mean)} "
-            f"({number(test.low)} – {number(test.high)}), the best single one {number(single.mean)}",
+            f"{len(ensemble.members)} trained networks combined: test {number(test.mean)} "
+            f"({number(test.low)} – {number(test.high)}); best single network {number(single.mean)}",
         )
     if found.importance is not None and found.importance.fanova:
         first = list(found.importance.fanova.items())[:_IMPORTANT]
@@ -172,25 +172,27 @@ def _remarks(found: Result) -> Iterator[tuple[str, str]]:
 
 
 def comparison(found: Mapping[str, Any]) -> RenderableType:
-    """Whether a replay came to the same."""
-    order = "" if found["same_order"] else ", told in another order"
+    """The comparison of a replay with its original."""
+    order = "" if found["same_order"] else ", told in a different order"
     if found["same"]:
-        said = f"All {found['trials']} trials have the same parameters and values as in study {found['replay_of']}{order}."
-        return Text(said, style="bold green")
-    said = (
-        f"{found['differing']} of {found['trials']} trials differ from study {found['replay_of']}{order}; values by at most "
-        f"{found['largest_difference']:.2g} of theirs."
+        summary = (
+            f"All {found['trials']} trials have the same parameters and values as in study {found['replay_of']}{order}."
+        )
+        return Text(summary, style="bold green")
+    summary = (
+        f"{found['differing']} of {found['trials']} trials differ from study {found['replay_of']}{order}; values differ "
+        f"by at most {found['largest_difference']:.2g}, relative to the original."
     )
-    table = Table("trial", "what", "was", "is")
+    table = Table("trial", "field", "was", "now")
     for each in found["differences"][:_DIFFERENCES]:
         table.add_row(str(each["number"]), each["field"], _short(each["was"]), _short(each["now"]))
     unequal = [Text(f"{name}: {was} then, {now} now", style="dim") for name, (was, now) in found["made_of"].items()]
-    return Group(Text(said, style="bold yellow"), table, *unequal)
+    return Group(Text(summary, style="bold yellow"), table, *unequal)
 
 
 def ablation(rows: Sequence[Ablation], metric: str) -> RenderableType:
-    """Which regularizer earned it."""
-    table = Table(title="Without one of its regularizers", title_justify="left")
+    """The winner's scores without each of its regularizers."""
+    table = Table(title="Ablation: the winner without one of its regularizers", title_justify="left")
     table.add_column("switched off")
     table.add_column(f"validation {metric}", justify="right")
     table.add_column("worse by", justify="right")
@@ -202,11 +204,11 @@ def ablation(rows: Sequence[Ablation], metric: str) -> RenderableType:
 
 
 def front(rows: Sequence[FrontTrial]) -> RenderableType:
-    """The trials that no other one dominates."""
+    """The Pareto front: trials that no other trial dominates."""
     names = list(rows[0].values)
-    count = "1 trial" if len(rows) == 1 else f"{len(rows)} trials"
-    shown = f"; the first {_FRONT}" if len(rows) > _FRONT else ""
-    title = f"The front: {count} that none dominates in {' and '.join(names)}{shown}"
+    count = "1 non-dominated trial" if len(rows) == 1 else f"{len(rows)} non-dominated trials"
+    shown = f"; the first {_FRONT} are shown" if len(rows) > _FRONT else ""
+    title = f"Pareto front of {' and '.join(names)}: {count}{shown}"
     table = Table(title=title, title_justify="left")
     table.add_column("trial")
     for name in names:
@@ -219,12 +221,12 @@ def front(rows: Sequence[FrontTrial]) -> RenderableType:
 
 
 def recipe(settings: Mapping[str, Any]) -> str:
-    """Settings on one line."""
+    """Settings with their values on one line."""
     return ", ".join(f"{name} {_short(value)}" for name, value in settings.items())
 
 
-def say(console: Console, text: str) -> None:
-    """A plain line, left whole where it is longer than the terminal is wide: it may be copied."""
+def echo(console: Console, text: str) -> None:
+    """Print a plain line, unwrapped even if it is longer than the terminal is wide, so that it can be copied."""
     console.print(text, highlight=False, soft_wrap=True)
 
 

@@ -1,4 +1,4 @@
-"""A study as people write it: a file of YAML or JSON."""
+"""Reading a study from a YAML or JSON file."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def read_study(file: Path) -> Any:
     """A study from YAML 1.2, where `off` is a word and 1e-4 a number; JSON is YAML too.
 
     Raises:
-        RegsearchError: It is no YAML, or holds what JSON cannot say.
+        RegsearchError: The file is not YAML, or contains values that JSON can't represent.
     """
     try:
         found = YAML(typ="safe", pure=True).load(file.read_text())
@@ -26,11 +26,11 @@ def read_study(file: Path) -> Any:
     try:
         return json.loads(json.dumps(found, allow_nan=False, default=_day))
     except (TypeError, ValueError, RecursionError) as error:
-        raise RegsearchError(f"{file} holds what JSON cannot say: {error}") from None
+        raise RegsearchError(f"{file} contains a value that JSON can't represent: {error}") from None
 
 
 def _day(value: Any) -> str:
-    """YAML reads 2026-01-31 as a date; a study means the text."""
+    """The text of a date: YAML reads 2026-01-31 as one, a study means the text."""
     if isinstance(value, date):
         return value.isoformat()
     raise TypeError(f"{value!r}")

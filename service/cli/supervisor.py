@@ -1,8 +1,8 @@
 """Starting the service's processes on one machine, and keeping them alive.
 
-The API is one process, every worker another. A worker that dies is started again, after a pause that grows while it keeps
-dying. All of them end with the supervisor: on Ctrl-C or SIGTERM in order, on a second one at once, on kill -9 through the
-kernel.
+The API is one process, every worker another. A process that dies is restarted, after a delay that grows while it keeps
+dying. All of them end with the supervisor: in order on Ctrl-C or SIGTERM, at once on a second signal, and through the
+kernel if the supervisor is killed.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class CannotStart(RegsearchError):
 
 @dataclass
 class Child:
-    """A process to be kept alive."""
+    """A process to be kept alive; times in seconds, ``started`` and ``due`` (its next start) on the monotonic clock."""
 
     name: str
     command: Sequence[str]
@@ -50,14 +50,14 @@ class Child:
 
     @property
     def running(self) -> bool:
-        """Whether its process lives."""
+        """Whether its process is alive."""
         return self.process is not None and self.process.poll() is None
 
 
 class Signals:
-    """Ctrl-C and SIGTERM, counted: the first asks for an orderly end, the second for one at once.
+    """Counts Ctrl-C and SIGTERM: the first asks for an orderly end, the second for an immediate one.
 
-    A context manager for the main thread; the handlers before it come back behind it.
+    A context manager for the main thread; it restores the previous handlers.
     """
 
     def __init__(self) -> None:
@@ -81,35 +81,40 @@ class Signals:
 
     @property
     def impatient(self) -> bool:
-        """Whether the second one has come."""
+        """Whether a second signal has arrived."""
         return self._again.is_set()
 
     def wait(self, seconds: float) -> bool:
-        """Wait for the first one; whether it has come."""
+        """Wait for the first signal for at most ``seconds``; returns whether it has arrived."""
         return self._asked.wait(seconds)
 
     def check(self) -> None:
-        """Raise `KeyboardInterrupt` if the first one has come."""
+        """Raise if a signal has arrived.
+
+        Raises:
+            KeyboardInterrupt: It has.
+        """
         if self._asked.is_set():
             raise KeyboardInterrupt
 
 
 class Supervisor:
-    """Runs children until `stop`. Use it as a context manager; `tick` belongs into the caller's loop.
+    """Runs child processes until `stop`. Use it as a context manager, and call `tick` in a loop.
 
-    ``impatient`` is asked while children are given time to end: when it says yes, they are killed.
+    ``echo`` prints a line. ``impatient`` is polled while children are given time to end: once it returns True, they are
+    killed.
     """
 
     def __init__(
         self,
         environment: Mapping[str, str],
         home: Path,
-        say: Callable[[str], None],
+        echo: Callable[[str], None],
         impatient: Callable[[], bool] = lambda: False,
     ) -> None:
         self._environment = dict(environment)
         self._logs = home / "logs"
-        self._say = say
+        self._echo = echo
         self._impatient = impatient
         self.children: list[Child] = []
 
@@ -128,7 +133,7 @@ class Supervisor:
         return child
 
     def tick(self) -> None:
-        """Start again what has died, when its pause is over."""
+        """Restart children that have died, once their delay is over."""
         now = time.monotonic()
         for child in self.children:
             if child.running:
@@ -141,14 +146,14 @@ class Supervisor:
                 child.due = now + child.pause
                 child.pause = min(_LONGEST_PAUSE, child.pause * 2)
                 how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
-                self._say(f"{child.name} {how}; it is started again ({child.log})")
+                self._echo(f"{child.name} {how}; it will be restarted ({child.log})")
                 if code > 0 and (last := last_line(child.log)):
-                    self._say(f"  {last}")
+                    self._echo(f"  {last}")
             elif now >= child.due:
                 self._start(child)
 
     def stop(self) -> None:
-        """Ask every child to stop, the workers first, and kill what has not after a while."""
+        """Ask every child to stop, the workers first, and kill those that have not ended within `STOP_SECONDS`."""
         processes = [child.process for child in reversed(self.children) if child.running and child.process]
         for process in processes:
             process.send_signal(signal.SIGTERM)
@@ -179,7 +184,7 @@ _libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
 
 def _die_with_parent(parent: int) -> None:
-    """Have the kernel send SIGTERM to this process when its parent is gone, which it may be already."""
+    """Have the kernel send SIGTERM to this process when its parent ends; exit if the parent has ended already."""
     if _libc is not None:
         _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
         if os.getppid() != parent:
@@ -187,14 +192,14 @@ def _die_with_parent(parent: int) -> None:
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
-    """End a process that has not ended, and what it has started: it leads a group of its own."""
+    """Kill a running process and its descendants: it leads a process group of its own."""
     if process.poll() is None:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 
 
 def last_line(log: Path) -> str:
-    """The last line of a log, which is what a process that died had to say."""
+    """The last line of a log, which usually tells why a process died."""
     with log.open("rb") as stream:
         stream.seek(max(0, log.stat().st_size - 4096))
         lines = stream.read().decode(errors="replace").strip().splitlines()
@@ -202,13 +207,13 @@ def last_line(log: Path) -> str:
 
 
 def worker_devices() -> list[str]:
-    """One device per worker, as the workers' own program finds them.
+    """The devices, one per worker, as the worker program lists them.
 
     Raises:
         CannotStart: The worker program is not installed or does not run.
     """
     command = [sys.executable, "-m", "workers", "--list-devices"]
-    # In a session of its own, a Ctrl-C meant for the supervisor does not make it look broken.
+    # In a session of its own: a Ctrl-C that is meant for the supervisor must not make it fail.
     found = subprocess.run(command, capture_output=True, text=True, check=False, start_new_session=True)
     if found.returncode != 0:
         last = (found.stderr.strip().splitlines() or ["no output"])[-1]
@@ -218,10 +223,10 @@ def worker_devices() -> list[str]:
 
 
 def check_port(host: str, port: int) -> None:
-    """Make sure that nobody listens at an address.
+    """Check that a port is free.
 
     Raises:
-        CannotStart: Somebody does.
+        CannotStart: The port can't be used.
     """
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -233,12 +238,12 @@ def check_port(host: str, port: int) -> None:
 
 
 def free_port() -> int:
-    """A port that nobody uses now."""
+    """A port that is free at the moment."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 def child_environment(**settings: str) -> dict[str, str]:
-    """The environment of children: this process's, and settings as `REGSEARCH_…`."""
+    """The environment of children: that of this process, and ``settings`` as `REGSEARCH_…`."""
     return {**os.environ, **{f"REGSEARCH_{name.upper()}": value for name, value in settings.items()}}

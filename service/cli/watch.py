@@ -1,4 +1,4 @@
-"""The live progress bar of a study; a line every few seconds where there is no terminal."""
+"""The live progress bar of a study; without a terminal, a line every few seconds."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from service.cli.render import number, seconds
 
 ENDED = ("finished", "cancelled", "failed")
 _LINE_SECONDS = 5.0
-_LOOK_SECONDS = 0.25
+_POLL_SECONDS = 0.25
 OUTAGE_SECONDS = 30.0
-"""How long a service that was there may be away, as it is while it is started again."""
+"""How long a service may be unreachable, as during a restart, before watching it fails."""
 
 
 def watch(client: Client, study_id: int, console: Console, alive: Callable[[], None] = lambda: None) -> dict[str, Any]:
-    """Follow a study until it has ended or is paused; returns it. ``alive`` is called at every look.
+    """Show a study's progress until it has ended or is paused; returns it. ``alive`` is called before every poll.
 
     Raises:
-        Refused: There is no such study, or the service is in trouble for longer than an outage.
-        Unreachable: The service is not there, or is away for longer than an outage.
+        Refused: The study does not exist, or the service returns server errors for more than `OUTAGE_SECONDS`.
+        Unreachable: The service is unreachable at the start, or for more than `OUTAGE_SECONDS`.
     """
     study: dict[str, Any] = client.get(f"/v1/studies/{study_id}")
     with Progress(
@@ -37,22 +37,22 @@ def watch(client: Client, study_id: int, console: Console, alive: Callable[[], N
         disable=not console.is_terminal,
     ) as progress:
         task = progress.add_task(f"study {study_id}", total=None, study=None)
-        said = 0.0
+        printed = 0.0
         while True:
             trials = study["trials"]
             label = "finalists" if study["state"] == "finalizing" else f"study {study_id}"
             progress.update(task, completed=trials["finished"], total=trials["budget"], study=study, description=label)
             ended = study["state"] in (*ENDED, "paused")
-            if not console.is_terminal and (ended or time.monotonic() - said > _LINE_SECONDS):
+            if not console.is_terminal and (ended or time.monotonic() - printed > _LINE_SECONDS):
                 console.print(line(study), highlight=False)
-                said = time.monotonic()
+                printed = time.monotonic()
             if ended:
                 return study
-            time.sleep(_LOOK_SECONDS)
-            study = _look(client, study_id, alive)
+            time.sleep(_POLL_SECONDS)
+            study = _poll(client, study_id, alive)
 
 
-def _look(client: Client, study_id: int, alive: Callable[[], None]) -> dict[str, Any]:
+def _poll(client: Client, study_id: int, alive: Callable[[], None]) -> dict[str, Any]:
     """The study as it is now; an outage is waited out."""
     give_up = time.monotonic() + OUTAGE_SECONDS
     while True:
@@ -60,8 +60,8 @@ def _look(client: Client, study_id: int, alive: Callable[[], None]) -> dict[str,
         try:
             study: dict[str, Any] = client.get(f"/v1/studies/{study_id}")
         except (Unreachable, Refused) as error:
-            in_trouble = isinstance(error, Unreachable) or error.status >= 500
-            if not in_trouble or time.monotonic() > give_up:
+            outage = isinstance(error, Unreachable) or error.status >= 500
+            if not outage or time.monotonic() > give_up:
                 raise
             time.sleep(1.0)
         else:
@@ -69,7 +69,7 @@ def _look(client: Client, study_id: int, alive: Callable[[], None]) -> dict[str,
 
 
 def line(study: Mapping[str, Any]) -> str:
-    """Where a study is, in a line."""
+    """A study's progress in one line."""
     trials, best = study["trials"], study["best"]
     parts = [
         f"{trials['finished']}/{trials['budget']} finished",
@@ -91,6 +91,6 @@ class Counts(ProgressColumn):
     """Finished, running and pruned trials, the best value, the time left."""
 
     def render(self, task: Task) -> Text:
-        """The column for a study; empty before the first look."""
+        """The column for a study; "waiting" before the first poll."""
         study = task.fields.get("study")
         return Text(line(study) if study else "waiting")

@@ -1,8 +1,8 @@
-"""The report of a finished study: `tell` makes its content, `to_html` and `to_markdown` render it. No torch, no database."""
+"""The report of a finished study: `build_report` makes it, `to_html` and `to_markdown` render it. No torch, no database."""
 
 from service.report.content import Report, Source
 from service.report.markdown import to_markdown
 from service.report.page import to_html
-from service.report.story import tell
+from service.report.story import build_report
 
-__all__ = ["Report", "Source", "tell", "to_html", "to_markdown"]
+__all__ = ["Report", "Source", "build_report", "to_html", "to_markdown"]

@@ -1,4 +1,4 @@
-"""Scales, ticks and the frame of a chart: numbers become places on the sheet. Knows no studies.
+"""Scales, ticks and axes of a chart: they map numbers to positions on the sheet. Independent of studies.
 
 Reference for tick steps: Heckbert, "Nice Numbers for Graph Labels", Graphics Gems (1990).
 """
@@ -16,7 +16,7 @@ _STEPS = (1.0, 2.0, 2.5, 5.0, 10.0)
 
 @dataclass(frozen=True)
 class Scale:
-    """Maps ``low`` … ``high`` to ``start`` … ``end``, in logarithms where ``log``; values outside land on the ends."""
+    """Maps ``low`` … ``high`` to ``start`` … ``end`` (points), logarithmically if ``log``; clips values to the ends."""
 
     low: float
     high: float
@@ -26,23 +26,23 @@ class Scale:
 
     @classmethod
     def around(cls, values: Iterable[float], start: float, end: float, *, log: bool = False, margin: float = 0.06) -> Scale:
-        """A scale with some air on both sides of finite values."""
+        """A scale over the finite values with a margin on both sides, as a share of their range."""
         finite = [value for value in values if math.isfinite(value)] or [0.0, 1.0]
         low, high = min(finite), max(finite)
         if log and low > 0:
-            air = (high / low) ** margin if high > low else 2.0
-            return cls(low / air, high * air, start, end, log=True)
-        air = (high - low) * margin or abs(high) * 0.1 or 1.0
-        return cls(low - air, high + air, start, end)
+            padding = (high / low) ** margin if high > low else 2.0
+            return cls(low / padding, high * padding, start, end, log=True)
+        padding = (high - low) * margin or abs(high) * 0.1 or 1.0
+        return cls(low - padding, high + padding, start, end)
 
     def __call__(self, value: float) -> float:
-        """The place of a value."""
+        """The position of a value in points."""
         low, high, at = (math.log(max(each, 1e-300)) if self.log else each for each in (self.low, self.high, value))
         share = 0.5 if high == low else (at - low) / (high - low)
         return self.start + (self.end - self.start) * min(1.0, max(0.0, share))
 
     def ticks(self, most: int = 5) -> list[float]:
-        """At most about so many round numbers on the scale."""
+        """Round numbers on the scale, at most about ``most`` of them."""
         if self.log and self.high / self.low >= 20:
             first, last = math.ceil(math.log10(self.low) - 1e-9), math.floor(math.log10(self.high) + 1e-9)
             every = max(1, -(-(last - first + 1) // most))
@@ -61,7 +61,7 @@ def _nice(rough: float) -> float:
 
 
 def number(value: float | None) -> str:
-    """Four significant digits, as people write them."""
+    """A number for readers, with four significant digits; "–" where there is none."""
     if value is None or not math.isfinite(value):
         return "–"
     if value != 0 and (abs(value) < 1e-3 or abs(value) >= 1e6):
@@ -71,7 +71,7 @@ def number(value: float | None) -> str:
 
 
 def bottom_axis(drawing: Drawing, scale: Scale, y: float, label: str, *, top: float, ticks: int = 5) -> None:
-    """Ticks and a name under a chart, and faint lines up to ``top``."""
+    """Ticks and a label below a chart, and grid lines up to ``top``."""
     for tick in scale.ticks(ticks):
         x = scale(tick)
         drawing.add(Line([(x, top), (x, y)], "grid"), Words(x, y + 15, number(tick), "middle", "soft"))
@@ -79,7 +79,7 @@ def bottom_axis(drawing: Drawing, scale: Scale, y: float, label: str, *, top: fl
 
 
 def left_axis(drawing: Drawing, scale: Scale, x: float, label: str, *, right: float, ticks: int = 5) -> None:
-    """Ticks left of a chart, faint lines to ``right``, and a name above it."""
+    """Ticks on the left of a chart, grid lines to ``right``, and a label above it."""
     for tick in scale.ticks(ticks):
         y = scale(tick)
         drawing.add(Line([(x, y), (right, y)], "grid"), Words(x - 6, y + 4, number(tick), "end", "soft"))
@@ -88,7 +88,7 @@ def left_axis(drawing: Drawing, scale: Scale, x: float, label: str, *, right: fl
 
 
 def robust_range(values: Sequence[float], keep: float = 0.95) -> tuple[float, float]:
-    """The range without far outliers at one or both ends: at most 1 - ``keep`` of the values are outside of it."""
+    """The range without far outliers at one or both ends: at most 1 - ``keep`` of the values at an end are outside it."""
     ordered = sorted(value for value in values if math.isfinite(value))
     if len(ordered) < 8:
         return (ordered[0], ordered[-1]) if ordered else (0.0, 1.0)

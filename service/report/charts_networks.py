@@ -1,4 +1,4 @@
-"""Charts of trained networks: learning curves, how sure and how right they are, what they take for what."""
+"""Charts of trained networks: learning curves, calibration, confusion, predicted against true values."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from service.result import CalibrationBin, Curves
 
 _LEFT, _TOP, _BOTTOM, _RIGHT = 52.0, 44.0, 276.0, WIDTH - 12
 _HEIGHT = 320.0
-_MOST_NUMBERED = 12
+_MAX_NUMBERED = 12
 
 
 def curves(found: Sequence[tuple[str, Role, Curves]], names: Sequence[str], label: str) -> Drawing:
-    """Learning curves by epoch. Of the named courses the first is dashed where there are two: training, then validation."""
+    """Learning curves by epoch. ``names`` are one curve, or two, of which the first (training) is dashed."""
     drawing = Drawing(WIDTH, _HEIGHT, f"{label} by epoch, of {' and '.join(name for name, _, _ in found)}")
     values = [value for _, _, curve in found for name in names for value in curve.course(name)]
     low, high = robust_range(values, 0.9)
@@ -31,16 +31,16 @@ def curves(found: Sequence[tuple[str, Role, Curves]], names: Sequence[str], labe
             drawing.add(Line(points, role, 2.0, dash=index < len(names) - 1))
         at = x(curve.best)
         drawing.add(
-            Line([(at, _TOP), (at, _BOTTOM)], role, 1.0, opacity=0.5), Dot(at, _BOTTOM, 4, role, says=f"{name}: kept")
+            Line([(at, _TOP), (at, _BOTTOM)], role, 1.0, opacity=0.5), Dot(at, _BOTTOM, 4, role, tooltip=f"{name}: kept")
         )
     return drawing
 
 
 def reliability(bins: Sequence[CalibrationBin]) -> Drawing:
-    """Share of right predictions by how sure the network was; on the diagonal it is as right as it is sure."""
+    """Reliability diagram: share of correct predictions by confidence, which are equal on the diagonal."""
     drawing = Drawing(WIDTH, _HEIGHT, "Accuracy by confidence, in bins")
     x, y = Scale(0.0, 1.0, _LEFT, _RIGHT), Scale(0.0, 1.0, _BOTTOM, _TOP)
-    left_axis(drawing, y, _LEFT, "share that is right", right=_RIGHT)
+    left_axis(drawing, y, _LEFT, "share correct", right=_RIGHT)
     bottom_axis(drawing, x, _BOTTOM, "confidence of the prediction", top=_TOP)
     most = max(each.count for each in bins)
     for place, each in enumerate(bins):
@@ -57,13 +57,13 @@ def reliability(bins: Sequence[CalibrationBin]) -> Drawing:
     drawing.add(Line([(x(confidence), y(accuracy)) for _, confidence, accuracy in filled], "winner", 2))
     for count, confidence, accuracy in filled:
         radius = 3.0 + 4.0 * (count / most) ** 0.5
-        says = f"{count} rows: confidence {confidence:.3f}, right {accuracy:.3f}"
-        drawing.add(Dot(x(confidence), y(accuracy), radius, "winner", says=says))
+        tooltip = f"{count} rows: confidence {confidence:.3f}, share correct {accuracy:.3f}"
+        drawing.add(Dot(x(confidence), y(accuracy), radius, "winner", tooltip=tooltip))
     return drawing
 
 
 def confusion(labels: Sequence[str], counts: Sequence[Sequence[float]]) -> Drawing:
-    """Rows by true and predicted class, shaded by the share of the true class."""
+    """Confusion table: rows by true and predicted class, shaded by their share of the true class."""
     size = len(labels)
     left, top = 110.0, 52.0
     cell = min(84.0, (WIDTH - left - 10) / size)
@@ -81,23 +81,25 @@ def confusion(labels: Sequence[str], counts: Sequence[Sequence[float]]) -> Drawi
             share = count / total
             role: Role = "winner" if row == column else "baseline"
             x = left + cell * column
-            says = f"{name} taken for {labels[column]}: {count} of {total}"
-            drawing.add(Box(x, y, cell - 1.5, cell - 1.5, "grid", 0.5), Box(x, y, cell - 1.5, cell - 1.5, role, share, says))
-            if size <= _MOST_NUMBERED and count:
+            tooltip = f"{name} predicted as {labels[column]}: {count} of {total}"
+            drawing.add(
+                Box(x, y, cell - 1.5, cell - 1.5, "grid", 0.5), Box(x, y, cell - 1.5, cell - 1.5, role, share, tooltip)
+            )
+            if size <= _MAX_NUMBERED and count:
                 ink: Role = "paper" if share > 0.5 else "ink"
                 drawing.add(Words(x + cell / 2 - 1, y + cell / 2 + 4, str(count), "middle", ink))
     return drawing
 
 
 def pairs(found: Sequence[Sequence[float]]) -> Drawing:
-    """Predicted by true values; on the diagonal they are equal."""
-    drawing = Drawing(WIDTH, _HEIGHT, f"Predicted by true value of {len(found)} test rows")
+    """Predicted against true values, which are equal on the diagonal."""
+    drawing = Drawing(WIDTH, _HEIGHT, f"Predicted against true value of {len(found)} test rows")
     values = [value for pair in found for value in pair]
     x, y = Scale.around(values, _LEFT, _RIGHT), Scale.around(values, _BOTTOM, _TOP)
     left_axis(drawing, y, _LEFT, "predicted", right=_RIGHT)
     bottom_axis(drawing, x, _BOTTOM, "true", top=_TOP)
     drawing.add(Line([(x(x.low), y(y.low)), (x(x.high), y(y.high))], "soft", 1.5, dash=True))
     for true, predicted in found:
-        says = f"true {number(true)}, predicted {number(predicted)}"
-        drawing.add(Dot(x(true), y(predicted), 3, "winner", opacity=0.55, says=says))
+        tooltip = f"true {number(true)}, predicted {number(predicted)}"
+        drawing.add(Dot(x(true), y(predicted), 3, "winner", opacity=0.55, tooltip=tooltip))
     return drawing

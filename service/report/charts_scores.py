@@ -1,4 +1,4 @@
-"""Charts of scores: settings with their intervals, what a regularizer brings, importances, the gap to unseen rows."""
+"""Charts of scores: settings with their intervals, ablation, importances, the generalization gap."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _RIGHT = WIDTH - 14
 
 
 def intervals(rows: Sequence[tuple[str, Role, Interval, Spread]], metric: str) -> Drawing:
-    """Settings by their test score: a dot with its 95 % interval, and a ring for the mean on validation rows."""
+    """Settings by test score: a dot with its 95 % interval, and a ring for the mean on validation rows."""
     drawing = Drawing(WIDTH, 14 + _ROW * len(rows) + 40, f"Test {metric} of {len(rows)} settings with 95 % intervals")
     values = [value for _, _, test, valid in rows for value in (test.low, test.high, valid.mean)]
     scale = Scale.around(values, _LABELS, _RIGHT)
@@ -27,8 +27,8 @@ def intervals(rows: Sequence[tuple[str, Role, Interval, Spread]], metric: str) -
         drawing.add(
             Words(_LABELS - 10, y + 4, shortened(name, _LABELS - 12), "end", "ink" if bold else "soft", bold),
             Line([(scale(test.low), y), (scale(test.high), y)], role, 2.5 if bold else 1.5),
-            Dot(scale(valid.mean), y, 4, role, ring=True, says=f"{name}: validation {number(valid.mean)}"),
-            Dot(scale(test.mean), y, 5 if bold else 4, role, says=_interval(name, test)),
+            Dot(scale(valid.mean), y, 4, role, ring=True, tooltip=f"{name}: validation {number(valid.mean)}"),
+            Dot(scale(test.mean), y, 5 if bold else 4, role, tooltip=_interval(name, test)),
         )
     return drawing
 
@@ -38,7 +38,7 @@ def _interval(name: str, test: Interval) -> str:
 
 
 def changes(rows: Sequence[tuple[str, float, float, float]], label: str, title: str) -> Drawing:
-    """Bars from zero, with whiskers where there is an interval; ``rows`` are name, value, low and high, or NaN for both."""
+    """Bars from zero with whiskers for intervals; ``rows`` are name, value, low, high, both NaN without an interval."""
     drawing = Drawing(WIDTH, 14 + _ROW * len(rows) + 40, title)
     values = [0.0, *(value for _, *found in rows for value in found)]
     scale = Scale.around(values, _LABELS, _RIGHT)
@@ -50,7 +50,7 @@ def changes(rows: Sequence[tuple[str, float, float, float]], label: str, title: 
         role: Role = "winner" if value >= 0 else "baseline"
         drawing.add(
             Words(_LABELS - 10, y + 4, shortened(name, _LABELS - 12), "end"),
-            Box(left, y - 8, max(1.0, right - left), 16, role, says=f"{name}: {number(value)}"),
+            Box(left, y - 8, max(1.0, right - left), 16, role, tooltip=f"{name}: {number(value)}"),
         )
         if math.isfinite(low) and math.isfinite(high):
             drawing.add(
@@ -62,7 +62,7 @@ def changes(rows: Sequence[tuple[str, float, float, float]], label: str, title: 
 
 
 def shares(rows: Sequence[tuple[str, Sequence[float | None]]], kinds: Sequence[str], title: str) -> Drawing:
-    """Shares of a whole in percent, a bar per kind for every name; the second kind is drawn lighter."""
+    """Shares of a whole in percent: for every name a bar per kind, the second kind in a lighter colour."""
     roles: tuple[Role, ...] = ("winner", "other")
     drawing = Drawing(WIDTH, 34 + _ROW * len(rows) + 24, title)
     scale = Scale(
@@ -78,13 +78,13 @@ def shares(rows: Sequence[tuple[str, Sequence[float | None]]], kinds: Sequence[s
                 continue
             top = y - 9 + index * height
             end = scale(value)
-            drawing.add(Box(_LABELS, top, max(1.0, end - _LABELS), height - 1, roles[index], says=f"{name}: {value:.0%}"))
+            drawing.add(Box(_LABELS, top, max(1.0, end - _LABELS), height - 1, roles[index], tooltip=f"{name}: {value:.0%}"))
             drawing.add(Words(end + 4, top + height - 1.5, f"{value:.0%}", "start", "soft", size=10))
     return drawing
 
 
 def gap(rows: Sequence[tuple[str, Role, Sequence[tuple[str, float]]]], metric: str) -> Drawing:
-    """Per setting the score on rows ever further from training, joined by a line: the longer, the more it overfits."""
+    """Scores of each setting on training, validation and test rows, joined by a line: the longer, the more it overfits."""
     drawing = Drawing(WIDTH, 20 + 52 * len(rows) + 40, f"{metric} on training, validation and test rows")
     scale = Scale.around([value for _, _, found in rows for _, value in found], _LABELS, _RIGHT, margin=0.1)
     bottom = 20 + 52.0 * len(rows)
@@ -96,14 +96,14 @@ def gap(rows: Sequence[tuple[str, Role, Sequence[tuple[str, float]]]], metric: s
         for index, (part, value) in enumerate(found):
             above = index != 1
             drawing.add(
-                Dot(scale(value), y, 5, role, ring=index == 0, says=f"{name}, {part}: {number(value)}"),
+                Dot(scale(value), y, 5, role, ring=index == 0, tooltip=f"{name}, {part}: {number(value)}"),
                 Words(scale(value), y - 9 if above else y + 18, part, "middle", "soft", size=11),
             )
     return drawing
 
 
 def legend(drawing: Drawing, entries: Sequence[tuple[str, Role, bool]], x: float, y: float = 14.0) -> None:
-    """Names of roles beside a sample of their line."""
+    """Names of roles, each after a sample of its line."""
     for name, role, dash in entries:
         drawing.add(Line([(x, y - 4), (x + 22, y - 4)], role, 2.5, dash), Words(x + 28, y, name, "start", "soft"))
         x += 46 + 0.56 * 12 * len(name)

@@ -1,6 +1,6 @@
-"""Charts of a search: its history, its trials as lines through all of their settings, and what settings did on average.
+"""Charts of a search: its history, its trials in parallel coordinates, and mean values by setting.
 
-Parallel coordinates lie here, an axis below the other, so that names and values are readable on a narrow screen.
+The axes of the parallel coordinates are horizontal, one below the other, so that labels are readable on a narrow screen.
 Reference: Inselberg, "The plane with parallel coordinates", The Visual Computer 1 (1985).
 """
 
@@ -20,14 +20,14 @@ from service.store.records import TrialRecord
 _LEFT, _TOP, _BOTTOM, _RIGHT = 52.0, 44.0, 276.0, WIDTH - 12
 _HEIGHT = 320.0
 _AXIS_GAP = 48.0
-_MOST_DOTS = 1500
-_MOST_LINES = 250
-_MOST_AXES = 14
+_MAX_DOTS = 1500
+_MAX_LINES = 250
+_MAX_AXES = 14
 _LOG_FROM = 30.0
 
 
 def history(trials: Sequence[TrialRecord], metric: str, *, minimize: bool, winner: int | None) -> Drawing:
-    """Values of trials by number, and the best so far. Pruned trials are rings, at the best value they had."""
+    """Values of trials by number, and the best so far. Pruned trials are rings at their best value."""
     valued = [trial for trial in trials if trial.value is not None and math.isfinite(trial.value)]
     drawing = Drawing(WIDTH, _HEIGHT, f"Validation {metric} of {len(valued)} trials by number")
     complete = [trial.value or 0.0 for trial in valued if trial.state == "complete"]
@@ -36,21 +36,21 @@ def history(trials: Sequence[TrialRecord], metric: str, *, minimize: bool, winne
     x = Scale(0.0, max((trial.number for trial in valued), default=1) or 1, _LEFT + 6, _RIGHT)
     left_axis(drawing, y, _LEFT, f"validation {metric}", right=_RIGHT)
     bottom_axis(drawing, x, _BOTTOM, "trial", top=_TOP)
-    for trial in _thinned(valued, _MOST_DOTS):
+    for trial in _thinned(valued, _MAX_DOTS):
         pruned = trial.state != "complete"
-        says = f"trial {trial.number}, {trial.stop_reason}: {number(trial.value)}"
+        tooltip = f"trial {trial.number}, {trial.stop_reason}: {number(trial.value)}"
         at = (x(trial.number), y(trial.value or 0.0))
-        drawing.add(Dot(*at, 2.5 if pruned else 3.2, "other", ring=pruned, opacity=0.8, says=says))
+        drawing.add(Dot(*at, 2.5 if pruned else 3.2, "other", ring=pruned, opacity=0.8, tooltip=tooltip))
     drawing.add(Line([(x(n), y(value)) for n, value in _best_so_far(valued, minimize=minimize)], "winner", 2))
     chosen = next((trial for trial in valued if trial.number == winner), None)
     if chosen is not None:
-        drawing.add(Dot(x(chosen.number), y(chosen.value or 0.0), 6, "winner", says=f"trial {chosen.number}, the winner"))
+        drawing.add(Dot(x(chosen.number), y(chosen.value or 0.0), 6, "winner", tooltip=f"trial {chosen.number}, the winner"))
     legend(drawing, [("best so far", "winner", False)], _RIGHT - 110)
     return drawing
 
 
 def _best_so_far(trials: Sequence[TrialRecord], *, minimize: bool) -> list[tuple[float, float]]:
-    """Corners of the step line through the best complete value."""
+    """Corners of the step line of the best complete value so far."""
     corners: list[tuple[float, float]] = []
     best = math.inf
     sign = 1.0 if minimize else -1.0
@@ -67,7 +67,7 @@ def _best_so_far(trials: Sequence[TrialRecord], *, minimize: bool) -> list[tuple
 
 @dataclass(frozen=True)
 class Axis:
-    """One setting's axis: where each value lies, and what is written under it."""
+    """One setting's axis: the positions of its values and its tick labels, in points from the left."""
 
     name: str
     places: Mapping[Any, float]
@@ -75,17 +75,17 @@ class Axis:
     marks: Sequence[tuple[float, str]]
 
     def __call__(self, value: Any) -> float | None:
-        """The place of a value; None where it has none."""
+        """The position of a value; None where it has none."""
         if value in self.places:
             return self.places[value]
         return self.scale(float(value)) if self.scale is not None and isinstance(value, int | float) else None
 
 
 def parallel(trials: Sequence[TrialRecord], metric: str, *, minimize: bool, winner: int | None) -> Drawing | None:
-    """Complete trials as lines through an axis per searched setting; the best tenth is coloured. None without any."""
+    """Complete trials as lines through an axis per searched setting; the best tenth is coloured. None for too few."""
     complete = [trial for trial in trials if trial.state == "complete" and trial.value is not None]
     drawn = [(trial, settings_of(trial.params)) for trial in complete]
-    names = list(dict.fromkeys(name for _, found in drawn for name in found))[:_MOST_AXES]
+    names = list(dict.fromkeys(name for _, found in drawn for name in found))[:_MAX_AXES]
     if len(drawn) < 2 or not names:
         return None
     sign = 1.0 if minimize else -1.0
@@ -94,7 +94,7 @@ def parallel(trials: Sequence[TrialRecord], metric: str, *, minimize: bool, winn
     axes = [_axis(name, [found.get(name) for _, found in drawn]) for name in names]
     axes.append(_axis(f"validation {metric}", [trial.value for trial, _ in drawn]))
     drawing = Drawing(WIDTH, _AXIS_GAP * len(axes) + 14, f"{len(drawn)} trials as lines through {len(names)} settings")
-    chosen = [*drawn[:best], *_thinned(drawn[best:], _MOST_LINES - best)]
+    chosen = [*drawn[:best], *_thinned(drawn[best:], _MAX_LINES - best)]
     for place, (trial, found) in reversed(list(enumerate(chosen))):
         values = [*(found.get(name) for name in names), trial.value]
         places = [(axis(value), 22 + _AXIS_GAP * row) for row, (axis, value) in enumerate(zip(axes, values, strict=True))]
@@ -114,14 +114,14 @@ def parallel(trials: Sequence[TrialRecord], metric: str, *, minimize: bool, winn
 
 
 def _label(drawing: Drawing, words: Words) -> None:
-    """Words on a ground of their own, readable where lines cross them."""
+    """Words on a background, readable where lines cross them."""
     width = LETTER * 1.08 * words.size * len(words.text) + 4
     left = words.x - {"start": 2.0, "middle": width / 2, "end": width - 2}[words.anchor]
     drawing.add(Box(max(0.0, left), words.y - words.size + 1, width, words.size + 3, "paper", 0.82), words)
 
 
 def settings_of(params: Mapping[str, Any]) -> dict[str, Any]:
-    """Drawn parameters by setting: `use_l1` = false is `l1` off; a value per layer is their mean."""
+    """Suggested parameters by setting: `use_l1` = false is `l1` off; values per layer are averaged."""
     found: dict[str, Any] = {}
     layers: dict[str, list[float]] = {}
     for name, value in params.items():
@@ -158,7 +158,7 @@ def _axis(name: str, values: Sequence[Any]) -> Axis:
 
 
 def effects(found: Sequence[Effect], metric: str) -> Drawing:
-    """Mean value of trials by setting, in bins with standard errors: a small chart for every setting."""
+    """Mean values of trials by setting, in bins with standard errors: a small chart per setting."""
     columns, wide, high = 2, (WIDTH - 20) / 2, 150.0
     rows = -(-len(found) // columns)
     drawing = Drawing(WIDTH, rows * high + 4, f"Mean validation {metric} of trials by setting")
@@ -173,10 +173,10 @@ def effects(found: Sequence[Effect], metric: str) -> Drawing:
             x = left + step * (index + 0.5)
             error = each.standard_error if math.isfinite(each.standard_error) else 0.0
             name = _name(each)
-            says = f"{effect.setting} {name}: {number(each.mean)} ± {number(error)} over {each.n} trials"
+            tooltip = f"{effect.setting} {name}: {number(each.mean)} ± {number(error)} over {each.n} trials"
             drawing.add(
                 Line([(x, y(each.mean - error)), (x, y(each.mean + error))], "winner", 1.5),
-                Dot(x, y(each.mean), 3.5, "winner", says=says),
+                Dot(x, y(each.mean), 3.5, "winner", tooltip=tooltip),
                 Words(x, upper + 100, shortened(name, step, 10), "middle", "soft", size=10),
             )
     return drawing
@@ -200,7 +200,7 @@ def _short(value: float) -> str:
 
 
 def _thinned(items: Sequence[Any], most: int) -> list[Any]:
-    """At most so many, evenly."""
+    """At most ``most`` of the items, evenly spaced."""
     if len(items) <= most:
         return list(items)
     return [items[round(index * (len(items) - 1) / (most - 1))] for index in range(most)]

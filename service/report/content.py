@@ -1,4 +1,4 @@
-"""What a report consists of, before anyone decides how it looks: sections of texts, figures, tables and code.
+"""The content of a report, independent of its format: sections of texts, figures, tables and code.
 
 HTML, Markdown and PDF are three renderings of one `Report`.
 """
@@ -17,7 +17,7 @@ from service.store.records import StudyRecord, TrialRecord
 
 @dataclass(frozen=True)
 class Source:
-    """All that a report is made from. ``result`` may be of an earlier version: what it lacks is left out."""
+    """The data of a report. ``result`` may be of an earlier version: parts that it lacks are left out."""
 
     study: StudyRecord
     result: Result
@@ -26,7 +26,7 @@ class Source:
 
     @property
     def metric(self) -> str:
-        """The metric's name for people."""
+        """The metric's display name."""
         return objective(self.study.metric)
 
     @property
@@ -36,12 +36,12 @@ class Source:
 
 
 def objective(name: str) -> str:
-    """An objective's name for people."""
+    """An objective's display name."""
     return "generalization gap" if name == GAP else name.replace("_", " ")
 
 
 def over_seeds(spread: Spread) -> str:
-    """Mean and standard deviation."""
+    """Mean ± standard deviation."""
     return f"{number(spread.mean)} ± {number(spread.std)}"
 
 
@@ -59,7 +59,7 @@ class Text:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows under a head; the first column names the row."""
+    """Rows below a header; the first column names the row."""
 
     head: Sequence[str]
     rows: Sequence[Sequence[str]]
@@ -67,7 +67,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Figure:
-    """A drawing, what is to be seen in it, and its numbers as a table for those who can't see it."""
+    """A drawing, its caption, and its numbers as a table for readers who can't see it."""
 
     drawing: Drawing
     caption: str
@@ -77,7 +77,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Code:
-    """Source text in a language."""
+    """Source code in a language."""
 
     text: str
     language: str
@@ -88,7 +88,7 @@ Block = Text | Table | Figure | Code
 
 @dataclass(frozen=True)
 class Section:
-    """A heading and what stands under it."""
+    """A heading and the blocks below it."""
 
     title: str
     blocks: Sequence[Block]
@@ -96,7 +96,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Tile:
-    """One number that matters: its name, the number, and what qualifies it."""
+    """A key figure: its name, its value, and a qualification."""
 
     name: str
     value: str
@@ -105,7 +105,7 @@ class Tile:
 
 @dataclass(frozen=True)
 class Report:
-    """A study's answer. ``links`` are addresses by what they lead to."""
+    """The whole report of a study. ``links`` are addresses by label."""
 
     title: str
     subtitle: str

@@ -1,4 +1,4 @@
-"""The section on a study of several objectives: its front, and what finalists from it came to over seeds."""
+"""The section of a study with several objectives: its Pareto front, and how finalists from it score over seeds."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from collections.abc import Iterator, Sequence
 from service.report import charts_front
 from service.report.axes import number
 from service.report.content import Block, Figure, Source, Table, Text, objective, over_seeds
-from service.report.recipe import said
+from service.report.recipe import formatted
 from service.report.scene import Drawing
 from service.result import FrontTrial, Setting
 from service.spec.metrics import Further
 
-_MOST_ROWS = 20
+_MAX_ROWS = 20
 
 
 def trade_offs(source: Source) -> Iterator[Block]:
-    """Pictures of the front and a table of it; nothing where a study has one objective."""
+    """Charts and a table of the front; nothing if the study has a single objective."""
     found = source.result.front
     if not found:
         return
@@ -24,9 +24,9 @@ def trade_offs(source: Source) -> Iterator[Block]:
     for place, other in enumerate(names[1:]):
         pair = f"{objective(names[0])} and {objective(other)}"
         caption = (
-            f"Complete trials by their {pair} on validation rows, of one seed. The {len(found)} of the front are coloured: "
-            f"to each, no other trial is at least equal in {_every(names)} and better in one. The winner's trial is large. "
-            "Values off the chart lie on its edge."
+            f"Complete trials by {pair} on validation rows, one seed each. The {len(found)} on the Pareto front are "
+            f"coloured: no other trial is at least as good in {_every(names)} and better in one. The large dot is the "
+            "winner's trial. Values outside the chart are drawn on its edge."
         )
         table = _table(found, names) if place == 0 else None
         yield Figure(_drawing(source, found, names[0], other, stairs=len(names) == 2), caption, table, wide=True)
@@ -34,10 +34,10 @@ def trade_offs(source: Source) -> Iterator[Block]:
     if rows:
         first, *others = map(objective, names)
         yield Text(
-            "A front is made of lucky trials, as the best value of a search is. Over "
-            f"{source.result.seeds} new seeds, on the same validation rows, settings come to this:"
+            "Trials on the front are lucky ones, as is the best trial of any search. Scores of the settings that were "
+            f"trained again, on the same validation rows, over {source.result.seeds} new seeds:"
         )
-        yield Table(("trained again", f"validation {first}", *others, f"test {first}"), rows)
+        yield Table(("setting", f"validation {first}", *others, f"test {first}"), rows)
 
 
 def _drawing(source: Source, found: Sequence[FrontTrial], first: Further, other: Further, *, stairs: bool) -> Drawing:
@@ -56,20 +56,20 @@ def _every(names: Sequence[Further]) -> str:
 
 
 def _table(found: Sequence[FrontTrial], names: Sequence[Further]) -> Table:
-    head = ("trial of the front", *(objective(name) for name in names), "regularizers")
+    head = ("trial on the front", *(objective(name) for name in names), "regularizers")
     rows = [
         (
             f"trial {each.trial}",
             *(number(each.values[name]) for name in names),
-            ", ".join(f"{name} {said(each.recipe[name])}" for name in each.regularizers) or "none",
+            ", ".join(f"{name} {formatted(each.recipe[name])}" for name in each.regularizers) or "none",
         )
-        for each in found[:_MOST_ROWS]
+        for each in found[:_MAX_ROWS]
     ]
     return Table(head, rows)
 
 
 def _trained_again(setting: Setting, names: Sequence[Further]) -> tuple[str, ...] | None:
-    """What a setting came to over seeds; None where it was not trained."""
+    """The scores of a setting over seeds; None if it was not trained."""
     if setting.valid is None or setting.test is None or not setting.also:
         return None
     spreads = [setting.valid, *(setting.also[name] for name in names[1:])]

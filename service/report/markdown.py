@@ -11,7 +11,7 @@ _SPECIAL = "\\`*_[]<>|#"
 
 
 def to_markdown(report: Report) -> str:
-    """GitHub's dialect."""
+    """The report in GitHub-flavoured Markdown."""
     lines = [f"# {_plain(report.title)}", "", f"**{_plain(report.verdict)}**", "", _plain(report.subtitle), ""]
     lines += _table(Table(("what", "value", ""), [(tile.name, tile.value, tile.detail) for tile in report.tiles]))
     for section in report.sections:
@@ -50,6 +50,6 @@ def _row(cells: Sequence[str], *, plain: bool = True) -> str:
 
 
 def _plain(text: str) -> str:
-    """Text that Markdown takes for nothing but text."""
+    """Text without line breaks, in which Markdown's special characters are escaped."""
     escaped = "".join(f"\\{letter}" if letter in _SPECIAL else letter for letter in text)
     return " ".join(escaped.split())

@@ -1,4 +1,4 @@
-"""Sections on the trained networks: how they learnt, how far they overfit, what they predict on the test rows."""
+"""Sections on the trained networks: how they learned, how far they overfit, what they predict on the test rows."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from service.result import Calibration, Confusion
 
 
 def training(source: Source) -> Iterator[Block]:
-    """Learning curves, the generalization gap, and what regularization did to the weights."""
+    """Learning curves, the generalization gap, and the effect of regularization on the weights."""
     yield from _curves(source)
     yield from _gap(source)
     weights = source.result.weights
@@ -23,16 +23,16 @@ def training(source: Source) -> Iterator[Block]:
 
 
 def _sparsification(source: Source) -> Iterator[Block]:
-    """How much of a network is superfluous: scores as its smallest weights are set to zero, of all layers together."""
+    """Scores with the smallest weights of all layers set to zero: how much of a network is superfluous."""
     curves = source.result.sparsification
     if curves:
         shares = [point.asked for point in next(iter(curves.values()))]
-        header = (f"validation {source.metric} with so many weights set to zero", *(f"{share:.0%}" for share in shares))
+        header = (f"validation {source.metric} by share of weights set to zero", *(f"{share:.0%}" for share in shares))
         yield Table(header, [(name, *(number(point.score) for point in points)) for name, points in curves.items()])
 
 
 def _roles(source: Source) -> dict[str, tuple[str, Role]]:
-    """Names of the two settings that are shown beside each other, and how."""
+    """Display names and roles of the two settings that are compared."""
     winner, baseline = source.result.winner.name, source.result.baseline.name
     return {winner: ("winner", "winner"), baseline: (baseline, "baseline")}
 
@@ -46,14 +46,14 @@ def _curves(source: Source) -> Iterator[Block]:
     mean = f"mean over {max(max(curve.seeds) for _, _, curve in found)} seeds"
     yield Figure(
         charts_networks.curves(found, ("train_loss", "loss"), "loss"),
-        f"Loss by epoch, {mean}: on training rows while training, with penalties and dropout (dashed), and on "
-        "validation rows (solid). Solid lines that turn upwards while dashed ones fall are overfitting. Dots on the axis: "
-        "the epoch that was kept. Values off the chart lie on its edge.",
+        f"Loss by epoch, {mean}: on training rows during training, with penalties and dropout (dashed), and on "
+        "validation rows (solid). A solid line that rises while the dashed one falls shows overfitting. Dots on the axis "
+        "mark the epoch that was kept. Values outside the chart are drawn on its edge.",
     )
     if source.study.metric != "log_loss":
         yield Figure(
             charts_networks.curves(found, (source.study.metric,), f"validation {source.metric}"),
-            f"Validation {source.metric} by epoch, {mean}: what early stopping and the search looked at.",
+            f"Validation {source.metric} by epoch, {mean}: the values by which the search judged trials.",
         )
 
 
@@ -71,9 +71,8 @@ def _gap(source: Source) -> Iterator[Block]:
         )
         yield Figure(
             charts_scores.gap(rows, source.metric),
-            f"The generalization gap: {source.metric} on the rows that were trained on (ring), on validation and on "
-            "test rows. The "
-            "longer the line, the more a network has learnt its training rows by heart.",
+            f"The generalization gap: {source.metric} on training rows (ring), on validation rows and on test rows. "
+            "The longer the line, the more a network has memorized its training rows.",
             table,
         )
 
@@ -89,9 +88,8 @@ def predictions(source: Source) -> Iterator[Block]:
     if found.pairs is not None:
         yield Figure(
             charts_networks.pairs(found.pairs),
-            f"Predicted by true values of {len(found.pairs)} test rows, by {_WHICH}. Dots above the diagonal are "
-            "predicted too "
-            "high; a cloud flatter than the diagonal draws everything to the middle.",
+            f"Predicted against true values of {len(found.pairs)} test rows, for {_WHICH}. Dots above the diagonal are "
+            "predicted too high; a cloud flatter than the diagonal means that predictions are drawn towards the mean.",
         )
     if found.confusion is not None:
         yield _confusion(found.confusion)
@@ -103,9 +101,8 @@ def _confusion(found: Confusion) -> Figure:
     rows = [(name, *map(str, row)) for name, row in zip(found.labels, found.counts, strict=True)]
     return Figure(
         charts_networks.confusion(found.labels, found.counts),
-        f"Test rows by true class (down) and predicted class (across), by {_WHICH}. Each row is shaded by its "
-        "shares: blue on the "
-        "diagonal is right, orange beside it is what a class was mistaken for.",
+        f"Test rows by true class (down) and predicted class (across), for {_WHICH}. Each row is shaded by its "
+        "shares: correct predictions are blue, on the diagonal; orange shows what a class was mistaken for.",
         Table(("true \\ predicted", *found.labels), rows),
     )
 
@@ -118,8 +115,7 @@ def _calibration(found: Calibration) -> Figure:
     ]
     return Figure(
         charts_networks.reliability(found.bins),
-        "How often a prediction is right, by how sure the network was (grey bars: how many test rows). Below the "
-        "diagonal it "
-        f"promises too much. Expected calibration error: {found.expected_error:.3f}.",
-        Table(("rows", "mean confidence", "share that is right"), bins),
+        "Share of correct predictions by the network's confidence (grey bars: number of test rows). Below the diagonal "
+        f"the network is overconfident. Expected calibration error: {found.expected_error:.3f}.",
+        Table(("rows", "mean confidence", "share correct"), bins),
     )

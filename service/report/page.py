@@ -1,4 +1,4 @@
-"""A report as one HTML page that needs nothing else: style and drawings are in it, and there is no script."""
+"""A report as one self-contained HTML page: styles and drawings are inline, and there are no scripts."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def _environment() -> Environment:
 
 
 def to_html(report: Report) -> str:
-    """The page. Every text in it is escaped; only drawings, which escape their own, are put in as they are."""
+    """The page. All text is escaped; only drawings, which escape their own text, are inserted as they are."""
     environment = _environment()
     style = environment.loader.get_source(environment, "style.css")[0] if environment.loader else ""
     template = environment.get_template("page.html.j2")
@@ -36,7 +36,7 @@ def _markup(drawing: Drawing) -> Markup:
 
 
 def _kinds(blocks: Sequence[Block]) -> Iterator[tuple[str, Block]]:
-    """Every block with its kind. A figure that has no neighbour is `Only`: it takes the whole width, caption beside it."""
+    """Every block with its kind. A figure without a neighbour is `Only`: it takes the whole width, caption to its side."""
     place = 0
     while place < len(blocks):
         block = blocks[place]

@@ -1,6 +1,6 @@
-"""A report as PDF, for a paper's appendix: A4, the same drawings as on the page, drawn as vectors.
+"""A report as PDF, for a paper's appendix: A4, with the drawings of the page as vector graphics.
 
-The standard fonts of PDF know the Latin letters of Western Europe; others are written without their accents, or as "?".
+The standard fonts of PDF cover the Latin letters of Western Europe; others are written without accents, or as "?".
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ _MARGIN = 56.0
 _WIDTH = A4[0] - 2 * _MARGIN
 _FIGURE_WIDTH = 330.0
 _CODE_LETTERS = 96
-_WITHIN = 90
-"""Longest word in a cell, in letters, before it is cut into pieces."""
+_MAX_WORD = 90
+"""Longer words in a cell, in letters, are cut into pieces."""
 
 _COLOURS: Mapping[Role, str] = {
     "winner": "#0072b2",
@@ -65,7 +65,7 @@ _STYLES = {
 
 
 def to_pdf(report: Report) -> bytes:
-    """The document. Equal reports give equal bytes."""
+    """The PDF document. Equal reports give equal bytes."""
     buffer = io.BytesIO()
     document = SimpleDocTemplate(
         buffer,
@@ -101,7 +101,7 @@ def _story(report: Report) -> Iterator[Flowable]:
                 yield KeepTogether([*([heading] if block is section.blocks[0] else []), *flowables])
                 continue
             if block is section.blocks[0]:
-                yield heading  # which keeps with what follows
+                yield heading  # its style keeps it with the next block
             yield from flowables
 
 
@@ -148,13 +148,13 @@ def _columns(table: Table) -> list[float]:
 
 
 def _broken(text: str) -> str:
-    """Words too long for any column in pieces."""
+    """Text in which words too long for any column are cut into pieces."""
     words = text.split(" ")
-    return " ".join(" ".join(word[at : at + _WITHIN] for at in range(0, len(word), _WITHIN)) or word for word in words)
+    return " ".join(" ".join(word[at : at + _MAX_WORD] for at in range(0, len(word), _MAX_WORD)) or word for word in words)
 
 
 def _plain(text: str) -> str:
-    """Text in the letters that the standard fonts have."""
+    """Text in the characters that the standard fonts cover."""
     known = text.translate(_INSTEAD)
     return "".join(map(_letter, known))
 
@@ -178,7 +178,7 @@ def _drawn(drawing: Drawing) -> shapes.Drawing:
 
 
 def _shape(height: float, shape: Shape) -> shapes.Shape:
-    """A shape where a PDF has it, its origin being the lower left corner."""
+    """A shape in the coordinates of PDF, whose origin is the lower left corner."""
     match shape:
         case Line():
             flat = [value for x, y in shape.points for value in (x, height - y)]

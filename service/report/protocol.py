@@ -1,4 +1,4 @@
-"""The protocol in words, and where everything came from: what a reader needs to believe a number, or to repeat it."""
+"""The protocol in words, and the provenance: what a reader needs to trust a number or to reproduce it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from service.result import Delivered
 
 
 def protocol(source: Source) -> Iterator[Block]:
-    """How the numbers came about."""
+    """How the numbers were obtained."""
     yield from map(Text, _sentences(source))
 
 
@@ -19,38 +19,36 @@ def _sentences(source: Source) -> Iterator[str]:
     result, spec = source.result, source.study.spec
     rows = result.rows
     copies = (
-        f" {rows.duplicates:,} rows repeat another one; copies stay on one side of every split." if rows.duplicates else ""
+        f" {rows.duplicates:,} rows repeat an earlier one; copies stay on one side of every split."
+        if rows.duplicates
+        else ""
     )
     yield (
-        f"The rows were divided first, fixed by the seed {spec.get('seed', 0)}: {rows.train:,} to train, {rows.valid:,} to "
-        f"validate, {rows.test:,} locked away to test.{copies} Preprocessing was fitted on training rows only."
+        f"The rows were split first, with the seed {spec.get('seed', 0)}: {rows.train:,} for training, {rows.valid:,} for "
+        f"validation, {rows.test:,} locked for testing.{copies} Preprocessing was fitted on training rows only."
     )
     counts = source.study.counts
     budget, names = spec.get("budget", {}), " and ".join(map(objective, source.study.objectives))
     sampler, pruner = spec.get("sampler", {}).get("name", "?"), spec.get("pruner", {}).get("name", "?")
     yield (
-        f"{counts.finished} trials of at most {budget.get('epochs', '?')} epochs were searched with the sampler "
-        f"{sampler} and the pruner "
-        f"{pruner}: {counts.complete} complete, {counts.pruned} pruned because they were worse than their peers, "
-        f"{counts.fail} failed. "
-        f"Each was judged by its {names} on validation rows{_stopping(spec)}."
+        f"The search ran {counts.finished} trials of at most {budget.get('epochs', '?')} epochs with the sampler {sampler} "
+        f"and the pruner {pruner}: {counts.complete} complete, {counts.pruned} pruned because they were worse than their "
+        f"peers, {counts.fail} failed. Each trial was judged by its {names} on validation rows{_stopping(spec)}."
     )
     chosen = "the best settings"
     if result.front:
         chosen = (
-            f"settings of the front, which no other trial dominates in {names} (those with the best {source.metric} "
-            "first, and the next front's where it has too few)"
+            f"settings of the Pareto front, which no other trial dominates in {names} (those with the best {source.metric} "
+            "first, and those of the next front if it has too few)"
         )
     yield (
-        f"Then {chosen}, the same network with every regularizer off, and the framework's defaults were "
-        "trained anew, each "
-        f"over the same {result.seeds} seeds. The winner has the best mean {source.metric} over seeds on "
-        "validation rows. Only then was the test part opened, once, to score all of them; nothing was chosen by test scores."
+        f"Then {chosen}, the same network with every regularizer off, and the framework's defaults were trained again, "
+        f"each over the same {result.seeds} seeds. The winner has the best mean {source.metric} over seeds on validation "
+        "rows. Only then was the test part opened, once, to score all of them; nothing was chosen by test scores."
     )
     yield (
-        "Intervals are 95 % and cover which rows the test part happens to hold and which seeds the networks happened "
-        "to have. They "
-        "do not cover another way of collecting the data."
+        "The 95 % intervals account for the choice of the test rows and of the seeds. They do not account for other ways "
+        "of collecting the data."
     )
 
 
@@ -58,11 +56,11 @@ def _stopping(spec: Mapping[str, Any]) -> str:
     stopping = spec.get("early_stopping")
     if not stopping:
         return ""
-    return f", and stopped when {stopping.get('patience', '?')} epochs in a row were no better"
+    return f", and stopped after {stopping.get('patience', '?')} epochs in a row without improvement"
 
 
 def provenance(source: Source) -> Iterator[Block]:
-    """Versions, seeds, data, time, and who looked at the test part."""
+    """Versions, seed, data, time, and the readings of the test part."""
     result, study = source.result, source.study
     made_of = result.provenance
     data = study.spec.get("data", {})
@@ -71,13 +69,15 @@ def provenance(source: Source) -> Iterator[Block]:
         "submitted": f"{study.created_at:%Y-%m-%d %H:%M} UTC",
         "seed": str(study.spec.get("seed", 0)),
         "data": str(data.get("dataset") or data.get("path") or "?"),
-        "began with": _start(study.spec.get("model", {})),
-        "hash of the data": made_of.data_hash if made_of else None,
+        "started from": _start(study.spec.get("model", {})),
+        "data hash": made_of.data_hash if made_of else None,
         "device": made_of.device if made_of else None,
-        "trials": f"{study.counts.finished} with {study.epochs:,} epochs in all",
+        "trials": f"{study.counts.finished} with {study.epochs:,} epochs in total",
         "wall time": f"{number(result.wall_seconds)} s",
         "of which finalizing": f"{number(result.finalizing_seconds)} s",
-        "versions": ", ".join(f"{name} {said}" for name, said in made_of.versions.items() if said) if made_of else None,
+        "versions": ", ".join(f"{name} {version}" for name, version in made_of.versions.items() if version)
+        if made_of
+        else None,
         "model": _model(result.model) if result.model else None,
         "readings of the test part": str(result.test_accesses),
     }

@@ -1,4 +1,4 @@
-"""The winning recipe: its settings in a table, and a program that trains with it."""
+"""The winning recipe: its settings as a table, and a program that trains with them."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ def recipe(source: Source) -> Iterator[Block]:
     on = set(winner.regularizers)
     settings = sorted(winner.recipe.items(), key=lambda item: item[0] not in on)
     rows = [
-        (name, said(value), SETTINGS[name].doc if name in SETTINGS else "Units of the hidden layers.")
+        (name, formatted(value), SETTINGS[name].doc if name in SETTINGS else "Units of the hidden layers.")
         for name, value in settings
     ]
-    yield Table(("setting", "value", "what it is"), rows)
+    yield Table(("setting", "value", "description"), rows)
     yield from _program(source)
 
 
 def _program(source: Source) -> Iterator[Block]:
     delivered = source.result.model
     if delivered is None or delivered.program is None:
-        return  # a result of a version before programs were kept
+        return  # the result of an earlier version, which kept no programs
     yield Text(
-        "The same as a program in plain PyTorch: `train.py` of the model's archive, whose folder `plain` has network and "
-        "the training loop. Its updates are those of the search, its random numbers are its own."
+        "The same recipe as a program in plain PyTorch: `train.py` in the model's archive, whose folder `plain` contains "
+        "the network and the training loop. Its updates are those of the search; its random numbers are its own."
     )
     yield Code(delivered.program, "python")
 
 
-def said(value: Any) -> str:
-    """A value for people."""
+def formatted(value: Any) -> str:
+    """A value of a setting for readers."""
     if isinstance(value, list | tuple):
-        return ", ".join(map(said, value))
+        return ", ".join(map(formatted, value))
     return number(float(value)) if isinstance(value, float) else str(value)

@@ -1,7 +1,7 @@
 """Drawings as plain shapes, so that one chart serves a web page (SVG) and a PDF alike.
 
 Coordinates are in points from the upper left corner. A shape names a *role*, never a colour: the page's style gives each
-role a colour for light, dark and paper. Knows no studies and no charts.
+role a colour for light and dark screens and for print. Independent of studies and charts.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ LETTER = 0.54
 
 @dataclass(frozen=True)
 class Line:
-    """A stroke through points; ``dash`` tells what colour alone must not."""
+    """A stroke through points; ``dash`` distinguishes lines where colour alone must not."""
 
     points: Sequence[Point]
     role: Role = "ink"
@@ -41,7 +41,7 @@ class Dot:
     role: Role = "ink"
     ring: bool = False
     opacity: float = 1.0
-    says: str = ""
+    tooltip: str = ""
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Box:
     height: float
     role: Role = "ink"
     opacity: float = 1.0
-    says: str = ""
+    tooltip: str = ""
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ Shape = Line | Dot | Box | Words
 
 @dataclass
 class Drawing:
-    """Shapes on a sheet of ``width`` by ``height``; ``title`` says what is to be seen, for those who don't see it."""
+    """Shapes on a sheet of ``width`` by ``height``; ``title`` describes it to readers who can't see it."""
 
     width: float
     height: float
@@ -83,12 +83,12 @@ class Drawing:
     shapes: list[Shape] = field(default_factory=list)
 
     def add(self, *shapes: Shape) -> None:
-        """Draw on top of what is there."""
+        """Draw shapes on top of the present ones."""
         self.shapes.extend(shapes)
 
 
 def shortened(text: str, width: float, size: float = FONT_SIZE) -> str:
-    """Text that takes at most ``width``."""
+    """Text cut to about ``width`` points."""
     letters = max(2, int(width / (LETTER * size)))
     return text if len(text) <= letters else text[: letters - 1] + "…"
 
@@ -127,7 +127,7 @@ def _elements(shapes: Sequence[Shape]) -> Iterator[str]:
 
 def _rest(name: str, shape: Dot | Box) -> str:
     faint = f' opacity="{_n(shape.opacity)}"' if shape.opacity < 1 else ""
-    return f"{faint}><title>{escape(shape.says)}</title></{name}>" if shape.says else f"{faint}/>"
+    return f"{faint}><title>{escape(shape.tooltip)}</title></{name}>" if shape.tooltip else f"{faint}/>"
 
 
 def _n(value: float) -> str:

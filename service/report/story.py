@@ -1,4 +1,4 @@
-"""From a study's result to its report: what is said, in which order, and which charts belong to it."""
+"""Builds a study's report from its result: the sections in their order, with texts and charts."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from service.report.recipe import recipe
 from service.report.scene import Role
 from service.result import Ensemble, Importance, Interval, Selection, Spread
 
-_MOST_SHARES = 10
-_MOST_EFFECTS = 8
+_MAX_SHARES = 10
+_MAX_EFFECTS = 8
 _BEST_TRIALS = 10
 
 
-def tell(source: Source) -> Report:
+def build_report(source: Source) -> Report:
     """The whole report of a finished study."""
     result, study = source.result, source.study
     sections = [
         Section("The answer", list(_answer(source))),
-        Section("What is traded for what", list(trade_offs(source))),
-        Section("Which regularizer earned it", list(_credit(source))),
+        Section("Trade-offs between objectives", list(trade_offs(source))),
+        Section("Which regularizers helped", list(_credit(source))),
         Section("How it trained", list(training(source))),
         Section("What it predicts", list(predictions(source))),
         Section("How the search went", list(_search(source))),
         Section("The recipe", list(recipe(source))),
         Section("How this was measured", list(protocol(source))),
-        Section("Where it comes from", list(provenance(source))),
+        Section("Provenance", list(provenance(source))),
     ]
     here = f"/v1/studies/{study.id}"
     links = {"dashboard": f"/dashboard/studies/{study.id}", "result": f"{here}/result"}
@@ -61,14 +61,14 @@ def _tiles(source: Source) -> Iterator[Tile]:
         if setting.test is not None:
             yield Tile(f"{name}, test {source.metric}", number(setting.test.mean), f"95 %: {between(setting.test)}")
     if result.gain is not None:
-        clear = "clear of 0" if result.gain.excludes_zero else "may be 0"
-        yield Tile("Better by", number(result.gain.mean), f"95 %: {between(result.gain)}; {clear}")
+        clear = "excludes 0" if result.gain.excludes_zero else "includes 0"
+        yield Tile("Improvement", number(result.gain.mean), f"95 %: {between(result.gain)}; {clear}")
     rows = result.rows
     yield Tile("Test rows", f"{rows.test:,}", f"of {rows.train + rows.valid + rows.test:,} rows; locked")
 
 
 def _scored(source: Source) -> list[tuple[str, Role, Interval, Spread]]:
-    """Name for people, role in pictures, and the scores, of all that were trained over seeds."""
+    """Display name, role in charts and scores of all settings that were trained over seeds."""
     result = source.result
     simplest = None if result.recommended is None else result.recommended.name
     marks = dict.fromkeys(result.ties, " (tie)") | {simplest: " (simplest)"}
@@ -91,21 +91,21 @@ def _answer(source: Source) -> Iterator[Block]:
         )
         caption = (
             f"Test {source.metric}, mean over {source.result.seeds} seeds (dots) with 95 % intervals (lines), and "
-            f"the mean on validation rows (rings). Further {better} is better. A dot on the wrong side of its ring is what "
-            "choosing by validation scores costs."
+            f"the mean on validation rows (rings). Further {better} is better. Where a dot is worse than its ring, the "
+            "validation score was too optimistic: settings were chosen by it."
         )
         yield Figure(charts_scores.intervals(scored, source.metric), caption, table, wide=True)
     yield from map(Text, _remarks(source))
 
 
 def _remarks(source: Source) -> Iterator[str]:
-    """What else there is to know, in words."""
+    """Further findings, in words."""
     result = source.result
     if result.ties:
-        yield f"On validation data these can't be told apart from the winner: {', '.join(result.ties)}."
+        yield f"On validation rows, these settings can't be distinguished from the winner: {', '.join(result.ties)}."
     recommended = result.recommended
     if recommended is not None and recommended.name != result.winner.name:
-        yield f"Of these the simplest is {recommended.name}: {recommended.reason}."
+        yield f"The simplest of them is {recommended.name}: {recommended.reason}."
     if result.selection is not None:
         yield _optimism(result.selection)
     if result.ensemble is not None:
@@ -116,14 +116,14 @@ def _together(ensemble: Ensemble, metric: str) -> str:
     gain = ensemble.gain
     clear = "better" if gain.low > 0 else "worse" if gain.high < 0 else "not clearly different"
     return (
-        f"An ensemble of {len(ensemble.members)} of the networks that were trained anyway has a test {metric} of "
-        f"{number(ensemble.test.mean)} ({between(ensemble.test)}); the winner's best single network has "
-        f"{number(ensemble.single.test.mean)}. It is {clear}."
+        f"An ensemble of {len(ensemble.members)} of the trained networks has a test {metric} of "
+        f"{number(ensemble.test.mean)} ({between(ensemble.test)}), the winner's best single network has "
+        f"{number(ensemble.single.test.mean)}. The ensemble is {clear}."
     )
 
 
 def _optimism(selection: Selection) -> str:
-    """How far the search's own best value was from the truth."""
+    """How optimistic the best value of the search was."""
     later = [
         f"{number(value)} {where}, {number(abs(optimism))} {'worse' if optimism > 0 else 'better'}"
         for value, optimism, where in (
@@ -132,9 +132,8 @@ def _optimism(selection: Selection) -> str:
         )
     ]
     return (
-        f"The search's best validation value was {number(selection.found)} ({selection.name}, one seed, the "
-        "luckiest of "
-        f"many). The same setting has {later[0]}, and {later[1]}: the best value of a search is not to be believed."
+        f"The best validation value of the search was {number(selection.found)} ({selection.name}, one seed, the luckiest "
+        f"of many). The same setting has {later[0]}, and {later[1]}. Do not take the best value of a search at face value."
     )
 
 
@@ -147,12 +146,12 @@ def _credit(source: Source) -> Iterator[Block]:
         yield _importance(importance)
     elif importance is not None and importance.reason:
         yield Text(f"Importances were not computed: {importance.reason}.")
-    effects = [each for each in result.effects or () if each.bins][:_MOST_EFFECTS]
+    effects = [each for each in result.effects or () if each.bins][:_MAX_EFFECTS]
     if effects:
         caption = (
-            f"Mean validation {source.metric} of complete trials by what a setting was, with standard errors. Trials "
-            "are where the "
-            "search went, not an experiment: a setting that good trials had in common looks good, too."
+            f"Mean validation {source.metric} of complete trials by the value of a setting, with standard errors. The "
+            "trials follow the search, so this is not a controlled experiment: a value may look good only because good "
+            "trials share it."
         )
         yield Figure(charts_search.effects(effects, source.metric), caption)
 
@@ -177,9 +176,8 @@ def _ablation(source: Source) -> Figure:
         ],
     )
     caption = (
-        "The winner trained again with one regularizer switched off at a time, over the same seeds. A bar to the "
-        "right: this "
-        "regularizer helped by so much. Whiskers, 95 % over seeds, that reach across zero: it can't be told from chance."
+        "The winner trained again over the same seeds with one regularizer switched off at a time. A bar to the right shows "
+        "how much this regularizer helped. If its whiskers (95 % over seeds) include zero, this may be chance."
     )
     return Figure(drawing, caption, table, wide=True)
 
@@ -189,11 +187,10 @@ def _importance(importance: Importance) -> Figure:
     found = {name: shares for name, shares in kinds.items() if shares}
     first = next(iter(found.values()))
     order = sorted({name for shares in found.values() for name in shares}, key=lambda name: (-first.get(name, 0.0), name))
-    rows = [(name, [shares.get(name) for shares in found.values()]) for name in order[:_MOST_SHARES]]
+    rows = [(name, [shares.get(name) for shares in found.values()]) for name in order[:_MAX_SHARES]]
     caption = (
-        f"Share of the differences between {importance.trials} complete trials that goes back to each setting "
-        "(fANOVA, Hutter et "
-        "al. 2014), and what it took to be among the best tenth (PED-ANOVA, Watanabe et al. 2023)."
+        f"Share of each setting in the variance between {importance.trials} complete trials (fANOVA, Hutter et al. 2014), "
+        "and its importance for being among the best tenth of them (PED-ANOVA, Watanabe et al. 2023)."
     )
     table = Table(
         ("setting", *found), [(name, *(f"{v:.1%}" if v is not None else "–" for v in shares)) for name, shares in rows]
@@ -209,18 +206,18 @@ def _search(source: Source) -> Iterator[Block]:
         return
     counts = {state: sum(trial.state == state for trial in trials) for state in ("complete", "pruned", "fail")}
     caption = (
-        f"{counts['complete']} complete trials (dots), {counts['pruned']} pruned ones (rings, at the best value they had), "
-        f"{counts['fail']} that failed. The line is the best complete value so far; the large dot is the winner's "
-        "trial. Values off the chart lie on its edge."
+        f"{counts['complete']} complete trials (dots), {counts['pruned']} pruned (rings, at their best value), "
+        f"{counts['fail']} failed. The line is the best complete value so far; the large dot is the winner's trial. Values "
+        "outside the chart are drawn on its edge."
     )
     drawing = charts_search.history(trials, source.metric, minimize=source.minimize, winner=winner)
     yield Figure(drawing, caption, _best_trials(source))
     lines = charts_search.parallel(trials, source.metric, minimize=source.minimize, winner=winner)
     if lines is not None:
         caption = (
-            "Every line is a complete trial, from setting to setting down to its value; the best tenth is coloured, "
-            "the winner is "
-            "thick. Where coloured lines run together, good trials agreed; where they spread, the setting did not matter."
+            "Each line is a complete trial, through its settings down to its value; the best tenth is coloured, and the "
+            "winner's line is thick. Where coloured lines converge, good trials agree; where they spread, the setting did "
+            "not matter."
         )
         yield Figure(lines, caption)
 

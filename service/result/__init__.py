@@ -1,4 +1,4 @@
-"""What comes back from a study: one tree of frozen models, which workers build, the store keeps as JSON, the API returns,
+"""The result of a study: one tree of frozen models, which workers build, the store keeps as JSON, the API returns,
 and the command line, the report and the client read. Imports pydantic and `service.spec`, nothing else.
 
     Result            all of it, in two parts:
@@ -8,7 +8,7 @@ and the command line, the report and the client read. Imports pydantic and `serv
 
 Undefined numbers are NaN, and null in JSON. Parts that do not apply to a study (`front` with one objective,
 `discrimination` of a regression) are None and left out of its JSON. A result that an earlier version stored is read like any
-other: what it lacks is None.
+other; parts that it lacks are None.
 """
 
 from service.result.base import Number, Part

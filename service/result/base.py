@@ -1,4 +1,4 @@
-"""What all parts of a result have in common: frozen models, numbers that may be undefined, parts that came later."""
+"""The base of all parts of a result: frozen models, numbers that may be undefined, parts added by later versions."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ T = TypeVar("T")
 
 _LATER = "results of earlier versions lack it"
 Later = Annotated[T | None, _LATER]
-"""A part that results of earlier versions lack: it has to be given, and is None where such a result is read."""
+"""A part that results of earlier versions lack: it is required, and None where such a result is read."""
 
 
 def _defined(value: Any) -> Any:
-    """NaN for None, and for what is not finite."""
+    """NaN for None and for numbers that are not finite."""
     if value is None:
         return math.nan
     return math.nan if isinstance(value, float) and not math.isfinite(value) else value
@@ -32,7 +32,7 @@ Number = Annotated[
     PlainSerializer(_null, return_type=float | None, when_used="json"),
     WithJsonSchema({"anyOf": [{"type": "number"}, {"type": "null"}]}),
 ]
-"""A number that may be undefined or unbounded, as an area under the curve of one class is: NaN here, null in JSON."""
+"""A number that may be undefined or infinite, such as the ROC AUC of rows of a single class: NaN here, null in JSON."""
 
 LaterNumber = Annotated[Number, _LATER]
 """A number that results of earlier versions lack: NaN where such a result is read."""
@@ -44,7 +44,7 @@ def later(part: type[BaseModel]) -> set[str]:
 
 
 class Part(BaseModel):
-    """A frozen part of a result. What it does not know is dropped, so that results of later versions can be read."""
+    """A frozen part of a result. Unknown fields are dropped, so that results of later versions can be read."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 

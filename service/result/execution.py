@@ -1,4 +1,4 @@
-"""How a study was executed: its cost, where it comes from, who opened the test part, and which network is handed out."""
+"""How a study was executed: its cost, its provenance, the readings of the test part, and the network handed out."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from service.result.base import Later, Number, Part
 
 
 class RowCounts(Part):
-    """Rows of each part, of the first fold where there are several."""
+    """Number of rows of each part; with several folds, of the first."""
 
     train: int
     valid: int
     test: int
-    duplicates: int = Field(description="Rows that repeat another one; copies stay on one side of every split.")
+    duplicates: int = Field(description="Rows that repeat an earlier one; copies stay on one side of every split.")
 
 
 class SearchedTrials(Part):
-    """Trials by state, and what they took."""
+    """Trials by state, and their epochs."""
 
     waiting: int
     running: int
@@ -32,29 +32,29 @@ class SearchedTrials(Part):
 
 
 class Concluded(Part):
-    """A search that ended by itself, before its budget was spent."""
+    """A search that concluded before its budget was spent."""
 
     reason: str
-    trials: int = Field(description="At its end.")
-    budget: int = Field(description="Trials that were asked for.")
+    trials: int = Field(description="Trials at its end.")
+    budget: int = Field(description="Trials of the budget.")
 
 
 class SearchPlan(Part):
-    """How the search was laid out on its device."""
+    """How the search was laid out on its device. A lane trains one trial on one fold."""
 
     capacity: int = Field(description="Lanes in flight.")
-    compiled_lanes: int | None = Field(description="Lanes of a compiled stack; null where stacks were eager.")
-    threads: Later[int] = Field(description="Of the CPU; null for as many as usual.")
+    compiled_lanes: int | None = Field(description="Lanes of a compiled stack; null if stacks ran eagerly.")
+    threads: Later[int] = Field(description="CPU threads; null for the default number.")
 
 
 class Provenance(Part):
-    """What the study was made of: all that must be equal for a replay to come to the same."""
+    """All that must be equal for a replay to reproduce the study."""
 
     data_hash: str = Field(description="SHA-256 of all rows in their order.")
     rows: int
     versions: Mapping[str, str | None] = Field(description="Of Python and packages; null for one that is not installed.")
     device: str
-    threads: int = Field(description="Of the CPU, as the first worker found them.")
+    threads: int = Field(description="CPU threads of the first worker.")
     plan: SearchPlan
 
 
@@ -70,12 +70,12 @@ class ChosenNetwork(Part):
 
 
 class Delivered(ChosenNetwork):
-    """That network as an archive."""
+    """That network with its archive."""
 
     available: bool
     bytes: int | None = Field(None, description="Size of the archive.")
     sha256: str | None = Field(None, description="Of the archive.")
-    program: str | None = Field(None, description="Trains the same network again: train.py of the archive.")
+    program: str | None = Field(None, description="Source of the archive's train.py, which trains the same network again.")
     reason: str | None = Field(None, description="Why there is no archive.")
 
     @classmethod
@@ -84,12 +84,12 @@ class Delivered(ChosenNetwork):
         return cls(**chosen.model_dump(), available=True, bytes=size, sha256=sha256, program=program)
 
     def withheld(self, reason: str) -> Delivered:
-        """The same with its archive thrown away."""
+        """The same network without an archive, and the reason."""
         return self.model_copy(update={"available": False, "reason": reason})
 
 
 class Reading(Part):
-    """A reading of the locked test part, on record."""
+    """A recorded reading of the locked test part."""
 
     at: datetime
     who: str
@@ -97,19 +97,19 @@ class Reading(Part):
 
 
 class Execution(Part):
-    """Times are wall-clock seconds."""
+    """The execution of a study. Times are wall-clock seconds."""
 
     wall_seconds: float = Field(description="From the study's start to its answer.")
     search_seconds: Later[float]
     finalizing_seconds: float
     trials: SearchedTrials
-    utilization: Mapping[str, float] = Field(description="Shares of the search's time by what a worker did.")
-    concluded: Later[Concluded] = Field(description="Null where the budget was spent.")
+    utilization: Mapping[str, float] = Field(description="Shares of the search's time by kind of work.")
+    concluded: Later[Concluded] = Field(description="Null if the budget was spent.")
     provenance: Later[Provenance]
-    test_accesses: int = Field(description="How often the test part was read.")
+    test_accesses: int = Field(description="Number of readings of the test part.")
 
     @field_validator("provenance", mode="before")
     @classmethod
     def _unknown(cls, given: Any) -> Any:
-        """Results of earlier versions have an empty object where nothing is known."""
+        """Results of earlier versions have an empty object where the provenance is unknown."""
         return None if given == {} else given

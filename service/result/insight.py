@@ -1,4 +1,4 @@
-"""What the search and the trained networks have to tell beside their scores: importances, effects, weights, curves."""
+"""Findings about the search and the trained networks besides scores: importances, effects, weights, learning curves."""
 
 from __future__ import annotations
 
@@ -15,24 +15,26 @@ Course = tuple[Number, ...]
 
 
 class Importance(Part):
-    """Shares of settings in the differences between complete trials, largest first; null where they mean nothing."""
+    """Importances of settings for the values of complete trials, largest first; null where they are not meaningful."""
 
     fanova: Mapping[str, float] | None = Field(description="Shares of the variance of values (fANOVA).")
-    ped_anova: Mapping[str, float] | None = Field(description="What it takes to be among the best tenth (PED-ANOVA).")
-    trials: int = Field(description="Complete trials that were used.")
-    reason: str | None = Field(description="Why there are no shares.")
+    ped_anova: Mapping[str, float] | None = Field(
+        description="Importance for being among the best tenth of the trials (PED-ANOVA)."
+    )
+    trials: int = Field(description="Number of complete trials used.")
+    reason: str | None = Field(description="Why there are no importances.")
 
 
 class Bin(Part):
-    """Complete trials that had about the same value of a setting."""
+    """Complete trials with about the same value of a setting."""
 
-    n: int = Field(description="Trials.")
-    mean: Number = Field(description="Of their validation values.")
-    standard_error: Number = Field(description="Of the mean; null for a single trial.")
+    n: int = Field(description="Number of trials.")
+    mean: Number = Field(description="Mean of their validation values.")
+    standard_error: Number = Field(description="Standard error of the mean; null for a single trial.")
 
 
 class ChoiceBin(Bin):
-    """Trials with one choice; `off` stands for a condition that did not hold, too."""
+    """Trials with one choice; `off` also stands for a condition that did not hold."""
 
     choice: Scalar
 
@@ -45,30 +47,30 @@ class RangeBin(Bin):
 
 
 class Effect(Part):
-    """Mean values of complete trials by what a setting was: where the search went, no experiment in this setting alone."""
+    """Mean values of complete trials by the value of a setting. The trials follow the search: no controlled experiment."""
 
     setting: str
     bins: tuple[ChoiceBin | RangeBin, ...]
 
 
 class LayerWeights(Part):
-    """A weight matrix or kernel, as means over seeds."""
+    """Statistics of a weight matrix or kernel, as means over seeds."""
 
     name: str
-    norm: float = Field(description="Euclidean.")
+    norm: float = Field(description="Euclidean norm.")
     sparsity: float = Field(description="Share of weights of at most 0.001 in absolute value.")
 
 
 class WeightStatistics(Part):
-    """All weight matrices and kernels of a network together, over seeds, and each by itself."""
+    """Statistics over seeds of all weight matrices and kernels of a network together, and of each by itself."""
 
-    norm: Spread = Field(description="Euclidean.")
+    norm: Spread = Field(description="Euclidean norm.")
     sparsity: Spread = Field(description="Share of weights of at most 0.001 in absolute value.")
     layers: tuple[LayerWeights, ...]
 
 
 class SparsityPoint(Part):
-    """What a network scores on validation rows when its smallest weights are set to zero, of all layers together."""
+    """The score of a network on validation rows with the smallest weights of all layers together set to zero."""
 
     asked: float = Field(description="Share of weights to be set to zero.")
     sparsity: float = Field(description="Share that is zero.")
@@ -76,16 +78,16 @@ class SparsityPoint(Part):
 
 
 class Curves(Part):
-    """Learning curves, means over the seeds that were still training; the study's metric is there by its name."""
+    """Learning curves, means over the seeds still in training; the study's metric is a further field under its name."""
 
     model_config = ConfigDict(extra="allow")
     __pydantic_extra__: dict[str, Course]
 
-    epochs: tuple[int, ...] = Field(description="From 1; at most 200 of them, evenly.")
-    seeds: tuple[int, ...] = Field(description="Seeds in the mean of each epoch.")
-    best: float = Field(description="Mean epoch whose weights were kept.")
-    train_loss: Course = Field(description="While training, with penalties and dropout.")
-    loss: Course = Field(description="On validation rows.")
+    epochs: tuple[int, ...] = Field(description="1-based; at most 200 of them, evenly spaced.")
+    seeds: tuple[int, ...] = Field(description="Number of seeds in the mean of each epoch.")
+    best: float = Field(description="Epoch whose weights were kept, mean over seeds.")
+    train_loss: Course = Field(description="Training loss, with penalties and dropout.")
+    loss: Course = Field(description="Loss on validation rows.")
 
     @classmethod
     def of(cls, epochs: Sequence[int], seeds: Sequence[int], best: float, courses: Mapping[str, Sequence[float]]) -> Curves:
@@ -93,10 +95,10 @@ class Curves(Part):
         return cls.model_validate({"epochs": epochs, "seeds": seeds, "best": best, **courses})
 
     def course(self, name: str) -> Course:
-        """One of the curves by name.
+        """A curve by its name.
 
         Raises:
-            KeyError: There is none.
+            KeyError: There is no such curve.
         """
         match name:
             case "train_loss":

@@ -1,4 +1,4 @@
-"""The result of a study, whole: `Result` as it is stored, `StudyResult` as the API gives it."""
+"""The whole result of a study: `Result` as it is stored, `StudyResult` as the API returns it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from service.spec.metrics import Direction, Metric
 
 
 class Findings(Part):
-    """What was found out. Mappings without another key are by name of a setting: the winner and the unregularized one."""
+    """The findings of a study. Mappings are keyed by setting (winner and unregularized) unless stated otherwise."""
 
     metric: Metric
     direction: Direction
@@ -24,43 +24,43 @@ class Findings(Part):
     winner: Winner
     baseline: Setting = Field(description="The winner's network without any regularization.")
     others: tuple[Setting, ...] = Field(description="Further finalists and baselines.")
-    gain: Later[Interval] = Field(description="What regularization brought on the test rows: clear if low > 0.")
-    ties: tuple[str, ...] = Field(description="Finalists that can't be told apart from the winner on validation rows.")
+    gain: Later[Interval] = Field(description="Gain by regularization on the test rows; clear if low > 0.")
+    ties: tuple[str, ...] = Field(description="Finalists that can't be distinguished from the winner on validation rows.")
     recommended: Later[Recommendation]
     optimism: Number = Field(description="How much worse the winner is over new seeds than its trial was.")
-    seeds: int = Field(description="Seeds that each setting was trained with.")
+    seeds: int = Field(description="Number of seeds with which each setting was trained.")
     ablation: tuple[Ablation, ...]
     selection: Later[Selection]
     ensemble: Later[Ensemble]
     importance: Later[Importance]
     effects: Later[tuple[Effect, ...]]
     front: tuple[FrontTrial, ...] | None = Field(
-        None, description="Of a study with several objectives; the best by its metric first."
+        None, description="Pareto front of a study with several objectives; the best by its metric first."
     )
     weights: Later[Mapping[str, WeightStatistics]]
     curves: Later[Mapping[str, Curves]]
     sparsification: Later[Mapping[str, tuple[SparsityPoint, ...]]]
-    discrimination: Mapping[str, Discrimination] | None = Field(None, description="Of a classification.")
+    discrimination: Mapping[str, Discrimination] | None = Field(None, description="Only of a classification.")
     rows: RowCounts
-    phases: Later[Mapping[str, float]] = Field(description="Seconds of finalizing by what was done.")
-    finalizing_epochs: Later[int] = Field(description="Epochs that finalizing took, to be compared with trials.epochs.")
+    phases: Later[Mapping[str, float]] = Field(description="Seconds of finalizing by phase.")
+    finalizing_epochs: Later[int] = Field(description="Epochs trained while finalizing, to be compared with trials.epochs.")
 
     def with_front(self, front: tuple[FrontTrial, ...]) -> Findings:
-        """The same, of a study with several objectives."""
+        """The same findings with a Pareto front."""
         return self.model_copy(update={"front": front})
 
     def with_discrimination(self, discrimination: Mapping[str, Discrimination]) -> Findings:
-        """The same, of a classification."""
+        """The same findings with the discrimination of classes."""
         return self.model_copy(update={"discrimination": discrimination})
 
     @property
     def settings(self) -> tuple[Setting, ...]:
-        """All that were trained over seeds: the winner, the baseline, the others."""
+        """All settings that were trained over seeds: the winner, the baseline, the others."""
         return (self.winner, self.baseline, *self.others)
 
 
 class Result(Findings, Execution):
-    """All that a finished study leaves, as it is stored."""
+    """The whole result of a finished study, as it is stored."""
 
     model: Later[Delivered] = Field(description="The network that is handed out.")
     pictures: Later[Pictures]
@@ -75,19 +75,19 @@ class Result(Findings, Execution):
 
     @classmethod
     def of(cls, findings: Findings, execution: Execution, model: Delivered, pictures: Pictures) -> Result:
-        """The whole of its parts."""
+        """A result from its parts."""
         parts = {name: getattr(part, name) for part in (findings, execution) for name in part.model_fields_set}
         return cls.model_validate({**parts, "model": model, "pictures": pictures})
 
     def of_study(self, study_id: int, name: str, state: str, readings: tuple[Reading, ...]) -> StudyResult:
-        """With the study that it is of, and who has read the test part by now."""
+        """The result with its study and the readings of the test part so far."""
         parts = {name: getattr(self, name) for name in self.model_fields_set}
         study = {"id": study_id, "name": name, "state": state}
         return StudyResult.model_validate({**parts, **study, "test_record": readings, "test_accesses": len(readings)})
 
 
 class StudyResult(Result):
-    """A result with the study that it is of, and the record of who read the test part."""
+    """A result with its study and the readings of the test part."""
 
     id: int
     name: str

@@ -1,4 +1,4 @@
-"""Scores of settings: over seeds, on the locked test rows with intervals, and what was concluded from them.
+"""Scores of settings: over seeds, on the locked test rows with intervals, and the conclusions from them.
 
 Scores are in the unit of the study's metric. Differences and gaps are signed so that positive means *worse than the winner*
 or *worse on unseen rows*, whatever the direction of the metric is.
@@ -16,7 +16,7 @@ from service.spec import Value
 from service.spec.metrics import Further
 
 RecipeValues = Mapping[str, Value]
-"""The settings that matter, by name; a value per hidden layer is a tuple."""
+"""The settings in effect, by name; values per hidden layer are a tuple."""
 
 
 class Spread(Part):
@@ -24,23 +24,23 @@ class Spread(Part):
 
     mean: Number
     std: Number = Field(description="With n - 1 in the denominator; 0 for a single seed.")
-    n: int = Field(description="Seeds.")
+    n: int = Field(description="Number of seeds.")
 
 
 class Interval(Part):
-    """A mean over seeds and its 95 % interval, over which rows were drawn and which seeds it was trained with."""
+    """A mean over seeds and its 95 % interval, which accounts for the choice of rows and of seeds."""
 
     mean: Number
     low: Number
     high: Number
-    n: int = Field(description="Rows.")
+    n: int = Field(description="Number of rows.")
     seeds: Later[int]
     se_rows: LaterNumber = Field(description="Standard error that comes from the rows.")
     se_seeds: LaterNumber = Field(description="Standard error that comes from the seeds.")
 
     @property
     def excludes_zero(self) -> bool:
-        """Whether a difference is clear."""
+        """Whether the interval of a difference excludes zero."""
         return self.low > 0 or self.high < 0
 
 
@@ -53,21 +53,21 @@ class Gap(Part):
 
 
 class Setting(Part):
-    """A recipe that was trained over seeds, and its scores; these are null where no seed of it could be trained."""
+    """A recipe that was trained over seeds, and its scores, which are null if no seed of it could be trained."""
 
     name: str
     role: Literal["finalist", "baseline"]
     trial: int | None = Field(description="Number of the trial that found it; null for baselines.")
     recipe: RecipeValues
-    regularizers: tuple[str, ...] = Field(description="The settings of the recipe that regularize and are on.")
+    regularizers: tuple[str, ...] = Field(description="Settings of the recipe that regularize and are on.")
     train: Later[Spread] = Field(description="Score on training rows.")
     valid: Spread | None = Field(description="Score on validation rows, by which the winner is chosen.")
     test: Interval | None = Field(description="Score on the locked test rows.")
     gap: Later[Gap]
     behind_winner: Later[Interval] = Field(
-        description="Paired difference to the winner on the test rows, positive where the winner is better; null for itself."
+        description="Paired difference to the winner on the test rows; positive: the winner is better. Null for the winner."
     )
-    train_loss: Spread | None = Field(description="Loss while training, with penalties and dropout, at the epoch kept.")
+    train_loss: Spread | None = Field(description="Training loss, with penalties and dropout, at the epoch kept.")
     also: Later[Mapping[Further, Spread]] = Field(description="The study's further objectives, on validation rows.")
 
     def scored(
@@ -87,19 +87,19 @@ class Setting(Part):
 
 
 class Winner(Setting):
-    """The finalist with the best mean over seeds on validation rows."""
+    """The finalist with the best mean score over seeds on validation rows."""
 
     valid: Spread = Field(description="Score on validation rows, by which it was chosen.")
     test: Interval = Field(description="Score on the locked test rows.")
 
     @classmethod
     def of(cls, setting: Setting) -> Winner:
-        """A setting that has scores."""
+        """A winner from a setting that has scores."""
         return cls.model_validate({name: getattr(setting, name) for name in setting.model_fields_set})
 
 
 class Recommendation(Part):
-    """The simplest of the winner and what ties with it."""
+    """The simplest of the winner and the settings that tie with it."""
 
     name: str
     reason: str
@@ -107,14 +107,14 @@ class Recommendation(Part):
 
 
 class Selection(Part):
-    """The best value of the search beside what the same recipe comes to: how optimistic that value was."""
+    """The best value of the search compared with the same recipe's scores over new seeds: how optimistic it was."""
 
     name: str
     found: Number = Field(description="Best validation value of the search: one seed, the luckiest of many trials.")
     valid: Number = Field(description="Mean over new seeds on the same validation rows.")
     test: Number = Field(description="Mean over the same seeds on the test rows.")
-    optimism_valid: Number = Field(description="How much worse than found it is on validation rows.")
-    optimism_test: Number = Field(description="How much worse than found it is on test rows.")
+    optimism_valid: Number = Field(description="How much worse than `found` the score on validation rows is.")
+    optimism_test: Number = Field(description="How much worse than `found` the score on test rows is.")
 
 
 class Ablation(Part):
@@ -123,15 +123,15 @@ class Ablation(Part):
     without: str
     valid: Spread
     change: Number = Field(description="How much worse the validation score is; positive: the regularizer helped.")
-    low: LaterNumber = Field(description="Of the 95 % interval over the seeds; null for a single seed.")
-    high: LaterNumber
-    n: Later[int] = Field(description="Seeds that both were trained with.")
+    low: LaterNumber = Field(description="Lower end of the 95 % interval over the seeds; null for a single seed.")
+    high: LaterNumber = Field(description="Upper end of that interval.")
+    n: Later[int] = Field(description="Number of seeds with which both were trained.")
 
 
 class Member(Part):
     """A network of the ensemble."""
 
-    name: str = Field(description="Of its setting.")
+    name: str = Field(description="Name of its setting.")
     seed: int = Field(description="Index of its seed.")
     share: float = Field(description="Its weight in the average.")
 
@@ -146,7 +146,7 @@ class Single(Part):
 
 
 class Ensemble(Part):
-    """A greedy ensemble of networks that were trained anyway, chosen on validation rows."""
+    """A greedy ensemble of the networks already trained, chosen on validation rows."""
 
     members: tuple[Member, ...]
     valid: Number
@@ -156,9 +156,9 @@ class Ensemble(Part):
 
 
 class FrontTrial(Part):
-    """A complete trial that no other one dominates in the study's objectives. Its values are of one seed."""
+    """A complete trial that no other trial dominates in the study's objectives. Its values are of one seed."""
 
     trial: int
-    values: Mapping[Further, Number] = Field(description="By objective, the study's metric first.")
+    values: Mapping[Further, Number] = Field(description="Values by objective, the study's metric first.")
     recipe: RecipeValues
     regularizers: tuple[str, ...]

@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import Page, expect
 from pypdfium2 import PdfDocument
 
-from service.report import tell, to_html
+from service.report import build_report, to_html
 from tests.acceptance.conftest import Service
 from tests.results import result
 from tests.unit.report.sources import classified, source
@@ -45,7 +45,7 @@ def pages() -> list[str]:
     """A regression's report, and a classification's with a text that is no friend of layouts."""
     long = "a_very_long_name_without_any_space_" * 4
     names = result(pictures=classified(), verdict=f"Test accuracy 0.9 with {long}", ties=(long,))
-    return [to_html(tell(source())), to_html(tell(source(names, name=long)))]
+    return [to_html(build_report(source())), to_html(build_report(source(names, name=long)))]
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -120,7 +120,7 @@ def test_it_prints_whole_and_dark_on_light(scheme: Any, page: Page) -> None:
 def test_the_dashboard_leads_to_the_report(service: Service, study: dict[str, Any], page: Page) -> None:
     page.goto(f"{service.url}{study['links']['dashboard']}/note")
     page.get_by_role("link", name="Report").first.click()
-    expect(page.get_by_role("heading", name="Which regularizer earned it")).to_be_visible()
+    expect(page.get_by_role("heading", name="Which regularizers helped")).to_be_visible()
     assert page.url == f"{service.url}/v1/studies/{study['id']}/report"
     verdict = service.client.get(f"/v1/studies/{study['id']}/result")["verdict"]
     expect(page.get_by_text(verdict)).to_be_visible()

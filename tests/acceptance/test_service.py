@@ -157,7 +157,7 @@ def test_a_killed_worker_comes_back_and_nothing_is_lost(tmp_path: Path) -> None:
     assert code == 0
     _, alive = psutil.wait_procs(children, timeout=10)
     assert alive == []
-    assert "was killed by signal 9; it is started again" in running.output.read_text()
+    assert "was killed by signal 9; it will be restarted" in running.output.read_text()
 
 
 def test_the_same_seed_gives_the_same_trials_and_values(service: Service, study: dict[str, Any], tmp_path: Path) -> None:

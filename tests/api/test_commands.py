@@ -110,8 +110,8 @@ def test_data_sets_from_the_command_line(serving: Serving, command: Command, tmp
         ("data: {dataset: diabetes}\nname: 2026-01-31\nseed: x\n", 2, ["seed", "an integer"]),
         ("data: [", 1, ["is not YAML"]),
         ("data: {dataset: a}\ndata: {dataset: b}\n", 1, ["is not YAML"]),
-        ("seed: .nan\n", 1, ["JSON cannot say"]),
-        ("a: &a [*a]\n", 1, ["JSON cannot say"]),
+        ("seed: .nan\n", 1, ["a value that JSON can't represent"]),
+        ("a: &a [*a]\n", 1, ["a value that JSON can't represent"]),
         ("", 2, ["body", "an object with the keys"]),
     ],
 )

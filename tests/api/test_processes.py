@@ -87,7 +87,7 @@ def test_doctor_tells_a_port_of_ours_from_one_that_is_taken(serving: Serving, tm
     ours = Settings(home=serving.home, port=int(serving.url.rsplit(":", 1)[1]))
     said = io.StringIO()
     assert doctor.examine(ours, Console(file=said, width=200), devices=lambda: ["cpu"])
-    assert "taken by a service that is ready" in said.getvalue()
+    assert "in use by a service that is ready" in said.getvalue()
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()

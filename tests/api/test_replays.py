@@ -59,7 +59,7 @@ def test_a_comparison_names_what_differs(client: TestClient, store: Store) -> No
         "made_of": {"threads": [1, 2]},
     }
     assert differences == [{"number": 2, "field": "value", "was": 4.0, "now": 5.0}]
-    assert "no replay" in client.get("/v1/studies/1/comparison").json()["detail"]
+    assert "not a replay" in client.get("/v1/studies/1/comparison").json()["detail"]
 
 
 def test_the_result_says_who_read_the_test_part(client: TestClient, store: Store) -> None:

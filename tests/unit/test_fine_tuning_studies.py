@@ -107,7 +107,7 @@ def test_a_study_begins_with_the_earlier_network_head_and_preprocessing_included
     sha = bench.store.archives.get(earlier).sha256
     assert now.about["start"] == {"study": earlier, "sha256": sha}
     assert bench.store.studies.get(study).spec["model"]["start_sha256"] == sha
-    assert "began with" in bench.client.get(f"/v1/studies/{study}/report?format=markdown").text
+    assert "started from" in bench.client.get(f"/v1/studies/{study}/report?format=markdown").text
 
 
 def test_the_answer_says_what_fine_tuning_earned(bench: Bench, earlier: int) -> None:
@@ -189,7 +189,7 @@ def test_a_network_that_was_replaced_or_deleted_is_not_begun_with(bench: Bench) 
     second = bench.submit(start=first)
     database, other = bench.store.archives._database, bench.store.archives.get(first).content + b"more"
     database.write(lambda connection: replace_archive(connection, database, first, other))
-    assert "is not the one of the submit" in _failure(bench, second)
+    assert "has changed since the submission" in _failure(bench, second)
     third = bench.submit(start=first)
     bench.store.studies.delete(first)
     assert "does not exist" in _failure(bench, third)

@@ -116,4 +116,4 @@ def test_other_rows_in_the_file_end_a_replay(finished: tuple[Store, Settings, Pa
     write_rows(path, seed=1)
     study = store.studies.get(replayed(store, settings))
     assert study.state is StudyState.FAILED
-    assert "not what study 1 had" in str(study.reason)
+    assert "not that of study 1" in str(study.reason)

@@ -266,7 +266,7 @@ def test_an_area_without_a_value_fails_the_study_at_once(bench: Bench) -> None:
     frame.loc[frame["part"] == "valid", "class"] = 1
     frame.to_csv(bench.path.with_name("one.csv"), index=False)
     data = {"path": str(bench.path.with_name("one.csv")), "split": "part", "drop": ["who", "day"]}
-    with pytest.raises(TrialError, match="roc_auc has no value: all validation rows of part 1 are of one class"):
+    with pytest.raises(TrialError, match="roc_auc is undefined: all validation rows of fold 1 belong to one class"):
         bench.load(data=data, metric="roc_auc")
     bench.load(data=data, metric="balanced_accuracy")
 
@@ -280,7 +280,7 @@ def test_a_positive_class_is_one_of_the_classes(bench: Bench) -> None:
     record = bench.run(data=two | {"positive": "worst"}, metric="recall")
     assert record.state is StudyState.FAILED
     assert record.reason is not None
-    assert "no class 'worst', only bad, good" in record.reason
+    assert "no class 'worst'; allowed: bad, good" in record.reason
 
 
 def test_pruners_samplers_and_known_settings_work_together(bench: Bench) -> None:

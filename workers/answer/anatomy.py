@@ -1,4 +1,4 @@
-"""What regularization did to the weights and to the course of training: norms, sparsity, mean learning curves."""
+"""Effects of regularization on weights and training: norms, sparsity, mean learning curves."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def weights(candidate: Candidate) -> WeightStatistics:
 def curves(candidate: Candidate, metric: str) -> Curves:
     """Means over the seeds by epoch: training loss (with penalties and dropout), validation loss and metric.
 
-    A seed that has converged is in the means of its own epochs only; ``seeds`` says how many are in each. ``best`` is
-    the mean epoch whose weights were kept.
+    A seed that has converged contributes to the means of its own epochs only; ``seeds`` is the number of seeds in each.
+    ``best`` is the mean epoch whose weights were kept.
     """
     runs = list(candidate.runs.values())
     longest = max(run.epoch for run in runs)
@@ -55,7 +55,7 @@ def _mean(runs: Sequence[Run], name: str, epoch: int) -> float:
 
 
 def _matrices(state: Weights) -> Mapping[str, NDArray[np.float64]]:
-    """What penalties and decay act on, more or less: everything with two or more dimensions."""
+    """Roughly what penalties and decay act on: all parameters with two or more dimensions."""
     return {name: value.numpy().astype(np.float64) for name, value in state.items() if value.ndim >= 2}
 
 

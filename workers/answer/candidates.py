@@ -1,6 +1,6 @@
 """Which settings are trained over seeds: finalists, baselines, and the winner without one regularizer at a time.
 
-Knows no data and no training; a `Candidate` holds what training makes of it.
+Independent of data and training; a `Candidate` holds the outcome of its training.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Role = Literal["finalist", "baseline", "ablation"]
 
 @dataclass(eq=False)
 class Candidate:
-    """One setting to be trained over seeds, and what came of it."""
+    """One setting to be trained over seeds, and the outcome."""
 
     name: str
     role: Role
@@ -38,18 +38,18 @@ class Candidate:
     early_stopping: bool = True
     trial: int | None = None
     found: float | None = None
-    """What the search had measured, on one seed, as the luckiest of many."""
+    """The validation value in the search: one seed, the luckiest of many trials."""
     without: str | None = None
     continues: Candidate | None = None
-    """Its training begins as this one's, which stops earlier; both must be trained together."""
+    """The candidate that begins with the same training but stops earlier; both must be trained together."""
     runs: dict[int, Run] = field(default_factory=dict)
-    """By index of the seed, those that trained to an end; in order of the index once training is over."""
+    """Completed runs by index of the seed; in order of the index once training is over."""
     weights: dict[int, Sequence[Weights]] = field(default_factory=dict)
     """By index of the seed, a state dict per fold."""
 
     @property
     def values(self) -> list[float]:
-        """The validation value of every seed that trained to an end, as the stack measured it."""
+        """The validation value of every completed seed, as the stack measured it."""
         return [run.best_value for run in self.runs.values()]
 
     @property
@@ -59,7 +59,7 @@ class Candidate:
 
 
 def finalists(spec: StudySpec, trials: Sequence[TrialRecord]) -> list[Candidate]:
-    """The best settings, no two of them the same; ``trials`` are complete ones, best first."""
+    """The best settings, all different; ``trials`` are complete ones, best first."""
     chosen: list[Candidate] = []
     for trial in trials:
         setting = recipe(spec, trial.params)
@@ -72,9 +72,9 @@ def finalists(spec: StudySpec, trials: Sequence[TrialRecord]) -> list[Candidate]
 
 
 def baselines(best: Recipe) -> list[Candidate]:
-    """What belongs beside the best setting: the same network unregularized, and the framework's defaults.
+    """Settings to compare the best one with: the same network unregularized, and the framework's defaults.
 
-    Where the best is fine-tuned, so are these, all weights being free; and the best itself is trained from scratch.
+    If the best setting is fine-tuned, so are these, with all weights free; the best one is also trained from scratch.
     """
     plain = best.unregularized()
     kept = _SHAPE if best.word("fine_tune") == "off" else (*_SHAPE, *ARCHITECTURE)

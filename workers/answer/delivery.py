@@ -1,6 +1,6 @@
-"""What is kept of the winner beyond its scores: one trained network to download, and its predictions as pictures.
+"""What is kept of the winner besides its scores: one trained network for download, and its predictions for charts.
 
-One call from finalizing; nothing in here decides anything, so it can't change an answer.
+Called once by finalizing, after everything is decided, so it can't change an answer.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from workers.study_data import Prepared, target_name
 
 @dataclass(frozen=True)
 class Kept:
-    """``archive`` is None where there is none; ``model`` then has the reason. ``pictures`` are what a report draws."""
+    """``archive`` is None if there is none; ``model`` then has the reason. ``pictures`` are data for a report's charts."""
 
     archive: bytes | None
     model: Delivered
@@ -45,7 +45,7 @@ class Keeper:
     data: Prepared
 
     def keep(self, answer: Answer) -> Kept:
-        """The archive of the network, and pictures of what it says about the test rows."""
+        """The archive of the network, and its predictions on the test rows."""
         shape = self.data.shape(answer.model.recipe)
         training = self._training()
         model = Trained(answer.model.recipe, shape, answer.model.weights, self.data.folds[0], training)

@@ -1,4 +1,4 @@
-"""A greedy ensemble of networks that are trained already: better than one network, at no further training.
+"""A greedy ensemble of networks that are already trained: better than one network, without further training.
 
 Shapes: `n` networks, `r` rows, `o` outputs. Class probabilities are averaged, or standardized predictions.
 Reference: Caruana et al., "Ensemble selection from libraries of models", ICML (2004): forward selection with replacement.
@@ -33,7 +33,7 @@ class Ensemble:
     valid: float
 
     def outputs(self, task: Task, out: Mapping[Candidate, Tensor]) -> Tensor:
-        """(1, r, o) outputs, of the outputs (s, r, o) of every member's candidate."""
+        """(1, r, o) outputs, from the outputs (s, r, o) of every member's candidate."""
         parts = [
             share * predictions(task, out[candidate][list(candidate.runs).index(index)])
             for candidate, index, share in self.members
@@ -46,14 +46,14 @@ def build(
 ) -> Ensemble:
     """The greedy ensemble of all networks of the candidates, chosen on validation rows of the first fold."""
     networks = [(candidate, index) for candidate in library for index in candidate.runs]
-    said = predictions(gauge.task, torch.cat([measured[candidate].valid_out for candidate in library]))
-    members, best = select(said, lambda mean: gauge.exact(as_output(gauge.task, mean), rows), sign)
+    predicted = predictions(gauge.task, torch.cat([measured[candidate].valid_out for candidate in library]))
+    members, best = select(predicted, lambda mean: gauge.exact(as_output(gauge.task, mean), rows), sign)
     total = members.total()
     return Ensemble(tuple((*networks[place], times / total) for place, times in members.most_common()), sign * best)
 
 
 def predictions(task: Task, out: Tensor) -> Tensor:
-    """What is averaged, of outputs (…, r, o)."""
+    """The predictions to average, from outputs (…, r, o): probabilities, or standardized numbers."""
     match task:
         case "classification":
             return out.softmax(dim=-1)
@@ -77,8 +77,8 @@ def as_output(task: Task, mean: Tensor) -> Tensor:
 def select(library: Tensor, score: Callable[[Tensor], NDArray[np.float64]], sign: float) -> tuple[Counter[int], float]:
     """Which networks are in the ensemble and how often, and its score times ``sign``.
 
-    From nothing, the network is added that makes the ensemble's score best, again and again; the best ensemble on the
-    way is kept, the smaller one of equals.
+    Starting from an empty ensemble, the network that makes its score best is added, again and again; the best ensemble on
+    the way is kept, of equal ones the smallest.
 
     Args:
         library: (n, r, o) `predictions` on validation rows.

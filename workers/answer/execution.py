@@ -1,4 +1,4 @@
-"""How a study was executed, as its store knows it at the end."""
+"""How a study was executed, as recorded in its store."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from service.store import Store
 
 
 def execution_of(store: Store, study_id: int, finalizing_seconds: float, shares: Mapping[str, float]) -> Execution:
-    """Time, trials, provenance and readings of the test part; ``shares`` of the search's time by what a worker did."""
+    """Time, trials, provenance and readings of the test part; ``shares`` of the search's time by kind of work."""
     now = store.studies.get(study_id)
     wall = round((now.now - (now.started_at or now.created_at)).total_seconds(), 3)
     concluded, made_of = store.conclusions.get(study_id), store.provenance.get(study_id).made_of

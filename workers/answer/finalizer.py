@@ -1,7 +1,7 @@
-"""The protocol at the end of a study: train over seeds, choose on validation, open the test part once, say what came out.
+"""The protocol at the end of a study: train over seeds, choose on validation data, open the test part once.
 
-The winner is the best mean over seeds on validation data. Everything that is chosen (winner, ties, ensemble) is chosen
-before the test part is opened, and that is put on record. Knows no database.
+The winner has the best mean over seeds on validation data. All choices (winner, ties, ensemble) are made before the test
+part is opened, which is recorded. Independent of the database.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from workers.answer.ensemble import Ensemble, build
 from workers.answer.front import front
 from workers.answer.importance import effects, importance
 from workers.answer.networks import Gauge, Measured, ScoredRows, test_rows, validation_rows
-from workers.answer.statement import Teller, best_place
+from workers.answer.statement import Statement, best_place
 from workers.answer.ties import recommended, ties
 from workers.answer.training import Trainer
 from workers.answer.verdict import verdict
@@ -34,7 +34,7 @@ from workers.timing import Timer
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """One trained network: with `Prepared`, whose first fold has its preprocessing, all that is needed to write it down."""
+    """One trained network: with `Prepared`, whose first fold has its preprocessing, all that an archive needs."""
 
     name: str
     recipe: Recipe
@@ -45,10 +45,10 @@ class TrainedModel:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a study comes to.
+    """The answer of a study.
 
-    ``model`` is the winner's network with the best validation score, and ``run``
-    its training; ``test`` the rows that were opened; ``ensemble`` networks with their shares.
+    ``model`` is the winner's network with the best validation score, and ``run`` its training; ``test`` are the test
+    rows; ``ensemble`` are networks with their shares.
     """
 
     findings: Findings
@@ -77,7 +77,7 @@ class Chosen:
 class Finalizer:
     """Turns a searched study into its answer. ``alive`` is called between epochs and raises when the lease is lost.
 
-    ``compiled`` is how the search's stacks were, None where they were eager.
+    ``compiled`` is how the search's stacks were compiled, None if they were eager.
     """
 
     def __init__(self, spec: StudySpec, data: Prepared, alive: Callable[[], None], compiled: Compiled | None = None) -> None:
@@ -95,7 +95,7 @@ class Finalizer:
 
         Args:
             trials: Complete trials of the study, best first.
-            open_test: Puts the reading of the test part on record; called once, before it.
+            open_test: Records the reading of the test part; called once, before it.
 
         Raises:
             TrialError: No finalist could be trained.
@@ -119,7 +119,7 @@ class Finalizer:
         return Answer(findings, model, winner.runs[model.seed], rows, self._members(chosen))
 
     def _contestants(self, trials: Sequence[TrialRecord]) -> list[Candidate]:
-        """Finalists, trained; and baselines, in training."""
+        """The finalists, trained, and the baselines, in training."""
         best = finalists(self._spec, trials)
         everyone = [*best, *baselines(best[0].recipe)]
         self._trainer.add(everyone)
@@ -127,23 +127,23 @@ class Finalizer:
         return everyone
 
     def _winner(self, everyone: Sequence[Candidate]) -> Candidate:
-        able = [each for each in everyone if each.role == "finalist" and each.runs]
-        if not able:
+        trained = [each for each in everyone if each.role == "finalist" and each.runs]
+        if not trained:
             raise TrialError("none of the best settings could be trained again: their losses are not finite")
-        return min(able, key=lambda each: self._sign * each.valid.mean)
+        return min(trained, key=lambda each: self._sign * each.valid.mean)
 
     def _choose(self, everyone: Sequence[Candidate], winner: Candidate) -> Chosen:
         measured = {each: self._gauge.measure(each) for each in everyone if each.runs}
-        able = [each for each in measured if each.role == "finalist"]
-        ensemble = build(able, measured, self._gauge, validation_rows(self._data, 0), self._sign)
-        return Chosen(everyone, winner, ties(winner, able, measured, self._sign), ensemble, measured)
+        trained = [each for each in measured if each.role == "finalist"]
+        ensemble = build(trained, measured, self._gauge, validation_rows(self._data, 0), self._sign)
+        return Chosen(everyone, winner, ties(winner, trained, measured, self._sign), ensemble, measured)
 
     def _score(self, chosen: Chosen, rows: ScoredRows) -> Scores:
         """Score everything on the test rows; returns the ensemble's scores."""
         for candidate, measured in chosen.measured.items():
             self._gauge.test(candidate, measured, rows)
-        said = {candidate: measured.test_out for candidate, measured in chosen.measured.items()}
-        return self._gauge.score(chosen.ensemble.outputs(self._gauge.task, said), rows)
+        out = {candidate: measured.test_out for candidate, measured in chosen.measured.items()}
+        return self._gauge.score(chosen.ensemble.outputs(self._gauge.task, out), rows)
 
     def _findings(
         self,
@@ -155,28 +155,28 @@ class Finalizer:
     ) -> Findings:
         with self._timer.section("importance"):
             important, marginal = importance(self._spec, trials), effects(self._spec, trials)
-        teller = Teller(self._metric, self._sign, chosen.winner, chosen.measured, self._spec.also)
-        told = {each: teller.setting(each) for each in chosen.everyone}
-        winner = Winner.of(told[chosen.winner])
+        statement = Statement(self._metric, self._sign, chosen.winner, chosen.measured, self._spec.also)
+        settings = {each: statement.setting(each) for each in chosen.everyone}
+        winner = Winner.of(settings[chosen.winner])
         baseline = next(each for each in chosen.everyone if each.name == "unregularized")
-        others = tuple(told[each] for each in chosen.everyone if each not in (chosen.winner, baseline))
+        others = tuple(settings[each] for each in chosen.everyone if each not in (chosen.winner, baseline))
         simplest, reason = recommended(chosen.winner, chosen.tied)
         both = [each for each in chosen.trained if each in (chosen.winner, baseline)]
         findings = Findings(
             metric=self._metric,
             direction=self._spec.direction,
-            verdict=verdict(self._metric, winner, told[baseline], others),
+            verdict=verdict(self._metric, winner, settings[baseline], others),
             winner=winner,
-            baseline=told[baseline],
+            baseline=settings[baseline],
             others=others,
-            gain=told[baseline].behind_winner,
+            gain=settings[baseline].behind_winner,
             ties=tuple(each.name for each in chosen.tied),
-            recommended=Recommendation(name=simplest.name, reason=reason, recipe=told[simplest].recipe),
-            optimism=teller.optimism(),
+            recommended=Recommendation(name=simplest.name, reason=reason, recipe=settings[simplest].recipe),
+            optimism=statement.optimism(),
             seeds=self._spec.budget.seeds,
-            ablation=teller.ablation(ablated),
-            selection=teller.selection(chosen.trained[0]),
-            ensemble=teller.ensemble(chosen.ensemble, ensemble_test),
+            ablation=statement.ablation(ablated),
+            selection=statement.selection(chosen.trained[0]),
+            ensemble=statement.ensemble(chosen.ensemble, ensemble_test),
             importance=important,
             effects=marginal,
             weights={each.name: anatomy.weights(each) for each in both},
@@ -186,9 +186,9 @@ class Finalizer:
             phases=self._timer.seconds,
             finalizing_epochs=self._trainer.lane_epochs,
         )
-        return self._with_what_applies(findings, trials, chosen, both, rows)
+        return self._with_optional_parts(findings, trials, chosen, both, rows)
 
-    def _with_what_applies(
+    def _with_optional_parts(
         self,
         findings: Findings,
         trials: Sequence[TrialRecord],
@@ -196,7 +196,7 @@ class Finalizer:
         both: Sequence[Candidate],
         rows: ScoredRows,
     ) -> Findings:
-        """With a front, where there are several objectives, and of a classification how well its classes are told apart."""
+        """Add the Pareto front if there are several objectives, and the discrimination if it is a classification."""
         if self._spec.also:
             findings = findings.with_front(front(self._spec, trials))
         match self._gauge.task:

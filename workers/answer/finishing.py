@@ -1,4 +1,4 @@
-"""A study finalized under one lease: its answer with what the store knows of it, its trained model, its end."""
+"""Finalizing a study under one lease: its answer, how it was executed, its trained model, its end."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from workers.timing import Timer
 
 
 class Finisher:
-    """Finalizes for one worker, a lease at a time."""
+    """Finalizes studies for one worker, one lease at a time."""
 
     def __init__(self, store: Store, settings: Settings, pulse: Pulse, stop: Stop) -> None:
         self._store = store
@@ -31,10 +31,10 @@ class Finisher:
         self._stop = stop
 
     def run(self, lease: Lease, study: StudyRecord, spec: StudySpec, data: Prepared) -> None:
-        """Bring a searched study to its end; the lease ends with it.
+        """Finalize a searched study; the lease ends with it.
 
         Raises:
-            LeaseLost: The lease was taken away, or the worker is to stop: another one begins anew.
+            LeaseLost: The lease was taken away, or the worker is stopping: another worker starts again.
             TrialError: No finalist could be trained.
         """
         timer = Timer()
@@ -48,7 +48,7 @@ class Finisher:
         self._store.studies.finish(lease, result.to_json(), kept.archive, note=f"**{result.verdict}**\n\n{report}")
 
     def _answer(self, lease: Lease, spec: StudySpec, data: Prepared, known: Mapping[str, Any]) -> Answer:
-        """By the plan of the search, while the lease is renewed and others see this worker live."""
+        """The answer, trained by the plan of the search; meanwhile the lease is renewed and heartbeats are sent."""
         study_id = lease.study_id
         renew = Renewal(self._store, lease, self._settings.lease_seconds)
         page, _ = self._store.history.page(study_id, state="complete", limit=1_000_000)

@@ -1,6 +1,6 @@
-"""The front of a search with several objectives: complete trials that no other one dominates.
+"""The Pareto front of a search with several objectives: complete trials that no other trial dominates.
 
-Values are those of the search, of one seed each, so a front is as optimistic as the best value of a search is. Knows no
+Values are those of the search, of one seed each, so a front is as optimistic as the best value of a search. Independent of
 training.
 """
 
@@ -26,10 +26,10 @@ def front(spec: StudySpec, trials: Sequence[TrialRecord]) -> tuple[FrontTrial, .
     """The trials of the front, the best by the metric first."""
     places = ranks(spec, [_values(trial) for trial in trials])
     first = [trial for place, trial in zip(places, trials, strict=True) if place == 0]
-    return tuple(_told(spec, trial) for trial in sorted(first, key=lambda trial: _by_metric(spec, trial)))
+    return tuple(_front_trial(spec, trial) for trial in sorted(first, key=lambda trial: _by_metric(spec, trial)))
 
 
-def _told(spec: StudySpec, trial: TrialRecord) -> FrontTrial:
+def _front_trial(spec: StudySpec, trial: TrialRecord) -> FrontTrial:
     assert spec.metric is not None, "a stored spec is resolved"
     setting = recipe(spec, trial.params)
     values = dict(zip((spec.metric, *spec.also), _values(trial), strict=True))

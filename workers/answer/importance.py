@@ -1,11 +1,11 @@
 """Which settings mattered over the whole study: importances over its complete trials, and marginal effects.
 
 A setting is one axis here, whatever parameters it has in Optuna: a searched off (`use_l1`), a value on its own scale (`l1`),
-or one value per layer. On a numeric axis 0 is off, or a condition that does not hold, and on-values go from 0.1 to 1 on
-the scale they were searched on.
+or one value per layer. On a numeric axis 0 is off, or a condition that does not hold, and on-values range from 0.1 to 1 on
+the scale on which they were searched.
 
-References: fANOVA, Hutter et al., ICML (2014); PED-ANOVA, Watanabe et al., IJCAI (2023), which asks what it takes to be
-among the best tenth; both as in `optuna.importance`.
+References: fANOVA, Hutter et al., ICML (2014); PED-ANOVA, Watanabe et al., IJCAI (2023), the importance for being among
+the best tenth; both as in `optuna.importance`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from service.store.records import TrialRecord
 FEWEST_TRIALS = 20
 MOST_TRIALS = 500
 TREES = 16
-"""As many as in the authors' own implementation of fANOVA; Optuna's 64 take seconds for the same order of the settings."""
+"""As many as in the authors' implementation of fANOVA; Optuna's 64 take seconds for the same order of the settings."""
 BINS = 5
 _LOWEST_ON = 0.1
 _INACTIVE = "off"
@@ -39,11 +39,11 @@ Values = NDArray[np.float64]
 
 
 def importance(spec: StudySpec, trials: Sequence[TrialRecord]) -> Importance:
-    """Shares by setting, largest first, of `fanova` and `ped_anova`; or None for both, with the reason.
+    """Importances by setting, largest first, by fANOVA and PED-ANOVA; or None for both, with the reason.
 
     Args:
         spec: The study's spec.
-        trials: Its complete trials, in any order; of more than `MOST_TRIALS` that many are taken, evenly by number.
+        trials: Its complete trials, in any order; of more than `MOST_TRIALS`, that many are used, evenly spaced by number.
     """
     searched = searched_settings(spec, trials)
     usable = [trial for trial in trials if trial.value is not None and math.isfinite(trial.value)]
@@ -58,10 +58,10 @@ def importance(spec: StudySpec, trials: Sequence[TrialRecord]) -> Importance:
 
 
 def effects(spec: StudySpec, trials: Sequence[TrialRecord]) -> tuple[Effect, ...]:
-    """Mean value of complete trials by setting: for every choice, or off and up to five quantile bins of what it was on.
+    """Mean value of complete trials by setting: for every choice, or for off and up to five quantile bins of other values.
 
-    Each bin has its ends (or its choice), how many trials it holds, their mean and its standard error. The trials were
-    chosen by a search, so this describes where it went; it is no experiment in one setting alone.
+    Each bin has its ends (or its choice), the number of its trials, their mean and its standard error. The trials were
+    chosen by a search, so this is not a controlled experiment in one setting.
     """
     values = np.array([trial.value for trial in trials], dtype=np.float64)
     found = []
@@ -73,7 +73,7 @@ def effects(spec: StudySpec, trials: Sequence[TrialRecord]) -> tuple[Effect, ...
 
 
 def searched_settings(spec: StudySpec, trials: Sequence[TrialRecord]) -> dict[str, Searched]:
-    """Settings of which trials have drawn more than one value; off, or a condition that does not hold, is one."""
+    """Settings with more than one value among the trials; off, or a condition that does not hold, counts as a value."""
     several = {name: domain for name, domain in spec.domains.items() if isinstance(domain, Range | Choices)}
     drawn = {name: {_drawn(name, domain, trial.params) for trial in trials} for name, domain in several.items()}
     return {name: domain for name, domain in several.items() if len(drawn[name]) > 1}
@@ -120,7 +120,7 @@ def _axis(domain: Searched) -> BaseDistribution:
 
 
 def _drawn(name: str, domain: Searched, params: Mapping[str, Any]) -> Any:
-    """What a trial had: a choice, a number (the mean over layers), or None where the setting was off."""
+    """A trial's value of a setting: a choice, a number (the mean over layers), or None if the setting was off."""
     if isinstance(domain, Range) and domain.per_layer:
         layers = [float(value) for key, value in params.items() if key.removeprefix(f"{name}_").isdigit()]
         return float(np.mean(layers)) if layers else None

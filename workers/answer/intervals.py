@@ -1,23 +1,23 @@
-"""95 % intervals of a setting's expected score: over which rows were drawn, and which seeds it was trained with.
+"""95 % intervals of a setting's expected score, which account for the choice of rows and of seeds.
 
-What is covered is the expected score of *a network trained by this recipe on this training part* (a fresh seed: other
-initial weights, data order and masks), on further rows from where the test rows came from. It is not the score of one
-particular network, and not of training on another sample.
+They cover the expected score of *a network trained by this recipe on this training part* (with a new seed: other initial
+weights, data order and masks), on further rows from the source of the test rows; not the score of one particular network,
+nor that of training on another sample.
 
 The score of seed s on rows R is taken as mean + seed effect + effect of the rows + interaction, as in a crossed random
 effects model. Resampling both rows and seeds (a two-level percentile bootstrap) is wrong in both directions: with five
 seeds it understates the seed part by a factor 4/5 and takes normal quantiles, and it counts the interaction three times.
-So the two parts are estimated and added,
+So the two parts are estimated separately and added,
 
     V = V_rows + max(0, S² − E) / n,
 
-V_rows the jackknife variance of the mean over seeds (which holds the interaction already), S² the variance over n seeds,
-E the part of S² that comes from interaction with the finite rows; and the quantile is Student's with Satterthwaite's
-degrees of freedom. tests/benchmarks/coverage.py measures the coverage.
+with V_rows the jackknife variance of the mean over seeds (which includes the interaction), S² the variance over n seeds, and
+E the part of S² that comes from interaction with the finite rows. The quantile is Student's with Satterthwaite's degrees
+of freedom. tests/benchmarks/coverage.py measures the coverage.
 
 References: Owen, "The pigeonhole bootstrap", Annals of Applied Statistics 1 (2007); Satterthwaite, Biometrics Bulletin 2
 (1946); Bouthillier et al., "Accounting for variance in machine learning benchmarks" (2021). Shares of rows (accuracy and
-its like): Wilson's score interval at the effective sample size, Korn and Graubard, Survey Methodology 24 (1998).
+similar metrics): Wilson's score interval at the effective sample size, Korn and Graubard, Survey Methodology 24 (1998).
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ LEVEL = 0.95
 
 @dataclass(frozen=True)
 class _Moments:
-    """Of a mean over seeds: its standard error, Student's quantile, the parts of the error from rows and from seeds."""
+    """A mean over seeds, its standard error, Student's quantile, and the parts of the error from rows and from seeds."""
 
     mean: float
     error: float
@@ -64,7 +64,7 @@ def difference(better: Scores, worse: Scores, sign: float) -> Interval:
 
 
 def over_seeds(differences: list[float]) -> tuple[float, float]:
-    """Student's interval of the mean of paired differences; unbounded knowledge is not to be had of one: then (−∞, ∞)."""
+    """Student's interval of the mean of paired differences, one per seed; (−∞, ∞) for a single one."""
     n = len(differences)
     if n < 2:
         return -math.inf, math.inf
@@ -106,7 +106,7 @@ def _symmetric(found: _Moments) -> tuple[float, float]:
 
 
 def _of_error(found: _Moments, rows: int) -> tuple[float, float]:
-    """Of an error ≥ 0: symmetric on a log scale."""
+    """The interval of an error ≥ 0, symmetric on a log scale."""
     if not found.mean > 0:
         return _symmetric(found)
     factor = math.exp(min(700.0, found.quantile * found.error / found.mean))
@@ -114,7 +114,7 @@ def _of_error(found: _Moments, rows: int) -> tuple[float, float]:
 
 
 def _of_ratio(found: _Moments, rows: int) -> tuple[float, float]:
-    """Of one minus a ratio of errors, at most 1."""
+    """The interval of one minus a ratio of errors, at most 1."""
     if not found.mean < 1:
         return _symmetric(found)
     factor = math.exp(min(700.0, found.quantile * found.error / (1.0 - found.mean)))
@@ -122,7 +122,7 @@ def _of_ratio(found: _Moments, rows: int) -> tuple[float, float]:
 
 
 def _of_share(found: _Moments, rows: int) -> tuple[float, float]:
-    """Wilson's interval as for a share of as many rows as would give this standard error."""
+    """Wilson's interval of a share, at the number of rows that would give this standard error."""
     mean, quantile = found.mean, found.quantile
     if not 0.0 <= mean <= 1.0:
         return _symmetric(found)
@@ -149,4 +149,4 @@ BOUNDS: Mapping[Metric, Callable[[_Moments, int], tuple[float, float]]] = {
     "mae": _of_error,
     "r2": _of_ratio,
 }
-"""The ends of a score's interval, of its moments and the number of rows."""
+"""Functions from a score's moments and number of rows to the ends of its interval."""

@@ -1,7 +1,7 @@
-"""What trained networks say: outputs of every seed of a candidate on training, validation and test rows.
+"""Outputs of trained networks: of every seed of a candidate, on training, validation and test rows.
 
-Shapes: `s` seeds, `r` rows, `o` outputs. A fold's rows are scored by the networks that were trained for this fold; the
-test rows by those of the first fold, which is the one whose model is handed out.
+Shapes: `s` seeds, `r` rows, `o` outputs. A fold's rows are scored by the networks that were trained on this fold; the
+test rows by those of the first fold, one of which is handed out.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _BATCH = 4096
 
 @dataclass(frozen=True)
 class ScoredRows:
-    """ScoredRows that networks are scored on: features as the model takes them, targets, and the target's unit."""
+    """Rows on which networks are scored: preprocessed features (r, …), targets (r,), and the target's scale."""
 
     x: Tensor
     y: Tensor
@@ -35,19 +35,19 @@ class ScoredRows:
 
 
 def training_rows(data: Prepared, fold: int) -> ScoredRows:
-    """What a fold trains on."""
+    """The training rows of a fold."""
     rows = data.device.train[fold]
     return ScoredRows(data.device.x[rows], data.device.y[rows], float(data.device.scale[fold]))
 
 
 def validation_rows(data: Prepared, fold: int) -> ScoredRows:
-    """What a fold validates on."""
+    """The validation rows of a fold."""
     rows = data.device.valid[fold][data.device.mask[fold] > 0]
     return ScoredRows(data.device.x[rows], data.device.y[rows], float(data.device.scale[fold]))
 
 
 def test_rows(data: Prepared) -> ScoredRows:
-    """Open the locked test part; the caller has put that on record."""
+    """Read the locked test part; the caller has recorded that."""
     fold = data.folds[0]
     features, target = test_part(data.table, data.split, fold)
     device = data.device.device
@@ -55,7 +55,7 @@ def test_rows(data: Prepared) -> ScoredRows:
 
 
 def outputs(shape: Shape, weights: Weights, x: Tensor) -> Tensor:
-    """(r, o) outputs of one trained network, run as an ordinary module; they come to the CPU."""
+    """(r, o) outputs of one trained network, run as an ordinary module; returned on the CPU."""
     module = build(shape).to(x.device)
     module.load_state_dict(dict(weights), strict=True)
     return run(module.eval(), x)
@@ -63,7 +63,7 @@ def outputs(shape: Shape, weights: Weights, x: Tensor) -> Tensor:
 
 @torch.no_grad()
 def run(module: nn.Module, x: Tensor) -> Tensor:
-    """(r, o) outputs of a network in eval mode; they come to the CPU."""
+    """(r, o) outputs of a network in eval mode; returned on the CPU."""
     return torch.cat([module(part) for part in torch.split(x, _BATCH)]).cpu()
 
 
@@ -75,13 +75,13 @@ class Measured:
     train: NDArray[np.float64]
     valid: Scores
     valid_exact: NDArray[np.float64]
-    """(s,) on the first fold, whose networks the test rows and the ensemble see."""
+    """(s,) validation scores on the first fold, whose networks are used for the test rows and the ensemble."""
     valid_out: Tensor
     test: Scores | None = None
     test_out: Tensor = field(default_factory=lambda: torch.zeros(0))
 
     def common(self, other: Measured) -> tuple[list[int], list[int]]:
-        """Places of the seeds that both have trained, here and there."""
+        """Positions of the seeds that both have trained, in this one and in ``other``."""
         both = [index for index in self.indices if index in other.indices]
         return [self.indices.index(index) for index in both], [other.indices.index(index) for index in both]
 
@@ -96,7 +96,7 @@ class Gauge:
 
     @classmethod
     def of(cls, spec: StudySpec, data: Prepared) -> Gauge:
-        """By a resolved spec."""
+        """From a resolved spec."""
         assert spec.task is not None, "a stored spec is resolved"
         assert spec.metric is not None, "a stored spec is resolved"
         return cls(data, spec.task, spec.metric)
@@ -119,7 +119,7 @@ class Gauge:
         measured.test = self.score(measured.test_out, rows)
 
     def sparsification(self, candidate: Candidate, index: int) -> tuple[SparsityPoint, ...]:
-        """What one seed's network scores on validation rows as its smallest weights are set to zero."""
+        """Scores of one seed's network on validation rows with its smallest weights set to zero."""
         rows = validation_rows(self.data, 0)
         module = build(self.data.shape(candidate.recipe))
 
@@ -137,6 +137,6 @@ class Gauge:
         return score(self.task, self.metric, out, rows.y.cpu(), rows.scale, self.data.device.positive)
 
     def outputs(self, candidate: Candidate, rows: ScoredRows, fold: int = 0) -> Tensor:
-        """(s, r, o) outputs of the networks that every seed trained for a fold."""
+        """(s, r, o) outputs of all seeds' networks of a fold."""
         shape = self.data.shape(candidate.recipe)
         return torch.stack([outputs(shape, candidate.weights[index][fold], rows.x) for index in candidate.runs])

@@ -1,4 +1,4 @@
-"""What came of candidates, as the parts of a result."""
+"""The outcome of candidates as parts of a result."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from workers.scoring.scores import Scores, spread
 
 
 @dataclass(frozen=True)
-class Teller:
-    """Says what came of candidates. ``sign`` is +1 where a lower value of the metric is better."""
+class Statement:
+    """States the outcome of candidates. ``sign`` is +1 if a lower value of the metric is better, else −1."""
 
     metric: Metric
     sign: float
@@ -30,7 +30,7 @@ class Teller:
     """The study's further objectives."""
 
     def setting(self, candidate: Candidate) -> Setting:
-        """One setting with its scores; without scores where no seed of it could be trained."""
+        """One setting with its scores; without scores if no seed of it could be trained."""
         assert candidate.role != "ablation", "an ablation is no setting of its own"
         untrained = Setting(
             name=candidate.name,
@@ -61,7 +61,7 @@ class Teller:
         )
 
     def _further(self, name: Further, candidate: Candidate, measured: Measured) -> Spread:
-        """A further objective over the seeds, as the search takes it of a trial."""
+        """A further objective over the seeds, as the search computes it for a trial."""
         if name == GAP:
             return spread(self.sign * (measured.valid.exact - measured.train))
         return spread([run.curve[name][run.best_epoch] for run in candidate.runs.values()])
@@ -76,11 +76,11 @@ class Teller:
         )
 
     def _behind(self, measured: Measured) -> Interval | None:
-        ours = self.measured[self.winner]
-        here, there = ours.common(measured)
-        if measured is ours or not here or ours.test is None or measured.test is None:
+        winner = self.measured[self.winner]
+        places, other_places = winner.common(measured)
+        if measured is winner or not places or winner.test is None or measured.test is None:
             return None
-        return difference(ours.test.only(here), measured.test.only(there), self.sign)
+        return difference(winner.test.only(places), measured.test.only(other_places), self.sign)
 
     def ablation(self, ablated: Sequence[Candidate]) -> tuple[Ablation, ...]:
         """What is lost on validation data without each regularizer, with an interval over the seeds."""
@@ -88,16 +88,16 @@ class Teller:
 
     def _ablated(self, candidate: Candidate) -> Ablation:
         assert candidate.without is not None, "it is an ablation"
-        ours = self.winner.runs
+        runs = self.winner.runs
         changes = [
-            self.sign * (run.best_value - ours[seed].best_value) for seed, run in candidate.runs.items() if seed in ours
+            self.sign * (run.best_value - runs[seed].best_value) for seed, run in candidate.runs.items() if seed in runs
         ]
         low, high = over_seeds(changes)
         change = self.sign * (candidate.valid.mean - self.winner.valid.mean)
         return Ablation(without=candidate.without, valid=candidate.valid, change=change, low=low, high=high, n=len(changes))
 
     def selection(self, first: Candidate) -> Selection:
-        """How optimistic the search's best value was: beside new seeds of that setting, and beside the test rows."""
+        """How optimistic the search's best value was, compared with new seeds on validation rows and on test rows."""
         test = self.measured[first].test
         assert first.found is not None, "it is a finalist"
         assert test is not None, "the test part is open"
@@ -112,24 +112,24 @@ class Teller:
         )
 
     def optimism(self) -> float:
-        """What the search had measured of the winner, too good by so much beside new seeds on the same rows."""
+        """How much better the winner was in the search than over new seeds on the same rows."""
         assert self.winner.found is not None, "the winner is a finalist"
         return self.sign * (self.winner.valid.mean - self.winner.found)
 
     def ensemble(self, ensemble: Ensemble, test: Scores) -> EnsembleScores:
-        """The ensemble beside the winner's network with the best validation score."""
-        ours = self.measured[self.winner]
-        assert ours.test is not None, "the test part is open"
-        place = best_place(ours, self.sign)
-        single = ours.test.only([place])
+        """The ensemble compared with the winner's network with the best validation score."""
+        winner = self.measured[self.winner]
+        assert winner.test is not None, "the test part is open"
+        place = best_place(winner, self.sign)
+        single = winner.test.only([place])
         return EnsembleScores(
             members=tuple(Member(name=each.name, seed=index, share=share) for each, index, share in ensemble.members),
             valid=ensemble.valid,
             test=interval(test, self.metric),
             single=Single(
                 name=self.winner.name,
-                seed=ours.indices[place],
-                valid=float(ours.valid_exact[place]),
+                seed=winner.indices[place],
+                valid=float(winner.valid_exact[place]),
                 test=interval(single, self.metric),
             ),
             gain=difference(test, single, self.sign),
@@ -137,5 +137,5 @@ class Teller:
 
 
 def best_place(measured: Measured, sign: float) -> int:
-    """Which of a candidate's networks has the best validation score on the first fold."""
+    """Position of the candidate's network with the best validation score on the first fold."""
     return int(np.argmin(sign * measured.valid_exact))

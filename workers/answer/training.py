@@ -1,6 +1,6 @@
-"""Candidates trained over the same seeds, as lanes of as few stacks as possible. Knows no scores and no test part.
+"""Candidates trained over the same seeds, as lanes of as few stacks as possible. Independent of scores and the test part.
 
-Candidates may be added while others train. One that `continues` another takes over its lanes where that one converges:
+Candidates may be added while others train. One that `continues` another takes over its lanes when that one converges:
 "unregularized" begins as "early stopping only" does, so their common epochs are trained once.
 """
 
@@ -22,8 +22,9 @@ from workers.stack.techniques import techniques_in
 class Trainer:
     """Trains candidates of one study. ``alive`` is called between epochs and raises when the lease is lost.
 
-    The index of a seed means the same initial weights, data order and dropout masks for every candidate of one shape, so
-    that their differences are paired. ``compiled`` is how the search's stacks were: their programs are used where they suit.
+    The index of a seed gives every candidate of one shape the same initial weights, data order and dropout masks, so that
+    their differences are paired. ``compiled`` is how the search's stacks were compiled; their programs are reused if they
+    fit.
     """
 
     def __init__(
@@ -52,7 +53,7 @@ class Trainer:
         self.finish(group)
 
     def add(self, group: Sequence[Candidate]) -> None:
-        """Hand over candidates; they train while `finish` waits for whomever."""
+        """Add candidates; they train whenever `finish` waits for any candidates."""
         wanted: dict[tuple[StackKey, bool], list[Run]] = {}
         for candidate in group:
             self._open[candidate] += len(self._seeds)
@@ -67,7 +68,7 @@ class Trainer:
             self._runners[place].add(runs)
 
     def last_call(self) -> None:
-        """Say that nothing further will be added: stacks may end in ones of their own size."""
+        """Announce that no candidates will be added, so that stacks may shrink to the size they need."""
         for runner in self._runners.values():
             runner.last_call = True
 
@@ -82,7 +83,7 @@ class Trainer:
             candidate.runs = dict(sorted(candidate.runs.items()))
 
     def _place(self, candidate: Candidate) -> tuple[StackKey, bool]:
-        """Its stack. In eager ones on a CPU baselines are by themselves, for a stack computes all that any lane uses."""
+        """A candidate's stack. Eager stacks on a CPU keep baselines apart, as a stack computes all that any lane uses."""
         data = self._data
         key = StackKey.of(candidate.recipe, data.inputs, data.outputs, data.categories)
         return key, candidate.role == "baseline" and data.device.type == "cpu" and not self._compiled
@@ -115,7 +116,7 @@ class Trainer:
             runner.remove(run)
 
     def _hand_over(self, runner: StackRunner, run: Run, heir: Candidate, index: int) -> None:
-        """Let the heir go on from the present weights, if there are any and epochs left."""
+        """Let the heir continue from the present weights, if there are any and epochs are left."""
         if run.ending not in ("converged", "epochs"):
             self._open[heir] -= 1
             return

@@ -9,7 +9,7 @@ from service.result import Setting, Winner
 
 
 def verdict(metric: str, winner: Winner, baseline: Setting, others: Sequence[Setting]) -> str:
-    """Winner, unregularized network and framework's defaults."""
+    """The verdict on the winner, compared with the unregularized network and the framework's defaults."""
     which = ", ".join(winner.regularizers) or "early stopping alone"
     name = metric.replace("_", " ")
     if math.isnan(winner.test.mean):

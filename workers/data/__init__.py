@@ -1,4 +1,4 @@
-"""From a data source to what a stack trains on: raw table, split, preprocessing. NumPy, pandas and scikit-learn.
+"""From a data source to the arrays that a stack trains on: raw table, split, preprocessing. NumPy, pandas, scikit-learn.
 
 `locked` is the only module that touches test rows.
 """

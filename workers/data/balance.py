@@ -1,4 +1,4 @@
-"""Weights that make up for rare classes.
+"""Class weights that compensate for rare classes.
 
 Reference: King and Zeng, "Logistic Regression in Rare Events Data", Political Analysis 9 (2001); scikit-learn's "balanced".
 """
@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 def class_weights(target: NDArray[Any], classes: int) -> NDArray[np.float32]:
     """(classes,) weights n / (present classes · rows of the class), which average to 1 over the rows.
 
-    A class without a training row has the weight 1: it has no part in training, and must not become infinite.
+    A class without training rows gets the weight 1: it takes no part in training, but its weight must be finite.
 
     Args:
         target: (n,) class indices of the training rows.
-        classes: Number of classes, those without training rows included.
+        classes: Number of classes, including those without training rows.
     """
     counts = np.bincount(target, minlength=classes)
     present = np.count_nonzero(counts)

@@ -1,7 +1,7 @@
-"""Fitting of preprocessing by scikit-learn, on the training rows that it is given and on nothing else.
+"""Fitting preprocessing with scikit-learn, on the given training rows and nothing else.
 
-What scikit-learn has learnt becomes a document of plain values, which `workers.plain.preprocessing` applies; a test holds
-both against each other. It goes through JSON unchanged, so a saved model carries it without pickles.
+The fitted state becomes a document of plain values, which `workers.plain.preprocessing` applies; a test compares the two.
+It passes through JSON unchanged, so that a saved model includes it without pickles.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _BLOCK_ROWS = 4096
 
 @dataclass(frozen=True)
 class PrepareOptions:
-    """How a table's columns become numbers. ``max_levels`` of a category get a column of their own, the rest share one."""
+    """How a table's columns become numbers. A category has at most ``max_levels`` codes; its rare levels share one."""
 
     scaling: Scaling = "standard"
     impute: Literal["median", "mean", "most_frequent"] = "median"
@@ -45,14 +45,14 @@ class PrepareOptions:
 
     @classmethod
     def of(cls, data: DataSpec) -> PrepareOptions:
-        """What a study asks for."""
+        """The options in a study's spec."""
         return cls(data.scaling, data.impute, data.flag_missing, data.impute_categories, data.max_levels)
 
 
 def alike(folds: Sequence[Fitted]) -> list[Fitted]:
-    """The folds' preprocessing of a table with equally many outputs, so that their networks have one shape.
+    """The folds' preprocessing of a table, padded to equally many outputs, so that their networks have one shape.
 
-    Each goes on knowing its own rows only: a level that another fold has seen gets a column of zeros here.
+    Each still depends on its own rows only: a level that only another fold has seen gets a column of zeros.
     """
     sizes = [max(own) for own in zip(*(each["words"]["sizes"] for each in folds), strict=True)]
     flagged = sorted({index for each in folds for index in each["numbers"]["flagged"]})
@@ -91,7 +91,7 @@ def _fit_numbers(train: pd.DataFrame, numeric: tuple[str, ...], options: Prepare
 
 
 def _quantile_scalers(rows: int) -> list[Any]:
-    # Standardized once more: a column of few values lies on the normal quantiles' ends, ±5.2, otherwise.
+    # Standardized again: otherwise a column of few distinct values lies at the ends of the normal quantiles, ±5.2.
     count = min(rows, max(10, min(_QUANTILES, rows // _ROWS_PER_QUANTILE)))
     ranks = QuantileTransformer(n_quantiles=count, output_distribution="normal", subsample=10**9, random_state=0)
     return [ranks, StandardScaler()]
@@ -104,7 +104,7 @@ SCALERS: Mapping[Scaling, Callable[[int], list[Any]]] = {
     "log": lambda rows: [FunctionTransformer(_signed_log), StandardScaler()],
     "quantile": _quantile_scalers,
 }
-"""Scikit-learn's steps of a scaling, for so many training rows."""
+"""Scikit-learn's steps of each scaling, by the number of training rows."""
 
 
 def _signed_log(x: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -112,11 +112,11 @@ def _signed_log(x: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _fit_words(train: pd.DataFrame, categorical: tuple[str, ...], options: PrepareOptions) -> dict[str, Any]:
-    """The document of categorical columns: what fills gaps, codes of the levels, code of rare ones, number of codes."""
+    """The document of categorical columns: fill values, codes of the levels, code of rare levels, number of codes."""
     words: dict[str, Any] = {"columns": list(categorical), "fill": [], "levels": [], "shared": [], "sizes": []}
     if not categorical:
         return words
-    # The encoder is given the place of each text in the order of all: on the texts themselves it takes ten times as long.
+    # The encoder gets the rank of each text among all texts: on the texts themselves it takes ten times as long.
     columns = [_filled(train[name], options) for name in categorical]
     codes = np.stack([column.codes for column in columns], axis=1)
     fitted = OneHotEncoder(max_categories=options.max_levels).fit(codes)
@@ -133,7 +133,7 @@ def _fit_words(train: pd.DataFrame, categorical: tuple[str, ...], options: Prepa
 
 @dataclass(frozen=True)
 class _Filled:
-    """A training column without gaps: `codes` (rows,) count through the sorted `texts`; `fill` was put into the gaps."""
+    """A training column without gaps: `codes` (rows,) index the sorted `texts`; `fill` replaces missing values."""
 
     codes: NDArray[np.int64]
     texts: list[str]
@@ -155,7 +155,7 @@ def _filled(series: pd.Series[Any], options: PrepareOptions) -> _Filled:
 
 
 def fit_array(x: NDArray[Any], rows: NDArray[np.int64], lengths: NDArray[np.int64] | None, layout: Layout) -> Fitted:
-    """Fit on the named rows of images (n, h, w), (n, h, w, c) or (n, c, h, w), or of series (n, t, c)."""
+    """Fit on the given rows of images (n, h, w), (n, h, w, c) or (n, c, h, w), or of series (n, t, c)."""
     x = channels_last(x) if layout == "image" else x
     scaler = StandardScaler()
     for start in range(0, len(rows), _BLOCK_ROWS):
@@ -164,8 +164,8 @@ def fit_array(x: NDArray[Any], rows: NDArray[np.int64], lengths: NDArray[np.int6
         if lengths is not None:
             block = block[np.arange(x.shape[1]) < lengths[chosen][:, None]]
         values = block.reshape(-1, x.shape[-1]).astype(np.float64)
-        with np.errstate(invalid="ignore"):  # the mean of a channel without any value
+        with np.errstate(invalid="ignore"):  # the mean of a channel without values
             scaler.partial_fit(np.where(np.isfinite(values), values, np.nan))
-    known = np.isfinite(scaler.mean_)  # such a channel is left at mean 0 and deviation 1
+    known = np.isfinite(scaler.mean_)  # such a channel keeps mean 0 and deviation 1
     mean, scale = np.where(known, scaler.mean_, 0.0), np.where(known, scaler.scale_, 1.0)
     return {"kind": "array", "version": VERSION, "layout": layout, "mean": mean.tolist(), "scale": scale.tolist()}

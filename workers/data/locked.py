@@ -1,6 +1,6 @@
-"""The locked test part. This is the only module that reads test rows, and only finalizing calls it, once, with a record.
+"""The locked test part. This is the only module that reads test rows, and only finalizing calls it, once, on record.
 
-A trial never comes here: `workers.searching.session` does not import it.
+Searching never does: `workers.searching.session` does not import it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""From a raw table and a split to what a lane trains on; everything is fitted on a fold's training rows."""
+"""From a raw table and a split to the arrays that a lane trains on; everything is fitted on a fold's training rows."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ class TargetScale:
     scale: float = 1.0
 
     def restore(self, z: NDArray[Any]) -> NDArray[np.float64]:
-        """Standardized numbers in the target's own unit."""
+        """Standardized numbers in the target's unit."""
         return z.astype(np.float64) * self.scale + self.mean
 
 
 @dataclass(frozen=True)
 class Fold:
-    """What a lane trains and validates on: x float32 (rows, d) and y float32 (standardized) or int64 (rows,), contiguous.
+    """Data that a lane trains and validates on: x float32 (rows, d), y float32 (standardized) or int64 (rows,), contiguous.
 
-    Images are (rows, c, h, w), series (rows, t, c) with padding NaN. ``preprocessor`` is the document of what was fitted,
-    for `workers.data.locked` and for new data.
+    Images are (rows, c, h, w), series (rows, t, c) with padding NaN. ``preprocessor`` is the document of fitted
+    preprocessing, for `workers.data.locked` and for new data.
     """
 
     x_train: NDArray[np.float32]
@@ -50,7 +50,7 @@ def prepare(table: RawTable, split: Split, fold: int, options: PrepareOptions = 
 
 
 def prepare_all(table: RawTable, split: Split, options: PrepareOptions = _DEFAULTS) -> list[Fold]:
-    """Every fold, each by its own training rows, but all of them with equally many features."""
+    """All folds, each fitted on its own training rows, with equally many features in all of them."""
     fitted = [_fitted(table, train, options) for train, _ in split.folds]
     each = fitted if table.arrays is not None else alike(fitted)
     return [_fold(table, rows, own) for rows, own in zip(split.folds, each, strict=True)]
@@ -63,7 +63,7 @@ def _fitted(table: RawTable, train: NDArray[np.int64], options: PrepareOptions) 
 
 
 def prepare_alike(table: RawTable, split: Split, fitted: Fitted, target: TargetScale | None) -> list[Fold]:
-    """Every fold by preprocessing that was fitted before, on other rows; so is the target's scale, where there is one."""
+    """All folds, with preprocessing that was fitted earlier on other rows; so is ``target``, unless it is None."""
     return [_fold(table, rows, fitted, target) for rows in split.folds]
 
 
@@ -86,7 +86,7 @@ def _fold(
 
 
 def features(table: RawTable, rows: NDArray[np.int64], fitted: Fitted) -> NDArray[np.float32]:
-    """Preprocessed features (rows, …) of the named rows."""
+    """Preprocessed features (rows, …) of the given rows."""
     if table.arrays is None:
         return preprocessing.features(table.features.iloc[rows], fitted)
     lengths = {} if table.lengths is None else {"lengths": table.lengths[rows]}
@@ -94,7 +94,7 @@ def features(table: RawTable, rows: NDArray[np.int64], fitted: Fitted) -> NDArra
 
 
 def targets(table: RawTable, rows: NDArray[np.int64], scale: TargetScale) -> NDArray[Any]:
-    """Class indices, or standardized numbers, of the named rows."""
+    """Class indices, or standardized numbers, (rows,) of the given rows."""
     chosen = table.target[rows]
     if table.task == "classification":
         return chosen

@@ -1,4 +1,4 @@
-"""Which rows train, validate and test: fixed by the study's seed, stratified by class, copies of a row kept together."""
+"""Splitting rows into training, validation and test: fixed by the seed, stratified by class, copies kept together."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _REPEAT_SEEDS = 1_000_003
 
 @dataclass(frozen=True)
 class Split:
-    """Row numbers. ``folds`` has one (train, valid) pair for a holdout; ``test`` is for `workers.data.locked` alone.
+    """Row indices. ``folds`` has one (train, valid) pair for a holdout; ``test`` is for `workers.data.locked` alone.
 
-    ``duplicates`` counts rows that repeat an earlier row's features; they are on the side of the first.
+    ``duplicates`` is the number of rows that repeat an earlier row's features; they are in the same part as the first.
     """
 
     folds: tuple[tuple[Indices, Indices], ...]
@@ -32,9 +32,9 @@ class Split:
 
 @dataclass(frozen=True)
 class Division:
-    """How to divide: fractions are of all rows; ``folds`` None is a holdout; ``repeats`` divides anew behind one test part.
+    """How to split: fractions are of all rows; ``folds`` None is a holdout; ``repeats`` splits the non-test rows again.
 
-    ``given`` takes the test part, and the validation part if there is one, that the data file itself names.
+    ``given`` uses the test part, and the validation part if there is one, that the data itself defines.
     """
 
     seed: int
@@ -46,30 +46,30 @@ class Division:
 
     @property
     def valid_share(self) -> float:
-        """Validation rows per row that is not locked away."""
+        """Share of validation rows among the rows outside the test part."""
         return self.valid_fraction / (1.0 - self.test_fraction)
 
 
 def make_split(table: RawTable, validation: ValidationSpec, seed: int, *, given: bool = False) -> Split:
-    """Divide as a study's spec says; ``given``: as the table does. See `split_rows`.
+    """Split as a study's spec requires; if ``given``, as the table itself does. See `split_rows`.
 
     Raises:
-        TrialError: The table does not say which of its rows are for the test.
+        TrialError: The table's own split has no test rows, or a part would be empty.
     """
     given = given or validation.given
     if given and (table.part is None or not (table.part == 2).any()):
-        raise TrialError("the data does not say which rows are for the test: no row of its own split is called test")
+        raise TrialError("the data's own split has no test part: no row is marked as test")
     folds = validation.folds if validation.method == "kfold" else None
     fractions = validation.test_fraction, validation.valid_fraction
     return split_rows(table, Division(seed, *fractions, folds, validation.repeats, given))
 
 
 def split_rows(table: RawTable, plan: Division) -> Split:
-    """Lock the test part away first, then divide the rest.
+    """Set the test part aside first, then split the other rows.
 
-    Distinct rows are divided, by class; each copy follows its original, so no part holds a row that another has trained
-    on. With groups, no group is divided. With times, later rows validate and test what earlier rows trained, and a unit
-    lies where its last row does.
+    Distinct rows are split, stratified by class; copies follow their original, so that no part has a row that another
+    trains on. Groups are kept whole. With times, earlier rows train and later rows validate and test; a unit belongs to
+    the part of its last row.
 
     Raises:
         TrialError: A part would be empty, because there are too few distinct rows, groups or times.
@@ -120,7 +120,7 @@ def _strata(table: RawTable, first: Indices) -> NDArray[np.int64]:
 
 
 def _given(table: RawTable, units: Units) -> NDArray[np.int64] | None:
-    """The part of every unit that the file names; copies in several parts are in the last, so training has none of them."""
+    """The part of every unit that the data defines; a unit in several parts goes to the last, so training has none of it."""
     if table.part is None or not (table.part == 2).any():
         return None
     part = np.zeros(len(units.first), dtype=np.int64)
@@ -131,11 +131,11 @@ def _given(table: RawTable, units: Units) -> NDArray[np.int64] | None:
 def _cut(
     units: Indices, strata: NDArray[Any], sizes: Indices, share: float, rng: np.random.Generator
 ) -> tuple[Indices, Indices]:
-    """Divide units in two, ``share`` of every stratum's rows in the first part.
+    """Divide units in two; the first part gets ``share`` of every stratum's rows.
 
-    Units are shuffled within their stratum and laid out one stratum behind the other; going along, a unit is taken when
-    that brings the rows taken closer to their share of the rows seen. A class too rare for both parts falls where it
-    falls, so it needs no special case.
+    Units are shuffled within their stratum, and strata are concatenated. In this order, a unit is taken if that brings the
+    number of rows taken closer to ``share`` of the rows seen. A class too rare for both parts ends up in either of them, so
+    it needs no special case.
     """
     shuffled = rng.permutation(len(units))
     order = shuffled[np.argsort(strata[shuffled], kind="stable")]
@@ -154,7 +154,7 @@ def _cut(
 def _folds(
     rest: Indices, strata: Indices, sizes: Indices, plan: Division, *, grouped: bool
 ) -> Sequence[tuple[Indices, Indices]]:
-    """Folds over the units behind the test part; groups, whose sizes differ, are weighed by their rows."""
+    """Folds over the units outside the test part; groups, whose sizes differ, are weighted by their rows."""
     count = plan.folds or 0
     if len(rest) < count:
         raise TrialError(f"{len(rest)} distinct rows or groups are too few for {count} folds")
@@ -168,7 +168,7 @@ def _folds(
 
 
 def _frequent(strata: NDArray[np.int64], folds: int) -> NDArray[np.int64]:
-    """Strata with those of fewer rows than folds, which can't be in every fold, counted to the most frequent one."""
+    """Strata, with those of fewer rows than folds, which can't be in every fold, merged into the most frequent one."""
     values, counts = np.unique(strata, return_counts=True)
     if counts.max() < folds:
         return np.zeros_like(strata)
@@ -177,7 +177,7 @@ def _frequent(strata: NDArray[np.int64], folds: int) -> NDArray[np.int64]:
 
 
 def _ordered(units: Units, times: NDArray[np.float64], plan: Division) -> tuple[list[tuple[Indices, Indices]], Indices]:
-    """Parts behind each other in time; folds train on all blocks before the one that they validate on."""
+    """Consecutive parts in time; each fold trains on all blocks before the one that it validates on."""
     last = np.full(len(units.first), -np.inf)
     np.maximum.at(last, units.owner, times)
     by_row = np.sort(last[units.owner])
@@ -186,7 +186,7 @@ def _ordered(units: Units, times: NDArray[np.float64], plan: Division) -> tuple[
         shares = [develop - plan.valid_fraction]
     else:
         shares = [develop * block / (plan.folds + 1) for block in range(1, plan.folds + 1)]
-    # Indices of one time stay together: a part begins with the first row of its time.
+    # Rows of one time stay together: a part begins with the first row of its time.
     cuts = [by_row[min(round(share * len(by_row)), len(by_row) - 1)] for share in (*shares, develop)]
     block = np.searchsorted(np.array(cuts), last, side="right")
     pairs = [(np.flatnonzero(block < cut), np.flatnonzero(block == cut)) for cut in range(1, len(shares) + 1)]
@@ -197,6 +197,6 @@ def _refuse_empty(folds: Sequence[tuple[Indices, Indices]], test: Indices, units
     if len(test) and all(len(train) and len(valid) for train, valid in folds):
         return
     raise TrialError(
-        f"{len(units.owner)} rows with {len(units.first)} distinct ones or groups are too few to be divided into "
-        "training, validation and test rows"
+        f"{len(units.owner)} rows ({len(units.first)} distinct rows or groups) are too few for a training, a validation "
+        "and a test part"
     )

@@ -1,4 +1,4 @@
-"""The raw table: features and target as they come, before any statistics are taken."""
+"""The raw table: features and target as read, before anything is fitted."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from workers.plain.columns import text_of
 
 @dataclass(frozen=True)
 class DataSource:
-    """Where the rows are: a built-in ``name``, or a ``path`` in ``format``; and how to read them.
+    """The source of the rows, a built-in ``name`` or a ``path`` in ``format``; and how to read them.
 
-    ``categorical`` columns are read as such whatever they hold; ``groups``, ``time`` and ``split`` name columns that divide
-    the rows and are no features. ``layout`` keeps the images or sequences of an NPZ file in shape.
+    ``categorical`` columns are read as categories whatever they contain; ``groups``, ``time`` and ``split`` name columns
+    that define the split and are not features. ``layout`` keeps the shape of images or sequences in an NPZ file.
     """
 
     task: str
@@ -44,10 +44,10 @@ class DataSource:
 class RawTable:
     """Features (rows, columns), and the target as class indices (int64) or numbers (float64).
 
-    ``labels`` names the classes in order of their index. Images and sequences are in ``arrays`` (rows, …), beside a frame
-    without columns; ``lengths`` (rows,) are those of padded sequences.
-    ``groups`` (rows,) are group numbers, −1 for none; ``times`` (rows,) order the rows; ``part`` (rows,) is 0, 1, 2 where
-    the file itself tells training, validation and test rows apart.
+    ``labels`` are the names of the classes in order of their index. Images and sequences are in ``arrays`` (rows, …), and
+    ``features`` then has no columns; ``lengths`` (rows,) are those of padded sequences.
+    ``groups`` (rows,) are group numbers, −1 for none; ``times`` (rows,) order the rows; ``part`` (rows,) is 0, 1 or 2 for
+    training, validation and test rows where the file itself defines them.
     """
 
     features: pd.DataFrame
@@ -83,7 +83,7 @@ class RawTable:
 
 @dataclass(frozen=True)
 class _Content:
-    """What a source holds, rows without a target included."""
+    """The content of a source, including rows without a target."""
 
     frame: pd.DataFrame
     target: pd.Series[Any]
@@ -157,7 +157,7 @@ def _no_columns(rows: int) -> pd.DataFrame:
 
 
 def _usable(target: pd.Series[Any], task: str) -> NDArray[np.bool_]:
-    """Rows with a target; an infinite number is none."""
+    """A mask of the rows with a target; an infinite number does not count as one."""
     present = target.notna().to_numpy(dtype=bool)
     if task == "regression" and getattr(target.dtype, "kind", "O") == "f":
         present = present & np.isfinite(target.to_numpy(dtype=np.float64, na_value=np.nan))
@@ -193,7 +193,7 @@ def _times(column: pd.Series[Any]) -> NDArray[np.float64]:
         moments = pd.to_datetime(column, utc=True, format="ISO8601").dt.tz_localize(None).to_numpy("datetime64[us]")
         return np.where(np.isnat(moments), -np.inf, moments.astype(np.int64).astype(np.float64))
     except (ValueError, TypeError) as error:
-        raise TrialError(f"the time column {column.name!r} holds neither numbers nor ISO 8601 times: {error}") from None
+        raise TrialError(f"the time column {column.name!r} contains neither numbers nor ISO 8601 times: {error}") from None
 
 
 def _part_of(arrays: Arrays | None, kept: NDArray[np.bool_]) -> NDArray[np.int8] | None:
@@ -204,11 +204,11 @@ _PARTS = {"train": 0, "training": 0, "valid": 1, "validation": 1, "val": 1, "dev
 
 
 def _part(column: pd.Series[Any]) -> NDArray[np.int8]:
-    """0, 1, 2 for the words of a column that says itself what trains, validates and tests."""
+    """0, 1 or 2 for the words of a column that assigns rows to training, validation and test."""
     words = column.map(lambda value: text_of(value).strip().lower())
     unknown = sorted({*words} - {*_PARTS})
     if unknown:
-        raise TrialError(f"the split column {column.name!r} holds {unknown[0]!r}; allowed: train, valid, test")
+        raise TrialError(f"the split column {column.name!r} contains {unknown[0]!r}; allowed: train, valid, test")
     return np.array([_PARTS[word] for word in words], dtype=np.int8)
 
 
@@ -217,7 +217,7 @@ def _hashes(frame: pd.DataFrame) -> NDArray[np.uint64]:
 
 
 def _hashes_of(arrays: NDArray[Any]) -> NDArray[np.uint64]:
-    """One hash per image or sequence, of its bytes."""
+    """One hash per image or sequence, computed from its bytes."""
     rows = np.ascontiguousarray(arrays).reshape(len(arrays), -1).view(np.uint8)
     texts = np.array([row.tobytes() for row in rows], dtype=object)
     return pd.util.hash_array(texts, categorize=False)

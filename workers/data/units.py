@@ -1,6 +1,6 @@
-"""Indices that may not be parted: copies of each other, and rows of one group. A split divides these units, not rows.
+"""Units of rows that a split must keep together: copies of each other, and rows of one group.
 
-Shapes: `r` rows, `u` units. Knows nothing of parts and folds.
+Shapes: `r` rows, `u` units. Independent of parts and folds.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Units:
     sizes: Indices
 
     def rows(self, units: Indices) -> Indices:
-        """All rows of some units, in order."""
+        """All rows of the given units, in ascending order."""
         chosen = np.zeros(len(self.first), dtype=bool)
         chosen[units] = True
         return np.flatnonzero(chosen[self.owner]).astype(np.int64)
@@ -39,7 +39,7 @@ def copies(hashes: NDArray[np.uint64]) -> Units:
 
 
 def joined(units: Units, groups: Indices) -> Units:
-    """Units that share a group become one, and so do those that are joined through others; group −1 is none."""
+    """Join units that share a group, directly or through other units; ``groups`` is (r,), with −1 for no group."""
     count, most = len(units.first), int(groups.max(initial=-1)) + 1
     grouped = np.flatnonzero(groups >= 0)
     ends = (units.owner[grouped], count + groups[grouped])

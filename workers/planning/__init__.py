@@ -1,1 +1,1 @@
-"""What is decided before a study trains: lanes, threads, compiled or not; and what the process is set to."""
+"""Decisions before a study trains: lanes, threads, compilation; and the setup of the process."""

@@ -1,7 +1,7 @@
-"""How many lanes a stack should have: measured on the real model, data and device, and remembered on disk.
+"""Calibration of the number of lanes of a stack: measured on the real model, data and device, and cached on disk.
 
-Remembering is not only for speed: the number of lanes decides how many trials are in flight, and with it what the
-sampler knows when it is asked, so a repeated search must find the same number.
+The cache is not only for speed: the number of lanes determines how many trials are in flight, and thereby what the sampler
+knows when it is asked, so a repeated search must get the same number.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from workers.stack.stack import Stack, StackKey
 
 LANES = (1, 4, 8, 16, 32, 64, 128, 256)
 _UPDATES = 3
-_ENOUGH_GAIN = 1.05
-"""A larger stack must be this much faster per lane, for more lanes in flight make a search less adaptive."""
+_MIN_GAIN = 1.05
+"""Factor by which a larger stack must train more lane-updates per second, as more lanes make a search less adaptive."""
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 class Calibration:
     """A good number of lanes for a stack, its lane-updates per second when run eagerly, and the memory it needs.
 
-    ``threads`` is 1 where one is as fast as all of them, None otherwise.
+    ``threads`` is 1 if a single thread is as fast as all of them, None otherwise.
     """
 
     lanes: int
@@ -45,14 +45,14 @@ class Calibration:
 
 
 def calibrate(key: StackKey, recipe: Recipe, data: DeviceData, most: int, cache: Path) -> Calibration:
-    """The number of lanes, at most ``most``, with the highest throughput on this device, as measured now or before."""
+    """The number of lanes, at most ``most``, with the highest throughput on the device; measured or from ``cache``."""
     path = cache / f"lanes-{_fingerprint(key, data, most)}.json"
     if path.exists():
         known = json.loads(path.read_text())
         return Calibration(known["lanes"], known["rate"], MemoryNeed(**known["need"]), known.get("threads"))
     need = MemoryNeed.measured(lambda lanes: train_once(key, recipe, data, lanes), data.device)
     measured = measure(key, recipe, data, min(most, need.most_lanes(free_bytes(data.device))))
-    if not measured:  # nothing fits now; the trials will say so, each for itself
+    if not measured:  # nothing fits now, as each trial will report
         return Calibration(1, math.inf, need)
     lanes = choose(measured)
     threads, rate = measure_threads(key, recipe, data, lanes, measured[lanes])
@@ -79,13 +79,13 @@ def measure(key: StackKey, recipe: Recipe, data: DeviceData, most: int) -> dict[
                 raise
             break
         worse = worse + 1 if measured[lanes] < max(measured.values()) else 0
-        if worse == 2:  # one slow measurement may be another process's fault
+        if worse == 2:  # a single slow measurement may be due to another process
             break
     return measured
 
 
 def measure_threads(key: StackKey, recipe: Recipe, data: DeviceData, lanes: int, rate: float) -> tuple[int | None, float]:
-    """Whether one thread does as well as all of them, which have to wait for each other; and the better one's rate."""
+    """1 if a single thread is as fast as all of them, which wait for each other, else None; and the higher rate."""
     usual = torch.get_num_threads()
     if data.device.type != "cpu" or usual == 1:
         return None, rate
@@ -98,9 +98,9 @@ def measure_threads(key: StackKey, recipe: Recipe, data: DeviceData, lanes: int,
 
 
 def choose(measured: dict[int, float]) -> int:
-    """The smallest number of lanes that no larger one beats by enough."""
+    """The smallest number of lanes whose rate no other exceeds by more than the factor `_MIN_GAIN`."""
     best = max(measured.values())
-    return next(lanes for lanes, rate in sorted(measured.items()) if rate * _ENOUGH_GAIN >= best)
+    return next(lanes for lanes, rate in sorted(measured.items()) if rate * _MIN_GAIN >= best)
 
 
 def _stack(key: StackKey, recipe: Recipe, data: DeviceData, lanes: int) -> tuple[Stack, NDArray[np.float32]]:
@@ -113,7 +113,7 @@ def _stack(key: StackKey, recipe: Recipe, data: DeviceData, lanes: int) -> tuple
 
 
 def train_once(key: StackKey, recipe: Recipe, data: DeviceData, lanes: int) -> None:
-    """What takes the most memory: an update, and an evaluation."""
+    """Run the steps that take the most memory: updates and an evaluation."""
     stack, rates = _stack(key, recipe, data, lanes)
     stack.train_updates(rates, 2)
     stack.evaluate()
@@ -139,7 +139,7 @@ def _synchronize(device: torch.device) -> None:
 
 
 def _fingerprint(key: StackKey, data: DeviceData, most: int) -> str:
-    """What the measurement depends on."""
+    """A hash of everything that the measurement depends on."""
     device = torch.cuda.get_device_name(data.device) if data.device.type == "cuda" else f"cpu-{torch.get_num_threads()}"
     what = (repr(key), most, data.train_rows, data.folds, device, torch.__version__)
     return hashlib.sha256(repr(what).encode()).hexdigest()[:16]

@@ -1,7 +1,7 @@
-"""How many lanes a study has in flight, and whether its stacks are compiled. Decides; trains nothing but a calibration.
+"""The plan of a study: the number of lanes in flight, and whether stacks are compiled. Trains nothing but a calibration.
 
-Decisions rest on remembered measurements and fixed assumptions, never on the clock of this run, so a repeated search
-decides the same.
+Decisions depend on cached measurements and fixed assumptions, never on timings of the run itself, so that a repeated
+search decides the same.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from workers.stack.stack import StackKey
 
 MIN_IN_FLIGHT = 8
 GENERATIONS = 5
-"""A study is searched in at least so many generations, however many lanes the device could train at once."""
+"""Minimum number of generations of a search, however many lanes the device can train at once."""
 EXPECTED_SHARE = 0.3
-"""Share of the largest possible number of epochs that a study trains where trials are pruned or converge."""
+"""Expected share of the maximum number of epochs, if trials may be pruned or converge."""
 MOST_STACK_KEYS = 8
-"""More stacks than this are not planned for."""
+"""Maximum number of stacks that are planned for."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """``capacity`` lanes in flight; ``compiled_lanes`` in each compiled stack, None where stacks are eager; ``threads`` of
-    the CPU, None for as many as the process usually has.
+    """``capacity`` lanes in flight, ``compiled_lanes`` in each compiled stack (None if stacks are eager), and CPU
+    ``threads`` (None for the default of the process).
     """
 
     capacity: int
@@ -42,20 +42,22 @@ class Plan:
     threads: int | None = None
 
     def take_threads(self) -> None:
-        """Let torch use the plan's threads from now on."""
+        """Set torch's number of threads to that of the plan."""
         torch.set_num_threads(self.threads or usual_threads())
 
     def compiled(self, cache: Path) -> Compiled | None:
-        """How stacks are compiled, where ``cache`` is the device's; None where they are eager."""
+        """How stacks are compiled, with programs in ``cache``; None if they are eager."""
         return None if self.compiled_lanes is None else Compiled(self.compiled_lanes, cache / "programs")
 
 
 def make_plan(spec: StudySpec, example: Params, data: DeviceData, cache: Path) -> Plan:
-    """As many lanes as the device likes, but few enough that the search can learn from its own trials.
+    """As many lanes as are efficient on the device, but few enough that the search can learn from its own trials.
 
     Args:
-        example: Parameters of a typical trial, to measure with.
-        cache: Where calibrations are remembered.
+        spec: The study's spec, resolved.
+        example: Parameters of a typical trial, for measurements.
+        data: The study's data on its device.
+        cache: Directory of calibrations and compiled programs.
     """
     torch.set_num_threads(usual_threads())
     typical = recipe(spec, example)
@@ -76,13 +78,13 @@ def make_plan(spec: StudySpec, example: Params, data: DeviceData, cache: Path) -
 
 
 def even(lanes: int, most: int, runs: int) -> int:
-    """A size from ``lanes`` to ``most`` that leaves the fewest lanes idle, where all ``runs`` train equally long."""
+    """A size from ``lanes`` to ``most`` that leaves the fewest lanes idle if all ``runs`` train equally long."""
     sizes = {lanes, *(round_size(size) for size in range(lanes, most + 1))}
     return min(sorted(sizes), key=lambda size: math.ceil(runs / size) * size)
 
 
 def round_size(lanes: int) -> int:
-    """At most so many lanes, of a few sizes (4 to 7 times a power of two), so that studies share their programs."""
+    """``lanes`` rounded down to one of a few sizes (4 to 7 times a power of two), so that studies share their programs."""
     step = 1 << max(0, lanes.bit_length() - 3)
     return max(1, lanes // step * step)
 
@@ -93,7 +95,7 @@ def ends_early(spec: StudySpec) -> bool:
 
 
 def expected_lane_updates(spec: StudySpec, data: DeviceData) -> float:
-    """The updates of all lanes that a study is likely to train."""
+    """The expected number of updates of a study, all lanes together."""
     domain = spec.domains["batch_size"]
     smallest = int(min(map(float, getattr(domain, "choices", None) or [getattr(domain, "value", 128)])))
     updates = -(-data.train_rows // min(smallest, data.train_rows))

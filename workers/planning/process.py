@@ -1,4 +1,4 @@
-"""What a worker's process is set to before it computes anything: arithmetic, allocator, threads. Knows no study."""
+"""Setup of a worker's process before it computes anything: arithmetic, allocator, threads. Independent of studies."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _MALLOC_TRIM_THRESHOLD, _MALLOC_MMAP_THRESHOLD = -1, -3
 
 
 def set_up(threads: int | None = None) -> None:
-    """Set up this process and the threads that it starts from now on; ``threads`` of the CPU, or all.
+    """Set up this process and the threads that it starts later, with ``threads`` CPU threads; None: all.
 
-    Numbers below 1.2e-38 are taken for zero: strong penalties shrink weights to such, with which a CPU multiplies up to a
-    hundred times more slowly, and which no metric can see.
+    Denormal numbers, below 1.2e-38, are flushed to zero: strong penalties shrink weights to such values, with which a CPU
+    computes up to a hundred times more slowly, and which make no difference to any metric.
     """
     torch.set_flush_denormal(True)
     if sys.platform == "linux":
@@ -27,12 +27,12 @@ def set_up(threads: int | None = None) -> None:
 
 @functools.cache
 def usual_threads() -> int:
-    """CPU threads of this process, where no plan says otherwise: those it had when this was first asked."""
+    """The default number of CPU threads of this process: that at the first call."""
     return torch.get_num_threads()
 
 
 def _keep_freed_memory() -> None:
-    """Keep half a gibibyte of freed memory, for every update frees what the next one needs, and fresh pages are slow."""
+    """Keep 512 MiB of freed memory, as every update frees what the next one needs, and fresh pages are slow."""
     libc = ctypes.CDLL(None)
     if hasattr(libc, "mallopt"):
         libc.mallopt(_MALLOC_MMAP_THRESHOLD, 32 * 2**20)

@@ -1,1 +1,1 @@
-"""What networks are worth: metrics, their jackknife, curves, pictures, sparsification. Knows no study and no storage."""
+"""Scoring networks: metrics, their jackknife, curves, pictures, sparsification. Independent of studies and storage."""

@@ -1,6 +1,6 @@
-"""What a classifier's predictions on the test part look like: confusion table, ROC and precision-recall curves.
+"""Curves of a classifier's predictions on the test part: confusion table, ROC and precision-recall curves.
 
-The seeds of a setting give one curve each; shown is their mean at fixed places, with the lowest and highest seed.
+Each seed of a setting gives one curve; the result is their mean on a fixed grid, with the lowest and the highest seed.
 
 Shapes: `s` seeds, `r` rows, `c` classes.
 Reference: Fawcett, "An introduction to ROC analysis", Pattern Recognition Letters 27 (2006), vertical averaging.
@@ -21,7 +21,7 @@ from workers.scoring.metrics import average_precision, class_scores, confusion, 
 
 PLACES = np.linspace(0.0, 1.0, 101)
 MOST_CLASSES = 20
-"""With more classes there are no curves: nobody looks at so many."""
+"""With more classes, curves are omitted."""
 
 Floats = NDArray[np.float64]
 
@@ -33,11 +33,11 @@ def describe(out: Tensor, target: Tensor, labels: Sequence[str], *, positive: in
         out: (s, r, c) logits of every seed's network.
         target: (r,) class indices.
         labels: The classes' names.
-        positive: Index of the class that curves are about, where there are two.
+        positive: Index of the positive class, where there are two.
 
     Returns:
-        One curve of each kind per class against the rest, of two classes the positive one's only. Classes without a row,
-        or with all of them, have no curve.
+        One curve of each kind per class against the rest; with two classes, of the positive one only. Classes without
+        rows, or with all of them, have no curve.
     """
     seeds, rows, classes = out.shape
     table = confusion(out.argmax(2), target.expand(seeds, rows), torch.ones(seeds, rows), classes).mean(0)
@@ -59,14 +59,14 @@ def describe(out: Tensor, target: Tensor, labels: Sequence[str], *, positive: in
 def _curve(
     label: str, one: Callable[[Floats, Floats], Floats], scores: Tensor, hits: Tensor, *, area: float
 ) -> OneVersusRest:
-    """Mean, lowest and highest of the seeds' curves at `PLACES`."""
+    """Mean, minimum and maximum over seeds of the curves at `PLACES`."""
     each = np.stack([one(h, s) for h, s in zip(hits.double().numpy(), scores.double().numpy(), strict=True)])
     x, y, low, high = (tuple(np.round(values, 5).tolist()) for values in (PLACES, each.mean(0), each.min(0), each.max(0)))
     return OneVersusRest(label=label, x=x, y=y, low=low, high=high, area=area)
 
 
 def _roc(hits: Floats, scores: Floats) -> Floats:
-    """True-positive rates at the false-positive rates of `PLACES`: straight lines between thresholds, steps at their top."""
+    """True-positive rates at the false-positive rates of `PLACES`: linear between thresholds, the upper end of steps."""
     false, true, _ = roc_curve(hits, scores, drop_intermediate=False)
     last = np.append(np.diff(false) > 0, True)
     at_zero = np.interp(PLACES, false[last], true[last])
@@ -74,9 +74,9 @@ def _roc(hits: Floats, scores: Floats) -> Floats:
 
 
 def _precision_recall(hits: Floats, scores: Floats) -> Floats:
-    """Precisions at the recalls of `PLACES`: of the highest threshold that reaches one, as average precision has it."""
+    """Precisions at the recalls of `PLACES`: at the highest threshold that reaches the recall, as in average precision."""
     precision, recall, _ = precision_recall_curve(hits, scores)
-    # In rising order of recall, without the point (0, 1), which no threshold has.
+    # In ascending order of recall, without the point (0, 1), which belongs to no threshold.
     rising, precisions = recall[-2::-1], precision[-2::-1]
     reached = np.searchsorted(rising, PLACES - 1e-12)
     return np.asarray(precisions[np.minimum(reached, len(rising) - 1)], dtype=np.float64)

@@ -1,8 +1,8 @@
 """Validation metrics of all lanes at once, on the device.
 
-Shapes: `k` lanes, `m` rows, `c` classes; rows count as often as their mask says. Equal to scikit-learn's metrics of the
-same names, with the mask as `sample_weight` (tests/unit/test_metrics.py). What a metric means for two classes and for
-more is said in `service.spec.metrics`; a metric that is undefined, such as an area under a curve of one class, is NaN.
+Shapes: `k` lanes, `m` rows, `c` classes; rows are weighted by their mask. Equal to scikit-learn's metrics of the same
+names, with the mask as `sample_weight` (tests/unit/test_metrics.py). `service.spec.metrics` defines what a metric means
+for two classes and for more; a metric that is undefined, such as the ROC AUC of rows of a single class, is NaN.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ NAMES = {
 
 
 def names(task: str, wanted: Sequence[str] = ()) -> tuple[str, ...]:
-    """The columns that `evaluate` gives: the cheap metrics, and those areas under curves that are among ``wanted``."""
+    """The columns of `evaluate`: the cheap metrics, and the areas under curves that are among ``wanted``."""
     return (*NAMES[task], *(name for name in RANKING_METRICS if name in wanted))
 
 
@@ -38,7 +38,7 @@ def evaluate(
         target: (k, m) class indices, or standardized targets.
         mask: (k, m) weight of each row: 0 for padding, a count in a bootstrap.
         scale: (k,) standard deviation of the regression target.
-        wanted: Metrics that are needed; of the dear ones only these are computed.
+        wanted: Metrics that are needed; of the expensive ones only these are computed.
         positive: Index of the positive class, where there are two.
 
     Returns:
@@ -47,8 +47,8 @@ def evaluate(
     if task == "regression":
         return _regression(out.squeeze(-1), target, mask, scale)
     columns = _classification(out, target, mask, positive)
-    dear = names(task, wanted)[len(columns) :]
-    return torch.stack([*columns, *(_ranking(name, out, target, mask, positive) for name in dear)], dim=1)
+    areas = names(task, wanted)[len(columns) :]
+    return torch.stack([*columns, *(_ranking(name, out, target, mask, positive) for name in areas)], dim=1)
 
 
 def _regression(out: Tensor, target: Tensor, mask: Tensor, scale: Tensor) -> Tensor:
@@ -62,7 +62,7 @@ def _regression(out: Tensor, target: Tensor, mask: Tensor, scale: Tensor) -> Ten
 
 
 def _classification(out: Tensor, target: Tensor, mask: Tensor, positive: int) -> list[Tensor]:
-    """The cheap ones (k,) each: the loss, and what follows from the confusion table."""
+    """The cheap metrics, (k,) each: the loss, and those that follow from the confusion table."""
     rows = mask.sum(1)
     loss = (F.cross_entropy(out.transpose(1, 2), target, reduction="none") * mask).sum(1) / rows
     table = confusion(out.argmax(2), target, mask, out.shape[2])
@@ -84,7 +84,7 @@ def _classification(out: Tensor, target: Tensor, mask: Tensor, positive: int) ->
 
 
 def _share(part: Tensor, whole: Tensor) -> Tensor:
-    """Part / whole, 0 where there is nothing."""
+    """Part / whole, or 0 where ``whole`` is 0."""
     return part / whole.clamp(min=torch.finfo(whole.dtype).tiny)
 
 
@@ -110,14 +110,14 @@ def class_scores(out: Tensor) -> Tensor:
     """(…, c) the log odds of every class, which rank rows as their probabilities do, but never saturate to ties."""
     logs = out.log_softmax(-1)
     odds = logs - torch.log1p(-logs.exp())
-    # Of the most probable class alone 1 − p cancels; its odds are taken against the sum of the others.
+    # 1 − p cancels for the most probable class only, so its odds are taken against the sum of the others.
     best = out.argmax(-1, keepdim=True)
     rest = out.scatter(-1, best, -torch.inf).logsumexp(-1, keepdim=True)
     return odds.scatter(-1, best, out.gather(-1, best) - rest)
 
 
 def roc_auc(scores: Tensor, hits: Tensor, weights: Tensor) -> Tensor:
-    """(k,) the chance that a positive row scores higher than a negative one, ties counting one half.
+    """(k,) probability that a positive row scores higher than a negative one, with ties counting one half.
 
     Args:
         scores: (k, m).
@@ -134,15 +134,15 @@ def roc_auc(scores: Tensor, hits: Tensor, weights: Tensor) -> Tensor:
 
 
 def average_precision(scores: Tensor, hits: Tensor, weights: Tensor) -> Tensor:
-    """(k,) the area under the precision-recall curve as a sum of steps: the mean precision at the positive rows' scores.
+    """(k,) area under the precision-recall curve as a sum of steps: the mean precision at the positive rows' scores.
 
-    Arguments as of `roc_auc`.
+    See `roc_auc` for the arguments.
     """
     first, _, hits, weights = _ranked(scores, hits, weights)
     positives = weights * hits
     rest = F.pad(weights.cumsum(1), (1, 0)), F.pad(positives.cumsum(1), (1, 0))
     chosen, found = (total[:, -1:] - total.gather(1, first) for total in rest)
-    # Padding in front of the first row that counts has nothing chosen behind it, and no weight.
+    # For padding that scores above all other rows, `chosen` is 0, but its weight is 0 as well.
     return (positives * _share(found, chosen)).sum(1) / positives.sum(1)
 
 
@@ -151,9 +151,9 @@ AREAS = {"roc_auc": roc_auc, "pr_auc": average_precision}
 
 
 def _ranked(scores: Tensor, hits: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """First place and place behind the last of every row's ties in rising order (k, m), and hits and weights so ordered.
+    """Positions of the first and after the last of every row's ties in ascending order, and hits and weights in this order.
 
-    Weights are doubles, so that sums over many rows lose nothing.
+    All are (k, m). Weights are doubles, so that sums over many rows lose no precision.
     """
     ordered, order = scores.sort(1)
     ordered = ordered.contiguous()

@@ -1,6 +1,6 @@
-"""What a report draws of trained networks, of bounded size: confusion, calibration, predicted by true values.
+"""Data for a report's charts of trained networks, of bounded size: confusion, calibration, predicted and true values.
 
-Shapes: `r` test rows, `c` classes. Knows no study and no storage.
+Shapes: `r` test rows, `c` classes. Independent of studies and storage.
 Reference: Guo et al., "On Calibration of Modern Neural Networks" (2017), expected calibration error with equal bins.
 """
 
@@ -26,14 +26,14 @@ MOST_CLASSES = 30
 
 
 def test_pictures(task: Task, out: Tensor, target: Tensor, labels: Sequence[str], scale: TargetScale) -> Predictions:
-    """One network's predictions of the test rows: for classes confusion and calibration, for numbers pairs.
+    """One network's predictions of the test rows: confusion and calibration for classes, pairs for numbers.
 
     Args:
-        task: The study's.
+        task: The study's task.
         out: (r, o) logits, or standardized predictions.
         target: (r,) class indices, or standardized targets.
         labels: Names of the classes.
-        scale: Of the regression target.
+        scale: Mean and deviation of the regression target.
     """
     match task:
         case "regression":
@@ -50,22 +50,22 @@ def test_pictures(task: Task, out: Tensor, target: Tensor, labels: Sequence[str]
 
 
 def calibration(out: Tensor, target: Tensor) -> Calibration:
-    """How often the predicted class is right, by how sure the network is: ten equal bins of its confidence."""
+    """Accuracy by confidence in ten bins of equal width, from logits (r, c) and class indices (r,)."""
     confidence, predicted = (value.numpy() for value in out.double().softmax(1).max(1))
-    right = predicted == target.numpy()
-    accuracy, sure = calibration_curve(right, confidence, n_bins=BINS)
-    # Of the same bins, which hold their upper end; scikit-learn leaves out the empty ones, and gives no counts.
+    correct = predicted == target.numpy()
+    accuracy, mean_confidence = calibration_curve(correct, confidence, n_bins=BINS)
+    # Of the same bins, closed at their upper end: scikit-learn omits the empty ones and returns no counts.
     counts = np.bincount(np.searchsorted(np.linspace(0, 1, BINS + 1)[1:-1], confidence), minlength=BINS)
     filled = np.flatnonzero(counts)
     bins = [CalibrationBin(count=count, confidence=None, accuracy=None) for count in counts.tolist()]
-    for place, c, a in zip(filled.tolist(), sure.tolist(), accuracy.tolist(), strict=True):
+    for place, c, a in zip(filled.tolist(), mean_confidence.tolist(), accuracy.tolist(), strict=True):
         bins[place] = CalibrationBin(count=bins[place].count, confidence=c, accuracy=a)
-    error = float(np.average(np.abs(sure - accuracy), weights=counts[filled]))
+    error = float(np.average(np.abs(mean_confidence - accuracy), weights=counts[filled]))
     return Calibration(bins=tuple(bins), expected_error=error)
 
 
 def _pairs(true: NDArray[np.float64], predicted: NDArray[np.float64]) -> tuple[tuple[float, float], ...]:
-    """(true, predicted) of at most 500 rows, evenly through the order of the true values."""
+    """(true, predicted) of at most 500 rows, evenly spaced in the order of the true values."""
     order = np.argsort(true, kind="stable")
     chosen = order[np.unique(np.linspace(0, len(order) - 1, min(len(order), MOST_PAIRS)).round().astype(int))]
     return tuple((float(true[row]), float(predicted[row])) for row in chosen)

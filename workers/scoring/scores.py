@@ -1,9 +1,9 @@
-"""Scores of trained networks on some rows, with what leaving groups of rows out does to them.
+"""Scores of trained networks on a set of rows, with their jackknife over groups of rows.
 
-Networks that are scored on the same rows lose the same groups, so differences between them are paired by row.
+Networks scored on the same rows have the same groups left out, so that differences between them are paired by row.
 Shapes: `n` networks (the seeds of one setting), `r` rows, `o` outputs, `G` groups of rows.
 Reference: the delete-a-group jackknife, Efron and Stein, "The jackknife estimate of variance" (1981); Kott, "The
-delete-a-group jackknife", J. Official Statistics 17 (2001). Unlike a bootstrap it draws nothing and needs G evaluations.
+delete-a-group jackknife", J. Official Statistics 17 (2001). Unlike a bootstrap it resamples nothing and needs G evaluations.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Scores:
         return Scores(self.exact - other.exact, self.jumps - other.jumps, self.rows)
 
     def only(self, places: Sequence[int]) -> Scores:
-        """Some of the networks."""
+        """The scores of the networks at ``places``."""
         return Scores(self.exact[list(places)], self.jumps[:, list(places)], self.rows)
 
 
@@ -75,7 +75,7 @@ def score(task: str, metric: str, out: Tensor, target: Tensor, scale: float = 1.
         return Scores(whole, np.zeros((1, len(whole))), rows)
     masks = ((group != each).to(torch.float32) for each in range(groups))
     without = np.stack([_masked(task, metric, out, target, scale, positive, mask) for mask in masks])
-    # Without the only group that holds a class there is no area under a curve.
+    # An area under a curve is undefined without the only group that contains a class.
     without = np.where(np.isnan(without), whole, without)
     return Scores(whole, (without - without.mean(0)) * np.sqrt((groups - 1) / groups), rows)
 
@@ -91,7 +91,7 @@ def _masked(
 
 
 def mean_over_folds(folds: Sequence[Scores]) -> Scores:
-    """The mean of scores on the rows of several folds, which have no row in common."""
+    """The mean of scores on the rows of several folds, which have no rows in common."""
     exact = np.mean([fold.exact for fold in folds], axis=0)
     jumps = np.concatenate([fold.jumps for fold in folds]) / len(folds)
     return Scores(exact, jumps, sum(fold.rows for fold in folds))

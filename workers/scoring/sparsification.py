@@ -1,7 +1,7 @@
-"""Magnitude pruning: how much of a trained network can be set to zero, and what that costs.
+"""Sparsification by magnitude: how many weights of a trained network can be set to zero, and at what cost.
 
-One-shot and global: the smallest weights of all layers together become zero, biases and normalization stay. Knows nothing of
-studies; what a score is, is the caller's.
+One-shot and global: the smallest weights of all layers together become zero, biases and normalization stay. Independent of
+studies; the caller provides the score.
 References: Han et al., "Learning both weights and connections for efficient neural networks" (NeurIPS 2015); Zhu and Gupta,
 "To prune, or not to prune" (2018).
 """
@@ -19,7 +19,7 @@ SPARSITIES = (0.0, 0.25, 0.5, 0.75, 0.9, 0.95, 0.98, 0.99)
 
 
 def prunable(module: nn.Module) -> list[tuple[nn.Module, str]]:
-    """Layers, each with the name of a parameter that is a weight: a matrix or a kernel, no bias, gain or norm."""
+    """Layers, each with the name of a weight parameter: a matrix or a kernel, not a bias, gain or norm."""
     return [
         (layer, name)
         for layer in module.modules()
@@ -34,13 +34,13 @@ def sparsity_curve(
     score: Callable[[nn.Module], float],
     shares: Sequence[float] = SPARSITIES,
 ) -> tuple[SparsityPoint, ...]:
-    """What a trained network scores at growing sparsity.
+    """The scores of a trained network at increasing sparsity.
 
     Args:
         module: A network of the right shape; it is left with the weights of ``state``.
         state: Its trained state, as `nn.Module.load_state_dict` takes it.
-        score: Of a network in eval mode, on data that no choice may be made with again.
-        shares: Of the weights to set to zero.
+        score: Scores a network in eval mode; nothing may be chosen by these scores.
+        shares: Shares of the weights to set to zero.
 
     Raises:
         ValueError: A share lies outside [0, 1].

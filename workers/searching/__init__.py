@@ -1,1 +1,1 @@
-"""One lease on one study's search, from `search` on: ask, pack, train, judge, tell. `session` is the loop."""
+"""One lease on one study's search: ask, pack, train, judge, tell. `search` is the entry point, `session` the loop."""

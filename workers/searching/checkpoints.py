@@ -1,7 +1,7 @@
-"""What interrupted trials have reached, on disk: a paused study, or one whose turn was over, goes on where it was.
+"""Checkpoints of interrupted trials on disk: a paused study, or one whose turn was over, continues where it stopped.
 
-A checkpoint is a convenience: without it (another host, a killed worker) a trial simply begins again. Tensors and plain
-values only; nothing in here is ever unpickled into code.
+A checkpoint is optional: without it (on another host, after a killed worker) a trial starts again. It contains tensors and
+plain values only, and loading it never executes pickled code.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 FORMAT = 2
-"""Of what is in a checkpoint; one that another version has made is not used."""
+"""The format of a checkpoint; one of another format is not used."""
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +27,7 @@ class Checkpoints:
         self._directory = directory
 
     def save(self, trial_id: int, state: dict[str, Any]) -> None:
-        """Keep a trial's state, whole or not at all."""
+        """Write a trial's state, atomically."""
         self._directory.mkdir(parents=True, exist_ok=True)
         path = self._path(trial_id)
         temporary = path.with_suffix(".part")
@@ -35,30 +35,30 @@ class Checkpoints:
         temporary.replace(path)
 
     def load(self, trial_id: int) -> dict[str, Any] | None:
-        """A trial's state, if there is one that can be read."""
+        """A trial's state; None if there is none that can be read."""
         path = self._path(trial_id)
         if not path.exists():
             return None
         try:
             saved: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         except (OSError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
-            log.warning("checkpoint of trial %d can't be read, it begins again: %s", trial_id, error)
+            log.warning("checkpoint of trial %d can't be read, the trial starts again: %s", trial_id, error)
             return None
         if saved.get("format") != FORMAT:
-            log.warning("checkpoint of trial %d is of another version, it begins again", trial_id)
+            log.warning("checkpoint of trial %d has another format, the trial starts again", trial_id)
             return None
         state: dict[str, Any] = saved["state"]
         return state
 
     def forget(self, trial_id: int) -> None:
-        """Drop a trial's state, if there is one."""
+        """Delete a trial's state, if there is one."""
         self._path(trial_id).unlink(missing_ok=True)
 
     def sweep(self, still_open: Callable[[Sequence[int]], Collection[int]]) -> None:
-        """Drop the states of all trials but those that ``still_open`` picks from their ids.
+        """Delete the states of all trials but those that ``still_open`` selects from their ids.
 
-        A trial that ends drops its own state; this is for those that ended elsewhere, were cancelled or deleted, and for
-        files that a killed worker has left half-written. So what is on disk is at most one state per open trial.
+        A trial that ends here deletes its own state; this is for trials that ended elsewhere, were cancelled or deleted,
+        and for partial files of killed workers. So at most one state per open trial is on disk.
         """
         files = list(self._directory.glob("trial-*.*"))
         of = {path: int(number) for path in files if (number := path.stem.removeprefix("trial-")).isdecimal()}

@@ -1,15 +1,15 @@
-"""When a search has come to an end by itself: what its trials say of those that are left. Knows no store.
+"""When a search concludes before its budget is spent: what its trials predict for those left. Independent of the store.
 
-The values that pass a high threshold are taken as exponentially distributed beyond it (peaks over threshold, exponential
-tail). With k of the last n trials beyond threshold u, b further trials bring a Poisson number of them, b·k/n expected, and
-with d the distance from u to the best value so far, the best is expected to improve by
+The values beyond a high threshold are taken as exponentially distributed (peaks over threshold, exponential tail). With k
+of the last n trials beyond threshold u, b further trials bring a Poisson number of such values, b·k/n expected, and with d
+the distance from u to the best value so far, the best value is expected to improve by
 
     σ · Ein(Λ),   Λ = (b·k/n) · exp(−d/σ),   Ein(x) = ∫₀ˣ (1 − e⁻ᵗ)/t dt = E₁(x) + ln x + γ.
 
-σ is estimated by the mean excess; the result is raised by the ratio of σ's 95 % upper limit, 2kσ/χ²(2k), to it, so that an
-early end is rather too late than too early.
-Only the later half of the trials counts, for a search gets better as it learns. The improvement is held against the
-standard error of the best validation score: less than a fraction of it can't be told from nothing on these rows.
+σ is estimated by the mean excess; the result is multiplied by the ratio of σ's 95 % upper limit, 2kσ/χ²(2k), to σ, so that a
+search concludes too late rather than too early.
+Only the later half of the trials counts, as a search improves while it learns. The improvement is compared with the
+standard error of the best validation score: less than a fraction of it can't be distinguished from zero on these rows.
 
 References: Pickands, Annals of Statistics 3 (1975); Davison and Smith, "Models for exceedances over high thresholds",
 JRSS B 52 (1990). The aim is that of Makarova et al., "Automatic termination for hyperparameter optimization", AutoML (2022),
@@ -36,7 +36,7 @@ _LEVEL = 0.95
 
 
 class Conclusion:
-    """Judges one worker's search. ``sign`` of values is such that lower is better."""
+    """Decides whether one worker's search concludes. Not thread-safe."""
 
     def __init__(self, rule: Conclude, protocol: Protocol, data: DeviceData) -> None:
         self._rule = rule
@@ -47,7 +47,7 @@ class Conclusion:
         self._judged = 0
 
     def learn(self, run: Run, runner: StackRunner) -> None:
-        """Take the standard error over validation rows of the best run completed here, while it is on its lanes."""
+        """Note the standard error over validation rows of the best run completed here, while it is on its lanes."""
         value = self._protocol.sign * run.best_value
         if run.ending not in ("converged", "epochs") or value >= self._best:
             return
@@ -60,10 +60,10 @@ class Conclusion:
         self._standard_error = float(np.sqrt((mean_over_folds(scores).jumps ** 2).sum()))
 
     def reason(self, values: Sequence[float | None], left: int) -> str | None:
-        """Why the search ends, in words; None where it goes on.
+        """The reason why the search ends, in words; None while it continues.
 
         Args:
-            values: Of all finished trials in order of telling; None for those that were pruned or failed.
+            values: Values of all finished trials in the order in which they were told; None for pruned or failed ones.
             left: Trials of the budget that have not been started.
         """
         if len(values) < self._rule.after or len(values) == self._judged or left <= 0:
@@ -75,15 +75,16 @@ class Conclusion:
             return None
         return (
             f"concluded: the {left} trials left are expected to improve the best value by {improvement:.2g}, less than "
-            f"{self._rule.tolerance:g} of its standard error {self._standard_error:.2g} on validation data"
+            f"{self._rule.tolerance:g} times its standard error {self._standard_error:.2g} on validation rows"
         )
 
 
 def expected_improvement(values: Sequence[float | None], left: int) -> float:
-    """Expected improvement of the best value by so many further trials; infinite where too little is known.
+    """Expected improvement of the best value by ``left`` further trials; infinite if there are too few values.
 
     Args:
-        values: Of all finished trials in order of telling, lower is better; None for trials that were pruned or failed.
+        values: Values of all finished trials in the order in which they were told, lower is better; None for pruned or
+            failed ones.
         left: Number of further trials.
     """
     recent = values[len(values) // 2 :]

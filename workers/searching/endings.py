@@ -1,4 +1,4 @@
-"""What is told of a trial that ended on its lanes. Knows no store."""
+"""The result to tell of a trial that ended on its lanes. Independent of the store."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ OUT_OF_MEMORY = "out of memory, alone on the device"
 
 
 def result_of(run: Run, runner: StackRunner, trial: AskedTrial, objectives: Objectives) -> TrialResult:
-    """The result of a run that is still on its lanes; one that did not end by itself was pruned."""
+    """The result of a run that is still on its lanes; a run without an ending of its own was pruned."""
     also: dict[str, float] = {}
     match run.ending:
         case "out_of_memory":
@@ -35,7 +35,7 @@ def result_of(run: Run, runner: StackRunner, trial: AskedTrial, objectives: Obje
 
 
 def _finite(curve: dict[str, list[float]]) -> dict[str, list[float]]:
-    """The curve as JSON can hold it: up to the first epoch that has a value which is not finite."""
+    """The curve as JSON can represent it: up to the first epoch with a value that is not finite."""
     columns = list(curve.values())
     good = 0
     while columns and good < len(columns[0]) and all(math.isfinite(column[good]) for column in columns):

@@ -1,9 +1,9 @@
-"""What a trial comes to in the further objectives of its study, with the weights that are kept of it. Knows no store.
+"""A trial's values of its study's further objectives, with the weights that it kept. Independent of the store.
 
-A metric is read off the curve, at the epoch of the kept weights. `gap` is by how much the study's metric is worse on
-validation rows than on training rows: the answer's `gap.train_valid`, of one seed. Both are scored in eval mode. The
-training loss that the curve has would not do, for dropout, noise and penalties are in it: a strong penalty alone would
-make a gap to it small, or negative.
+A metric is read from the curve, at the epoch of the kept weights. `gap` is how much worse the study's metric is on
+validation rows than on training rows: the result's `gap.train_valid`, of one seed. Both are scored in eval mode. The
+training loss of the curve would not do, as it includes dropout, noise and penalties: a strong penalty alone would make a
+gap to it small, or negative.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ class Objectives:
     data: DeviceData
 
     def further(self, run: Run, runner: StackRunner) -> dict[str, float]:
-        """Values by name, of a run that is still on its lanes and has weights that were kept."""
+        """Values by objective, of a run that is still on its lanes and has kept weights."""
         return {name: self._gap(run, runner) if name == GAP else run.curve[name][run.best_epoch] for name in self.spec.also}
 
     def _gap(self, run: Run, runner: StackRunner) -> float:
-        """Mean over the run's lanes."""
+        """The generalization gap, mean over the run's lanes."""
         data, metric = self.data, self.protocol.metric
         rows = [data.train[fold] for fold, _ in run.fold_seeds]
         trained = []

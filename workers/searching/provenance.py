@@ -1,4 +1,4 @@
-"""What a study is made of, as its first worker finds it: all that must be equal for a replay to come to the same."""
+"""A study's provenance, as its first worker finds it: all that must be equal for a replay to reproduce the study."""
 
 from __future__ import annotations
 

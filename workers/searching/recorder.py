@@ -1,7 +1,7 @@
-"""Write-behind: what the training loop finds out is written by a thread of its own, so the loop never waits for it.
+"""Write-behind: a thread writes the results of the training loop, so that the loop never waits for the database.
 
-The thread also renews the lease. Everything put in is written in order, and once; a lost connection is ridden out inside
-the store. The loop learns of a lost lease, or of a study that was paused, at its next `check`.
+The thread also renews the lease. Everything is written in order, and once; the store itself waits for a lost connection.
+The loop learns of a lost lease, or of a paused study, at its next `check`.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Recorder:
         self._thread.start()
 
     def put(self, reports: Sequence[Report], results: Sequence[TrialResult]) -> None:
-        """Hand over reports and results; returns at once."""
+        """Enqueue reports and results; returns immediately."""
         with self._condition:
             self._reports += reports
             self._results += results
@@ -57,14 +57,14 @@ class Recorder:
             return self._state
 
     def flush(self) -> StudyState:
-        """Wait until everything put in so far is written, then `check`."""
+        """Wait until everything enqueued so far is written; returns and raises as `check`."""
         with self._condition:
             self._condition.notify_all()
             self._condition.wait_for(lambda: self._error is not None or not (self._pending() or self._writing))
         return self.check()
 
     def close(self) -> None:
-        """Write what is left and stop the thread; errors stay with `check`."""
+        """Write everything pending and stop the thread; errors are raised by `check` only."""
         with self._condition:
             self._closing = True
             self._condition.notify_all()

@@ -1,4 +1,4 @@
-"""A study searched under one lease: by which plan, what the study is made of, and where the time went."""
+"""Searching a study under one lease: with its plan, its provenance and its shares of time."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 
 class Searcher:
-    """Searches for one worker, a lease at a time."""
+    """Searches studies for one worker, one lease at a time."""
 
     def __init__(self, store: Store, settings: Settings, pulse: Pulse, stop: Stop, checkpoints: Checkpoints) -> None:
         self._store = store
@@ -31,11 +31,12 @@ class Searcher:
         self._checkpoints = checkpoints
 
     def run(self, lease: Lease, spec: StudySpec, data: Prepared) -> None:
-        """Work until the study needs this worker no more; the lease is given back.
+        """Work until the study no longer needs this worker; then the lease is released.
 
         Raises:
             LeaseLost: The lease was taken away; all trials are dropped.
-            TrialError: The study repeats another one, on other data.
+            DatabaseUnavailable: The database did not come back.
+            TrialError: The study is a replay, and its data is not that of the original.
         """
         plan = self._plan_to_repeat(lease.study_id, data)
         seconds, turn = self._settings.lease_seconds, self._settings.turn_seconds
@@ -51,21 +52,21 @@ class Searcher:
         self._note_time(lease, session)
 
     def _note_time(self, lease: Lease, session: Session) -> None:
-        """Keep with the study where the time went, for whoever finalizes it."""
+        """Store the shares of time with the study, for the worker that finalizes it."""
         shares = session.shares()
         self._store.utilization.add(lease.study_id, session.timer.elapsed, shares)
         self._pulse.beat(_stats(lease, session, shares))
         log.info("study %d: %s", lease.study_id, shares)
 
     def _plan_to_repeat(self, study_id: int, data: Prepared) -> Plan | None:
-        """The plan of the study that this one replays, on the same data."""
+        """The plan of the study that this one replays, on the same data; None for other studies."""
         original = self._store.provenance.get(study_id).replay_of
         known = None if original is None else self._store.provenance.get(original).made_of
         if known is None:
             return None
         found = data.table.data_hash()
         if found != known["data_hash"]:
-            raise TrialError(f"the data is not what study {original} had: its hash is {found}, not {known['data_hash']}")
+            raise TrialError(f"the data is not that of study {original}: its hash is {found}, not {known['data_hash']}")
         return Plan(**known["plan"])
 
 

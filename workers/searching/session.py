@@ -1,8 +1,8 @@
 """One lease on one study's search: ask, pack, train, judge, tell, until the study has no more work or must stop.
 
-Lanes that end are filled again before the next epoch. Everything that the search learns comes in the order of this loop,
-so with one worker and one seed the same trials come out. Test rows are out of reach: `workers.data.locked` is not
-imported here.
+Free lanes are filled again before the next epoch. Everything that the search learns arrives in the order of this loop, so
+one worker with one seed always produces the same trials. Test rows are out of reach: `workers.data.locked` is not imported
+here.
 """
 
 from __future__ import annotations
@@ -37,22 +37,22 @@ from workers.timing import Timer
 log = logging.getLogger(__name__)
 
 AHEAD = 4
-"""One AHEAD-th of the lanes in flight is asked for in advance, so that a lane which ends is filled at once."""
+"""Trials for 1 / AHEAD of the lanes in flight are asked in advance, so that a free lane is filled at once."""
 _ASK_AGAIN_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
 class Environment:
-    """What a session needs of its worker."""
+    """What a session needs from its worker."""
 
     cache: Path
     lease_seconds: float
     stopping: Callable[[], bool]
     checkpoints: Checkpoints
     turn_seconds: float = 30.0
-    """After so long, a study without a worker has the next turn."""
+    """Seconds after which a study without a worker gets the next turn."""
     plan: Plan | None = None
-    """That of the study which this one repeats."""
+    """The plan of the study that this one replays."""
 
 
 class Session:
@@ -97,7 +97,7 @@ class Session:
 
     @property
     def lane_epochs(self) -> int:
-        """Epochs trained so far, of all lanes together."""
+        """Epochs trained so far by all lanes together."""
         return self._stacks.lane_epochs
 
     @property
@@ -107,13 +107,13 @@ class Session:
 
     @property
     def steady_occupancy(self) -> float:
-        """The same, without the filling of the lanes and the tail of the study."""
+        """The same, without the initial filling of lanes and the tail of the study."""
         return self._stacks.steady_occupancy
 
     def shares(self) -> dict[str, float]:
-        """Where the time has gone: shares of the training thread's, and what the threads beside it took of a core.
+        """Shares of the training thread's time by kind of work, and of a core's time for the threads beside it.
 
-        Updates and evaluation are parts of the training.
+        Updates and evaluation are parts of training.
         """
         elapsed = max(self.timer.elapsed, 1e-9)
         parts = {f"{name} (in training)": seconds / elapsed for name, seconds in self._stacks.seconds.items()}
@@ -123,10 +123,11 @@ class Session:
         return {**self.timer.shares(), **{name: round(share, 4) for name, share in parts.items()}}
 
     def run(self) -> None:
-        """Work until the study needs this worker no more, then give the lease back.
+        """Work until the study no longer needs this worker, then release the lease.
 
         Raises:
             LeaseLost: The lease was taken away; all trials are dropped.
+            DatabaseUnavailable: The database did not come back.
         """
         try:
             self._ask_ahead()
@@ -146,11 +147,11 @@ class Session:
         finally:
             self._supply.close()
             self.recorder.close()
-        # Trials still on lanes (a pause, a stopping worker, another study's turn) go back to the queue with it.
+        # Trials still on lanes (a pause, a stopping worker, another study's turn) are requeued with it.
         self._store.leases.release(self._lease)
 
     def _wait_for_work(self) -> bool:
-        """With idle lanes only: whether more trials may come."""
+        """Wait a moment when all lanes are idle; returns whether more trials may come."""
         self.recorder.flush()
         if not self._tenure.trials_may_come():
             return False
@@ -161,7 +162,7 @@ class Session:
     # --- filling lanes ---------------------------------------------------------------------------------------------
 
     def _ask_ahead(self) -> None:
-        """Have trials ready for the lanes that are free by the next epoch, and some more."""
+        """Ask for trials for the free lanes, and for some more in advance."""
         if self._supply.dry and time.monotonic() - self._dry_at < _ASK_AGAIN_SECONDS:
             return
         self._dry_at = time.monotonic()
@@ -169,7 +170,7 @@ class Session:
         self._supply.start((self._stacks.free_lanes + more) // self._data.folds - len(self._ready))
 
     def _conclude(self) -> None:
-        """Ask for no further trial where those left are not expected to improve the best."""
+        """Conclude the search if the trials left are not expected to improve the best value."""
         if self._conclusion is None or self._supply.dry:
             return
         values = self._supply.values
@@ -180,7 +181,7 @@ class Session:
             self._store.conclusions.conclude(self._lease, reason)
 
     def _fill_lanes(self) -> None:
-        """Put trials that are ready on free lanes."""
+        """Put ready trials on free lanes."""
         runs: list[Run] = []
         while self._ready and len(runs) < self._stacks.free_lanes // self._data.folds:
             trial = self._ready.popleft()
@@ -199,7 +200,7 @@ class Session:
         return run
 
     def _save_lanes(self) -> None:
-        """Keep what trials on lanes have reached, for whoever runs them next."""
+        """Save checkpoints of the trials on lanes, for the worker that continues them."""
         for run, runner in self._stacks.running():
             if run.epoch:
                 self._checkpoints.save(run.key, runner.checkpoint(run))
@@ -224,13 +225,13 @@ class Session:
             trial = self._trials.pop(run.key)
             self._started.pop(run.key, None)
             self._checkpoints.forget(trial.id)
-            if result.state != "retry":  # else whoever tries it next tells how it ended
+            if result.state != "retry":  # else the worker that tries it next tells its result
                 self._learn(trial, run, result, runner)
             runner.remove(run)
         self.recorder.put(reports, results)
 
     def _learn(self, trial: AskedTrial, run: Run, result: TrialResult, runner: StackRunner) -> None:
-        """Let sampler and pruner know how a trial ended."""
+        """Pass a trial's result on to the sampler, the pruner and the conclusion."""
         self._supply.tell(trial, result)
         if self._conclusion is not None:
             self._conclusion.learn(run, runner)
@@ -238,7 +239,7 @@ class Session:
         self._judge.remember(trial.number, metric, complete=result.state == "complete", judged_here=True)
 
     def _overdue(self, runs: Sequence[Run]) -> set[int]:
-        """Trials that have been on their lanes longer than the study allows."""
+        """Numbers of the trials that have been on their lanes longer than the study allows."""
         limit = self._spec.budget.trial_seconds
         if limit is None:
             return set()

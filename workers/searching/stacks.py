@@ -1,4 +1,4 @@
-"""The stacks of one search on one device: a runner for each key, made as the plan says, and their rounds. Knows no store."""
+"""The stacks of one search on one device: a runner per stack key, created as planned. Independent of the store."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from workers.stack.techniques import techniques_in
 
 
 class Stacks:
-    """Lanes of all stack keys of a study. ``cache`` has the compiled programs."""
+    """The lanes of all stack keys of a study. ``cache`` is the directory of compiled programs."""
 
     def __init__(self, spec: StudySpec, data: DeviceData, plan: Plan, cache: Path) -> None:
         self._data = data
@@ -25,7 +25,7 @@ class Stacks:
         self._compiled = plan.compiled(cache)
         self._techniques = techniques_in(spec.domains) if self._compiled else frozenset[str]()
         self._runners: dict[StackKey, StackRunner] = {}
-        # A trial whose time is limited is not to spend it waiting.
+        # A trial with a time limit must not spend it waiting.
         self._turns = Turns() if spec.budget.trial_seconds is None else Turns(patience=0)
         self._occupancy = Occupancy()
 
@@ -36,12 +36,12 @@ class Stacks:
 
     @property
     def free_lanes(self) -> int:
-        """Lanes of the plan that no run is on or waits for; below 0 where there are more runs than lanes."""
+        """Lanes of the plan that no run occupies or waits for; negative if there are more runs than lanes."""
         return self._capacity - sum(runner.wanted_lanes for runner in self._runners.values())
 
     @property
     def lane_epochs(self) -> int:
-        """Epochs trained so far, of all lanes together."""
+        """Epochs trained so far by all lanes together."""
         return sum(runner.lane_epochs for runner in self._runners.values())
 
     @property
@@ -52,7 +52,7 @@ class Stacks:
 
     @property
     def steady_occupancy(self) -> float:
-        """The same, without the filling of the lanes and the tail of the study."""
+        """The same, without the initial filling of lanes and the tail of the study."""
         return self._occupancy.steady
 
     @property
@@ -61,7 +61,7 @@ class Stacks:
 
     @property
     def seconds(self) -> dict[str, float]:
-        """Seconds that their training took, by its parts."""
+        """Seconds of training by kind of work."""
         parts: dict[str, float] = defaultdict(float)
         for runner in self._runners.values():
             for name, seconds in runner.timer.seconds.items():
@@ -69,7 +69,7 @@ class Stacks:
         return parts
 
     def fill(self, runs: Sequence[Run], *, supplied: bool) -> None:
-        """Hand over the runs that begin with this round; ``supplied``: further ones may come."""
+        """Add the runs that start in this round; ``supplied`` if more may come."""
         by_key: dict[StackKey, list[Run]] = {}
         for run in runs:
             by_key.setdefault(self._key(run), []).append(run)
@@ -83,7 +83,7 @@ class Stacks:
         self._occupancy.note(self.lane_epochs, self._computed_lane_epochs, full=full, supplied=supplied)
 
     def due(self) -> list[StackRunner]:
-        """Those that train in this round."""
+        """The runners that train in this round."""
         return self._turns.due(self._runners.values())
 
     def running(self) -> Iterator[tuple[Run, StackRunner]]:

@@ -1,8 +1,8 @@
-"""Where a session's trials come from: asked ahead, in the background, while the stacks train.
+"""The source of a session's trials: they are asked in advance, in the background, while the stacks train.
 
-Between `start` and `collect` a thread takes in what other workers told, draws the next trials and books them in the
-database; the training thread does not wait for either. What trials came to meanwhile is kept until `collect`, so what a
-batch of proposals has seen follows from the order of calls, not from timing.
+Between `start` and `collect` a thread reads what other workers have told, samples the next trials and writes them to the
+database; the training thread waits for neither. Results that arrive meanwhile are kept until `collect`, so that what a
+batch of proposals is based on follows from the order of calls, not from timing.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Supply:
         self._lease = lease
         self._metric = spec.metric
         self._judge = judge
-        # These compare a trial with none that came before it.
+        # These two pruners do not compare a trial with earlier ones.
         self._compares = not isinstance(spec.pruner, NoPruner | ThresholdPruner)
         self._search = Search(spec, seed=seed)
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="supply")
@@ -35,28 +35,28 @@ class Supply:
         self._wanted = 0
         self._seen = 0
         self.dry = False
-        """Whether the last asking brought fewer trials than were wanted."""
+        """Whether the last request returned fewer trials than were wanted."""
         self.values: list[float | None] = []
-        """Of all finished trials in the order of hearing of them, None for those that were pruned or failed."""
+        """Values of all finished trials in the order in which they became known; None for pruned or failed ones."""
         self.timer = Timer()
 
     def example(self) -> dict[str, object]:
-        """Parameters of a trial that is never run, to measure with."""
+        """Parameters of a trial that is never run, for measurements."""
         params, _ = self._search.propose(1)[0]
         self._search.adopt([])
         return params
 
     def start(self, wanted: int) -> None:
-        """Begin to ask for so many trials."""
+        """Start asking for ``wanted`` trials in the background."""
         if wanted > 0:
             self._wanted = wanted
             self._future = self._executor.submit(self._ask, wanted)
 
     def collect(self) -> list[AskedTrial]:
-        """The trials of the last `start`; then take in the results told meanwhile.
+        """The trials of the last `start`; results told meanwhile are then passed on to the search.
 
         Raises:
-            LeaseLost, DatabaseUnavailable: As `Trials.ask`.
+            LeaseLost, DatabaseUnavailable: See `Trials.ask`.
         """
         trials: list[AskedTrial] = []
         if self._future is not None:
@@ -75,11 +75,11 @@ class Supply:
         return trials
 
     def tell(self, trial: AskedTrial, result: TrialResult) -> None:
-        """Say how a trial of this lease ended."""
+        """Tell the result of a trial of this lease."""
         self._told.append((trial, result))
 
     def close(self) -> None:
-        """Stop the thread; what it is at is finished, and whatever it brings goes back with the lease."""
+        """Stop the thread after its current request, whose trials are requeued with the lease."""
         self._executor.shutdown(wait=True)
 
     def _ask(self, wanted: int) -> tuple[list[AskedTrial], list[FinishedTrial]]:
@@ -97,7 +97,7 @@ class Supply:
         return None if drawn is None else Proposal(*drawn)
 
     def _learn_from_others(self) -> list[FinishedTrial]:
-        """Take in the trials told since the last look that were not run here; returns them."""
+        """Tell the search the trials of other workers that have finished since the last call; returns them."""
         foreign, self._seen = self._store.history.of_others(self._lease, self._seen, curves=self._compares)
         for trial in foreign:
             drawn = (trial.params, trial.distributions)

@@ -1,4 +1,4 @@
-"""How long a session stays at its study: until that is searched, the worker stops, or another study has its turn."""
+"""How long a session works on its study: until it is searched, the worker stops, or it is another study's turn."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from service.store import Store, StudyState
 from service.store.records import SEARCHED, Lease, StudyRecord
 
 _ASK_SECONDS = 1.0
-"""How often the database is asked whether another study waits."""
+"""Interval at which the database is queried for waiting studies."""
 
 
 class Tenure:
-    """Of one lease. A turn begins with the first epoch, so that every turn gets something done.
+    """The tenure of one lease. A turn begins with the first epoch, so that every turn makes progress.
 
-    ``budget_seconds`` are those of the study, None without a limit.
+    ``budget_seconds`` is the time limit of the study; None without a limit.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class Tenure:
         self._asked = 0.0
 
     def begin(self) -> None:
-        """Call after an epoch: with the first the turn begins."""
+        """Call after every epoch; the first call begins the turn."""
         self._began = self._began or time.monotonic()
 
     def goes_on(self, state: StudyState) -> bool:
@@ -47,7 +47,7 @@ class Tenure:
         return not (turn_is_over and self._others_wait())
 
     def _others_wait(self) -> bool:
-        """Whether another study has no worker while this one has had its turn."""
+        """Whether another study waits for a worker, queried at most every `_ASK_SECONDS`."""
         now = time.monotonic()
         if now - self._asked < _ASK_SECONDS:
             return False
@@ -55,7 +55,7 @@ class Tenure:
         return self._store.leases.others_wait(self._lease)
 
     def trials_may_come(self) -> bool:
-        """With idle lanes only: whether they may be wanted again, by a lost worker or under a cap on parallel trials."""
+        """When all lanes are idle: whether trials may still come, from a lost worker or under a cap on parallel trials."""
         study = self._store.studies.get(self._lease.study_id)
         if study.state not in SEARCHED or self._deadline_passed(study):
             return False

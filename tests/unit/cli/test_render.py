@@ -92,14 +92,14 @@ def test_an_answer_shows_all_of_it_the_verdict_first() -> None:
         "55 – 57",
         "dropout 0.25, l1 0.0001",
         "balanced accuracy",
-        "266 train, 88 validation, 88 test",
+        "266 training, 88 validation, 88 test (locked)",
         "1 min 23 s",
         "87%",
         "4.25 – 5.75",
         "trial 9: it is simpler",
         "18.5 on the test rows (11.5 – 25.5)",
         "7.5 from training to test rows; unregularized 22",
-        "2 trained networks together: test 53.25 (50.5 – 56.75), the best single one 55.75",
+        "2 trained networks combined: test 53.25 (50.5 – 56.75); best single network 55.75",
         "dropout 75%, l1 25%",
     ):
         assert part in text
@@ -119,7 +119,7 @@ def test_an_answer_without_its_optional_parts(missing: dict[str, Any]) -> None:
 def test_a_replay_is_the_same_or_what_differs_is_listed() -> None:
     same = {"same": True, "same_order": True, "trials": 30, "replay_of": 4}
     assert "All 30 trials have the same parameters and values as in study 4." in shown(render.comparison(same))
-    assert "in another order" in shown(render.comparison({**same, "same_order": False}))
+    assert "in a different order" in shown(render.comparison({**same, "same_order": False}))
     differences = [{"number": 7, "field": "value", "was": 1.5, "now": 1.75}]
     made_of = {"threads": [1, 2]}
     other = {**same, "same": False, "differing": 1, "largest_difference": 0.125, "differences": differences}
@@ -184,10 +184,10 @@ def test_several_objectives_are_named_and_have_a_front() -> None:
         for n, on in enumerate([(), *[("l1",)] * 11])
     )
     text = " ".join(shown(render.result(RESULT.model_copy(update={"front": found}))).split())
-    assert "12 trials that none dominates in rmse and r2" in text
+    assert "Pareto front of rmse and r2: 12 non-dominated trials; the first 10 are shown" in text
     for part in ("none", "59", "0.09", "l1 0.1"):
         assert part in text
-    assert "60" not in text.split("The front")[1].split("Recommended")[0]
+    assert "60" not in text.split("Pareto front")[1].split("Recommended")[0]
 
 
 def test_a_study_in_full_and_in_a_line() -> None:

@@ -82,7 +82,7 @@ def test_a_killed_child_is_started_again(running: Running) -> None:
     os.kill(first, signal.SIGKILL)
     wait_for(lambda: not child.running)
     running.supervisor.tick()
-    assert running.said == [f"worker-0 was killed by signal 9; it is started again ({child.log})"]
+    assert running.said == [f"worker-0 was killed by signal 9; it will be restarted ({child.log})"]
     child.due = 0.0
     running.supervisor.tick()
     assert child.running
@@ -99,7 +99,7 @@ def test_the_pause_grows_while_a_child_keeps_dying_and_its_last_words_are_told(r
         child.due = 0.0
         running.supervisor.tick()
     assert pauses == [1, 2, 4, 8, 16, 30, 30]
-    assert running.said[:2] == [f"worker-0 ended with code 1; it is started again ({child.log})", "  [Errno 7] it broke"]
+    assert running.said[:2] == [f"worker-0 ended with code 1; it will be restarted ({child.log})", "  [Errno 7] it broke"]
 
 
 def test_a_child_that_lived_for_long_starts_again_soon(running: Running) -> None:

@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 import pytest
 from pypdfium2 import PdfDocument
 
-from service.report import charts_front, tell, to_html, to_markdown
+from service.report import build_report, charts_front, to_html, to_markdown
 from service.report.axes import Scale, number, robust_range
 from service.report.charts_search import history, parallel, settings_of
 from service.report.content import Figure
@@ -62,16 +62,16 @@ def checked(page: str) -> str:
 
 
 def test_the_page_has_every_part_of_the_answer() -> None:
-    said = checked(to_html(tell(source())))
+    said = checked(to_html(build_report(source())))
     for part in (
         "Test rmse 50 with dropout",
-        "On validation data these can't be told apart from the winner: trial 5.",
+        "On validation rows, these settings can't be distinguished from the winner: trial 5.",
         "49 over new seeds on the same rows, 4 worse, and 50 on the test rows, 5 worse",
         "fANOVA",
-        "266 to train, 88 to validate, 88 locked away to test. 2 rows repeat another one",
+        "266 for training, 88 for validation, 88 locked for testing. 2 rows repeat an earlier one",
         "sampler tpe and the pruner median",
         "2026-01-02 03:04 UTC worker 1 final score",
-        "hash of the data cdcdcd",
+        "data hash cdcdcd",
         "versions torch 2.13",
         "SHA-256 of the archive abababababababab…",
     ):
@@ -79,9 +79,9 @@ def test_the_page_has_every_part_of_the_answer() -> None:
 
 
 def test_classes_get_a_confusion_matrix_and_a_reliability_diagram() -> None:
-    said = checked(to_html(tell(source(result(pictures=classified())))))
+    said = checked(to_html(build_report(source(result(pictures=classified())))))
     assert "Expected calibration error: 0.120" in said
-    assert "no taken for no: 40 of 42" in said
+    assert "no predicted as no: 40 of 42" in said
 
 
 MAY_LACK = sorted(later(Result) | {"front", "discrimination"})
@@ -92,27 +92,27 @@ def test_what_a_result_lacks_is_left_out(missing: str) -> None:
     kept = {name: part for name, part in result().to_json().items() if name != missing}
     if missing == "all":
         kept = {name: part for name, part in kept.items() if name not in MAY_LACK}
-    report = tell(source(Result.model_validate(kept), trials=[]))
+    report = build_report(source(Result.model_validate(kept), trials=[]))
     checked(to_html(report))
     to_markdown(report)
 
 
 def test_several_objectives_have_a_picture_and_a_table_of_their_front() -> None:
-    report = tell(source(traded(), also=["gap"]))
+    report = build_report(source(traded(), also=["gap"]))
     for said in (checked(to_html(report)), to_markdown(report)):
         for part in (
             "rmse, to be minimized, and generalization gap, to be minimized",
-            "The 3 of the front are coloured: to each, no other trial is at least equal in both and better in one",
-            "settings of the front, which no other trial dominates in rmse and generalization gap",
+            "The 3 on the Pareto front are coloured: no other trial is at least as good in both and better in one",
+            "settings of the Pareto front, which no other trial dominates in rmse and generalization gap",
             "dropout 0.25",
         ):
             assert part in said
     assert "| trial 12 | 52 | 5 | dropout 0.5 |" in to_markdown(report)
     assert "| trial 7 | 50 ± 0.5 | 8 ± 0.5 | 51 |" in to_markdown(report)
-    (figure,) = next(section for section in report.sections if section.title == "What is traded for what").blocks[:1]
+    (figure,) = next(section for section in report.sections if section.title == "Trade-offs between objectives").blocks[:1]
     assert isinstance(figure, Figure)
     ElementTree.fromstring(to_svg(figure.drawing))
-    assert "front" not in to_markdown(tell(source()))
+    assert "front" not in to_markdown(build_report(source()))
 
 
 def test_the_edge_of_a_front_goes_by_the_worse_of_both_values() -> None:
@@ -120,7 +120,7 @@ def test_the_edge_of_a_front_goes_by_the_worse_of_both_values() -> None:
     trials = [(0, 1.0, 0.2), (1, 2.0, 0.6), (2, 3.0, 0.9), (3, 3.0, 0.1)]
     drawing = charts_front.front(trials, trials[:3], ("loss", "f1"), stairs=True, winner=1)
     (stairs,) = (shape.points for shape in drawing.shapes if isinstance(shape, Line) and shape.width == 1.5)
-    dots = {shape.says.split(":")[0]: shape for shape in drawing.shapes if isinstance(shape, Dot)}
+    dots = {shape.tooltip.split(":")[0]: shape for shape in drawing.shapes if isinstance(shape, Dot)}
     places = [(dots[f"trial {number}"].x, dots[f"trial {number}"].y) for number in range(3)]
     assert stairs == [
         places[0],
@@ -136,12 +136,12 @@ def test_the_edge_of_a_front_goes_by_the_worse_of_both_values() -> None:
 
 def test_a_baseline_that_did_not_train_is_left_out() -> None:
     untrained = setting("unregularized", 60.0, test=None, valid=None, train=None)
-    checked(to_html(tell(source(result(baseline=untrained)))))
+    checked(to_html(build_report(source(result(baseline=untrained)))))
 
 
 def test_texts_of_users_stay_texts() -> None:
     found = result(verdict=HOSTILE, pictures=classified())
-    report = tell(source(found, name=HOSTILE))
+    report = build_report(source(found, name=HOSTILE))
     said = checked(to_html(report))
     assert said.count(HOSTILE) >= 3
     assert "49" not in said.split("regsearch")[0]
@@ -153,7 +153,7 @@ def test_texts_of_users_stay_texts() -> None:
 
 
 def test_every_drawing_is_xml_with_a_name_and_stays_on_its_sheet() -> None:
-    report = tell(source(traded().model_copy(update={"pictures": classified()}), also=["gap"]))
+    report = build_report(source(traded().model_copy(update={"pictures": classified()}), also=["gap"]))
     figures = [block for section in report.sections for block in section.blocks if isinstance(block, Figure)]
     assert len(figures) >= 10
     for figure in figures:
@@ -220,7 +220,7 @@ def test_scales_and_ticks() -> None:
 
 
 def test_the_pdf_has_the_same_words_and_stays_in_its_margins() -> None:
-    report = tell(source(result(pictures=classified()), name="Größe → łuk 漢"))
+    report = build_report(source(result(pictures=classified()), name="Größe → łuk 漢"))
     content = to_pdf(report)
     assert content == to_pdf(report)
     document = PdfDocument(content)
