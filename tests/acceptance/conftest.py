@@ -114,7 +114,7 @@ def study(service: Service, tmp_path_factory: pytest.TempPathFactory) -> dict[st
     assert done.returncode == 0, done.stdout + done.stderr
     assert "30/30 finished" in done.stdout
     assert "(winner)" in done.stdout
-    assert "Warning: Batch normalization with dropout" in done.stderr
+    assert "Warning: Dropout together with batch normalization" in done.stderr
     found: dict[str, Any] = service.client.get("/v1/studies")["studies"][0]
     assert found["name"] == "acceptance"
     return found
