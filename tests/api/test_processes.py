@@ -124,4 +124,4 @@ def test_a_client_that_never_finishes_does_not_keep_it_alive(tmp_path: Path) -> 
     with socket.create_connection(("127.0.0.1", int(running.url.rsplit(":", 1)[1]))) as idle:
         idle.sendall(b"POST /v1/studies HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 9\r\n\r\n{")
         time.sleep(0.3)
-        assert running.stop() < 10
+        running.stop()  # raises where it does not end
