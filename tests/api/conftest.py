@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -87,7 +88,20 @@ class Serving:
 
     def lines(self) -> list[dict[str, Any]]:
         """Its log, line by line."""
-        return [json.loads(line) for line in self.log.read_text().splitlines()]
+        return [json.loads(line) for line in self.log.read_text().splitlines(keepends=True) if line.endswith("\n")]
+
+    def line(self, **wanted: Any) -> dict[str, Any]:
+        """The last line of its log with these values; waits for it, for a line is written after its answer.
+
+        Raises:
+            IndexError: It does not come.
+        """
+        give_up = time.monotonic() + 60
+        while True:
+            found = [line for line in self.lines() if wanted.items() <= line.items()]
+            if found or time.monotonic() > give_up:
+                return found[-1]
+            time.sleep(0.02)
 
     def stop(self) -> None:
         """Stop it.

@@ -23,6 +23,7 @@ from workers.stack.runner import Compiled, StackRunner
 from workers.stack.stack import StackKey
 
 
+@pytest.mark.costly
 def test_compiled_runs_have_the_curves_of_eager_ones(tmp_path: Path) -> None:
     """Eleven runs on eight compiled lanes: three wait, and the last ones end in an eager stack."""
     settings = [*eight(normalization="batch"), *eight(normalization="batch")[:3]]
