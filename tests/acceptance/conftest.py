@@ -14,7 +14,7 @@ from typing import Any
 
 import psutil
 import pytest
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from service.cli.client import Client
 from service.cli.supervisor import free_port
@@ -120,14 +120,21 @@ def study(service: Service, tmp_path_factory: pytest.TempPathFactory) -> dict[st
     return found
 
 
-@pytest.fixture
-def page() -> Iterator[Page]:
-    """A page of a real Chromium."""
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """A real Chromium."""
     if CHROMIUM is None:
         pytest.skip("no Chromium on this machine")
-    expect.set_options(timeout=30_000)
+    expect.set_options(timeout=120_000)
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, headless=True, args=FLAGS)
-        opened = browser.new_page(viewport={"width": 1400, "height": 900})
-        yield opened
-        browser.close()
+        launched = playwright.chromium.launch(executable_path=CHROMIUM, headless=True, args=FLAGS)
+        yield launched
+        launched.close()
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    """A page with nothing remembered from others."""
+    opened = browser.new_page(viewport={"width": 1400, "height": 900})
+    yield opened
+    opened.close()

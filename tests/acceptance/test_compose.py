@@ -87,7 +87,11 @@ def running(services: dict[str, Any], tmp_path: Path) -> Iterator[tuple[dict[str
 def test_every_container_does_its_part(running: tuple[dict[str, int], dict[str, Any]]) -> None:
     ports, services = running
     client = Client(f"http://127.0.0.1:{ports['8000']}")
-    spec = {"data": {"dataset": "wine"}, "model": {"widths": [8]}, "budget": {"trials": 8, "epochs": 3}}
+    spec = {
+        "data": {"dataset": "wine"},
+        "model": {"widths": [8]},
+        "budget": {"trials": 8, "epochs": 3, "finalists": 1, "seeds": 2},
+    }
     study = client.post("/v1/studies", spec)
     wait_for(lambda: client.get(f"/v1/studies/{study['id']}")["state"] == "finished")
     for name, port in (("api", "8000"), ("dashboard", "8080")):

@@ -14,7 +14,7 @@ SPEC: dict[str, Any] = {
     "model": {"widths": [16]},
     "space": {"normalization": "none"},
     "pruner": {"name": "successive_halving", "min_epochs": 5},
-    "budget": {"trials": 60, "epochs": 60, "max_retries": 50},
+    "budget": {"trials": 40, "epochs": 40, "finalists": 1, "seeds": 2, "max_retries": 50},
 }
 
 

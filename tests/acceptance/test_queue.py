@@ -14,7 +14,7 @@ LONG: dict[str, Any] = {
     "space": {"normalization": "none"},
     "early_stopping": "off",
     "pruner": "none",
-    "budget": {"trials": 16, "epochs": 25},
+    "budget": {"trials": 16, "epochs": 25, "finalists": 1, "seeds": 2},
 }
 
 
@@ -51,8 +51,12 @@ def test_studies_take_turns_and_a_pause_loses_no_epoch(tmp_path: Path) -> None:
 def test_priority_goes_first_and_cancel_takes_effect_at_once(tmp_path: Path) -> None:
     service = Service(tmp_path / "home", workers=0)
     try:
-        slow = service.client.post("/v1/studies", LONG | {"budget": {"trials": 1000, "epochs": 1000}})["id"]
-        urgent = service.client.post("/v1/studies", LONG | {"priority": 5, "budget": {"trials": 8, "epochs": 3}})["id"]
+        eager = {"normalization": "none", "micro_batches": 2}  # it would be long enough to be compiled, which takes long
+        long = LONG | {"space": eager, "budget": {"trials": 1000, "epochs": 1000}}
+        slow = service.client.post("/v1/studies", long)["id"]
+        urgent = service.client.post(
+            "/v1/studies", LONG | {"priority": 5, "budget": {"trials": 8, "epochs": 3, "finalists": 1, "seeds": 2}}
+        )["id"]
         worker = service.start_worker()
         wait_for(lambda: service.client.get(f"/v1/studies/{urgent}")["state"] == "finished")
         wait_for(lambda: service.client.get(f"/v1/studies/{slow}")["trials"]["running"] > 0)

@@ -136,7 +136,8 @@ def test_the_dashboard_can_only_be_read(service: Service, study: dict[str, Any],
 def test_a_killed_worker_comes_back_and_nothing_is_lost(tmp_path: Path) -> None:
     running = Service(tmp_path / "home")
     try:
-        spec = {"data": {"dataset": "diabetes"}, "model": {"widths": [64, 64]}, "budget": {"trials": 40, "epochs": 60}}
+        spec: dict[str, Any] = {"data": {"dataset": "diabetes"}, "model": {"widths": [32]}}
+        spec["budget"] = {"trials": 40, "epochs": 30, "finalists": 1, "seeds": 2}
         study = running.client.post("/v1/studies", spec | {"pruner": "none", "early_stopping": "off"})
         path = f"/v1/studies/{study['id']}"
         wait_for(lambda: running.client.get(path)["trials"]["finished"] >= 5)
@@ -150,7 +151,7 @@ def test_a_killed_worker_comes_back_and_nothing_is_lost(tmp_path: Path) -> None:
         assert {trial["attempt"] for trial in trials} == {0, 1}
         for trial in trials:
             curve = running.client.get(f"{path}/trials/{trial['number']}")["curve"]
-            assert len(curve["rmse"]) == 60
+            assert len(curve["rmse"]) == 30
         children = running.children()
     finally:
         code = running.stop()

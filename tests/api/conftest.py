@@ -75,13 +75,11 @@ class Serving:
         }
         home.mkdir(parents=True, exist_ok=True)
         self.log = home / "serve.log"
-        start = time.monotonic()
         with self.log.open("ab") as log:
             command = [sys.executable, "-m", "service.cli", "serve"]
             self.process = subprocess.Popen(command, env=self.environment, stdout=log, stderr=log)
         self.client = Client(self.url)
-        self.client.wait_until_ready(30)
-        self.ready_seconds = time.monotonic() - start
+        self.client.wait_until_ready(120)
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """A `regsearch` command against it."""
@@ -90,15 +88,30 @@ class Serving:
 
     def lines(self) -> list[dict[str, Any]]:
         """Its log, line by line."""
-        return [json.loads(line) for line in self.log.read_text().splitlines()]
+        return [json.loads(line) for line in self.log.read_text().splitlines(keepends=True) if line.endswith("\n")]
 
-    def stop(self, with_signal: signal.Signals = signal.SIGTERM) -> float:
-        """Stop it; how long that took."""
+    def line(self, **wanted: Any) -> dict[str, Any]:
+        """The last line of its log with these values; waits for it, for a line is written after its answer.
+
+        Raises:
+            IndexError: It does not come.
+        """
+        give_up = time.monotonic() + 60
+        while True:
+            found = [line for line in self.lines() if wanted.items() <= line.items()]
+            if found or time.monotonic() > give_up:
+                return found[-1]
+            time.sleep(0.02)
+
+    def stop(self) -> None:
+        """Stop it.
+
+        Raises:
+            subprocess.TimeoutExpired: It does not end.
+        """
         self.client.close()
-        start = time.monotonic()
-        self.process.send_signal(with_signal)
-        self.process.wait(30)
-        return time.monotonic() - start
+        self.process.send_signal(signal.SIGTERM)
+        self.process.wait(60)
 
 
 @pytest.fixture(scope="session")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from tests.benchmarks.coverage import study, summary
 
 
+@pytest.mark.costly
 def test_intervals_cover_the_truth_and_the_best_validation_score_is_optimistic() -> None:
     """Twelve studies: at least ten intervals cover (fewer come with probability 0.02 where the coverage is 95 %)."""
     studies = [study(task, seed) for task in ("regression", "classification") for seed in range(6)]

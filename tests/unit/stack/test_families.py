@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -178,9 +179,10 @@ def test_a_stacks_gradient_is_that_of_plain_pytorch(family: str, network: dict[s
 
 @pytest.mark.parametrize(("family", "normalization", "cell"), CASES)
 def test_every_family_learns(family: str, normalization: str, cell: str) -> None:
-    own = setting(family, 1, normalization=normalization, cell=cell, width=8, lr=0.02, dropout=0.0, l1=0.0)
-    (run,) = train([own], [3], data(family), protocol(epochs=12))
-    assert run.curve["train_loss"][-1] < 0.55  # chance: ln 2 = 0.69
+    """The median of five seeds; chance is ln 2 = 0.69."""
+    own = setting(family, 1, normalization=normalization, cell=cell, lr=0.02, dropout=0.0, l1=0.0)
+    runs = train([own] * 5, list(range(5)), data(family), protocol(epochs=8 if family == "cnn" else 30))
+    assert median(run.curve["train_loss"][-1] for run in runs) < 0.55
 
 
 @pytest.mark.parametrize("mixup", [0.0, 1.0])

@@ -56,16 +56,18 @@ def train_within(megabytes: int, runs: int, width: int = 1000) -> tuple[dict[str
     return json.loads(done.stdout), done.stderr
 
 
+@pytest.mark.costly
 def test_more_lanes_than_fit_are_trained_in_turns() -> None:
-    found, log = train_within(megabytes=600, runs=40)
-    assert "out of memory with 40 lanes" in log
+    found, log = train_within(megabytes=300, runs=20)
+    assert "out of memory with 20 lanes" in log
     together = found["together"]
-    assert len(together) == 40
+    assert len(together) == 20
     assert {ending for ending, _ in together.values()} == {"epochs"}
     for key, (_, curve) in found["alone"].items():
         assert abs(together[key][1][-1] - curve[-1]) < 1e-3
 
 
+@pytest.mark.costly
 def test_a_run_that_does_not_even_fit_alone_fails() -> None:
     found, _ = train_within(megabytes=10, runs=2, width=4000)
     assert {ending for ending, _ in found["together"].values()} == {"out_of_memory"}
@@ -100,6 +102,7 @@ print(store.studies.get(study).reason)
 """
 
 
+@pytest.mark.costly
 def test_a_study_whose_model_does_not_fit_says_so(tmp_path: Path) -> None:
     command = [sys.executable, "-c", STUDY, str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[3])
