@@ -16,10 +16,11 @@ if TYPE_CHECKING:  # the models take a while to load
 
 
 class Refused(RegsearchError):
-    """The service answered with a problem document."""
+    """The service answered with a problem document; ``retry_after`` seconds from now the answer may be another."""
 
-    def __init__(self, document: Mapping[str, Any]) -> None:
+    def __init__(self, document: Mapping[str, Any], retry_after: float | None = None) -> None:
         super().__init__(str(document.get("detail") or document.get("title") or document))
+        self.retry_after = retry_after
         self.status = int(document.get("status", 0))
         self.errors: list[Mapping[str, Any]] = list(document.get("errors", []))
 
@@ -82,12 +83,19 @@ class Client:
                 timeout=None,
             )
 
-    def download(self, path: str, **query: Any) -> bytes:
-        """GET; the answer's bytes, whatever they are."""
-        answer = self._request("GET", path, params=query)
-        if not answer.is_success:
-            _refuse(answer, self.url)
-        return answer.content
+    def download(self, path: str, *, patience: float = 0.0, **query: Any) -> bytes:
+        """GET; the answer's bytes, whatever they are. What is not there yet is asked for again for ``patience`` seconds."""
+        give_up = time.monotonic() + patience
+        while True:
+            answer = self._request("GET", path, params=query)
+            if answer.is_success:
+                return answer.content
+            try:
+                _refuse(answer, self.url)
+            except Refused as refused:
+                if refused.retry_after is None or time.monotonic() + refused.retry_after > give_up:
+                    raise
+                time.sleep(refused.retry_after)
 
     def close(self) -> None:
         """Close the connections."""
@@ -135,4 +143,5 @@ def _refuse(answer: httpx.Response, url: str) -> NoReturn:
         document = None
     if not isinstance(document, dict) or not answer.is_error or "title" not in document:
         raise Unreachable(f"what answers at {url} is not regsearch (status {answer.status_code})")
-    raise Refused(document)
+    seconds = answer.headers.get("retry-after", "")
+    raise Refused(document, float(seconds) if seconds.isdecimal() else None)
