@@ -56,8 +56,8 @@ class Conflict(RegsearchError):
     """The request is valid, but not in the current state (for example, resuming a finished study)."""
 
 
-class NotInstalled(RegsearchError):
-    """The request needs an optional package that is not installed."""
+class NotYet(Conflict):
+    """What is asked for is being made: the same request succeeds later."""
 
 
 class LeaseLost(RegsearchError):

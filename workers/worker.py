@@ -1,4 +1,4 @@
-"""A worker process: it leases a study, searches or finalizes it, releases it, and takes the next one.
+"""A worker process: it leases a study, searches or finalizes it, releases it, makes its ONNX model, and takes the next one.
 
 On SIGTERM or SIGINT it stops after the current epoch and requeues its trials. An error in a study's data or model fails
 that study with its reason; while the database is unavailable, the worker waits.
@@ -21,6 +21,7 @@ from service.store import Store
 from service.store.records import SEARCHED, Lease
 from workers.answer.finishing import Finisher
 from workers.liveness import Pulse, Stop
+from workers.onnx_models import OnnxModels
 from workers.searching.checkpoints import Checkpoints
 from workers.searching.search import Searcher
 from workers.study_data import StudyData
@@ -50,6 +51,7 @@ class Worker:
         self._data = StudyData(store, settings, torch.device(device))
         self._searcher = Searcher(store, settings, self._pulse, stop, self._checkpoints)
         self._finisher = Finisher(store, settings, self._pulse, stop)
+        self._onnx = OnnxModels(store, self._pulse)
 
     def run(self) -> None:
         """Work until a stop is requested."""
@@ -57,7 +59,10 @@ class Worker:
         self._checkpoints.sweep(self._store.history.open_among)
         while not self._stop():
             try:
-                if not self.turn():
+                lease = self.turn()
+                answered = lease is None or lease.phase == "finalize"
+                made = answered and not self._stop() and self._onnx.make_one()
+                if lease is None and not made:
                     self._pulse.idle()
                     self._stop.asked.wait(POLL_SECONDS)
             except DatabaseUnavailable as error:
@@ -65,12 +70,12 @@ class Worker:
                 self._stop.asked.wait(POLL_SECONDS)
         self._store.workers.leave(self.id)
 
-    def turn(self) -> bool:
-        """Take one lease, if there is any work, and work until it ends; returns whether there was any."""
+    def turn(self) -> Lease | None:
+        """Take one lease, if there is any work, and work until it ends; returns the lease."""
         lease = self._store.leases.claim(self.id, self._settings.lease_seconds)
         if lease is not None:
             self._work(lease)
-        return lease is not None
+        return lease
 
     def _expire_dead_workers(self) -> None:
         """Free the trials of workers that died on this host, without waiting for their leases to expire."""

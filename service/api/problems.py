@@ -37,7 +37,6 @@ STATUS: Mapping[type[errors.RegsearchError], HTTPStatus] = {
     errors.NotFound: HTTPStatus.NOT_FOUND,
     errors.Conflict: HTTPStatus.CONFLICT,
     errors.LeaseLost: HTTPStatus.CONFLICT,
-    errors.NotInstalled: HTTPStatus.NOT_IMPLEMENTED,
     errors.DatabaseUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
 }
 
@@ -103,7 +102,7 @@ def install(app: FastAPI) -> None:
         status = next((code for kind, code in STATUS.items() if isinstance(error, kind)), HTTPStatus.BAD_REQUEST)
         found = error.issues if isinstance(error, errors.InvalidInput) else ()
         answer = problem(request, status, str(error), found)
-        if status == HTTPStatus.SERVICE_UNAVAILABLE:
+        if isinstance(error, errors.DatabaseUnavailable | errors.NotYet):
             answer.headers["retry-after"] = str(RETRY_SECONDS)
         return answer
 

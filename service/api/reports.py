@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query, Response
 from service.api.bodies import JsonRoute
 from service.api.models import StudyId
 from service.api.problems import answers
-from service.errors import Conflict, NotInstalled
+from service.errors import Conflict
 from service.report import Source, build_report, to_html, to_markdown
 from service.result import Reading, Result
 from service.store import Store
@@ -43,24 +43,25 @@ def router(store: Store) -> APIRouter:
 
                 return _attachment(to_pdf(report), f"regsearch-{study_id}.pdf", "application/pdf")
 
-    @routes.get("/{study_id}/model", response_class=Response, responses={**_MODELS, **answers(404, 409, 422, 501)})
+    @routes.get("/{study_id}/model", response_class=Response, responses={**_MODELS, **answers(404, 409, 422)})
     def get_model(study_id: StudyId, format_: Annotated[ModelFormat, Query(alias="format")] = "archive") -> Response:
         """The winner's trained network.
 
         `archive`: a ZIP file of weights (safetensors), recipe and preprocessing (JSON) and a loader; `onnx`: one ONNX model,
-        preprocessing included.
+        preprocessing included, which a worker makes of the archive afterwards: 409 with Retry-After until it is there.
         """
         model = result_of(store.studies.get(study_id)).model
         if model is None:
             raise Conflict(f"study {study_id} has no model: it was finished by an earlier version")
         if not model.available:
             raise Conflict(f"study {study_id} has no model: {model.reason}")
-        archive = store.archives.get(study_id)
         match format_:
             case "archive":
-                return _attachment(archive.content, f"regsearch-{study_id}.zip", "application/zip")
+                content = store.archives.get(study_id).content
+                return _attachment(content, f"regsearch-{study_id}.zip", "application/zip")
             case "onnx":
-                return _attachment(_onnx(archive.content), f"regsearch-{study_id}.onnx", "application/octet-stream")
+                content = store.archives.onnx(study_id)
+                return _attachment(content, f"regsearch-{study_id}.onnx", "application/octet-stream")
 
     return routes
 
@@ -68,16 +69,6 @@ def router(store: Store) -> APIRouter:
 def _attachment(content: bytes, name: str, media_type: str) -> Response:
     headers = {"content-disposition": f'attachment; filename="{name}"'}
     return Response(content, media_type=media_type, headers=headers)
-
-
-def _onnx(archive: bytes) -> bytes:
-    try:
-        from service.onnx_export import to_onnx
-    except ModuleNotFoundError as error:
-        raise NotInstalled(
-            f"ONNX needs the package {error.name} where the API runs: pip install 'regsearch[onnx]'"
-        ) from None
-    return to_onnx(archive)
 
 
 def result_of(record: StudyRecord) -> Result:

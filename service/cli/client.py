@@ -16,10 +16,11 @@ if TYPE_CHECKING:  # the models take a while to load
 
 
 class Refused(RegsearchError):
-    """The service answered with a problem document."""
+    """The service answered with a problem document; ``retry_after`` seconds from now the answer may be another."""
 
-    def __init__(self, document: Mapping[str, Any]) -> None:
+    def __init__(self, document: Mapping[str, Any], retry_after: float | None = None) -> None:
         super().__init__(str(document.get("detail") or document.get("title") or document))
+        self.retry_after = retry_after
         self.status = int(document.get("status", 0))
         self.errors: list[Mapping[str, Any]] = list(document.get("errors", []))
 
@@ -84,12 +85,19 @@ class Client:
                 timeout=None,
             )
 
-    def download(self, path: str, **query: Any) -> bytes:
-        """GET a path; returns the response's bytes."""
-        response = self._request("GET", path, params=query)
-        if not response.is_success:
-            _refuse(response, self.url)
-        return response.content
+    def download(self, path: str, *, patience: float = 0.0, **query: Any) -> bytes:
+        """GET a path; returns the response's bytes. What is not there yet is requested again for ``patience`` seconds."""
+        give_up = time.monotonic() + patience
+        while True:
+            response = self._request("GET", path, params=query)
+            if response.is_success:
+                return response.content
+            try:
+                _refuse(response, self.url)
+            except Refused as refused:
+                if refused.retry_after is None or time.monotonic() + refused.retry_after > give_up:
+                    raise
+                time.sleep(refused.retry_after)
 
     def close(self) -> None:
         """Close the connections."""
@@ -141,4 +149,5 @@ def _refuse(response: httpx.Response, url: str) -> NoReturn:
         document = None
     if not isinstance(document, dict) or not response.is_error or "title" not in document:
         raise Unreachable(f"the server at {url} is not regsearch (status {response.status_code})")
-    raise Refused(document)
+    seconds = response.headers.get("retry-after", "")
+    raise Refused(document, float(seconds) if seconds.isdecimal() else None)

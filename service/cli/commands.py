@@ -173,7 +173,9 @@ def model(
 ) -> None:
     """Download the trained model of a finished study."""
     path = out_ or Path(f"regsearch-{study_id}.{'onnx' if onnx else 'zip'}")
-    content = _client(url).download(f"/v1/studies/{study_id}/model", format="onnx" if onnx else "archive")
+    # A worker makes ONNX models once a study is finished, which takes seconds.
+    wanted: dict[str, Any] = {"format": "onnx", "patience": 60.0} if onnx else {"format": "archive"}
+    content = _client(url).download(f"/v1/studies/{study_id}/model", **wanted)
     path.write_bytes(content)
     render.echo(out, f"model of study {study_id}: {path}")
 

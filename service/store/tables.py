@@ -168,4 +168,8 @@ model_archives = Table(
     Column("content", LargeBinary, nullable=False),
     Column("sha256", String(64), nullable=False),
     Column("created_at", Float(53), nullable=False),
+    Column("onnx", LargeBinary),
+    Column("onnx_reason", Text),
+    Column("onnx_begun_at", Float(53)),
 )
+"""Trained models. A worker makes ``onnx`` of ``content`` afterwards; where it can't be made, ``onnx_reason`` tells why."""

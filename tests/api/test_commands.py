@@ -12,8 +12,12 @@ import pytest
 from rich.console import Console
 
 from service.cli import commands
+from service.cli.supervisor import free_port
 from service.settings import Settings
+from service.store import open_store
+from tests import results as made_up
 from tests.api.conftest import Serving
+from tests.api.test_routes import SMALL, finish
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,10 @@ Command = Callable[..., Done]
 @pytest.fixture
 def command(serving: Serving, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
     """`regsearch …` with the settings of the service, on a wide terminal."""
+    return command_of(serving, monkeypatch, capsys)
+
+
+def command_of(serving: Serving, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
     settings = Settings(home=serving.home, port=int(serving.url.rsplit(":", 1)[1]))
     monkeypatch.setattr(commands, "load_settings", lambda: settings)
     for name in ("out", "err"):
@@ -80,6 +88,32 @@ def test_commands_speak_to_it(serving: Serving, command: Command, tmp_path: Path
     assert command("watch", number).returncode == 1
     assert "is deleted" in command("delete", number).stdout
     assert "does not exist" in command("show", number).stderr
+
+
+def test_an_onnx_model_is_waited_for_while_a_worker_makes_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    own = Serving(tmp_path / "home", free_port())
+    store = open_store(Settings(home=own.home).database_url)
+    own.client.post("/v1/studies", SMALL)
+    finish(store, made_up.result(), b"PK archive")
+    sha256, waits = store.archives.get(1).sha256, list[float]()
+
+    def asleep(seconds: float) -> None:
+        """The worker is done in the second pause."""
+        waits.append(seconds)
+        if len(waits) == 2:
+            store.archives.keep_onnx(1, sha256, b"a model")
+
+    monkeypatch.setattr("service.cli.client.time.sleep", asleep)
+    command, path = command_of(own, monkeypatch, capsys), tmp_path / "model.onnx"
+    done = command("model", "1", "--onnx", "--out", str(path))
+    assert (done.returncode, path.read_bytes(), waits) == (0, b"a model", [5.0, 5.0]), done.stderr
+    store.archives.keep_onnx(1, sha256, None, "too strange")
+    done = command("model", "1", "--onnx")
+    assert (done.returncode, "no ONNX model: too strange" in done.stderr, len(waits)) == (2, True, 2)
+    store.close()
+    own.stop()
 
 
 def test_data_sets_from_the_command_line(serving: Serving, command: Command, tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -216,11 +215,24 @@ def test_a_report_is_a_page_that_may_load_and_run_nothing(client: TestClient, st
     assert client.get("/v1/studies/1").json()["links"]["report"] == "/v1/studies/1/report"
 
 
-def test_onnx_says_which_package_it_lacks(client: TestClient, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_onnx_model_is_there_once_a_worker_has_made_it(client: TestClient, store: Store) -> None:
+    def asked(study_id: int) -> Any:
+        return client.get(f"/v1/studies/{study_id}/model", params={"format": "onnx"})
+
     submit(client)
+    assert asked(1).json()["detail"] == "study 1 is queued: it has no result"
     finish(store, made_up.result(), b"PK archive")
-    monkeypatch.setitem(sys.modules, "onnx", None)
-    monkeypatch.delitem(sys.modules, "service.onnx_export", raising=False)
-    answer = client.get("/v1/studies/1/model", params={"format": "onnx"})
-    assert answer.status_code == 501
-    assert answer.json()["detail"] == "ONNX needs the package onnx where the API runs: pip install 'regsearch[onnx]'"
+    answer = asked(1)
+    assert (answer.status_code, answer.headers["retry-after"]) == (409, "5")
+    assert answer.json()["detail"].startswith("the ONNX model of study 1 is not there yet: a worker with regsearch[onnx]")
+    store.archives.keep_onnx(1, store.archives.get(1).sha256, b"a model")
+    answer = asked(1)
+    assert (answer.status_code, answer.content) == (200, b"a model")
+    assert answer.headers["content-type"] == "application/octet-stream"
+    assert 'filename="regsearch-1.onnx"' in answer.headers["content-disposition"]
+    submit(client)
+    finish(store, made_up.result(), b"PK another")
+    store.archives.keep_onnx(2, store.archives.get(2).sha256, None, "its network is too strange")
+    answer = asked(2)
+    assert (answer.status_code, "retry-after" in answer.headers) == (409, False)
+    assert answer.json()["detail"] == "study 2 has no ONNX model: its network is too strange"

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import io
+import json
+import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
+from safetensors.torch import save
+from torch import Tensor
 
 from service.spec import Recipe
 from workers.archive import Trained
 from workers.archive.program import Training
+from workers.archive.read import read_archive
 from workers.data import Fold, PrepareOptions, RawTable, prepare
 from workers.data.split import Division, split_rows
+from workers.plain.embedding import embedding_width
 from workers.plain.layers import WeightNormConv2d, WeightNormLinear
 from workers.plain.network import Shape, build, initialize
 
@@ -87,3 +95,47 @@ def shaped(path: Path, layout: str) -> Path:
         x[rng.random(x.shape) < 0.1] = np.nan
         np.savez(path, x=x, y=y, len=rng.integers(2, 8, 60))
     return path
+
+
+def in_format_1(archive: bytes) -> bytes:
+    """A perceptron's archive as the first format had it: layers have names of their own, weight norms are folded."""
+    about, fitted, weights = read_archive(archive)
+    model, named = dict(about["model"]), dict[str, Tensor]()
+    after = model["settings"].get("normalization_position") == "after"
+    for name, value in weights.items():
+        if not name.startswith("blocks."):
+            named[name] = value
+            continue
+        _, block, place, own = name.split(".")
+        layer = f"{'linear' if place == '0' else 'norm'}{int(block) + 1}"
+        if own == "weight_v":
+            gain = weights[f"blocks.{block}.{place}.weight_g"]
+            named[f"{layer}.weight"] = value * (gain / value.norm(dim=1, keepdim=True))
+        elif own != "weight_g":
+            named[f"{layer}.{own}"] = value
+    settings = model.pop("settings")
+    widest = settings.get("embedding", 0)
+    described = {
+        "family": "mlp",
+        "inputs": model["inputs"][0],
+        "outputs": model["outputs"],
+        "widths": settings["widths"],
+        "activation": settings.get("activation", "relu"),
+        "normalization": settings.get("normalization", "none"),
+        "groups": settings.get("normalization_groups", 8),
+        "norm_after": after,
+        "shortcuts": settings.get("skip_connections", False),
+        "embeddings": [[levels, embedding_width(levels, widest)] for levels in model["categories"] if widest],
+    }
+    words = {name: value for name, value in fitted["words"].items() if name != "sizes"}
+    document = {**about, "format": 1, "model": described}
+    return _zipped(document, {**fitted, "words": {**words, "ordinal": False}}, named)
+
+
+def _zipped(about: Mapping[str, Any], fitted: Mapping[str, Any], weights: Mapping[str, Tensor]) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as files:
+        files.writestr("recipe.json", json.dumps(about))
+        files.writestr("preprocessing.json", json.dumps(fitted))
+        files.writestr("weights.safetensors", save(dict(weights)))
+    return buffer.getvalue()

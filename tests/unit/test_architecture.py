@@ -34,7 +34,7 @@ ALLOWED_IN = {
     "starlette": "service.api",
     "sqlalchemy": "service.store",
     "alembic": "service.store",
-    "onnx": "service.onnx_export",
+    "onnx": "workers.archive",
     "typer": "service.cli",
     "rich": "service.cli",
 }
@@ -125,7 +125,8 @@ ROOMS = (
         "workers.answer",
         ("plain", "data", "scoring", "stack", "archive", "planning", "study_data", "liveness", "seeds", "timing"),
     ),
-    ("workers.worker", ("study_data", "searching", "answer", "liveness")),
+    ("workers.onnx_models", ("archive", "plain", "liveness")),
+    ("workers.worker", ("study_data", "searching", "answer", "liveness", "onnx_models")),
 )
 """The rooms of the workers, each with those that it may use, which stand above it."""
 

@@ -24,7 +24,7 @@ AHEAD = {
     "workers/stack/techniques",
 }
 """Named, and not there yet."""
-LEAVING = {"service/onnx_export", "workers/models"}
+LEAVING = {"workers/models"}
 """Rooms that give way to others, and are not described any more."""
 
 

@@ -1,199 +1,244 @@
-"""A model of ONNX says in onnxruntime what the service's network says: every family, preprocessing included."""
+"""A model of ONNX predicts in onnxruntime what the archive's own loader predicts: every family, preprocessing included."""
 
 from __future__ import annotations
 
-import io
 import json
-import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime
 import pandas as pd
 import pytest
 import torch
 from numpy.typing import NDArray
-from onnx import TensorProto, helper
-from workers.data.preprocessor import ArrayScaler, text_of
-from workers.data.scaling import Scaler
+from torch import Tensor, nn
 
-from service.errors import Conflict
-from service.onnx_export import to_onnx
-from service.onnx_export.graph import Graph
-from service.onnx_export.quantiles import normal_quantiles
-from service.spec.model import ACTIVATIONS, NORMALIZATIONS
-from tests.unit.archives import ABOUT, a_fold, people, shaped, untrained
-from tests.unit.test_whole_studies import Bench
-from workers.answer.networks import outputs
-from workers.archive import Trained, build_archive
-from workers.data import DataSource, Fold, PrepareOptions, RawTable, load_table
-from workers.plain.loader import Model
+from service.spec.groups.normalization import NORMALIZATIONS
+from service.spec.model import ACTIVATIONS
+from tests.unit.archives import ABOUT, a_fold, in_format_1, people, shaped, untrained
+from workers.archive import build_archive
+from workers.archive.onnx import INPUTS, MEANINGS, exported, to_onnx
+from workers.archive.read import read_archive
+from workers.data import DataSource, PrepareOptions, RawTable, load_table
+from workers.plain import preprocessing
+from workers.plain.cnn import HALVING
+from workers.plain.columns import text_of
+from workers.plain.loader import DECODED, Model
+from workers.plain.scaling import TRANSFORMS, Scaling
+from workers.plain.sequence import POOLING, STEP_NORMS
+
+Session = Any
 
 
-def in_onnxruntime(archive: bytes, table: RawTable) -> list[Any]:
-    session = opened(archive)
-    properties = session.get_modelmeta().custom_metadata_map
-    numbers, words = (json.loads(properties[f"{name}.columns"]) for name in ("numbers", "categories"))
+def test_every_layout_and_every_task_is_known() -> None:
+    assert INPUTS.keys() == {"table", *preprocessing.LAYOUTS}
+    assert MEANINGS.keys() == DECODED.keys()
+
+
+def opened(model: bytes) -> Session:
+    """A model in onnxruntime, which nothing tells of the machine that it was made on."""
+    onnx.checker.check_model(model, full_check=True)
+    assert b".py" not in model
+    return onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+
+
+def loaded(archive: bytes) -> Model:
+    return Model.of(*read_archive(archive))
+
+
+def columns(session: Session, name: str) -> list[str]:
+    found: list[str] = json.loads(session.get_modelmeta().custom_metadata_map[f"{name}.columns"])
+    return found
+
+
+def predicted(session: Session, rows: pd.DataFrame) -> list[Any]:
+    """What onnxruntime makes of a table."""
+    numbers, words = columns(session, "numbers"), columns(session, "categories")
     inputs: dict[str, Any] = {}
     if numbers:
-        inputs["numbers"] = table.features[numbers].to_numpy(dtype=np.float64)
+        inputs["numbers"] = rows[numbers].to_numpy(dtype=np.float64)
     if words:
-        texts = table.features[words].astype(object).map(lambda value: "" if pd.isna(value) else text_of(value))
+        texts = rows[words].astype(object).map(lambda value: "" if pd.isna(value) else text_of(value))
         inputs["categories"] = texts.to_numpy(dtype=object)
     found: list[Any] = session.run(None, inputs)
     return found
 
 
-def opened(archive: bytes) -> Any:
-    return onnxruntime.InferenceSession(to_onnx(archive), providers=["CPUExecutionProvider"])
+def strange(table: RawTable) -> pd.DataFrame:
+    """The rows of a table, and some as training never saw them."""
+    rows = table.features.head(6).astype(object)
+    unseen: dict[str, Any] = {
+        "job": ["never seen", None, "Ä, quoted", "x", "missing", "d"],
+        "age": [np.nan, -1e6, 1e300, -np.inf, 1e6, 0.0],
+    }
+    for name in unseen.keys() & set(rows.columns):
+        rows[name] = unseen[name]
+    return pd.concat([table.features.astype(object), rows])
 
 
-@pytest.mark.parametrize(
-    ("normalization", "activation"),
-    [("none", "relu"), ("batch", "gelu"), ("layer", "silu"), ("group", "tanh"), ("weight", "elu")],
-)
-def test_onnx_classifies_as_pytorch_does(normalization: str, activation: str, tmp_path: Path) -> None:
-    table = load_table(DataSource("classification", path=people(tmp_path / "people.csv"), target="class"))
-    fold = a_fold(table)
-    after = "after" if normalization in ("layer", "group") else "before"
-    order: dict[str, Any] = {"normalization_position": after, "skip_connections": normalization != "none"}
-    order["embedding"] = 600 if normalization in ("none", "batch") else 0
-    model = untrained(fold, 3, normalization=normalization, activation=activation, **order)
-    label, probabilities = in_onnxruntime(build_archive(model, {**ABOUT, "classes": list(table.labels)}), table)
-    expected = outputs(model.shape, model.weights, torch.from_numpy(fold.preprocessor.apply(table.features))).softmax(1)  # type: ignore[arg-type]
-    np.testing.assert_allclose(probabilities, expected.numpy(), rtol=1e-5, atol=1e-5)
-    sure = np.sort(expected.numpy())[:, -1] - np.sort(expected.numpy())[:, -2] > 1e-5
-    assert sure.sum() > 100
-    assert np.array(label)[sure].tolist() == [table.labels[index] for index in expected.argmax(1)[sure]]
+AFTER = {"normalization_position": "after", "skip_connections": True}
+TABLES: list[tuple[dict[str, Any], PrepareOptions, str, tuple[str, ...]]] = [
+    ({"normalization": "none", "embedding": 600}, PrepareOptions("standard", flag_missing=True), "class", ()),
+    ({"normalization": "batch", "embedding": 600, "skip_connections": True}, PrepareOptions("minmax"), "class", ()),
+    ({"normalization": "layer", **AFTER}, PrepareOptions("log", flag_missing=True), "class", ("job", "member", "mixed")),
+    ({"normalization": "group", **AFTER}, PrepareOptions("none", flag_missing=True, max_levels=3), "income", ()),
+    ({"normalization": "weight"}, PrepareOptions("quantile", flag_missing=True, max_levels=3), "income", ()),
+    (
+        {"normalization": "none", "embedding": 2},
+        PrepareOptions(impute_categories="most_frequent"),
+        "class",
+        ("age", "income", "zip"),
+    ),
+]
+"""Of the network, the preprocessing, the target, and columns that are left out."""
+OLD = ("batch", "weight")
+"""Normalizations of those that are archives of format 1."""
 
 
-@pytest.mark.parametrize(
-    ("scaling", "categories"),
-    [("standard", "onehot"), ("minmax", "ordinal"), ("log", "onehot"), ("none", "ordinal"), ("quantile", "onehot")],
-)
-def test_onnx_preprocesses_as_training_did(scaling: Any, categories: Any, tmp_path: Path) -> None:
-    table = load_table(DataSource("regression", path=people(tmp_path / "people.csv"), target="income"))
-    options = PrepareOptions(scaling=scaling, categories=categories, flag_missing=True, max_levels=3)
-    fold = a_fold(table, options)
-    model = untrained(fold, 1)
-    (prediction,) = in_onnxruntime(build_archive(model, {**ABOUT, "task": "regression"}), table)
-    expected = outputs(model.shape, model.weights, torch.from_numpy(fold.preprocessor.apply(table.features)))[:, 0]  # type: ignore[arg-type]
-    restored = fold.target.restore(expected.numpy())
-    np.testing.assert_allclose(prediction, restored, rtol=3e-5, atol=1e-6 * np.abs(restored).max())
+def test_tables_have_all_words() -> None:
+    assert {settings["normalization"] for settings, *_ in TABLES} == set(NORMALIZATIONS["mlp"])
+    assert {options.scaling for _, options, *_ in TABLES} == TRANSFORMS.keys()
+
+
+@pytest.mark.parametrize(("case", "activation"), [*zip(TABLES, (*ACTIVATIONS, "relu"), strict=True)], ids=str)
+def test_tables_are_read_as_pytorch_reads_them(case: Any, activation: str, tmp_path: Path) -> None:
+    """Gaps, texts and numbers that training never saw; many rows, and one."""
+    settings, options, target, drop = case
+    task = "classification" if target == "class" else "regression"
+    table = load_table(DataSource(task, path=people(tmp_path / "people.csv"), target=target, drop=drop))
+    made = untrained(a_fold(table, options), 3 if target == "class" else 1, activation=activation, **settings)
+    archive = build_archive(made, {**ABOUT, "task": task, "classes": list(table.labels)})
+    session = opened(to_onnx(in_format_1(archive) if settings["normalization"] in OLD else archive))
+    model, rows = loaded(archive), strange(table)
+    for some in (rows, rows[:7], rows[-1:]):
+        if task == "classification":
+            compare_classes(predicted(session, some), model, some)
+        else:
+            (prediction,) = predicted(session, some)
+            np.testing.assert_allclose(prediction, model.predict(some), rtol=3e-5)
+
+
+def compare_classes(found: Sequence[Any], model: Model, rows: Any) -> None:
+    """Labels and probabilities; where two classes are level, either may be the label."""
+    label, probabilities = found
+    expected = model.probabilities(rows)
+    np.testing.assert_allclose(probabilities, expected, rtol=1e-5, atol=1e-5)
+    second, first = np.sort(expected)[:, -2:].T
+    sure = first - second > 1e-5
+    assert sure.mean() > 0.5
+    assert np.array(label)[sure].tolist() == model.predict(rows)[sure].tolist()
+
+
+class Scalings(nn.Module):
+    """The same columns by each of several scalings."""
+
+    def __init__(self, scalings: Sequence[Scaling]) -> None:
+        super().__init__()
+        self.scalings = nn.ModuleList(scalings)
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """(r, d) to as many of these as there are scalings."""
+        (x,) = inputs
+        return tuple(each(x) for each in self.scalings)
 
 
 def test_quantiles_are_the_service_s_own() -> None:
     """Counts, a constant, ties at both ends, wide tails; at the quantiles, between them, and beyond."""
     rng = np.random.default_rng(0)
     rows = 4000
-    columns = (rng.poisson(1.0, rows), np.full(rows, 3.0), np.clip(rng.normal(size=rows), -1, 1), rng.standard_cauchy(rows))
-    fitted = np.stack(columns, axis=1).astype(np.float64)
-    for count in (10, 127, 128, 1000):
-        quantiles = np.quantile(fitted, np.linspace(0.0, 1.0, count), axis=0)
+    of = (rng.poisson(1.0, rows), np.full(rows, 3.0), np.clip(rng.normal(size=rows), -1, 1), rng.standard_cauchy(rows))
+    fitted = np.stack(of, axis=1).astype(np.float64)
+    all_quantiles = [np.quantile(fitted, np.linspace(0.0, 1.0, count), axis=0) for count in (10, 127, 128, 1000)]
+    unscaled: dict[str, Any] = {"kind": "quantile", "shift": [0.0] * 4, "scale": [1.0] * 4}
+    module = Scalings([Scaling({**unscaled, "quantiles": quantiles.tolist()}) for quantiles in all_quantiles])
+    made = exported(module, {"x": (torch.zeros(2, 4, dtype=torch.float64), {0: "rows"})}, ["a", "b", "c", "d"])
+    session = opened(made.SerializeToString())
+    for place, quantiles in enumerate(all_quantiles):
         x = np.concatenate([fitted[:500], quantiles, quantiles[[0, -1]] * 3.0 + [[-1.0], [1.0]], quantiles + 1e-8])
-        expected = Scaler("quantile", np.zeros(4), np.ones(4), quantiles).apply(x)
-        graph = Graph()
-        out = normal_quantiles(graph, "x", quantiles)
-        (found,) = run_graph(graph, out, x)
-        np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-9)
+        expected = module(torch.from_numpy(x))[place].numpy()
+        np.testing.assert_allclose(session.run(None, {"x": x})[place], expected, rtol=1e-9, atol=1e-9)
         assert np.unique(expected[:, 3]).size > 400
 
 
-def run_graph(graph: Graph, out: str, x: NDArray[np.float64]) -> Any:
-    values = [helper.make_tensor_value_info(name, TensorProto.DOUBLE, ["r", x.shape[1]]) for name in ("x", out)]
-    made = helper.make_graph(graph.nodes, "part", values[:1], values[1:], graph.constants)
-    model = helper.make_model(made, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
-    return onnxruntime.InferenceSession(model.SerializeToString()).run(None, {"x": x})
-
-
-def compare(model: Trained, inputs: Mapping[str, NDArray[Any]]) -> None:
-    """What the ONNX model and the service's network, which has one output, say of the same arrays, to its scale."""
-    (found,) = opened(build_archive(model, {**ABOUT, "task": "regression"})).run(None, inputs)
-    assert isinstance(model.fold.preprocessor, ArrayScaler)
-    x = torch.from_numpy(model.fold.preprocessor.apply(*inputs.values()))
-    expected = model.fold.target.restore(outputs(model.shape, model.weights, x)[:, 0].numpy())
+def compare(session: Session, model: Model, inputs: Mapping[str, NDArray[Any]]) -> None:
+    """What the ONNX model and the archive's make of the same arrays, to its scale; there is one output."""
+    (found,) = session.run(None, inputs)
+    series = {"x": inputs["series"], "lengths": inputs["lengths"]} if "series" in inputs else {"x": inputs["images"]}
+    expected = model.predict(series)
     largest = np.abs(expected).max()
     np.testing.assert_allclose(found, expected, rtol=0, atol=2e-5 * largest)
-    assert expected.std() > 5e-3 * largest
+    assert len(found) == 1 or expected.std() > 5e-3 * largest
 
 
-def array_fold(path: Path, layout: Any) -> Fold:
-    return a_fold(load_table(DataSource("classification", path=shaped(path, layout), format="npz", layout=layout)))
+def both(path: Path, layout: Any, family: str, **settings: Any) -> tuple[Session, Model]:
+    """A network of one output, of ONNX and of PyTorch."""
+    table = load_table(DataSource("classification", path=shaped(path, layout), format="npz", layout=layout))
+    archive = build_archive(untrained(a_fold(table), 1, family, **settings), {**ABOUT, "task": "regression"})
+    return opened(to_onnx(archive)), loaded(archive)
 
 
 CNNS: list[dict[str, Any]] = [
-    *({"normalization": each, "activation": act} for each, act in zip(NORMALIZATIONS["cnn"], ACTIVATIONS * 2, strict=False)),
-    *({"downsampling": each, "blocks": 2, "pooling": "max", "normalization": "weight"} for each in ("max", "average")),
-    {"shortcuts": False, "downsampling": "average"},
+    {"normalization": "none", "activation": "relu", "widths": (8, 12, 18)},
+    {"normalization": "batch", "activation": "gelu", "downsampling": "max", "pooling": "max"},
+    {"normalization": "layer", "activation": "silu", "downsampling": "average", "shortcuts": False},
+    {"normalization": "group", "activation": "tanh", "pooling": "max"},
+    {"normalization": "instance", "activation": "elu", "downsampling": "max"},
+    {"normalization": "local_response", "activation": "relu", "downsampling": "average"},
+    {"normalization": "weight", "activation": "gelu", "downsampling": "average", "pooling": "max", "blocks": 2},
 ]
+
+
+def test_networks_for_images_have_all_words() -> None:
+    assert [each["normalization"] for each in CNNS] == list(NORMALIZATIONS["cnn"])
+    assert {each["activation"] for each in CNNS} == set(ACTIVATIONS)
+    assert {each.get("downsampling", "strided") for each in CNNS} == HALVING.keys()
 
 
 @pytest.mark.parametrize("settings", CNNS, ids=str)
-def test_images_are_seen_as_pytorch_sees_them(settings: dict[str, Any], tmp_path: Path) -> None:
+def test_images_are_read_as_pytorch_reads_them(settings: dict[str, Any], tmp_path: Path) -> None:
     """Of two sizes, odd ones among them, whole numbers and others; what is missing or infinite is the mean."""
-    model = untrained(array_fold(tmp_path / "rows.npz", "image"), 1, "cnn", widths=(8, 12, 18), **settings)
+    session, model = both(tmp_path / "rows.npz", "image", "cnn", **{"widths": (8, 12), **settings})
     rng = np.random.default_rng(0)
-    for height, width in ((8, 9), (13, 6)):
-        x = (rng.integers(0, 255, (40, height, width, 3)) * rng.random((40, 1, 1, 3))).astype(np.float32)
+    for rows, height, width in ((40, 8, 9), (40, 13, 6), (1, 17, 30)):
+        x = (rng.integers(0, 255, (rows, height, width, 3)) * rng.random((rows, 1, 1, 3))).astype(np.float32)
         x[rng.random(x.shape) < 0.02], x[rng.random(x.shape) < 0.02] = np.nan, -np.inf
-        compare(model, {"images": x})
+        compare(session, model, {"images": x})
 
 
 SERIES: list[dict[str, Any]] = [
-    *(
-        {"cell": cell, "normalization": each, "pooling": how}
-        for cell in ("gru", "transformer")
-        for each, how in zip(NORMALIZATIONS["sequence"], ("mean", "max", "last", "mean"), strict=True)
-    ),
-    *(
-        {"cell": "transformer", "normalization": "layer", "activation": each, "widths": (9, 12), "heads": 3}
-        for each in ACTIVATIONS
-    ),
+    {"cell": "gru", "normalization": "none", "pooling": "mean", "widths": (8, 12)},
+    {"cell": "gru", "normalization": "batch", "pooling": "max"},
+    {"cell": "gru", "normalization": "layer", "pooling": "last", "widths": (8, 12)},
+    {"cell": "gru", "normalization": "group", "pooling": "mean"},
+    {"cell": "transformer", "normalization": "none", "pooling": "mean", "activation": "relu"},
+    {"cell": "transformer", "normalization": "batch", "pooling": "max", "activation": "gelu", "widths": (8, 12)},
+    {"cell": "transformer", "normalization": "layer", "pooling": "last", "activation": "silu"},
+    {"cell": "transformer", "normalization": "group", "pooling": "max", "activation": "tanh"},
+    {"cell": "transformer", "normalization": "layer", "activation": "elu", "widths": (9, 12), "heads": 3},
 ]
+
+
+def test_networks_for_series_have_all_words() -> None:
+    for cell in ("gru", "transformer"):
+        own = [each for each in SERIES if each["cell"] == cell]
+        assert {each["normalization"] for each in own} == set(NORMALIZATIONS["sequence"]) == STEP_NORMS.keys()
+        assert {each.get("pooling", "mean") for each in own} == POOLING.keys()
+    assert {each["activation"] for each in SERIES if "activation" in each} == set(ACTIVATIONS)
 
 
 @pytest.mark.parametrize("settings", SERIES, ids=str)
 def test_series_are_read_as_pytorch_reads_them(settings: dict[str, Any], tmp_path: Path) -> None:
     """Of any length: none at all, and more than there are steps."""
-    values: dict[str, Any] = {"widths": (8, 12), "normalization_groups": 2, **settings}
-    model = untrained(array_fold(tmp_path / "rows.npz", "sequence"), 1, "sequence", **values)
+    given: dict[str, Any] = {"widths": (8,), "normalization_groups": 2, **settings}
+    session, model = both(tmp_path / "rows.npz", "sequence", "sequence", **given)
     rng = np.random.default_rng(0)
     for steps in (7, 50):
         x = (rng.normal(size=(40, 1, 2)) * 3.0 + rng.normal(2.0, 2.0, (40, steps, 2))).astype(np.float32)
         x[rng.random(x.shape) < 0.1] = np.nan
         lengths = rng.integers(0, steps + 2, 40)
         lengths[:3] = 0, 1, steps + 1
-        compare(model, {"series": x, "lengths": lengths})
-
-
-@pytest.mark.parametrize(("family", "layout"), [("cnn", "image"), ("sequence", "sequence")])
-def test_a_trained_study_s_model_is_exported(family: str, layout: str, tmp_path: Path) -> None:
-    bench = Bench(tmp_path)
-    path = shaped(tmp_path / "rows.npz", layout)
-    shape = {"family": family, "width": 8, "depth": 1}
-    record = bench.run(data={"path": str(path), "target": None, "drop": []}, model=shape)
-    assert record.result is not None, record.reason
-    archive = bench.store.archives.get(record.id).content
-    bench.store.close()
-    with zipfile.ZipFile(io.BytesIO(archive)) as files:
-        files.extractall(tmp_path / "model")
-    expected = Model.load(tmp_path / "model").probabilities(path)
-    with np.load(path) as arrays:
-        x = arrays["x"].astype(np.float32)
-        inputs = {"images": x} if family == "cnn" else {"series": x, "lengths": arrays["len"]}
-    label, found = opened(archive).run(None, inputs)
-    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
-    assert list(label) == list(Model.load(tmp_path / "model").predict(path))
-
-
-def test_a_family_without_a_way_to_onnx_is_refused() -> None:
-    table = load_table(DataSource("classification", name="wine"))
-    archive = build_archive(untrained(a_fold(table), 3), {**ABOUT, "classes": list(table.labels)})
-    changed = io.BytesIO()
-    with zipfile.ZipFile(io.BytesIO(archive)) as files, zipfile.ZipFile(changed, "w") as copy:
-        for name in files.namelist():
-            copy.writestr(name, files.read(name).replace(b'"family": "mlp"', b'"family": "graph"'))
-    with pytest.raises(Conflict, match="family 'graph' can't be exported"):
-        to_onnx(changed.getvalue())
+        compare(session, model, {"series": x, "lengths": lengths})
+        compare(session, model, {"series": x[3:4], "lengths": lengths[3:4]})

@@ -73,8 +73,9 @@ def _ranks(x: Tensor, quantiles: Tensor) -> Tensor:
     apart = high > low
     share = torch.where(apart, (x - low) / torch.where(apart, high - low, 1.0), 0.5)
     ranks = (below + (above - below) * share) / max(last, 1)
-    ranks = torch.where(x + EDGE > quantiles[-1], 1.0, ranks)
-    return torch.where(x - EDGE < quantiles[0], 0.0, ranks)
+    edge = _double(EDGE)
+    ranks = torch.where(x + edge > quantiles[-1], 1.0, ranks)
+    return torch.where(x - edge < quantiles[0], 0.0, ranks)
 
 
 def _count(x: Tensor, quantiles: Tensor, *, or_equal: bool) -> Tensor:
@@ -113,12 +114,12 @@ _TAIL = (
 def normal_quantile(p: Tensor) -> Tensor:
     """Quantiles of the standard normal distribution, cut at ±5.2, the quantile of 1 − `EDGE`; double precision."""
     lowest = EDGE - torch.finfo(torch.float64).eps
-    p = p.clamp(lowest, 1.0 - lowest)
+    p = p.clamp(_double(lowest), _double(1.0 - lowest))
     q = p - 0.5
-    central = q * _ratio(_CENTRE, 0.180625 - q * q)
+    central = q * _ratio(_CENTRE, _double(0.180625) - q * q)
     r = (-torch.minimum(p, 1.0 - p).log()).sqrt()
-    far = torch.where(r <= 5.0, _ratio(_MIDDLE, r - 1.6), _ratio(_TAIL, r - 5.0))
-    return torch.where(q.abs() <= 0.425, central, q.sign() * far)
+    far = torch.where(r <= 5.0, _ratio(_MIDDLE, r - _double(1.6)), _ratio(_TAIL, r - 5.0))
+    return torch.where(q.abs() <= _double(0.425), central, q.sign() * far)
 
 
 def _ratio(coefficients: Sequence[Sequence[float]], x: Tensor) -> Tensor:
@@ -129,7 +130,12 @@ def _ratio(coefficients: Sequence[Sequence[float]], x: Tensor) -> Tensor:
 def _polynomial(coefficients: Sequence[float], x: Tensor) -> Tensor:
     """By Horner's rule, constant term first."""
     *rest, last = coefficients
-    out = torch.full_like(x, last)
+    out = _double(last)
     for each in reversed(rest):
-        out = out * x + each
+        out = out * x + _double(each)
     return out
+
+
+def _double(value: float) -> Tensor:
+    """A number that keeps its digits: the exporter of ONNX takes those of Python for single precision."""
+    return torch.tensor(value, dtype=torch.float64)

@@ -1,0 +1,217 @@
+"""From a model's archive to one ONNX model, preprocessing included, by torch's own exporter; needs `onnx` and `onnxscript`.
+
+Inputs, whichever the model has: `numbers` (r, n) float64, NaN where missing, and `categories` (r, m) strings, "" where
+missing, whose columns, in order, are in the model's metadata; `images` (r, h, w, c) float32; `series` (r, t, c) float32
+with `lengths` (r,) int64, from which on steps are padding. Outputs: `label` (r,) and `probabilities` (r, o), or
+`prediction` (r,) float64 in the target's own unit. Rows, pixels and steps may be others in every call.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import onnx
+import torch
+from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
+from torch import Tensor, nn
+
+from service.errors import Conflict
+from workers.archive.read import read_archive
+from workers.plain.loader import Model
+from workers.plain.network import FAMILIES
+from workers.plain.preprocessing import module_of
+from workers.plain.sequence import Gru, RecurrentLayer
+
+_ML = helper.make_opsetid("ai.onnx.ml", 3)
+
+Inputs = Mapping[str, tuple[Tensor, dict[int, str]]]
+"""By name: an example, whose values do not matter, and what the axes are called that may have another size."""
+
+
+def to_onnx(archive: bytes) -> bytes:
+    """The ONNX model of an archive, of any format.
+
+    Raises:
+        Conflict: Its network is of a family that is not known here.
+    """
+    about, fitted, weights = read_archive(archive)
+    if about["model"]["family"] not in FAMILIES:
+        raise Conflict(f"networks of the family {about['model']['family']!r} can't be exported to ONNX")
+    model = Model.of(about, fitted, weights)
+    outputs, _ = MEANINGS[about["task"]]
+    made = with_texts(exported(_Whole(model), INPUTS[fitted.get("layout", "table")](fitted), outputs), about, fitted)
+    onnx.checker.check_model(made)
+    return bytes(made.SerializeToString())
+
+
+def exported(module: nn.Module, inputs: Inputs, outputs: Sequence[str]) -> ModelProto:
+    """A module whose ``forward`` takes ``*inputs`` in their order, and returns a tuple of the outputs."""
+    examples, axes = zip(*inputs.values(), strict=True)
+    with _quiet():
+        program = torch.onnx.export(
+            module.eval(),
+            examples,
+            dynamo=True,
+            dynamic_shapes=(axes,),
+            input_names=list(inputs),
+            output_names=list(outputs),
+            verbose=False,
+        )
+    assert program is not None, "the exporter of dynamo returns one"
+    made: ModelProto = program.model_proto
+    for node in made.graph.node:
+        del node.metadata_props[:]  # from which lines of which files of this machine it came
+    return made
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter warns of packages that it does not need, and of its own code."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        logging.disable(logging.WARNING)
+        try:
+            yield
+        finally:
+            logging.disable(logging.NOTSET)
+
+
+class _Whole(nn.Module):
+    """Preprocessing, network, and what its outputs mean."""
+
+    def __init__(self, model: Model) -> None:
+        super().__init__()
+        self._about = model.about
+        self.preprocessing = module_of(model.preprocessing)
+        self.network = model.network
+        for layer in self.network.modules():
+            if isinstance(layer, RecurrentLayer):
+                layer.register_module("gru", _OneNode(layer.gru))
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """From what the preprocessing takes to the outputs of `MEANINGS`."""
+        _, meaning = MEANINGS[self._about["task"]]
+        return meaning(self._about, self.network(self.preprocessing(*inputs)))
+
+
+class _OneNode(nn.Module):
+    """The units of a `Gru` as ONNX's own node, which has any number of steps; `nn.GRU` keeps them only in a first export.
+
+    It runs over padding too, which follows the series: no state that counts depends on it.
+    """
+
+    of_input: Tensor
+    of_state: Tensor
+    bias: Tensor
+
+    def __init__(self, units: Gru) -> None:
+        super().__init__()
+        of_input, of_state, *biases = (_gates(own.detach()) for own in units.parameters())
+        for name, own in (("of_input", of_input), ("of_state", of_state), ("bias", torch.cat(biases))):
+            self.register_buffer(name, own[None])
+        self._width = units.width
+
+    def forward(self, x: Tensor, real: Tensor) -> Tensor:
+        """(r, t, inputs) and ``real`` (r, t) to the states (r, t, width)."""
+        steps = x.transpose(0, 1)
+        states: Tensor = torch.onnx.ops.symbolic(
+            "GRU",
+            (steps, self.of_input, self.of_state, self.bias),
+            {"hidden_size": self._width, "linear_before_reset": 1},
+            dtype=x.dtype,
+            shape=(steps.shape[0], 1, steps.shape[1], self._width),
+        )
+        return states.squeeze(1).transpose(0, 1)
+
+
+def _gates(own: Tensor) -> Tensor:
+    """Reset, update and new, as torch has them, in the order of ONNX: update, reset, new."""
+    reset, update, new = own.chunk(3)
+    return torch.cat([update, reset, new])
+
+
+def _classes(about: Mapping[str, Any], out: Tensor) -> tuple[Tensor, ...]:
+    return out.argmax(1), out.softmax(1)
+
+
+def _number(about: Mapping[str, Any], out: Tensor) -> tuple[Tensor, ...]:
+    # As tensors: the exporter takes numbers of Python for single precision.
+    scale, mean = (torch.tensor(about["target_scale"][name], dtype=torch.float64) for name in ("scale", "mean"))
+    return (out[:, 0].double() * scale + mean,)
+
+
+MEANINGS: Mapping[str, tuple[Sequence[str], Callable[[Mapping[str, Any], Tensor], tuple[Tensor, ...]]]] = {
+    "classification": (("class", "probabilities"), _classes),
+    "regression": (("prediction",), _number),
+}
+"""By task: what torch makes of a network's outputs (r, o), and how that is called; `class` is an index."""
+
+
+def _of_table(fitted: Mapping[str, Any]) -> Inputs:
+    numbers, words = (len(fitted[part]["columns"]) for part in ("numbers", "words"))
+    return {
+        "numbers": (torch.zeros(2, numbers, dtype=torch.float64), {0: "rows"}),
+        "codes": (torch.zeros(2, words, dtype=torch.int64), {0: "rows"}),
+    }
+
+
+def _of_images(fitted: Mapping[str, Any]) -> Inputs:
+    return {"images": (torch.zeros(2, 8, 9, len(fitted["mean"])), {0: "rows", 1: "height", 2: "width"})}
+
+
+def _of_series(fitted: Mapping[str, Any]) -> Inputs:
+    series = torch.zeros(2, 3, len(fitted["mean"]))
+    return {"series": (series, {0: "rows", 1: "steps"}), "lengths": (torch.tensor([3, 3]), {0: "rows"})}
+
+
+INPUTS: Mapping[str, Callable[[Mapping[str, Any]], Inputs]] = {
+    "table": _of_table,
+    "image": _of_images,
+    "sequence": _of_series,
+}
+"""What torch's part of a model takes, by how its examples are laid out; `codes` are those of a table's categories."""
+
+
+def with_texts(made: ModelProto, about: Mapping[str, Any], fitted: Mapping[str, Any]) -> ModelProto:
+    """The model with texts for what torch has as numbers, the codes of categories and the index of a class."""
+    numbers, words = (fitted.get(part, {"columns": []}) for part in ("numbers", "words"))
+    empty = {"numbers"} if not numbers["columns"] else set()
+    inputs = [each for each in made.graph.input if each.name not in {"codes", *empty}]
+    outputs, before, after = list(made.graph.output), [], []
+    if words["columns"]:
+        inputs.append(_texts("categories", ["rows", len(words["columns"])]))
+        before = _coded(words)
+    if about["task"] == "classification":
+        outputs[0] = _texts("label", ["rows"])
+        named = {"keys_int64s": list(range(len(about["classes"]))), "values_strings": about["classes"]}
+        after = [helper.make_node("LabelEncoder", ["class"], ["label"], domain=_ML.domain, **named)]
+    nodes = [*before, *made.graph.node, *after]
+    graph = helper.make_graph(nodes, "regsearch", inputs, outputs, made.graph.initializer)
+    opsets = [*made.opset_import, _ML]
+    model = helper.make_model(graph, opset_imports=opsets, producer_name="regsearch", ir_version=made.ir_version)
+    columns = {"numbers.columns": numbers["columns"], "categories.columns": words["columns"]}
+    of_table = columns if fitted["kind"] == "table" else {}
+    told = {**of_table, "classes": about["classes"], "study": about["study"]}
+    helper.set_model_props(model, {name: json.dumps(value) for name, value in told.items()})
+    return model
+
+
+def _texts(name: str, shape: Sequence[str | int]) -> ValueInfoProto:
+    return helper.make_tensor_value_info(name, TensorProto.STRING, shape)
+
+
+def _coded(words: Mapping[str, Any]) -> list[NodeProto]:
+    """From `categories` (r, m) to `codes` (r, m). The empty text counts as what filled the gaps in training."""
+    places = range(len(words["columns"]))
+    texts, codes = ([f"{kind}.{place}" for place in places] for kind in ("text", "code"))
+    nodes = [helper.make_node("Split", ["categories"], texts, axis=1, num_outputs=len(texts))]
+    for text, code, fill, levels, shared in zip(texts, codes, words["fill"], words["levels"], words["shared"], strict=True):
+        known = {"": levels.get(fill, shared), **levels}
+        table = {"keys_strings": list(known), "values_int64s": list(known.values()), "default_int64": shared}
+        nodes.append(helper.make_node("LabelEncoder", [text], [code], domain=_ML.domain, **table))
+    return [*nodes, helper.make_node("Concat", codes, ["codes"], axis=1)]
