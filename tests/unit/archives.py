@@ -80,7 +80,8 @@ def untrained(fold: Fold, classes: int, family: str = "mlp", **settings: Any) ->
                 layer.weight_g.mul_(1.7)
     hyper = {name for name, _ in module.named_buffers() if name.endswith(("num_batches_tracked", ".rate", ".key"))}
     weights = {name: value for name, value in module.state_dict().items() if name not in hyper}
-    return Trained(recipe, shape, weights, fold, Training("class", 3, "loss"))
+    training = Training(target="class", epochs=3, watched="accuracy", patience=2)
+    return Trained(recipe, shape, weights, fold, training)
 
 
 def shaped(path: Path, layout: str) -> Path:

@@ -118,10 +118,13 @@ ROOMS = (
     ("workers.scoring", ("data",)),
     ("workers.stack", ("plain", "data", "scoring", "timing")),
     ("workers.archive", ("plain", "data")),
-    ("workers.study_data", ("data", "stack", "archive")),
+    ("workers.study_data", ("plain", "data", "stack", "archive")),
     ("workers.planning", ("stack",)),
     ("workers.searching", ("data", "scoring", "stack", "planning", "study_data", "liveness", "seeds", "timing")),
-    ("workers.answer", ("data", "scoring", "stack", "archive", "planning", "study_data", "liveness", "seeds", "timing")),
+    (
+        "workers.answer",
+        ("plain", "data", "scoring", "stack", "archive", "planning", "study_data", "liveness", "seeds", "timing"),
+    ),
     ("workers.onnx_models", ("archive", "plain", "liveness")),
     ("workers.worker", ("study_data", "searching", "answer", "liveness", "onnx_models")),
 )
