@@ -127,9 +127,9 @@ def normal_quantile(p: Tensor) -> Tensor:
 
 
 def _ratios(x: Tensor) -> Tensor:
-    """(3, r, d) to the same: the polynomials of centre, middle and tail, by Horner's rule."""
-    coefficients = torch.tensor((_CENTRE, _MIDDLE, _TAIL), dtype=torch.float64, device=x.device)
-    *rest, out = coefficients.permute(2, 1, 0)[..., None, None].unbind()
+    """(3, ...) to the same: the polynomials of centre, middle and tail, by Horner's rule."""
+    coefficients = torch.tensor((_CENTRE, _MIDDLE, _TAIL), dtype=torch.float64, device=x.device).permute(2, 1, 0)
+    *rest, out = coefficients.reshape(*coefficients.shape, *(1 for _ in x.shape[1:])).unbind()
     for each in reversed(rest):
         out = out * x + each
     return out[0] / out[1]
