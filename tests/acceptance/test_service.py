@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import optuna
 import pandas as pd
 import psutil
@@ -66,6 +67,10 @@ def test_the_model_predicts_new_rows(service: Service, study: dict[str, Any], tm
     nearest = np.abs(predicted[None] - said[:, None]) + np.abs(y[None] - true[:, None])
     assert nearest.min(1).max() < 1e-4
     assert service.run("model", str(study["id"]), "--out", str(tmp_path / "model.zip")).returncode == 0
+    exported = service.run("model", str(study["id"]), "--onnx", "--out", str(tmp_path / "model.onnx"))
+    assert exported.returncode == 0, exported.stderr
+    (found,) = onnxruntime.InferenceSession(tmp_path / "model.onnx").run(None, {"numbers": x})
+    np.testing.assert_allclose(found, predicted, rtol=1e-4)
     pd.DataFrame(x[:, 1:], columns=columns[1:]).to_csv(rows, index=False)
     refused = service.run("predict", str(study["id"]), str(rows))
     assert (refused.returncode, "there is no column 'x0'" in refused.stderr) == (1, True)

@@ -7,10 +7,12 @@ distribution's inverse. Reference for the latter: Wichura, "Algorithm AS 241", A
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 EDGE = 1e-7
@@ -80,16 +82,18 @@ def _ranks(x: Tensor, quantiles: Tensor) -> Tensor:
 
 def _count(x: Tensor, quantiles: Tensor, *, or_equal: bool) -> Tensor:
     """(r, d) how many of a column's quantiles are less (or equal), by bisection of all rows and columns at once."""
-    count, total = torch.zeros(x.shape, dtype=torch.int64, device=x.device), len(quantiles)
-    for step in reversed(range(total.bit_length())):
+    steps = len(quantiles).bit_length()
+    filled = F.pad(quantiles, (0, 0, 0, 2**steps - 1 - len(quantiles)), value=math.inf)
+    count = torch.zeros(x.shape, dtype=torch.int64, device=x.device)
+    for step in reversed(range(steps)):
         there = count + 2**step
-        probe = quantiles.gather(0, (there - 1).clamp(max=total - 1))
-        less = (probe <= x) if or_equal else (probe < x)
-        count = torch.where(less & (there <= total), there, count)
+        probe = filled.gather(0, there - 1)
+        count = torch.where((probe <= x) if or_equal else (probe < x), there, count)
     return count
 
 
 # fmt: off
+# Numerator and denominator, constant term first.
 _CENTRE = (
     (3.3871328727963666080e0, 1.3314166789178437745e2, 1.9715909503065514427e3, 1.3731693765509461125e4,
     4.5921953931549871457e4, 6.7265770927008700853e4, 3.3430575583588128105e4, 2.5090809287301226727e3),
@@ -116,24 +120,19 @@ def normal_quantile(p: Tensor) -> Tensor:
     lowest = EDGE - torch.finfo(torch.float64).eps
     p = p.clamp(_double(lowest), _double(1.0 - lowest))
     q = p - 0.5
-    central = q * _ratio(_CENTRE, _double(0.180625) - q * q)
     r = (-torch.minimum(p, 1.0 - p).log()).sqrt()
-    far = torch.where(r <= 5.0, _ratio(_MIDDLE, r - _double(1.6)), _ratio(_TAIL, r - 5.0))
-    return torch.where(q.abs() <= _double(0.425), central, q.sign() * far)
+    central, middle, tail = _ratios(torch.stack([_double(0.180625) - q * q, r - _double(1.6), r - 5.0]))
+    far = torch.where(r <= 5.0, middle, tail)
+    return torch.where(q.abs() <= _double(0.425), q * central, q.sign() * far)
 
 
-def _ratio(coefficients: Sequence[Sequence[float]], x: Tensor) -> Tensor:
-    above, below = (_polynomial(each, x) for each in coefficients)
-    return above / below
-
-
-def _polynomial(coefficients: Sequence[float], x: Tensor) -> Tensor:
-    """By Horner's rule, constant term first."""
-    *rest, last = coefficients
-    out = _double(last)
+def _ratios(x: Tensor) -> Tensor:
+    """(3, ...) to the same: the polynomials of centre, middle and tail, by Horner's rule."""
+    coefficients = torch.tensor((_CENTRE, _MIDDLE, _TAIL), dtype=torch.float64, device=x.device).permute(2, 1, 0)
+    *rest, out = coefficients.reshape(*coefficients.shape, *(1 for _ in x.shape[1:])).unbind()
     for each in reversed(rest):
-        out = out * x + _double(each)
-    return out
+        out = out * x + each
+    return out[0] / out[1]
 
 
 def _double(value: float) -> Tensor:
