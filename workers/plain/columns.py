@@ -7,7 +7,7 @@ Shapes: `r` rows, `n` numeric and `m` categorical columns.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -64,7 +64,7 @@ def _numbers(values: Any) -> NDArray[np.float64]:
         # The nullable types of pandas take `na_value`, numpy's have nothing missing but NaN.
         plain = values.to_numpy(dtype=np.float64, na_value=np.nan) if hasattr(values, "to_numpy") else values
         return np.asarray(plain, dtype=np.float64)
-    return np.array([number_of(value) for value in _listed(values)], dtype=np.float64)
+    return np.array(_mapped(values, number_of), dtype=np.float64)
 
 
 def codes(columns: Any, words: Mapping[str, Any]) -> NDArray[np.int64]:
@@ -79,18 +79,19 @@ def codes(columns: Any, words: Mapping[str, Any]) -> NDArray[np.int64]:
 
 
 def _codes(values: Any, fill: str, levels: Mapping[str, int], shared: int) -> NDArray[np.int64]:
-    known: dict[Any, int] = {}
-
     def code(value: Any) -> int:
-        # The type counts: 1, 1.0 and True are equal keys, but not the same text.
-        key = (type(value), value)
-        if key not in known:
-            texts = [fill] if is_missing(value) else texts_of(value)
-            known[key] = next((levels[text] for text in texts if text in levels), shared)
-        return known[key]
+        texts = [fill] if is_missing(value) else texts_of(value)
+        return next((levels[text] for text in texts if text in levels), shared)
 
-    return np.array([code(value) for value in _listed(values)], dtype=np.int64)
+    return np.array(_mapped(values, code), dtype=np.int64)
 
 
-def _listed(values: Any) -> Sequence[Any]:
-    return list(values.tolist()) if hasattr(values, "tolist") else values
+def _mapped(values: Any, function: Callable[[Any], Any]) -> list[Any]:
+    """The function's value for each of ``values``, called once for every distinct one.
+
+    The type counts: 1, 1.0 and True are equal, but not the same text.
+    """
+    listed = values.tolist() if hasattr(values, "tolist") else list(values)
+    keys = list(zip(map(type, listed), listed, strict=True))
+    known = {key: function(key[1]) for key in dict.fromkeys(keys)}
+    return [known[key] for key in keys]
