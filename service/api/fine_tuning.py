@@ -9,13 +9,14 @@ import io
 import json
 import math
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from service.datasets import BuiltinFacts, TableInfo
 from service.errors import InvalidInput, Issue, NotFound
 from service.result import Result
+from service.result.archive import ArrayPreprocessing, Preprocessing, preprocessing_of
 from service.spec import OFF, SETTINGS, DataSpec, Recipe, StudySpec
 from service.spec.domain import possible_values
 from service.spec.recipe import ARCHITECTURE
@@ -34,7 +35,7 @@ class _Earlier:
     record: StudyRecord
     spec: StudySpec
     recipe: Recipe
-    fitted: Mapping[str, Any]
+    fitted: Preprocessing
     sha256: str
 
 
@@ -83,7 +84,7 @@ def _earlier(study_id: int, store: Store) -> _Earlier:
     with zipfile.ZipFile(io.BytesIO(archive.content)) as files:
         about, fitted = (json.loads(files.read(name)) for name in ("recipe.json", "preprocessing.json"))
     spec = StudySpec.model_validate(record.spec)
-    return _Earlier(record, spec, Recipe.from_json(about["recipe"]), fitted, archive.sha256)
+    return _Earlier(record, spec, Recipe.from_json(about["recipe"]), preprocessing_of(fitted), archive.sha256)
 
 
 def _shape(spec: StudySpec, earlier: _Earlier) -> Iterator[Issue]:
@@ -118,14 +119,14 @@ def _widths(spec: StudySpec) -> tuple[int, ...] | None:
 def _columns(spec: StudySpec, table: TableInfo, target: str, earlier: _Earlier) -> Iterator[Issue]:
     """The inputs must be the features that the network reads."""
     fitted = earlier.fitted
-    if fitted["kind"] == "array":
+    if isinstance(fitted, ArrayPreprocessing):
         channels = _channels(spec.model.word, table)
-        if channels != len(fitted["mean"]):
+        if channels != len(fitted.mean):
             message = "has examples with another number of channels than the starting network reads"
-            yield Issue("data", message, channels, len(fitted["mean"]))
+            yield Issue("data", message, channels, len(fitted.mean))
         return
     kinds = _features(spec, table, target)
-    numbers, words = fitted["numbers"]["columns"], fitted["words"]["columns"]
+    numbers, words = fitted.numbers.columns, fitted.words.columns
     missing = [name for name in (*numbers, *words) if name not in kinds]
     extra = [name for name in kinds if name not in (*numbers, *words)]
     if missing:

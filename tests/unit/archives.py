@@ -32,7 +32,7 @@ ABOUT: dict[str, Any] = {
     "classes": [],
     "metric": "accuracy",
     "direction": "maximize",
-    "chosen": {"rule": "It was the only one."},
+    "chosen": {"of": "trial 3", "seed_index": 0, "seed": 7, "epoch": 2, "validation": 0.5, "rule": "It was the only one."},
     "scores": {"this_network": 0.5, "valid": {"mean": 0.5, "std": 0.1, "n": 5}, "test": None},
     "data": {"rows": 200, "hash": "0123456789abcdef"},
 }

@@ -18,6 +18,7 @@ from typing import Any
 from safetensors.torch import save
 from torch import Tensor
 
+from service.result.archive import ArchiveDocument, NetworkShape, TargetUnit, preprocessing_of
 from service.spec import Recipe
 from workers import plain
 from workers.archive.card import model_card
@@ -49,20 +50,21 @@ def build_archive(model: Trained, about: Mapping[str, Any]) -> bytes:
         model: What is to be in it.
         about: What recipe.json has beside the model: task, classes, metric, scores, where it came from.
     """
-    document = {
-        "format": FORMAT,
+    document = ArchiveDocument(
+        format=FORMAT,
         **about,
-        "model": model.shape.to_json(),
-        "target_scale": {"mean": model.fold.target.mean, "scale": model.fold.target.scale},
-        "recipe": model.recipe.said(),
-        "versions": versions(),
-    }
+        model=NetworkShape(**model.shape.to_json()),
+        target_scale=TargetUnit(mean=model.fold.target.mean, scale=model.fold.target.scale),
+        recipe=model.recipe.said(),
+        versions=versions(),
+    ).to_json()
+    fitted = preprocessing_of(model.fold.preprocessor).to_json()
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         _add(archive, "weights.safetensors", save(_plain_weights(model.weights)))
         _add(archive, "recipe.json", _json(document))
-        _add(archive, "preprocessing.json", _json(model.fold.preprocessor))
-        _add(archive, "README.md", model_card(document, model.fold.preprocessor).encode())
+        _add(archive, "preprocessing.json", _json(fitted))
+        _add(archive, "README.md", model_card(document, fitted).encode())
         _add(archive, "loader.py", (_SHIPPED / "loader.py").read_bytes())
         _add(archive, "train.py", program(model.shape, model.recipe, model.training).encode())
         for path in sorted(Path(plain.__path__[0]).glob("*.py")):

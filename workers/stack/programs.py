@@ -172,8 +172,8 @@ def _sources() -> str:
 
 @functools.cache
 def _machine() -> str:
-    """The processor that a library is compiled for."""
+    """The processor that a library is compiled for, and the instructions that may be used of it."""
     described = Path("/proc/cpuinfo")
     lines = described.read_text().splitlines() if described.exists() else []
     models = {line for line in lines if line.startswith(("model name", "flags", "Features"))}
-    return repr((platform.machine(), platform.processor(), sorted(models)))
+    return repr((platform.machine(), platform.processor(), sorted(models), torch.backends.cpu.get_cpu_capability()))

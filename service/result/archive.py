@@ -1,0 +1,143 @@
+"""The documents in a model's archive: recipe.json and preprocessing.json.
+
+`workers.plain`, which the archive ships, reads them as plain values and imports nothing of this.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, TypeAdapter
+
+from service.result.base import Part
+from service.result.execution import ChosenNetwork
+from service.result.scores import Interval, Spread
+from service.spec.metrics import Direction, Metric, Task
+
+
+class ArchivedStudy(Part):
+    """Where a model comes from."""
+
+    id: int
+    name: str
+
+
+class ArchivedScores(Part):
+    """What is known of a model."""
+
+    this_network: float = Field(description="Validation score, by which the network was chosen.")
+    valid: Spread = Field(description="Of its setting over seeds, on validation rows.")
+    test: Interval | None = Field(description="Of its setting, on test rows.")
+
+
+class ArchivedData(Part):
+    """The data of its study."""
+
+    rows: int
+    hash: str
+
+
+class ArchivedStart(Part):
+    """The network that training began with."""
+
+    study: int
+    sha256: str | None
+
+
+class NetworkShape(Part):
+    """All that decides a network's graph."""
+
+    family: str
+    inputs: tuple[int, ...] = Field(description="Shape of an example.")
+    outputs: int
+    settings: Mapping[str, Any] = Field(description="Those that the family reads and that are not at its default.")
+    categories: tuple[int, ...] = Field(description="Levels of each one-hot category; they are the last inputs.")
+
+
+class TargetUnit(Part):
+    """A standardized prediction z stands for z · scale + mean; 1 and 0 for classes."""
+
+    mean: float
+    scale: float
+
+
+class ArchiveDocument(Part):
+    """recipe.json."""
+
+    format: int
+    study: ArchivedStudy
+    task: Task
+    target: str
+    classes: tuple[str, ...]
+    metric: Metric
+    direction: Direction
+    chosen: ChosenNetwork
+    scores: ArchivedScores
+    data: ArchivedData
+    start: ArchivedStart | None = Field(None, description="Only after fine-tuning.")
+    model: NetworkShape
+    target_scale: TargetUnit
+    recipe: Mapping[str, Any] = Field(description="Settings that matter.")
+    versions: Mapping[str, str] = Field(description="What it was trained with.")
+
+
+class Scaler(Part):
+    """z = (f(x) − shift) / scale of each column, f by ``kind``."""
+
+    kind: Literal["standard", "minmax", "quantile", "log", "none"]
+    shift: tuple[float, ...]
+    scale: tuple[float, ...]
+    quantiles: tuple[tuple[float, ...], ...] | None = Field(description="(q, columns) of the training rows.")
+
+
+class NumericColumns(Part):
+    """How numeric columns become features."""
+
+    columns: tuple[str, ...]
+    fill: tuple[float, ...] = Field(description="Replaces a missing value.")
+    scaler: Scaler
+    flagged: tuple[int, ...] = Field(description="Columns with a 0/1 feature that tells whether the value is missing.")
+
+
+class CategoricalColumns(Part):
+    """How categorical columns become one-hot features."""
+
+    columns: tuple[str, ...]
+    fill: tuple[str, ...] = Field(description="Replaces a missing value.")
+    levels: tuple[Mapping[str, int], ...] = Field(description="The code of each level seen in training.")
+    shared: tuple[int, ...] = Field(description="The code of rare levels; −1 where none is rare.")
+    sizes: tuple[int, ...] = Field((), description="Number of codes, unused ones included.")
+
+
+class TablePreprocessing(Part):
+    """preprocessing.json of a table."""
+
+    kind: Literal["table"]
+    version: Literal[1]
+    numbers: NumericColumns
+    words: CategoricalColumns
+
+
+class ArrayPreprocessing(Part):
+    """preprocessing.json of images and series: each channel by its training mean and deviation."""
+
+    kind: Literal["array"]
+    version: Literal[1]
+    layout: Literal["image", "sequence"]
+    mean: tuple[float, ...]
+    scale: tuple[float, ...]
+
+
+Preprocessing = TablePreprocessing | ArrayPreprocessing
+
+_EITHER: TypeAdapter[Preprocessing] = TypeAdapter(Annotated[Preprocessing, Field(discriminator="kind")])
+
+
+def preprocessing_of(document: Mapping[str, Any]) -> Preprocessing:
+    """The typed document.
+
+    Raises:
+        pydantic.ValidationError: It is no such document, or one of a later version.
+    """
+    return _EITHER.validate_python(document)
