@@ -102,8 +102,11 @@ def test_a_service_that_is_restarted_is_still_watched(tmp_path: Path) -> None:
     study = first.client.post("/v1/studies", SPEC)
     watcher = Client(first.url)
     found: list[dict[str, Any]] = []
-    thread = threading.Thread(target=lambda: found.append(watch(watcher, study["id"], Console(file=io.StringIO()))))
+    polls = threading.Event()
+    console = Console(file=io.StringIO())
+    thread = threading.Thread(target=lambda: found.append(watch(watcher, study["id"], console, alive=polls.set)))
     thread.start()
+    assert polls.wait(20)
     first.stop()
     time.sleep(0.5)
     second = Serving(tmp_path / "home", port)
