@@ -198,6 +198,11 @@ def test_an_mlp_reads_arrays_too(tmp_path: Path) -> None:
     np.testing.assert_array_equal(loaded.outputs(np.load(rows)["x"]).numpy(), expected)
 
 
+def training_alone(directory: Path, rows: Path, tmp_path: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-I", "-c", ALONE_TRAINING, str(directory), str(rows)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+
+
 @pytest.mark.parametrize("layout", ["flat", "sequence"])
 def test_the_program_in_an_archive_trains_the_same_network_again(layout: Any, tmp_path: Path) -> None:
     """From scratch, in a process without the service; what it writes down the loader's network takes."""
@@ -211,8 +216,7 @@ def test_the_program_in_an_archive_trains_the_same_network_again(layout: Any, tm
         model = untrained(a_fold(table), 3, "sequence", head_dropout=0.3, weight_decay=0.1)
         model = replace(model, training=replace(model.training, target="target"))
     directory = unpacked(build_archive(model, {**ABOUT, "classes": list(table.labels)}), tmp_path / "model")
-    command = [sys.executable, "-I", "-c", ALONE_TRAINING, str(directory), str(rows)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    done = training_alone(directory, rows, tmp_path)
     assert done.returncode == 0, done.stderr
     epochs = [line for line in done.stdout.splitlines() if line.startswith("epoch ")]
     assert 1 <= len(epochs) <= 3
@@ -222,6 +226,26 @@ def test_the_program_in_an_archive_trains_the_same_network_again(layout: Any, tm
     assert set(trained) == set(before)
     loaded.network.load_state_dict(trained, strict=False)
     assert any(not torch.equal(trained[name], value) for name, value in before.items())
+
+
+def test_the_program_reads_the_targets_of_a_built_in_data_set_from_a_file(tmp_path: Path) -> None:
+    """Its columns are named by the service, and so is the target, whatever the kind of the file."""
+    table = load_table(DataSource("classification", name="wine"))
+    model = untrained(a_fold(table), 3)
+    model = replace(model, training=replace(model.training, target="target"))
+    directory = unpacked(build_archive(model, {**ABOUT, "classes": list(table.labels)}), tmp_path / "model")
+    labels = [table.labels[index] for index in table.target]
+    np.savez(tmp_path / "rows.npz", x=table.features.to_numpy(), y=np.array(labels))
+    table.features.assign(target=labels).to_csv(tmp_path / "rows.csv", index=False)
+    csv, npz = (training_alone(directory, tmp_path / name, tmp_path) for name in ("rows.csv", "rows.npz"))
+    assert csv.returncode == 0, csv.stderr
+    assert csv.stdout == npz.stdout
+    for name, said in (("none.csv", "No such file"), ("short.csv", "there is no column 'target' of targets")):
+        (tmp_path / "short.csv").write_text("x0,x1\n1,2\n")
+        refused = training_alone(directory, tmp_path / name, tmp_path)
+        assert refused.returncode == 1
+        assert said in refused.stderr
+        assert "Traceback" not in refused.stderr
 
 
 @pytest.mark.parametrize(

@@ -34,21 +34,18 @@ _PROGRAM = '''"""Trains this network again, from scratch, in plain PyTorch; the 
 The updates are those of the search, the random numbers are its own.{instead}
 """
 
-import json
 import sys
 from pathlib import Path
 
-import torch
 from safetensors.torch import save_file
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 
-from plain.files import read_csv, read_npz
 from plain.layers import dropout_of
 from plain.network import Shape, build, initialize
-from plain.preprocessing import features
-from plain.targets import encoded, split
+from plain.preprocessing import CannotPredict
+from plain.targets import examples, split
 from plain.training import WATCHES, train
 
 RECIPE = {recipe}
@@ -59,10 +56,12 @@ STOPPING = {stopping}
 SEED = 0
 
 if __name__ == "__main__":
-    about = json.loads((HERE / "recipe.json").read_text(encoding="utf-8"))
-    columns = read_npz(sys.argv[1]) if sys.argv[1].endswith(".npz") else read_csv(sys.argv[1])
-    x = torch.from_numpy(features(columns, json.loads((HERE / "preprocessing.json").read_text(encoding="utf-8"))))
-    y = encoded(columns["y" if TARGET == "target" else TARGET], about)
+    if len(sys.argv) != 2:
+        sys.exit("usage: python train.py ROWS, a CSV file with the columns of the training data, or an NPZ file")
+    try:
+        x, y = examples(sys.argv[1], TARGET, HERE)
+    except (CannotPredict, OSError) as error:
+        sys.exit(str(error))
     network = build(Shape.from_json(NETWORK), dropout_of(RECIPE))
     initialize(network, RECIPE, SEED)
     trained = train(network, RECIPE, split(x, y, SEED), epochs=EPOCHS, watch=WATCHES[{watched!r}], seed=SEED, **STOPPING)

@@ -1,11 +1,13 @@
-"""Targets of rows that are trained on, and their division, for a program that trains again.
+"""Rows of a file with their targets, and their division, for a program that trains again.
 
 Shapes: `r` rows.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,10 +15,34 @@ import torch
 from torch import Tensor
 
 from .columns import number_of, texts_of
-from .preprocessing import CannotPredict
+from .files import read_csv, read_npz
+from .preprocessing import CannotPredict, features
 from .training import Rows
 
 VALID_SHARE = 0.2
+
+
+def examples(rows: str | Path, target: str, archive: Path) -> tuple[Tensor, Tensor]:
+    """(r, ...) float32 what the network of an unpacked ``archive`` reads, and its targets (r,), of a file of ``rows``.
+
+    Args:
+        rows: CSV or NPZ.
+        target: The column of the targets; arrays have them in `y`.
+        archive: The folder with recipe.json and preprocessing.json.
+
+    Raises:
+        CannotPredict: A column is missing, or a target is no class of the model, or no number.
+        OSError: A file can't be read.
+    """
+    about, fitted = (
+        json.loads((archive / name).read_text(encoding="utf-8")) for name in ("recipe.json", "preprocessing.json")
+    )
+    arrays = str(rows).endswith(".npz")
+    columns: Mapping[str, Any] = read_npz(rows) if arrays else read_csv(rows)
+    named = "y" if arrays else target
+    if named not in columns:
+        raise CannotPredict(f"there is no column {named!r} of targets; the columns are: {', '.join(columns)}")
+    return torch.from_numpy(features(columns, fitted)), encoded(columns[named], about)
 
 
 def encoded(values: Sequence[Any], about: Mapping[str, Any]) -> Tensor:
