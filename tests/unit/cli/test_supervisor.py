@@ -32,7 +32,7 @@ PROGRAMS = {
     ),
     "polite": (
         "import signal, sys, time\nsignal.signal(signal.SIGTERM, lambda *_: (print('bye', flush=True), sys.exit(0)))\n"
-        "print('up', flush=True)\ntime.sleep(600)\n"
+        "sys.stdout.write('up\\n')\nsys.stdout.flush()\ntime.sleep(600)\n"  # unbuffered, print would write the end apart
     ),
     "supervising": (
         "import sys, time\nfrom pathlib import Path\nfrom service.cli.supervisor import Supervisor, child_environment\n"
