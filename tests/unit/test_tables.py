@@ -52,7 +52,7 @@ TABLES: list[tuple[str, Collection[str], Collection[str]]] = [
     ("their distributions", {kind for _, kind in network.INITIALIZATIONS}, SETTINGS["init_distribution"].words),
     ("schedules", schedules.FACTORS, SCHEDULES),
     ("update rules", RULES, OPTIMIZERS),
-    ("torch's update rules", {"sgd", "adam", "adamw", *update.OTHERS}, OPTIMIZERS),
+    ("torch's update rules", update.OPTIMIZERS, OPTIMIZERS),
     ("scalings", SCALERS, get_args(DataSpec.model_fields["scaling"].annotation)),
     ("transforms", scaling.TRANSFORMS, get_args(DataSpec.model_fields["scaling"].annotation)),
     ("losses", EXAMPLE_LOSSES, get_args(Task)),

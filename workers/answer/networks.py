@@ -17,12 +17,11 @@ from service.result import SparsityPoint
 from service.spec import Metric, StudySpec, Task
 from workers.answer.candidates import Candidate, Weights
 from workers.data.locked import test_part
+from workers.plain import network as plain
 from workers.plain.network import Shape, build
 from workers.scoring.scores import Scores, exact, mean_over_folds, score
 from workers.scoring.sparsification import sparsity_curve
 from workers.study_data import Prepared
-
-_BATCH = 4096
 
 
 @dataclass(frozen=True)
@@ -58,13 +57,7 @@ def outputs(shape: Shape, weights: Weights, x: Tensor) -> Tensor:
     """(r, o) outputs of one trained network, run as an ordinary module; returned on the CPU."""
     module = build(shape).to(x.device)
     module.load_state_dict(dict(weights), strict=True)
-    return run(module.eval(), x)
-
-
-@torch.no_grad()
-def run(module: nn.Module, x: Tensor) -> Tensor:
-    """(r, o) outputs of a network in eval mode; returned on the CPU."""
-    return torch.cat([module(part) for part in torch.split(x, _BATCH)]).cpu()
+    return plain.outputs(module.eval(), x).cpu()
 
 
 @dataclass
@@ -124,7 +117,7 @@ class Gauge:
         module = build(self.data.shape(candidate.recipe))
 
         def score(network: nn.Module) -> float:
-            return float(self.exact(run(network.to(rows.x.device), rows.x)[None], rows)[0])
+            return float(self.exact(plain.outputs(network.to(rows.x.device), rows.x).cpu()[None], rows)[0])
 
         return sparsity_curve(module, candidate.weights[index][0], score)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TextIO, cast
 
@@ -18,6 +19,15 @@ _MISSING = frozenset(
 )
 
 _NAMES = {"x": "x", "y": "y", "len": "lengths", "lengths": "lengths"}
+
+
+def read_rows(path: str | Path) -> Mapping[str, Any]:
+    """A file of rows by column or array: NPZ by its name, else CSV.
+
+    Raises:
+        CannotPredict: As `read_npz` and `read_csv`.
+    """
+    return read_npz(path) if str(path).endswith(".npz") else read_csv(path)
 
 
 def read_npz(path: str | Path) -> dict[str, NDArray[Any]]:

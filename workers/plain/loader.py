@@ -24,12 +24,11 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from .files import read_csv, read_npz
-from .network import Shape, build
+from .files import read_rows
+from .network import Shape, build, outputs
 from .preprocessing import CannotPredict, features
 
 FORMAT = 2
-_ROWS_AT_ONCE = 4096
 
 Rows = str | Path | Mapping[str, Any] | NDArray[Any] | Any
 """A CSV or NPZ file, values by column, a pandas DataFrame, or an array of images or series."""
@@ -83,13 +82,12 @@ class Model:
         """(r, o) probabilities of the classes, in the order of ``about["classes"]``."""
         return np.asarray(self.outputs(rows).double().softmax(1).numpy())
 
-    @torch.no_grad()
     def outputs(self, rows: Rows) -> Tensor:
         """(r, o) the network's outputs: logits, or the standardized prediction."""
         if isinstance(rows, str | Path):
-            rows = read_npz(rows) if str(rows).endswith(".npz") else read_csv(rows)
+            rows = read_rows(rows)
         x = torch.from_numpy(features(rows, self.preprocessing))
-        return torch.cat([self.network(part) for part in torch.split(x, _ROWS_AT_ONCE)])
+        return outputs(self.network, x)
 
 
 def _classes(about: Mapping[str, Any], out: Tensor) -> NDArray[Any]:

@@ -26,6 +26,7 @@ FAMILIES: Mapping[str, Callable[..., nn.Module]] = {"mlp": Mlp, "cnn": Cnn, "seq
 HEAD = "head."
 """How the names of the last layer's parameters begin, in every family."""
 
+_ROWS_AT_ONCE = 4096
 _NOT_SETTINGS = {"inputs", "outputs", "categories", "dropout"}
 
 
@@ -97,6 +98,12 @@ def build(shape: Shape, dropout: MakesDropout = no_dropout) -> nn.Module:
     """
     common: dict[str, Any] = {"categories": shape.categories, "dropout": dropout}
     return FAMILIES[shape.family](shape.inputs, shape.outputs, **dict(shape.settings), **common)
+
+
+@torch.no_grad()
+def outputs(network: nn.Module, x: Tensor) -> Tensor:
+    """(r, o) outputs of a ``network`` in eval mode, always as many rows at once, for the last bit may depend on that."""
+    return torch.cat([network(part) for part in torch.split(x, _ROWS_AT_ONCE)])
 
 
 @torch.no_grad()

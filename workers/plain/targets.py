@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from .columns import number_of, texts_of
-from .files import read_csv, read_npz
+from .files import read_rows
 from .preprocessing import CannotPredict, features
 from .training import Rows
 
@@ -37,9 +37,8 @@ def examples(rows: str | Path, target: str, archive: Path) -> tuple[Tensor, Tens
     about, fitted = (
         json.loads((archive / name).read_text(encoding="utf-8")) for name in ("recipe.json", "preprocessing.json")
     )
-    arrays = str(rows).endswith(".npz")
-    columns: Mapping[str, Any] = read_npz(rows) if arrays else read_csv(rows)
-    named = "y" if arrays else target
+    columns = read_rows(rows)
+    named = "y" if str(rows).endswith(".npz") else target
     if named not in columns:
         raise CannotPredict(f"there is no column {named!r} of targets; the columns are: {', '.join(columns)}")
     return torch.from_numpy(features(columns, fitted)), encoded(columns[named], about)

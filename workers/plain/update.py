@@ -22,21 +22,30 @@ from .chance import Chance
 def optimizer_of(network: nn.Module, recipe: Mapping[str, Any]) -> torch.optim.Optimizer:
     """Torch's optimizer, without weight decay, which `update` applies for every rule alike; so adam and adamw are one."""
     parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    match recipe["optimizer"]:
-        case "sgd":
-            momentum, nesterov = recipe["momentum"], bool(recipe["nesterov"] and recipe["momentum"])
-            return torch.optim.SGD(parameters, lr=0.0, momentum=momentum, nesterov=nesterov)
-        case "adam" | "adamw":
-            return torch.optim.Adam(parameters, lr=0.0, betas=(recipe["adam_beta1"], recipe["adam_beta2"]))
-        case word:
-            return OTHERS[word](parameters, lr=0.0)
+    return OPTIMIZERS[recipe["optimizer"]](parameters, recipe)
 
 
-OTHERS: Mapping[str, Callable[..., torch.optim.Optimizer]] = {
-    "rmsprop": torch.optim.RMSprop,
-    "adagrad": torch.optim.Adagrad,
-    "adadelta": torch.optim.Adadelta,
+Parameters = list[nn.Parameter]
+
+
+def _sgd(parameters: Parameters, recipe: Mapping[str, Any]) -> torch.optim.Optimizer:
+    momentum, nesterov = recipe["momentum"], bool(recipe["nesterov"] and recipe["momentum"])
+    return torch.optim.SGD(parameters, lr=0.0, momentum=momentum, nesterov=nesterov)
+
+
+def _adam(parameters: Parameters, recipe: Mapping[str, Any]) -> torch.optim.Optimizer:
+    return torch.optim.Adam(parameters, lr=0.0, betas=(recipe["adam_beta1"], recipe["adam_beta2"]))
+
+
+OPTIMIZERS: Mapping[str, Callable[[Parameters, Mapping[str, Any]], torch.optim.Optimizer]] = {
+    "sgd": _sgd,
+    "adam": _adam,
+    "adamw": _adam,
+    "rmsprop": lambda parameters, recipe: torch.optim.RMSprop(parameters, lr=0.0),
+    "adagrad": lambda parameters, recipe: torch.optim.Adagrad(parameters, lr=0.0),
+    "adadelta": lambda parameters, recipe: torch.optim.Adadelta(parameters, lr=0.0),
 }
+"""By the words of the setting `optimizer`."""
 
 
 def class_weights(y: Tensor, classes: int, recipe: Mapping[str, Any]) -> Tensor | None:
