@@ -3,7 +3,6 @@
 `locked` is the only module that touches test rows.
 """
 
-from workers.data.balance import class_weights
 from workers.data.fitting import Fitted, PrepareOptions
 from workers.data.prepare import Fold, TargetScale, prepare, prepare_alike, prepare_all
 from workers.data.split import Division, Split, make_split, split_rows
@@ -18,7 +17,6 @@ __all__ = [
     "RawTable",
     "Split",
     "TargetScale",
-    "class_weights",
     "load_table",
     "make_split",
     "prepare",

@@ -49,13 +49,19 @@ OPTIMIZERS: Mapping[str, Callable[[Parameters, Mapping[str, Any]], torch.optim.O
 
 
 def class_weights(y: Tensor, classes: int, recipe: Mapping[str, Any]) -> Tensor | None:
-    """(classes,) weights that make classes count alike, as far as the recipe wants; a class without a row has 1."""
+    """(classes,) weights of the classes in the loss: as far towards `balanced` as the recipe wants; None for all alike."""
     blend = recipe.get("class_weights")
-    if not blend:
-        return None
-    counts = torch.bincount(y, minlength=classes)
-    balanced = len(y) / ((counts > 0).sum() * counts.clamp(min=1))
-    return torch.where(counts > 0, 1.0 + blend * (balanced - 1.0), 1.0)
+    return 1.0 + blend * (balanced(y, classes) - 1.0) if blend else None
+
+
+def balanced(y: Tensor, classes: int) -> Tensor:
+    """(classes,) weights n / (present classes · rows of the class), scikit-learn's "balanced", of class indices ``y`` (n,).
+
+    A class without training rows gets the weight 1: it takes no part in training, but its weight must be finite.
+    """
+    counts = torch.bincount(y, minlength=classes).double()
+    weights = len(y) / ((counts > 0).sum() * counts.clamp(min=1.0))
+    return torch.where(counts > 0, weights, 1.0).float()
 
 
 def update(

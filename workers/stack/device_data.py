@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from workers.data import Fold, class_weights
+from workers.data import Fold
+from workers.plain.update import balanced
 
 
 @dataclass(frozen=True)
@@ -22,9 +23,9 @@ class DeviceData:
     """Shapes: ``x (R, ...)``, ``y (R,)``; per fold f ``train (f, n)``, ``valid (f, m)``, ``mask (f, m)``, ``scale (f,)``,
     ``balance (f, c)``.
 
-    ``scale`` turns a standardized regression error back into the target's unit (1 for classification). ``balance`` are
-    the weights that make the classes of a fold's training rows count alike (see `workers.data.balance`). ``wanted`` are the
-    metrics that the study looks at, ``positive`` the positive class of two (see `workers.scoring.metrics`).
+    ``scale`` turns a standardized regression error back into the target's unit (1 for classification). ``balance`` are the
+    weights that make the classes of a fold's training rows count alike (`workers.plain.update.balanced`). ``wanted`` are
+    the metrics that the study looks at, ``positive`` the positive class of two (see `workers.scoring.metrics`).
     The last inputs of a table are one-hot ``categories``, given by their numbers of levels. Lanes that are fine-tuned begin
     with ``start``, a state dict on the CPU, which may lack the last layer.
     """
@@ -88,8 +89,8 @@ class DeviceData:
         longest = max(len(rows) for rows in valid)
         mask = [np.arange(longest) < len(rows) for rows in valid]
         scale = [fold.target.scale for fold in folds]
-        ones = np.ones(outputs, dtype=np.float32)
-        balance = [class_weights(fold.y_train, outputs) if task == "classification" else ones for fold in folds]
+        labels = [torch.from_numpy(fold.y_train) for fold in folds]
+        balance = [balanced(own, outputs) if task == "classification" else torch.ones(outputs) for own in labels]
         return cls(
             x=torch.from_numpy(np.concatenate(xs)).to(device),
             y=torch.from_numpy(np.concatenate(ys)).to(device),
@@ -97,7 +98,7 @@ class DeviceData:
             valid=torch.from_numpy(_equal_length(valid)).to(device),
             mask=torch.from_numpy(np.stack(mask)).to(device, torch.float32),
             scale=torch.tensor(scale, dtype=torch.float32, device=device),
-            balance=torch.from_numpy(np.stack(balance)).to(device),
+            balance=torch.stack(balance).to(device),
             task=task,
             outputs=outputs,
             wanted=wanted,

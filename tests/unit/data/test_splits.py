@@ -9,12 +9,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from sklearn.utils.class_weight import compute_class_weight
 
 import workers.data
 from service.errors import TrialError
-from workers.data import Division, RawTable, Split, class_weights, split_rows
+from workers.data import Division, RawTable, Split, split_rows
 from workers.data.units import copies, joined
+from workers.plain.update import balanced
 
 
 def table(rows: int = 200, classes: int = 2, seed: int = 0) -> RawTable:
@@ -147,7 +149,7 @@ def test_only_the_locked_module_reads_test_rows() -> None:
 def test_class_weights_are_scikit_learns() -> None:
     target = np.array([0] * 70 + [1] * 25 + [3] * 5)
     expected = compute_class_weight("balanced", classes=np.array([0, 1, 3]), y=target)
-    weights = class_weights(target, 5)
+    weights = balanced(torch.from_numpy(target), 5).numpy()
     np.testing.assert_allclose(weights[[0, 1, 3]], expected, rtol=1e-6)
     assert weights[[2, 4]].tolist() == [1.0, 1.0]
     assert weights[target].mean() == pytest.approx(1.0)
