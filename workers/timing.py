@@ -29,6 +29,10 @@ class Timer:
             self._seconds[name] += time.perf_counter() - start
             self._processor[name] += time.thread_time() - processor
 
+    def add(self, name: str, seconds: float) -> None:
+        """Charge ``seconds`` that were measured elsewhere to ``name``."""
+        self._seconds[name] += seconds
+
     @property
     def elapsed(self) -> float:
         """Seconds since the timer was created."""

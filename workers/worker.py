@@ -24,6 +24,7 @@ from workers.liveness import Pulse, Stop
 from workers.onnx_models import OnnxModels
 from workers.searching.checkpoints import Checkpoints
 from workers.searching.search import Searcher
+from workers.stack.workshop import Workshop
 from workers.study_data import StudyData
 
 log = logging.getLogger(__name__)
@@ -49,8 +50,9 @@ class Worker:
         self.id = store.workers.register(name=f"{host}:{pid}", host=host, pid=pid, device=device)
         self._pulse = Pulse(store, self.id)
         self._data = StudyData(store, settings, torch.device(device))
-        self._searcher = Searcher(store, settings, self._pulse, stop, self._checkpoints)
-        self._finisher = Finisher(store, settings, self._pulse, stop)
+        self._workshop = Workshop(settings.cache / "programs")
+        self._searcher = Searcher(store, settings, self._pulse, stop, self._checkpoints, self._workshop)
+        self._finisher = Finisher(store, settings, self._pulse, stop, self._workshop)
         self._onnx = OnnxModels(store, self._pulse)
 
     def run(self) -> None:
@@ -68,6 +70,7 @@ class Worker:
             except DatabaseUnavailable as error:
                 log.warning("database unavailable, waiting: %s", error)
                 self._stop.asked.wait(POLL_SECONDS)
+        self._workshop.close()
         self._store.workers.leave(self.id)
 
     def turn(self) -> Lease | None:

@@ -43,8 +43,12 @@ class SearchPlan(Part):
     """How the search was laid out on its device. A lane trains one trial on one fold."""
 
     capacity: int = Field(description="Lanes in flight.")
-    compiled_lanes: int | None = Field(description="Lanes of a compiled stack; null if stacks ran eagerly.")
-    threads: Later[int] = Field(description="CPU threads; null for the default number.")
+    compiled_lanes: int | None = Field(description="Lanes of a block that may go over to programs; null if none may.")
+    threads: Later[int] = Field(description="Blocks that train at the same time, each in a thread of its own.")
+    block_lanes: Later[int] = Field(description="Lanes of a block; null for all that are in flight.")
+    taken_over: Later[Mapping[str, Mapping[str, int]]] = Field(
+        description="For each stack, after how many rounds its update and its evaluation went over to programs."
+    )
 
 
 class Provenance(Part):

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, delete, insert, select
 
 from service.store import tables as t
 from service.store.engine import Database
@@ -46,19 +46,24 @@ class Provenances:
         found = {key: json.loads(text) for key, text in rows}
         return Provenance(found.get(REPLAY_OF), found.get(_MADE_OF))
 
-    def note(self, study_id: int, made_of: Mapping[str, Any]) -> None:
-        """Store ``made_of``, unless another worker has done so.
+    def note(self, study_id: int, made_of: Mapping[str, Any], *, again: bool = False) -> bool:
+        """Store ``made_of``, unless that has been done; ``again``: instead of what is stored. Returns whether it was stored.
 
         Raises:
             NotFound: There is no such study.
         """
 
-        def work(connection: Connection) -> None:
+        def work(connection: Connection) -> bool:
             lock_study(connection, study_id)
             table = t.o_study_user
-            there = select(table.c.key).where(table.c.study_id == study_id, table.c.key == _MADE_OF)
+            here = (table.c.study_id == study_id) & (table.c.key == _MADE_OF)
+            if again:
+                connection.execute(delete(table).where(here))
+            there = select(table.c.key).where(here)
             if connection.execute(there).first() is None:
                 row = {"study_id": study_id, "key": _MADE_OF, "value_json": dumps(made_of)}
                 connection.execute(insert(table).values(row))
+                return True
+            return False
 
-        self._database.write(work)
+        return self._database.write(work)

@@ -162,7 +162,7 @@ class Trials:
             if named - mine or not mine:
                 _check_told(connection, lease, named - mine)
             _report(connection, [report for report in reports if report.trial_id in mine])
-            ended = sorted((each for each in results if each.trial_id in mine), key=lambda each: each.trial_id)
+            ended = [each for each in results if each.trial_id in mine]
             if not ended:
                 return StudyState(row["state"])
             row = _tell(connection, row, lease, [each for each in ended if each.state != "retry"])

@@ -30,8 +30,8 @@ from sklearn.datasets import load_digits, make_classification
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from tests.benchmarks.machine import usable_cores
 from tests.benchmarks.rounds import ROOT, require
+from workers.planning.cores import usable_cores
 
 BATCH = 128
 NAMES = ("optuna_script", "hand_tuned_script", "ray_tune")
@@ -144,10 +144,20 @@ def run_script(given: argparse.Namespace) -> dict[str, Any]:
         codes = [process.wait() for process in running]
         if any(codes):
             raise RuntimeError(f"a process of {given.peer} failed")
-        ended = [trial for trial in study.trials if trial.datetime_complete and trial.datetime_start]
-        start = min(trial.datetime_start for trial in ended if trial.datetime_start)
-        end = max(trial.datetime_complete for trial in ended if trial.datetime_complete)
+        return measured_study(study)
+
+
+def measured_study(study: optuna.Study) -> dict[str, Any]:
+    """The rate of a script from its study, without the start of its processes."""
+    ended = [trial for trial in study.trials if trial.datetime_complete and trial.datetime_start]
+    start = min(trial.datetime_start for trial in ended if trial.datetime_start)
+    end = max(trial.datetime_complete for trial in ended if trial.datetime_complete)
     return rate(sum(len(trial.intermediate_values) for trial in ended), len(ended), (end - start).total_seconds())
+
+
+def processes_of() -> int:
+    """A process for every core."""
+    return max(1, int(usable_cores()))
 
 
 def run_ray(given: argparse.Namespace) -> dict[str, Any]:
@@ -205,7 +215,7 @@ def add_search_options(parser: argparse.ArgumentParser) -> None:
     """The options that describe the search, which all contestants share."""
     parser.add_argument("--width", type=int, default=64, help="of both hidden layers")
     parser.add_argument("--epochs", type=int, default=20, help="of a trial")
-    parser.add_argument("--processes", type=int, default=max(1, int(usable_cores())), help="of a peer")
+    parser.add_argument("--processes", type=int, default=processes_of(), help="of a peer")
     parser.add_argument("--large", action="store_true", help="50 000 training rows instead of 1437")
     parser.add_argument("--halving", action="store_true", help="successive halving instead of no pruning; not with Ray")
 

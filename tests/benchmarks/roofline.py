@@ -1,6 +1,6 @@
 """How far the update of a stack is from the device's limit.
 
-    python -m tests.benchmarks.roofline [--width 64 256] [--lanes 32] [--batch 128] [--rounds 3]
+    python -m tests.benchmarks.roofline [--width 64 256] [--lanes 8] [--batch 128] [--rounds 3]
 
 Two limits are measured in every round: the rate of a large matrix product, and the bandwidth of a large copy. The least
 time of an update is the larger of its arithmetic over that rate and its least traffic over that bandwidth (Williams,
@@ -14,6 +14,7 @@ import functools
 import time
 import warnings
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import pairwise
 from typing import Any
@@ -26,12 +27,16 @@ from service.settings import Settings
 from service.spec import StudySpec
 from tests.benchmarks.rounds import Options, Rounds, in_turn, spread
 from workers.data import DataSource, load_table, make_split, prepare
-from workers.planning.process import set_up
+from workers.planning.process import core_count, set_up, usual_threads
+from workers.stack.blueprint import PARTS
+from workers.stack.building import build
 from workers.stack.device_data import DeviceData
-from workers.stack.gradient import update_keys
+from workers.stack.programs import opened
 from workers.stack.stack import Stack, StackKey
 
 FLOAT_BYTES = 4
+LANES = {64: 8, 256: 4}
+"""Of a block in a study of that width."""
 KINDS = {"eager": False, "compiled": True}
 """Whether the update of a stack is compiled."""
 
@@ -77,7 +82,7 @@ def limits() -> dict[str, float]:
 
 
 def stack_of(width: int, batch: int, lanes: int, *, compiled: bool) -> Stack:
-    """A stack on digits with layer normalization, AdamW, L1, decay and dropout in every lane."""
+    """A block on digits with layer normalization, AdamW, L1, decay and dropout in every lane."""
     space = {"preset": "off", "normalization": "layer", "l1": 1e-5, "weight_decay": 1.0, "dropout": 0.3, "batch_size": batch}
     raw = {"data": {"dataset": "digits"}, "model": {"widths": [width, width]}, "space": space}
     spec = StudySpec.model_validate(raw).resolved("classification")
@@ -85,11 +90,15 @@ def stack_of(width: int, batch: int, lanes: int, *, compiled: bool) -> Stack:
     fold = prepare(table, make_split(table, spec.validation, spec.seed), 0)
     data = DeviceData.of([fold], task="classification", outputs=10, device=device())
     setting = recipe(spec, {})
-    programs = Settings().cache / "programs" if compiled else None
-    stack = Stack(StackKey.of(setting, data.inputs, data.outputs), data, programs=programs)
+    stack = Stack(StackKey.of(setting, data.inputs, data.outputs), data, graphs=compiled and device().type == "cuda")
     stack.resize([], lanes)
     for lane in range(lanes):
         stack.load(lane, setting, seed=lane)
+    if compiled and device().type == "cpu":
+        for part in PARTS:
+            program = opened(build(stack.blueprint, part, Settings().cache / "programs"))
+            assert program is not None
+            stack.use(part, program)
     return stack
 
 
@@ -103,53 +112,41 @@ def work(stack: Stack) -> dict[str, float]:
     return {"flops": stack.lanes * flops, "bytes": stack.lanes * floats * FLOAT_BYTES}
 
 
-def gradient_of(stack: Stack) -> Callable[[], object]:
-    """Forward and backward of one update; the rest of it is penalties, optimizer and the making of batches."""
-    k, inputs = stack.lanes, stack.data.inputs
-    x, y = stack.data.x[: stack.batch].expand(k, stack.batch, *inputs).contiguous(), stack.data.y[: stack.batch]
-    updates = torch.zeros(1, k, dtype=torch.int32, device=device())
-    keys = update_keys(stack.columns["seed"], updates, stack.model.dropouts)[0]
-    arguments = (stack.state, stack.columns, keys, x, y.expand(k, stack.batch).contiguous())
-
-    def gradient(*given: Any) -> tuple[torch.Tensor, torch.Tensor]:
-        found, (losses, _) = stack._eager.gradient(*given)
-        return found, losses
-
-    call = stack._compiled(gradient, "gradient")
-    stack.model.module.train()
-    return lambda: call(*arguments)
-
-
-def measure(stack: Stack, most: dict[str, float]) -> dict[str, Any]:
-    """One kind of stack against the limits."""
-    rates = np.full((stack.lanes, stack.updates), 1e-3, dtype=np.float32)
-    seconds = seconds_per_call(lambda: stack.train_epoch(rates)) / stack.updates
-    alone = seconds_per_call(gradient_of(stack))
-    needs = work(stack)
+def measure(stacks: list[Stack], most: dict[str, float]) -> dict[str, Any]:
+    """One kind of stack against the limits: a block for each core, at the same time."""
+    rates = np.full((stacks[0].lanes, stacks[0].updates), 1e-3, dtype=np.float32)
+    with ThreadPoolExecutor(len(stacks)) as pool:
+        seconds = seconds_per_call(lambda: list(pool.map(lambda stack: stack.train_epoch(rates), stacks)))
+    seconds /= stacks[0].updates
+    needs = {name: len(stacks) * value for name, value in work(stacks[0]).items()}
     least = max(needs["flops"] / most["flops"], needs["bytes"] / most["bandwidth"])
     return {
-        "lane_updates_per_second": round(stack.lanes / seconds),
+        "lane_updates_per_second": round(sum(stack.lanes for stack in stacks) / seconds),
         "milliseconds_per_update": round(1000 * seconds, 3),
-        "share_of_forward_and_backward": round(alone / seconds, 3),
         "bound_by": "arithmetic" if least == needs["flops"] / most["flops"] else "bandwidth",
         "share_of_limit": round(least / seconds, 3),
+        "share_of_matrix_rate": round(needs["flops"] / most["flops"] / seconds, 3),
     }
 
 
 class Contest:
-    """Stacks of one width, eager and compiled, made when the first round needs them."""
+    """Blocks of one width, eager and compiled, made when the first round needs them."""
 
     def __init__(self, width: int, batch: int, lanes: int) -> None:
         self._of = (width, batch, lanes)
 
     @functools.cached_property
-    def _stacks(self) -> dict[str, Stack]:
-        return {name: stack_of(*self._of, compiled=compiled) for name, compiled in KINDS.items()}
+    def _stacks(self) -> dict[str, list[Stack]]:
+        blocks = 1 if device().type == "cuda" else core_count()
+        return {name: [stack_of(*self._of, compiled=how) for _ in range(blocks)] for name, how in KINDS.items()}
 
     def compare(self, number: int) -> dict[str, Any]:
         """Round ``number``: the limits, then both stacks in turn."""
+        torch.set_num_threads(usual_threads())
         most = limits()
-        sides = {name: partial(measure, stack, most) for name, stack in self._stacks.items()}
+        if device().type == "cpu":
+            torch.set_num_threads(1)
+        sides = {name: partial(measure, stacks, most) for name, stacks in self._stacks.items()}
         return {"limits": most, **in_turn(sides, number)}
 
 
@@ -171,7 +168,7 @@ def main() -> None:
     """All widths, eager and compiled in turn."""
     options = Options("roofline", __doc__, quick={"width": [16], "lanes": 4, "rounds": 1})
     options.add_argument("--width", type=int, nargs="+", default=[64, 256], help="of both hidden layers")
-    options.add_argument("--lanes", type=int, default=32, help="of a stack")
+    options.add_argument("--lanes", type=int, default=None, help="of a block; by default those of a study")
     options.add_argument("--batch", type=int, default=128, help="rows of an update")
     options.add_argument("--rounds", type=int, default=3, help="of each width")
     given = options.given()
@@ -181,7 +178,7 @@ def main() -> None:
     rounds = Rounds("roofline_cuda" if cuda else "roofline", given, threads=torch.get_num_threads())
     figures = {}
     for width in given.width:
-        contest = Contest(width, given.batch, given.lanes)
+        contest = Contest(width, given.batch, given.lanes or LANES.get(width, 8))
         done = [rounds.once(f"width {width}, {number}", partial(contest.compare, number)) for number in range(given.rounds)]
         figures[f"width_{width}"] = summary(done)
     rounds.conclude(figures)

@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
-from tests.benchmarks.machine import _quotas, machine, usable_cores
+from tests.benchmarks.machine import machine
 from tests.benchmarks.rounds import ROOT, Rounds, in_turn, ratio, require, spread
+from workers.planning.cores import quotas, usable_cores
 
 HERE = Path(__file__).parent
 SCRIPTS = sorted(path.stem for path in HERE.glob("*.py") if '\nif __name__ == "__main__":' in path.read_text())
@@ -154,10 +155,10 @@ def test_a_quota_limits_the_cores(tmp_path: Path) -> None:
     (tmp_path / "jobs" / "mine").mkdir(parents=True)
     (tmp_path / "jobs" / "cpu.max").write_text("150000 100000\n")
     (tmp_path / "jobs" / "mine" / "cpu.max").write_text("max 100000\n")
-    assert list(_quotas(tmp_path, "0::/jobs/mine\n")) == [1.5]
+    assert list(quotas(tmp_path, "0::/jobs/mine\n")) == [1.5]
     (tmp_path / "cpu" / "old").mkdir(parents=True)
     (tmp_path / "cpu" / "old" / "cpu.cfs_quota_us").write_text("50000\n")
     (tmp_path / "cpu" / "old" / "cpu.cfs_period_us").write_text("100000\n")
-    assert list(_quotas(tmp_path, "3:cpuset:/old\n1:cpu,cpuacct:/old\n")) == [0.5]
-    assert list(_quotas(tmp_path, "1:cpu:/elsewhere\n")) == []
+    assert list(quotas(tmp_path, "3:cpuset:/old\n1:cpu,cpuacct:/old\n")) == [0.5]
+    assert list(quotas(tmp_path, "1:cpu:/elsewhere\n")) == []
     assert usable_cores() > 0

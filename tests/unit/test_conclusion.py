@@ -66,7 +66,7 @@ def test_nothing_ends_before_its_time_and_the_standard_error_is_that_of_the_best
     assert Conclusion(Conclude(), protocol, on).reason(same[:30], 10) is None
     conclusion.learn(run, stack)
     rows = on.valid[0]
-    out = stack.stack.predict(stack.stack.best_weights, stack.stack.best_stats, rows[None])
+    out = stack.blocks[0].stack.predict(stack.blocks[0].stack.best_weights, stack.blocks[0].stack.best_stats, rows[None])
     jumps = score("regression", "rmse", out, on.y[rows], 2.0).jumps
     error = float(np.sqrt((jumps**2).sum()))
     said = conclusion.reason(same, 10)

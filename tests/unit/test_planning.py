@@ -1,47 +1,85 @@
-"""How many lanes a study gets, and how many threads."""
+"""How many lanes a study gets, in which blocks, and how many threads."""
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from service.search import Search
+from service.spec import StudySpec
 from tests.unit.stack.runs import data, recipe
-from workers.planning.calibration import calibrate
-from workers.planning.plan import Plan, even, round_size
+from workers.planning import plan as plan_module
+from workers.planning.plan import Plan, block_lanes, make_plan, round_size
 from workers.planning.process import usual_threads
+from workers.stack.layout import Threads
 from workers.stack.stack import StackKey
+from workers.stack.workshop import Workshop
+
+
+def planned(monkeypatch: pytest.MonkeyPatch, cores: int, **study: Any) -> Plan:
+    monkeypatch.setattr(plan_module, "core_count", lambda: cores)
+    spec = StudySpec.model_validate({"data": {"dataset": "wine"}, **study}).resolved("classification")
+    params, _ = Search(spec, seed=0).propose(1)[0]
+    return make_plan(spec, params, data())
 
 
 @pytest.mark.parametrize(("lanes", "size"), [(1, 1), (7, 7), (9, 8), (31, 28), (64, 64), (79, 64), (80, 80), (1000, 896)])
-def test_stacks_have_one_of_a_few_sizes(lanes: int, size: int) -> None:
+def test_captured_stacks_have_one_of_a_few_sizes(lanes: int, size: int) -> None:
     assert round_size(lanes) == size
 
 
-def test_the_last_generation_is_full_where_all_trials_train_equally_long() -> None:
-    assert even(64, 80, runs=400) == 80  # five generations of 80 rather than six of 64 and one of 16
-    assert even(64, 64, runs=400) == 64
-    assert even(16, 40, runs=48) == 16
+def test_the_search_learns_from_its_own_trials_on_any_number_of_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    for cores in (1, 2, 16, 64):
+        found = planned(monkeypatch, cores, budget={"trials": 200})
+        assert 8 <= found.capacity <= 40
+        assert found.block_lanes is not None
+        assert found.capacity >= min(40, cores * found.block_lanes)
+        assert found.threads == cores
+    assert planned(monkeypatch, 2, budget={"trials": 12}).capacity == 8
+
+
+def test_a_block_fits_the_cache_of_a_core() -> None:
+    def lanes(width: int, most: int = 1000, cores: int = 2) -> int:
+        return block_lanes(StackKey.of(recipe(width=width), (64,), 10), most, cores)
+
+    assert [lanes(width) for width in (64, 256, 512, 2048)] == [8, 2, 1, 1] or lanes(256) == 4
+    assert lanes(64, most=8, cores=2) == 2, "all cores have work"
+    assert lanes(64, most=8, cores=16) == 1
+
+
+def test_only_perceptrons_have_programs(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert planned(monkeypatch, 2).compiled_lanes is not None
+    assert planned(monkeypatch, 2, space={"micro_batches": 4}).compiled_lanes is None
+
+
+def test_a_repeated_search_goes_over_to_programs_when_the_first_one_did(tmp_path: Path) -> None:
+    key = StackKey.of(recipe(), (3,), 2)
+    other = StackKey.of(recipe(normalization="batch"), (3,), 2)
+    first = Plan(16, 4, 2, 4, {f"{key.digest}/0": {"update": 3}, f"{other.digest}/0": {"update": 0, "evaluation": 9}})
+    again = Plan.of(asdict(first))
+    assert (again.capacity, again.block_lanes, again.taken_over) == (16, 4, first.taken_over)
+    workshop, threads, cpu = Workshop(tmp_path), Threads(), torch.device("cpu")
+    found = [again.layout(workshop, threads, cpu, f"{each}/0").taken_over for each in (key.digest, other.digest, "new")]
+    assert found == [{"update": 3}, {"update": 0, "evaluation": 9}, {}]
+    assert Plan(16, 4, 2, 4).layout(workshop, threads, cpu, "any").taken_over is None
+    assert again.final_layout(workshop, threads, cpu, other).taken_over == {"update": 0, "evaluation": 0}
+    assert again.final_layout(workshop, threads, cpu, key).workshop is None, "it had no program for evaluations"
+
+
+def test_a_plan_of_an_earlier_version_can_be_read() -> None:
+    assert Plan.of({"capacity": 32, "compiled_lanes": 32, "threads": 1}) == Plan(32, 32, 1)
 
 
 def test_a_plan_takes_its_threads_and_gives_them_back() -> None:
     usual = torch.get_num_threads()
     try:
-        Plan(8, None, threads=1).take_threads()
+        Plan(64, 4, threads=usual_threads(), block_lanes=4).take_threads()
         assert torch.get_num_threads() == 1
         Plan(8, None).take_threads()
         assert torch.get_num_threads() == usual_threads()
     finally:
         torch.set_num_threads(usual)
-
-
-def test_a_calibration_is_remembered_with_all_that_it_found(tmp_path: Path) -> None:
-    setting, on = recipe(), data()
-    key = StackKey.of(setting, on.inputs, on.outputs)
-    usual = torch.get_num_threads()
-    found = calibrate(key, setting, on, 8, tmp_path)
-    assert torch.get_num_threads() == usual
-    assert found.threads in (None, 1)
-    assert calibrate(key, setting, on, 8, tmp_path) == found
-    assert len(list(tmp_path.iterdir())) == 1

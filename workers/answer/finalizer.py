@@ -26,8 +26,9 @@ from workers.answer.training import Trainer
 from workers.answer.verdict import verdict
 from workers.scoring.curves import describe
 from workers.scoring.scores import Scores
+from workers.stack.blueprint import StackKey
+from workers.stack.layout import Layout
 from workers.stack.run import Run
-from workers.stack.runner import Compiled
 from workers.study_data import Prepared
 from workers.timing import Timer
 
@@ -77,16 +78,18 @@ class Chosen:
 class Finalizer:
     """Turns a searched study into its answer. ``alive`` is called between epochs and raises when the lease is lost.
 
-    ``compiled`` is how the search's stacks were compiled, None if they were eager.
+    ``layout`` gives that of a stack key.
     """
 
-    def __init__(self, spec: StudySpec, data: Prepared, alive: Callable[[], None], compiled: Compiled | None = None) -> None:
+    def __init__(
+        self, spec: StudySpec, data: Prepared, alive: Callable[[], None], layout: Callable[[StackKey], Layout] | None = None
+    ) -> None:
         assert spec.metric is not None, "a stored spec is resolved"
         self._spec = spec
         self._data = data
         self._metric = spec.metric
         self._sign = spec.sign
-        self._trainer = Trainer(spec, data.device, alive, compiled=compiled)
+        self._trainer = Trainer(spec, data.device, alive, layout=layout)
         self._gauge = Gauge.of(spec, data)
         self._timer = Timer()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from service.errors import LeaseLost
@@ -17,6 +18,8 @@ from workers.answer.finalizer import Answer, Finalizer
 from workers.answer.front import ranked
 from workers.liveness import Pulse, Renewal, Stop
 from workers.planning.plan import Plan
+from workers.stack.layout import Threads
+from workers.stack.workshop import Workshop
 from workers.study_data import Prepared
 from workers.timing import Timer
 
@@ -24,11 +27,12 @@ from workers.timing import Timer
 class Finisher:
     """Finalizes studies for one worker, one lease at a time."""
 
-    def __init__(self, store: Store, settings: Settings, pulse: Pulse, stop: Stop) -> None:
+    def __init__(self, store: Store, settings: Settings, pulse: Pulse, stop: Stop, workshop: Workshop) -> None:
         self._store = store
         self._settings = settings
         self._pulse = pulse
         self._stop = stop
+        self._workshop = workshop
 
     def run(self, lease: Lease, study: StudyRecord, spec: StudySpec, data: Prepared) -> None:
         """Finalize a searched study; the lease ends with it.
@@ -62,11 +66,15 @@ class Finisher:
         def open_test() -> None:
             self._store.studies.open_test(study_id, who, "final score")
 
-        plan = Plan(**known["plan"]) if "plan" in known else Plan(1, None)
+        plan = Plan.of(known["plan"]) if "plan" in known else Plan(1, None)
         plan.take_threads()
+        threads = Threads(plan.threads or 1)
+        layout = partial(plan.final_layout, self._workshop, threads, data.device.device)
         with self._pulse.during(lambda: {"state": "finalizing", "study": study_id}):
             try:
-                return Finalizer(spec, data, alive, plan.compiled(self._settings.cache)).run(ranked(spec, page), open_test)
+                return Finalizer(spec, data, alive, layout).run(ranked(spec, page), open_test)
             except LeaseLost:
                 self._store.leases.release(lease)
                 raise
+            finally:
+                threads.close()

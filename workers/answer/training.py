@@ -13,8 +13,9 @@ from service.spec import StudySpec
 from workers.answer.candidates import Candidate
 from workers.seeds import final_seeds
 from workers.stack.device_data import DeviceData
+from workers.stack.layout import Layout
 from workers.stack.run import Protocol, Run
-from workers.stack.runner import Compiled, StackRunner
+from workers.stack.runner import StackRunner
 from workers.stack.stack import StackKey
 from workers.stack.techniques import techniques_in
 
@@ -23,8 +24,7 @@ class Trainer:
     """Trains candidates of one study. ``alive`` is called between epochs and raises when the lease is lost.
 
     The index of a seed gives every candidate of one shape the same initial weights, data order and dropout masks, so that
-    their differences are paired. ``compiled`` is how the search's stacks were compiled; their programs are reused if they
-    fit.
+    their differences are paired. ``layout`` gives that of a stack key; programs of the search are used again.
     """
 
     def __init__(
@@ -33,13 +33,13 @@ class Trainer:
         data: DeviceData,
         alive: Callable[[], None],
         seeds: Sequence[int] | None = None,
-        compiled: Compiled | None = None,
+        layout: Callable[[StackKey], Layout] | None = None,
     ) -> None:
         self._spec = spec
         self._data = data
         self._alive = alive
         self._seeds = range(spec.budget.seeds) if seeds is None else seeds
-        self._compiled = compiled
+        self._layout = layout or (lambda _: Layout())
         self._runners: dict[tuple[StackKey, bool], StackRunner] = {}
         self._lanes: list[tuple[Candidate, int]] = []
         self._open: Counter[Candidate] = Counter()
@@ -75,10 +75,11 @@ class Trainer:
     def finish(self, group: Sequence[Candidate]) -> None:
         """Train everything that was added until these candidates are done."""
         while any(self._open[candidate] for candidate in group):
-            for runner in self._runners.values():
-                if runner.wanted_lanes:
-                    self._alive()
-                    self._epoch(runner)
+            self._alive()
+            training = [runner for runner in self._runners.values() if runner.wanted_lanes]
+            started = [runner.start() for runner in training]
+            for runner, blocks in zip(training, started, strict=True):
+                self._learn(runner, runner.finish(blocks))
         for candidate in group:
             candidate.runs = dict(sorted(candidate.runs.items()))
 
@@ -86,12 +87,16 @@ class Trainer:
         """A candidate's stack. Eager stacks on a CPU keep baselines apart, as a stack computes all that any lane uses."""
         data = self._data
         key = StackKey.of(candidate.recipe, data.inputs, data.outputs, data.categories)
-        return key, candidate.role == "baseline" and data.device.type == "cpu" and not self._compiled
+        return key, candidate.role == "baseline" and data.device.type == "cpu" and not self._layout(key).workshop
 
     def _runner(self, key: StackKey, lanes: int) -> StackRunner:
-        if self._compiled is None or not self._compiled.suits(lanes):
-            return StackRunner(key, self._data)
-        return StackRunner(key, self._data, compiled=self._compiled, techniques=techniques_in(self._spec.domains))
+        layout = self._layout(key)
+        if layout.graphs and not layout.suits(lanes):
+            layout = Layout()
+        fixed = layout.graphs or layout.workshop is not None
+        return StackRunner(
+            key, self._data, layout=layout, techniques=techniques_in(self._spec.domains) if fixed else frozenset()
+        )
 
     def _run(self, candidate: Candidate, index: int) -> Run:
         assert self._spec.metric is not None, "a stored spec is resolved"
@@ -101,8 +106,9 @@ class Trainer:
         protocol = Protocol(self._spec.metric, self._spec.budget.epochs, stopping)
         return Run(len(self._lanes) - 1, candidate.recipe, lanes, protocol)
 
-    def _epoch(self, runner: StackRunner) -> None:
-        for run in runner.epoch():
+    def _learn(self, runner: StackRunner, runs: Sequence[Run]) -> None:
+        """Take in an epoch of a stack."""
+        for run in runs:
             self.lane_epochs += run.lanes
             if run.ending is None:
                 continue

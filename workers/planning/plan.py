@@ -1,103 +1,151 @@
-"""The plan of a study: the number of lanes in flight, and whether stacks are compiled. Trains nothing but a calibration.
+"""The plan of a study: lanes in flight, and how they are laid out on the device. Trains nothing, but on CUDA.
 
-Decisions depend on cached measurements and fixed assumptions, never on timings of the run itself, so that a repeated
-search decides the same.
+Where memory can't be foretold a few updates are run to see how much they take. Nothing else is measured beforehand: on a CPU
+the size of a block follows from the size of the network, and on CUDA the more lanes there are the faster they train.
 """
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
 
+import numpy as np
 import torch
 
 from service.search import Params, recipe
-from service.spec import StudySpec
-from workers.planning.calibration import calibrate
-from workers.planning.process import usual_threads
-from workers.stack import compiling
+from service.spec import Recipe, StudySpec
+from workers.planning.process import core_count, usual_threads
+from workers.stack.blueprint import PARTS, Part, StackKey
 from workers.stack.device_data import DeviceData
-from workers.stack.memory import free_bytes
-from workers.stack.runner import Compiled
-from workers.stack.stack import StackKey
+from workers.stack.flat import FlatModel
+from workers.stack.layout import Layout, Threads
+from workers.stack.memory import MemoryNeed, free_bytes
+from workers.stack.optimizers import RULES
+from workers.stack.stack import Stack
+from workers.stack.workshop import Workshop
 
 MIN_IN_FLIGHT = 8
 GENERATIONS = 5
 """Minimum number of generations of a search, however many lanes the device can train at once."""
-EXPECTED_SHARE = 0.3
-"""Expected share of the maximum number of epochs, if trials may be pruned or converge."""
 MOST_STACK_KEYS = 8
 """Maximum number of stacks that are planned for."""
+BLOCKS_PER_CORE = 6
+"""Blocks in flight for every core: enough that no core waits long for the last block of a round."""
+BLOCK_LANES = {"mlp": 8, "sequence": 8, "cnn": 1}
+"""Maximum number of lanes of a block on a CPU, by family: where a block has no program, enough that the interpreter keeps
+up. Convolutions are fastest one network at a time."""
+CACHED_BYTES = 6 << 20
+"""A block of more than one lane has a smaller state than this, for which a core has room in its cache."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """``capacity`` lanes in flight, ``compiled_lanes`` in each compiled stack (None if stacks are eager), and CPU
-    ``threads`` (None for the default of the process).
+    """``capacity`` lanes in flight in blocks of ``block_lanes`` (None: as many as there are), trained by ``threads``
+    threads; ``compiled_lanes`` are those of a block that goes over to programs, None if none does.
+
+    ``taken_over`` says when each stack of an earlier search went over to which program, for its repetition: by the name of
+    the stack and by part, the number of rounds.
     """
 
     capacity: int
     compiled_lanes: int | None
     threads: int | None = None
+    block_lanes: int | None = None
+    taken_over: Mapping[str, Mapping[Part, int]] | None = None
+
+    @classmethod
+    def of(cls, stored: Mapping[str, Any]) -> Plan:
+        """The plan of an earlier search, of which `dataclasses.asdict` was stored, on this machine's cores."""
+        plan = cls(**stored)
+        if plan.block_lanes is None:
+            return plan
+        return cls(plan.capacity, plan.compiled_lanes, core_count(), plan.block_lanes, plan.taken_over)
 
     def take_threads(self) -> None:
-        """Set torch's number of threads to that of the plan."""
-        torch.set_num_threads(self.threads or usual_threads())
+        """Set torch's number of threads: one for each of the threads of blocks, unless these are fewer than the cores."""
+        spare = 1 if self.block_lanes is None else max(1, self.capacity // self.block_lanes)
+        blocks = min(self.threads or 1, spare)
+        torch.set_num_threads(max(1, usual_threads() // blocks))
 
-    def compiled(self, cache: Path) -> Compiled | None:
-        """How stacks are compiled, with programs in ``cache``; None if they are eager."""
-        return None if self.compiled_lanes is None else Compiled(self.compiled_lanes, cache / "programs")
+    def layout(self, workshop: Workshop, threads: Threads, device: torch.device, name: str) -> Layout:
+        """How the runs of a stack are laid out in the search."""
+        if device.type == "cuda":
+            return Layout(self.compiled_lanes, graphs=self.compiled_lanes is not None)
+        taken_over = None if self.taken_over is None else dict(self.taken_over.get(name, {}))
+        return Layout(self.block_lanes, False, workshop if self.compiled_lanes else None, threads, taken_over)
+
+    def final_layout(self, workshop: Workshop, threads: Threads, device: torch.device, key: StackKey) -> Layout:
+        """How finalists are laid out: by programs if stacks of their key had some in the search.
+
+        Whether others are there by now would depend on time.
+        """
+        searched = [parts for name, parts in (self.taken_over or {}).items() if name.startswith(f"{key.digest}/")]
+        if device.type == "cuda" or (searched and all(set(parts) == set(PARTS) for parts in searched)):
+            return replace(self.layout(workshop, threads, device, ""), taken_over=dict.fromkeys(PARTS, 0))
+        return Layout(self.block_lanes, threads=threads)
 
 
-def make_plan(spec: StudySpec, example: Params, data: DeviceData, cache: Path) -> Plan:
-    """As many lanes as are efficient on the device, but few enough that the search can learn from its own trials.
+def make_plan(spec: StudySpec, example: Params, data: DeviceData) -> Plan:
+    """As many lanes as keep the device busy, but few enough that the search can learn from its own trials.
 
     Args:
         spec: The study's spec, resolved.
-        example: Parameters of a typical trial, for measurements.
+        example: Parameters of a typical trial.
         data: The study's data on its device.
-        cache: Directory of calibrations and compiled programs.
     """
-    torch.set_num_threads(usual_threads())
     typical = recipe(spec, example)
     key = StackKey.of(typical, data.inputs, data.outputs, data.categories)
     most = max(MIN_IN_FLIGHT, spec.budget.trials // GENERATIONS) * data.folds
-    found = calibrate(key, typical, data, most, cache)
     keys = min(spec.stack_keys, MOST_STACK_KEYS)
+    need = memory_need(key, typical, data)
     # The stacks of all keys are on the device at once.
-    fitting = found.need.most_lanes(free_bytes(data.device) - (keys - 1) * found.need.base)
-    capacity = max(data.folds, min(found.lanes * keys, most, fitting))
-    pays = compiling.pays(expected_lane_updates(spec, data) / keys, found.rate)
-    if spec.model.word != "mlp" or key.micro_batches > 1 or not (pays and compiling.available(data.device.type)):
-        return Plan(capacity, None, found.threads)
-    lanes = max(data.folds, round_size(capacity // keys))  # a trial needs all its folds
-    if not ends_early(spec):
-        lanes = even(lanes, min(most, fitting) // keys, spec.budget.trials * data.folds // keys)
-    return Plan(lanes * keys, lanes)
+    fitting = need.most_lanes(free_bytes(data.device) - (keys - 1) * need.base)
+    if data.device.type == "cuda":
+        lanes = max(data.folds, round_size(min(most, fitting) // keys))  # a trial needs all its folds
+        captured = lanes if spec.model.word == "mlp" and key.micro_batches == 1 else None
+        return Plan(max(lanes * keys, data.folds), captured)
+    cores = core_count()
+    lanes = block_lanes(key, most, cores)
+    capacity = max(data.folds, min(most, fitting, lanes * cores * BLOCKS_PER_CORE))
+    programs = spec.model.word == "mlp" and key.micro_batches == 1
+    return Plan(capacity, lanes if programs else None, cores, lanes)
 
 
-def even(lanes: int, most: int, runs: int) -> int:
-    """A size from ``lanes`` to ``most`` that leaves the fewest lanes idle if all ``runs`` train equally long."""
-    sizes = {lanes, *(round_size(size) for size in range(lanes, most + 1))}
-    return min(sorted(sizes), key=lambda size: math.ceil(runs / size) * size)
+def block_lanes(key: StackKey, most: int, cores: int) -> int:
+    """Lanes of a block on a CPU: a power of two, so that studies share their programs, and few enough to go round."""
+    bytes_of_lane = _state_bytes(FlatModel(key.shape, torch.device("meta")), key)
+    limit = min(BLOCK_LANES[key.shape.family], CACHED_BYTES // bytes_of_lane, most // (2 * cores))
+    return 1 << max(0, limit.bit_length() - 1)
+
+
+def memory_need(key: StackKey, recipe: Recipe, data: DeviceData) -> MemoryNeed:
+    """The peak of a stack: of multilayer perceptrons on a CPU by arithmetic, of others by trying."""
+    if data.device.type == "cuda" or key.shape.family != "mlp":
+        return MemoryNeed.measured(partial(train_once, key, recipe, data), data.device)
+    model = FlatModel(key.shape, torch.device("meta"))
+    rows = max(key.batch_size, int(data.valid.shape[1])) * (model.largest_activation + data.x[0].numel())
+    return MemoryNeed(base=0, lane=2 * _state_bytes(model, key) + 4 * 8 * rows)
+
+
+def _state_bytes(model: FlatModel, key: StackKey) -> int:
+    """Of one lane: its weights and their gradient, the best ones, and the moments."""
+    return max(1, 4 * model.parameters * (3 + RULES[key.optimizer].moments))
+
+
+def train_once(key: StackKey, recipe: Recipe, data: DeviceData, lanes: int) -> None:
+    """Run the steps that take the most memory: updates and an evaluation."""
+    stack = Stack(key, data)
+    stack.resize([], lanes)
+    for lane in range(lanes):
+        stack.load(lane, recipe, seed=lane)
+    stack.train_updates(np.full((lanes, stack.updates), recipe.number("lr"), dtype=np.float32), 2)
+    stack.evaluate()
+    stack.keep_best([True] * lanes)
 
 
 def round_size(lanes: int) -> int:
-    """``lanes`` rounded down to one of a few sizes (4 to 7 times a power of two), so that studies share their programs."""
+    """``lanes`` rounded down to one of a few sizes (4 to 7 times a power of two), for which graphs are captured."""
     step = 1 << max(0, lanes.bit_length() - 3)
     return max(1, lanes // step * step)
-
-
-def ends_early(spec: StudySpec) -> bool:
-    """Whether a trial may end before its last epoch."""
-    return spec.early_stopping is not None or spec.pruner.name != "none"
-
-
-def expected_lane_updates(spec: StudySpec, data: DeviceData) -> float:
-    """The expected number of updates of a study, all lanes together."""
-    domain = spec.domains["batch_size"]
-    smallest = int(min(map(float, getattr(domain, "choices", None) or [getattr(domain, "value", 128)])))
-    updates = -(-data.train_rows // min(smallest, data.train_rows))
-    share = EXPECTED_SHARE if ends_early(spec) else 1.0
-    return spec.budget.trials * data.folds * spec.budget.epochs * updates * share

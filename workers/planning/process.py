@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import math
 import sys
 
 import torch
+
+from workers.planning.cores import usable_cores
 
 _MALLOC_TRIM_THRESHOLD, _MALLOC_MMAP_THRESHOLD = -1, -3
 """Parameters of `mallopt(3)`."""
@@ -23,12 +26,18 @@ def set_up(threads: int | None = None) -> None:
         _keep_freed_memory()
     if threads is not None:
         torch.set_num_threads(threads)
+    usual_threads()
 
 
 @functools.cache
 def usual_threads() -> int:
     """The default number of CPU threads of this process: that at the first call."""
     return torch.get_num_threads()
+
+
+def core_count() -> int:
+    """How many blocks are trained at once: a thread for each core that may be used, or as many as were asked for."""
+    return max(1, min(math.floor(usable_cores()), usual_threads()))
 
 
 def _keep_freed_memory() -> None:

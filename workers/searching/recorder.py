@@ -31,6 +31,7 @@ class Recorder:
         self._results: list[TrialResult] = []
         self._writing = False
         self._closing = False
+        self._hurry = False
         self._state = StudyState.RUNNING
         self._error: Exception | None = None
         self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
@@ -41,8 +42,6 @@ class Recorder:
         with self._condition:
             self._reports += reports
             self._results += results
-            if results:
-                self._condition.notify_all()
 
     def check(self) -> StudyState:
         """The study's state as last seen.
@@ -59,6 +58,7 @@ class Recorder:
     def flush(self) -> StudyState:
         """Wait until everything enqueued so far is written; returns and raises as `check`."""
         with self._condition:
+            self._hurry = True
             self._condition.notify_all()
             self._condition.wait_for(lambda: self._error is not None or not (self._pending() or self._writing))
         return self.check()
@@ -76,7 +76,8 @@ class Recorder:
     def _run(self) -> None:
         while True:
             with self._condition:
-                self._condition.wait_for(lambda: self._closing or bool(self._results), timeout=FLUSH_SECONDS)
+                self._condition.wait_for(lambda: self._closing or self._hurry, timeout=FLUSH_SECONDS)
+                self._hurry = False
                 if self._closing and not self._pending():
                     return
                 reports, self._reports = self._reports, []

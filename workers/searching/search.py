@@ -15,6 +15,7 @@ from workers.planning.plan import Plan
 from workers.searching.checkpoints import Checkpoints
 from workers.searching.provenance import made_of
 from workers.searching.session import Environment, Session
+from workers.stack.workshop import Workshop
 from workers.study_data import Prepared
 
 log = logging.getLogger(__name__)
@@ -23,12 +24,15 @@ log = logging.getLogger(__name__)
 class Searcher:
     """Searches studies for one worker, one lease at a time."""
 
-    def __init__(self, store: Store, settings: Settings, pulse: Pulse, stop: Stop, checkpoints: Checkpoints) -> None:
+    def __init__(
+        self, store: Store, settings: Settings, pulse: Pulse, stop: Stop, checkpoints: Checkpoints, workshop: Workshop
+    ) -> None:
         self._store = store
         self._settings = settings
         self._pulse = pulse
         self._stop = stop
         self._checkpoints = checkpoints
+        self._workshop = workshop
 
     def run(self, lease: Lease, spec: StudySpec, data: Prepared) -> None:
         """Work until the study no longer needs this worker; then the lease is released.
@@ -40,15 +44,18 @@ class Searcher:
         """
         plan = self._plan_to_repeat(lease.study_id, data)
         seconds, turn = self._settings.lease_seconds, self._settings.turn_seconds
-        environment = Environment(self._settings.cache, seconds, self._stop, self._checkpoints, turn, plan)
+        environment = Environment(self._workshop, seconds, self._stop, self._checkpoints, turn, plan)
         session = Session(self._store, lease, spec, data.device, environment)
-        self._store.provenance.note(lease.study_id, made_of(data.table, data.device.device, session.plan))
+        first = self._store.provenance.note(lease.study_id, made_of(data.table, data.device.device, session.plan))
         try:
             with self._pulse.during(lambda: _stats(lease, session, session.shares())):
                 session.run()
         except LeaseLost:
             self._note_time(lease, session)
             raise
+        if first:
+            made = made_of(data.table, data.device.device, session.plan_kept)
+            self._store.provenance.note(lease.study_id, made, again=True)
         self._note_time(lease, session)
 
     def _note_time(self, lease: Lease, session: Session) -> None:
@@ -67,7 +74,7 @@ class Searcher:
         found = data.table.data_hash()
         if found != known["data_hash"]:
             raise TrialError(f"the data is not that of study {original}: its hash is {found}, not {known['data_hash']}")
-        return Plan(**known["plan"])
+        return Plan.of(known["plan"])
 
 
 def _stats(lease: Lease, session: Session, shares: dict[str, float]) -> dict[str, Any]:

@@ -11,8 +11,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 
 from service.pruning import Standing, make_judge
 from service.search import recipe
@@ -32,6 +31,7 @@ from workers.seeds import sampler_seed, trial_seeds
 from workers.stack.device_data import DeviceData
 from workers.stack.run import Protocol, Run
 from workers.stack.runner import StackRunner
+from workers.stack.workshop import Workshop
 from workers.timing import Timer
 
 log = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ _ASK_AGAIN_SECONDS = 0.5
 class Environment:
     """What a session needs from its worker."""
 
-    cache: Path
+    workshop: Workshop
     lease_seconds: float
     stopping: Callable[[], bool]
     checkpoints: Checkpoints
@@ -74,11 +74,11 @@ class Session:
         self._started: dict[int, float] = {}
         self._dry_at = 0.0
         self.timer = Timer()
-        with self.timer.section("calibration"):
+        with self.timer.section("planning"):
             example = self._supply.example()
-            self.plan = environment.plan or make_plan(spec, example, data, environment.cache)
+            self.plan = environment.plan or make_plan(spec, example, data)
             self.plan.take_threads()
-        self._stacks = Stacks(spec, data, self.plan, environment.cache)
+        self._stacks = Stacks(spec, data, self.plan, environment.workshop)
         rule = spec.budget.conclude
         self._conclusion = None if rule is None else Conclusion(rule, self._protocol, data)
         self._tenure = Tenure(
@@ -110,6 +110,11 @@ class Session:
         """The same, without the initial filling of lanes and the tail of the study."""
         return self._stacks.steady_occupancy
 
+    @property
+    def plan_kept(self) -> Plan:
+        """The plan, with all that a repetition of the search needs to know."""
+        return replace(self.plan, taken_over=self._stacks.taken_over)
+
     def shares(self) -> dict[str, float]:
         """Shares of the training thread's time by kind of work, and of a core's time for the threads beside it.
 
@@ -139,14 +144,16 @@ class Session:
                 self._ask_ahead()
                 if not self._trials and not self._wait_for_work():
                     break
-                for runner in self._stacks.due():
-                    self._advance(runner)
+                self._advance()
+            while self._stacks.training:
+                self._finish_epoch()
             self._supply.close()
             self.recorder.flush()
             self._save_lanes()
         finally:
             self._supply.close()
             self.recorder.close()
+            self._stacks.close()
         # Trials still on lanes (a pause, a stopping worker, another study's turn) are requeued with it.
         self._store.leases.release(self._lease)
 
@@ -167,7 +174,9 @@ class Session:
             return
         self._dry_at = time.monotonic()
         more = max(1, self.plan.capacity // AHEAD)
-        self._supply.start((self._stacks.free_lanes + more) // self._data.folds - len(self._ready))
+        wanted = (self._stacks.free_lanes + more) // self._data.folds - len(self._ready)
+        if wanted > more // 2 // self._data.folds:  # some at a time, as every batch costs a fit of the sampler's model
+            self._supply.start(wanted)
 
     def _conclude(self) -> None:
         """Conclude the search if the trials left are not expected to improve the best value."""
@@ -207,10 +216,17 @@ class Session:
 
     # --- an epoch --------------------------------------------------------------------------------------------------
 
-    def _advance(self, runner: StackRunner) -> None:
-        """Train a stack for one epoch; report, judge and tell its trials."""
+    def _advance(self) -> None:
+        """Let the stacks train, and take in the epoch of one of them."""
         with self.timer.section("training"):
-            runs = runner.epoch()
+            self._stacks.train()
+        if self._stacks.training:
+            self._finish_epoch()
+
+    def _finish_epoch(self) -> None:
+        """Report, judge and tell the trials of the stack whose turn it is after its epoch."""
+        with self.timer.section("training"):
+            runner, runs = self._stacks.finish()
         self._tenure.begin()
         reports = [Report(run.key, run.epoch - 1, run.value) for run in runs if run.ending != "out_of_memory"]
         standings = [
@@ -221,6 +237,8 @@ class Session:
         pruned = self._judge.judge(standings) | self._overdue(runs)
         ended = [run for run in runs if run.ending or self._trials[run.key].number in pruned]
         results = [result_of(run, runner, self._trials[run.key], self._objectives) for run in ended]
+        if ended:
+            self._stacks.begun()
         for run, result in zip(ended, results, strict=True):
             trial = self._trials.pop(run.key)
             self._started.pop(run.key, None)

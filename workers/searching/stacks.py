@@ -2,29 +2,39 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from concurrent.futures import Future
 
 from service.spec import StudySpec
 from workers.planning.plan import Plan
 from workers.searching.turns import Occupancy, Turns
+from workers.stack.block import Epoch
+from workers.stack.blueprint import Part
 from workers.stack.device_data import DeviceData
+from workers.stack.layout import Threads
 from workers.stack.run import Run
 from workers.stack.runner import StackRunner
 from workers.stack.stack import StackKey
 from workers.stack.techniques import techniques_in
+from workers.stack.workshop import Workshop
 
 
 class Stacks:
-    """The lanes of all stack keys of a study. ``cache`` is the directory of compiled programs."""
+    """The lanes of all stack keys of a study."""
 
-    def __init__(self, spec: StudySpec, data: DeviceData, plan: Plan, cache: Path) -> None:
+    def __init__(self, spec: StudySpec, data: DeviceData, plan: Plan, workshop: Workshop) -> None:
         self._data = data
         self._capacity = plan.capacity
-        self._compiled = plan.compiled(cache)
-        self._techniques = techniques_in(spec.domains) if self._compiled else frozenset[str]()
-        self._runners: dict[StackKey, StackRunner] = {}
+        self._plan = plan
+        self._workshop = workshop
+        self._threads = Threads(plan.threads or 1)
+        self._first = min(plan.capacity, max(data.folds, self._threads.count * (plan.block_lanes or plan.capacity)))
+        self._begun = False
+        self._techniques = techniques_in(spec.domains) if plan.compiled_lanes else frozenset[str]()
+        self._runners: dict[tuple[StackKey, int], StackRunner] = {}
+        self._halves = 2 if spec.stack_keys == 1 and data.device.type == "cpu" else 1
+        self._in_flight: deque[tuple[StackRunner, list[Future[Epoch]]]] = deque()
         # A trial with a time limit must not spend it waiting.
         self._turns = Turns() if spec.budget.trial_seconds is None else Turns(patience=0)
         self._occupancy = Occupancy()
@@ -36,8 +46,12 @@ class Stacks:
 
     @property
     def free_lanes(self) -> int:
-        """Lanes of the plan that no run occupies or waits for; negative if there are more runs than lanes."""
-        return self._capacity - sum(runner.wanted_lanes for runner in self._runners.values())
+        """Lanes of the plan that no run occupies or waits for; negative if there are more runs than lanes.
+
+        Until the first trial has ended there is one block for each thread, so that people soon see something.
+        """
+        capacity = self._capacity if self._begun else self._first
+        return capacity - sum(runner.wanted_lanes for runner in self._runners.values())
 
     @property
     def lane_epochs(self) -> int:
@@ -70,21 +84,59 @@ class Stacks:
 
     def fill(self, runs: Sequence[Run], *, supplied: bool) -> None:
         """Add the runs that start in this round; ``supplied`` if more may come."""
-        by_key: dict[StackKey, list[Run]] = {}
         for run in runs:
-            by_key.setdefault(self._key(run), []).append(run)
-        for key, new in by_key.items():
-            if key not in self._runners:
-                self._runners[key] = StackRunner(key, self._data, compiled=self._compiled, techniques=self._techniques)
-            self._runners[key].add(new)
+            self._runner(self._key(run)).add([run])
         for runner in self._runners.values():
             runner.last_call = not supplied
         full = self.free_lanes < self._data.folds
         self._occupancy.note(self.lane_epochs, self._computed_lane_epochs, full=full, supplied=supplied)
 
-    def due(self) -> list[StackRunner]:
-        """The runners that train in this round."""
-        return self._turns.due(self._runners.values())
+    def train(self) -> None:
+        """Begin an epoch of every stack that is due, and is not training yet.
+
+        There are always some blocks to train while the trials of a stack that has finished its epoch are judged.
+        """
+        training = {runner for runner, _ in self._in_flight}
+        for runner in self._turns.due(self._runners.values()):
+            if runner not in training:
+                self._in_flight.append((runner, runner.start()))
+
+    @property
+    def training(self) -> bool:
+        """Whether some stack is training."""
+        return bool(self._in_flight)
+
+    def finish(self) -> tuple[StackRunner, list[Run]]:
+        """Wait for the stack that began its epoch first; returns it with its runs.
+
+        Stacks take turns in a fixed order, so that the search does not depend on which is faster.
+        """
+        runner, blocks = self._in_flight.popleft()
+        return runner, runner.finish(blocks)
+
+    def _runner(self, key: StackKey) -> StackRunner:
+        """Where a further run of a stack key trains. The only key of a study has two runners, which train in turn."""
+        halves = [self._runners.get((key, half)) for half in range(self._halves)]
+        for half, found in enumerate(halves):
+            if found is None:
+                layout = self._plan.layout(self._workshop, self._threads, self._data.device, _name(key, half))
+                made = StackRunner(key, self._data, layout=layout, techniques=self._techniques)
+                self._runners[key, half] = made
+                return made
+        return min((found for found in halves if found is not None), key=lambda runner: runner.wanted_lanes)
+
+    def begun(self) -> None:
+        """Note that a trial has ended: from now on all lanes are filled."""
+        self._begun = True
+
+    @property
+    def taken_over(self) -> dict[str, dict[Part, int]]:
+        """When each stack went over to its programs (see `Plan.taken_over`)."""
+        return {_name(*place): runner.taken_over for place, runner in self._runners.items()}
+
+    def close(self) -> None:
+        """End the threads."""
+        self._threads.close()
 
     def running(self) -> Iterator[tuple[Run, StackRunner]]:
         """All runs that are on lanes."""
@@ -93,3 +145,7 @@ class Stacks:
 
     def _key(self, run: Run) -> StackKey:
         return StackKey.of(run.recipe, self._data.inputs, self._data.outputs, self._data.categories)
+
+
+def _name(key: StackKey, half: int) -> str:
+    return f"{key.digest}/{half}"

@@ -7,6 +7,7 @@ different folds share a stack. Shapes: `R` rows of all folds together, `n` train
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -53,6 +54,11 @@ class DeviceData:
     def inputs(self) -> tuple[int, ...]:
         """The shape of an example."""
         return tuple(self.x.shape[1:])
+
+    @functools.cached_property
+    def valid_x(self) -> Tensor:
+        """(m, ...) the validation examples of the only fold."""
+        return self.x[self.valid[0]]
 
     @property
     def train_rows(self) -> int:

@@ -27,7 +27,8 @@ class FlatModel:
     def __init__(self, shape: Shape, device: torch.device) -> None:
         self.shape = shape
         self._device = device
-        self.module = build(shape, LaneDropout).to(device)
+        with torch.device("meta" if device.type == "meta" else "cpu"):  # drawn on the CPU, whatever the device
+            self.module = build(shape, LaneDropout).to(device)
         for module in self.module.modules():
             if hasattr(module, "num_batches_tracked"):
                 # Only momentum=None needs this count, the one integer of a lane.

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -50,8 +51,10 @@ def update_keys(seeds: Tensor, updates: Tensor, layers: int) -> Tensor:
     Returns:
         (u, k, L + len(OLD_KEYS)) int32.
     """
-    numbers = [*range(1, layers + 1), *range(-len(OLD_KEYS), 0)]
-    layer = torch.tensor(numbers, dtype=torch.int32, device=seeds.device)
+    numbers = np.array([*range(1, layers + 1), *range(-len(OLD_KEYS), 0)], dtype=np.int32)
+    if seeds.device.type == "cpu":
+        return torch.from_numpy(combine(combine(seeds.numpy()[None], updates.numpy())[:, :, None], numbers[None, None]))
+    layer = torch.from_numpy(numbers).to(seeds.device)
     return combine(combine(seeds, updates)[:, :, None], layer)
 
 

@@ -1,8 +1,8 @@
-"""Programs compiled ahead of time and kept on disk: a function of tensors becomes a shared library, loaded in milliseconds.
+"""Programs compiled ahead of time: a computation of a stack as a shared library, kept on disk and loaded in milliseconds.
 
 `torch.compile` traces and checks anew in every process, which takes seconds however warm its cache is. Here the trace is
-made once, for the shapes of the first call, and the library's name is a hash of everything that it depends on. Only for
-CPUs.
+made once, and the library's name is a hash of everything that it depends on. A library computes in the thread that calls
+it, which holds no lock of the interpreter meanwhile, so every core can run a stack of its own. Only for CPUs.
 
 Reference: AOTInductor, https://docs.pytorch.org/docs/stable/torch.compiler_aot_inductor.html.
 """
@@ -10,163 +10,180 @@ Reference: AOTInductor, https://docs.pytorch.org/docs/stable/torch.compiler_aot_
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import functools
 import hashlib
 import itertools
 import logging
 import os
 import platform
-import time
-import warnings
-from collections.abc import Callable, Iterator, Sequence
+import shutil
+import subprocess
+import weakref
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.fx import Graph, Node
-from torch.fx.experimental.proxy_tensor import make_fx
 
-_OPTIONS = {"aot_inductor.compile_wrapper_opt_level": "O0"}
-"""The calls of the kernels take no time, but a third of the compilation if they are optimized."""
+from workers.stack.blueprint import Blueprint, Part
+
 KEPT = 256
-"""Libraries in a folder; of more, those not used for the longest time are removed. Each has one to three MB."""
+"""Libraries in a folder; of more, those not used for the longest time are removed. Each has one to four MB."""
 
 log = logging.getLogger(__name__)
 
 _SOURCES = Path(__file__).parents[1]
+_DRIVER = Path(__file__).with_name("driver.cpp")
+_DTYPES = (torch.float32, torch.int32, torch.int64)
+_MOST_DIMENSIONS = 8
+
+
+class _Argument(ctypes.Structure):
+    """`Argument` of the driver."""
+
+    _fields_ = (
+        ("data", ctypes.c_void_p),
+        ("step", ctypes.c_int64),
+        ("ndim", ctypes.c_int64),
+        ("sizes", ctypes.c_int64 * _MOST_DIMENSIONS),
+        ("strides", ctypes.c_int64 * _MOST_DIMENSIONS),
+        ("dtype", ctypes.c_int32),
+    )
 
 
 class Program:
-    """``function``, compiled for the shapes that it is called with. It may write into its arguments.
+    """A loaded library. One thread at a time may run it; each further `opened` is another one."""
 
-    Arguments are tensors, and dictionaries or dataclasses of nothing but tensors. A call with other shapes than the one
-    before loads, or makes, another library.
+    def __init__(self, path: Path, driver: ctypes.CDLL) -> None:
+        self.path = path
+        self._library = ctypes.CDLL(str(path))
+        self._driver = driver
+        self._container = ctypes.c_void_p()
+        self._arguments: ctypes.Array[_Argument] | None = None
+        create = self._library.AOTInductorModelContainerCreateWithDevice
+        if create(ctypes.byref(self._container), ctypes.c_size_t(1), b"cpu", None):
+            raise OSError(f"{path} can't be loaded")
+        weakref.finalize(self, self._library.AOTInductorModelContainerDelete, self._container)
 
-    Args:
-        function: Returns a tensor, or a tuple of them. May depend on nothing but its arguments and ``description``.
-        description: Everything else that changes what is computed.
-        folder: Where libraries are kept.
-    """
+    def run(self, fixed: Sequence[Tensor], stepped: Sequence[Tensor] = (), times: int = 1) -> None:
+        """Call the computation ``times`` times; it writes its results into its arguments.
 
-    def __init__(self, function: Callable[..., Any], description: str, folder: Path) -> None:
-        self._function = function
-        self._description = description
-        self._folder = folder
-        self._signature: Any = None
-        self._library: Any = None
+        All runs have tensors of the same shapes and strides, but for the number of rows of ``stepped``.
 
-    def __call__(self, *arguments: Any) -> Any:
-        """What the function returns for these arguments."""
-        tensors = list(_tensors(arguments))
-        signature = [(each.shape, each.stride(), each.dtype) for each in tensors]
-        if signature != self._signature:
-            self._library = self._load(arguments, tensors, signature)
-            self._signature = signature
-        out = self._library.run(tensors)
-        return out[0] if len(out) == 1 else tuple(out)
+        Args:
+            fixed: The first arguments, the same in every call.
+            stepped: The others, stacked: call i gets row i of each.
+            times: How often, at most the number of these rows.
 
-    def _load(self, arguments: Sequence[Any], tensors: Sequence[Tensor], signature: Any) -> Any:
-        path = self._folder / f"{self._name(signature)}.pt2"
-        if path.exists():
-            with contextlib.suppress(RuntimeError):
-                return _opened(path)
-            log.warning("%s can't be loaded, and is compiled again", path)
-        start = time.monotonic()
-        _compile(self._function, arguments, [each.clone() for each in tensors], path)
-        log.info("compiled", extra={"program": path.name, "seconds": round(time.monotonic() - start, 1)})
-        _tidy(self._folder)
-        return _opened(path)
-
-    def _name(self, signature: Any) -> str:
-        what = repr((self._description, signature, torch.get_num_threads(), torch.__version__, _machine(), _sources()))
-        return hashlib.sha256(what.encode()).hexdigest()[:24]
+        Raises:
+            RuntimeError: A call failed.
+        """
+        count = len(fixed) + len(stepped)
+        if self._arguments is None:
+            each = [_argument(tensor) for tensor in fixed] + [_argument(tensor, stepped=True) for tensor in stepped]
+            self._arguments = (_Argument * count)(*each)
+        else:  # the shapes stay the same
+            for argument, tensor in zip(self._arguments, itertools.chain(fixed, stepped), strict=True):
+                argument.data = tensor.data_ptr()
+        run = self._library.AOTInductorModelContainerRun
+        failed = self._driver.regsearch_run(*_torch_functions(), run, self._container, self._arguments, count, times)
+        if failed:
+            raise RuntimeError(f"{self.path.name} failed in call {failed}")
 
 
-def _compile(function: Callable[..., Any], arguments: Sequence[Any], tensors: Sequence[Tensor], path: Path) -> None:
-    def flat(*parts: Tensor) -> Any:
-        return function(*_rebuilt(arguments, parts))
-
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")  # the compiler's own code
-        graph = make_fx(flat)(*tensors)
-        _turn_products(graph.graph)
-        graph.graph.eliminate_dead_code()
-        graph.recompile()
-        for name in [name for name, value in vars(graph).items() if isinstance(value, Tensor)]:
-            constant = getattr(graph, name)
-            delattr(graph, name)
-            graph.register_buffer(name, constant)
-        exported = torch.export.export(graph, tuple(tensors), strict=False)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f"{path.stem}-{os.getpid()}.pt2")
-        torch._inductor.aoti_compile_and_package(exported, package_path=str(temporary), inductor_configs=_OPTIONS)
-    temporary.replace(path)
+def opened(path: Path) -> Program | None:
+    """The library at ``path``; None if there is none, or none that can be loaded."""
+    if not path.exists() or (driver := _driver(path.parent)) is None:
+        return None
+    try:
+        os.utime(path)  # it is in use
+        return Program(path, driver)
+    except (OSError, AttributeError) as error:
+        log.warning("%s can't be loaded, and is compiled again: %s", path, error)
+        path.unlink(missing_ok=True)
+        return None
 
 
-def _turn_products(graph: Graph) -> None:
-    """Where A·B is only used transposed, compute Bᵀ·Aᵀ: the compiler transposes a product one element after the other.
-
-    The gradient of every layer's weights is such a product.
-    """
-    transpose = torch.ops.aten.transpose.int
-    for product in graph.find_nodes(op="call_function", target=torch.ops.aten.bmm.default):
-        last, user = product, _only_user(product)
-        while user is not None and user.target is torch.ops.aten.view.default:
-            last, user = user, _only_user(user)
-        same_shape = last.meta["val"].shape == product.meta["val"].shape
-        if user is not None and same_shape and user.target is transpose and user.args[1:] == (1, 2):
-            with graph.inserting_before(user):
-                turned = [graph.call_function(transpose, (factor, 1, 2)) for factor in reversed(product.args)]
-                user.replace_all_uses_with(graph.call_function(torch.ops.aten.bmm.default, tuple(turned)))
+def path_of(blueprint: Blueprint, part: Part, folder: Path) -> Path:
+    """Where the library of a computation is, or will be."""
+    what = repr((blueprint, part, torch.__version__, _machine(), _sources()))
+    return folder / f"{hashlib.sha256(what.encode()).hexdigest()[:24]}.so"
 
 
-def _only_user(node: Node) -> Node | None:
-    return next(iter(node.users)) if len(node.users) == 1 else None
+@functools.cache
+def compiler() -> str | None:
+    """The C++ compiler of this machine; without one there are no programs, and a warning is logged once."""
+    for name in ("c++", "g++", "clang++"):
+        if found := shutil.which(name):
+            return found
+    log.warning("no C++ compiler on this machine: stacks are trained without compiled programs, several times slower")
+    return None
 
 
-def _opened(path: Path) -> Any:
-    os.utime(path)  # it is in use
-    # The public `aoti_load_package` imports the whole compiler first, which takes longer than all the rest.
-    return torch._C._aoti.AOTIModelPackageLoader(str(path), "model", False, 1, -1)
-
-
-def _tidy(folder: Path) -> None:
+def tidy(folder: Path) -> None:
     """Remove what has not been used for the longest time; whoever has it loaded keeps it."""
     found = []
-    for path in folder.glob("*.pt2"):
+    for path in folder.glob("*.so"):
         with contextlib.suppress(FileNotFoundError):  # another worker is tidying, too
             found.append((path.stat().st_mtime, path))
     for _, path in sorted(found, reverse=True)[KEPT:]:
         path.unlink(missing_ok=True)
 
 
-def _tensors(arguments: Sequence[Any]) -> Iterator[Tensor]:
-    for each in arguments:
-        if isinstance(each, Tensor):
-            yield each
-        else:
-            yield from (each if isinstance(each, dict) else vars(each)).values()
+def _argument(tensor: Tensor, *, stepped: bool = False) -> _Argument:
+    tensor = tensor.detach()
+    row = tensor[0] if stepped else tensor
+    step = tensor.stride(0) * tensor.element_size() if stepped else 0
+    shape = (ctypes.c_int64 * _MOST_DIMENSIONS)(*row.shape), (ctypes.c_int64 * _MOST_DIMENSIONS)(*row.stride())
+    return _Argument(tensor.data_ptr(), step, row.ndim, *shape, _dtypes()[tensor.dtype])
 
 
-def _rebuilt(arguments: Sequence[Any], parts: Sequence[Tensor]) -> list[Any]:
-    """The arguments with ``parts`` for their tensors; the inverse of `_tensors`."""
-    left = iter(parts)
+@functools.cache
+def _torch_library() -> ctypes.CDLL:
+    folder = Path(torch.__file__).parent / "lib"
+    names = ("libtorch_cpu.so", "libtorch_cpu.dylib")
+    return ctypes.CDLL(str(next(folder / name for name in names if (folder / name).exists())))
 
-    def rebuilt(each: Any) -> Any:
-        if isinstance(each, Tensor):
-            return next(left)
-        if isinstance(each, dict):
-            return dict(zip(each, itertools.islice(left, len(each)), strict=True))
-        return type(each)(*itertools.islice(left, len(vars(each))))
 
-    return [rebuilt(each) for each in arguments]
+@functools.cache
+def _torch_functions() -> tuple[object, object]:
+    library = _torch_library()
+    return library.aoti_torch_create_tensor_from_blob_v2, library.aoti_torch_delete_tensor_object
+
+
+@functools.cache
+def _dtypes() -> dict[torch.dtype, int]:
+    library = _torch_library()
+    return {dtype: getattr(library, f"aoti_torch_dtype_{str(dtype).removeprefix('torch.')}")() for dtype in _DTYPES}
+
+
+@functools.cache
+def _driver(folder: Path) -> ctypes.CDLL | None:
+    """The loop around a library's calls (driver.cpp), which is compiled in no time."""
+    source = _DRIVER.read_bytes()
+    path = folder / f"driver-{hashlib.sha256(source + _machine().encode()).hexdigest()[:16]}.lib"
+    if not path.exists():
+        if (command := compiler()) is None:
+            return None
+        temporary = path.with_suffix(f".{os.getpid()}")
+        try:
+            subprocess.run([command, "-O2", "-shared", "-fPIC", str(_DRIVER), "-o", str(temporary)], check=True)
+            temporary.replace(path)
+        except (OSError, subprocess.CalledProcessError) as error:
+            log.warning("the programs in %s can't be called, stacks are trained without them: %s", folder, error)
+            return None
+    driver = ctypes.CDLL(str(path))
+    driver.regsearch_run.restype = ctypes.c_int64
+    driver.regsearch_run.argtypes = [ctypes.c_void_p] * 5 + [ctypes.c_int64] * 2
+    return driver
 
 
 @functools.cache
 def _sources() -> str:
     """A hash of the code that programs are made of."""
-    texts = (path.read_bytes() for path in sorted(_SOURCES.rglob("*.py")))
+    folders = (_SOURCES / "stack", _SOURCES / "plain")
+    texts = (path.read_bytes() for folder in folders for path in sorted(folder.rglob("*.py")))
     return hashlib.sha256(b"".join(texts)).hexdigest()
 
 

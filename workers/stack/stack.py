@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,8 +19,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from service.spec import Recipe
-from workers.plain.network import Shape, adopt, initialize
+from workers.plain.network import adopt, initialize
 from workers.scoring.metrics import evaluate
+from workers.stack.blueprint import Blueprint, Part, StackKey, tensors_of, update_of
 from workers.stack.compiling import compiled
 from workers.stack.device_data import DeviceData
 from workers.stack.flat import FlatModel
@@ -32,7 +32,8 @@ from workers.stack.optimizers import RULES, bias_corrections
 from workers.stack.precision import shortened_products
 from workers.stack.programs import Program
 from workers.stack.techniques import techniques_of
-from workers.stack.update import Update
+
+__all__ = ["Stack", "StackKey"]
 
 log = logging.getLogger(__name__)
 
@@ -40,76 +41,63 @@ CHECKED_UPDATES = 2
 _ORDER = 0x5EED
 _EVALUATION_ELEMENTS = 1 << 24
 """Activations of one layer that an evaluation may hold at once (64 MiB)."""
+_GATHERED_NUMBERS = 1 << 19
+"""Numbers of examples that are brought together at once for the coming updates (2 MiB)."""
 
-
-@dataclass(frozen=True)
-class StackKey:
-    """What changes the graph: trials with equal keys share a stack."""
-
-    shape: Shape
-    optimizer: str
-    batch_size: int
-    micro_batches: int = 1
-    precision: str = "float32"
-
-    @classmethod
-    def of(cls, recipe: Recipe, inputs: tuple[int, ...], outputs: int, categories: tuple[int, ...] = ()) -> StackKey:
-        """The key of a recipe on data with examples of the shape ``inputs`` (see `Shape.of`)."""
-        shape = Shape.of(recipe.effective(), inputs, outputs, categories)
-        parts, precision = recipe.integer("micro_batches"), recipe.word("precision")
-        return cls(shape, recipe.word("optimizer"), recipe.integer("batch_size"), parts, precision)
+_CHECKED: dict[Path, bool] = {}
+"""Programs that this process has tried, and whether they compute what the eager update does."""
 
 
 class Stack:
     """k lanes of one `StackKey` on one device's data.
 
     ``techniques`` are those that lanes are expected to have on, so that a compiled update need not be compiled again
-    when they come. A stack learns of others by itself.
+    when they come. A stack learns of others by itself. ``graphs``: on CUDA, capture the computations for one number of
+    lanes. On a CPU a stack computes by `use`d programs where it has some.
     """
 
     def __init__(
-        self, key: StackKey, data: DeviceData, *, programs: Path | None = None, techniques: frozenset[str] = frozenset()
+        self, key: StackKey, data: DeviceData, *, graphs: bool = False, techniques: frozenset[str] = frozenset()
     ) -> None:
         self.key = key
         self.data = data
         self.model = FlatModel(key.shape, data.device)
         self.techniques = techniques
-        self._programs = programs
+        self.programs: dict[Part, Program] = {}
+        self._graphs = graphs
         self._prepare()
         self.updates = -(-data.train_rows // key.batch_size)
         self.batch = -(-data.train_rows // self.updates)
         self.state = self._idle_state(0)
         self.columns = blank_columns(0, self.model.dropouts, data.device, classes=data.outputs)
         self.folds = torch.zeros(0, dtype=torch.int64, device=data.device)
+        self._judged_by: tuple[Tensor, Tensor, Tensor, Tensor] | None = None
         self.best_weights, self.best_stats = self.state.weights.clone(), self.state.stats.clone()
+
+    @property
+    def blueprint(self) -> Blueprint:
+        """What its programs depend on."""
+        data, rows = self.data, self._evaluated_at_once(self.lanes, int(self.data.valid.shape[1]))
+        techniques = tuple(sorted(self.techniques))
+        return Blueprint(self.key, data.task, data.outputs, techniques, self.lanes, self.batch, rows, data.folds == 1)
+
+    def use(self, part: Part, program: Program) -> None:
+        """Compute ``part`` by a program made for its present `blueprint`."""
+        self.programs[part] = program
 
     def run_eagerly(self) -> None:
         """Use the update and the evaluation as they are written, for any number of lanes."""
-        self._programs = None
+        self.programs, self._graphs = {}, False
         self._prepare()
 
     def _prepare(self) -> None:
         """The evaluation, the update with the techniques in use, and what it is checked against."""
-        key = self.key
-        self._eager = Update(
-            self.model,
-            key.optimizer,
-            self.data.task,
-            self.techniques,
-            micro_batches=key.micro_batches,
-            mixed_precision=key.precision == "bfloat16",
-        )
-        self.update: Callable[..., Tensor] = self._compiled(self._eager, "update")
-        self._forward = self._compiled(partial(self.model.forward, shared=self.data.folds == 1), "evaluation")
-        self._unchecked = CHECKED_UPDATES if self._programs else 0
-
-    def _compiled(self, function: Callable[..., Any], name: str) -> Callable[..., Any]:
-        """The function as a program, in a stack that has some."""
-        if self._programs is None:
-            return function
-        if self.data.device.type == "cuda":
-            return compiled(function)
-        return Program(function, repr((name, self.key, self.data.task, sorted(self.techniques))), self._programs)
+        self.programs = {}
+        self._eager = update_of(self.model, self.key, self.data.task, self.techniques)
+        forward = partial(self.model.forward, shared=self.data.folds == 1)
+        self.update: Callable[..., Tensor] = compiled(self._eager) if self._graphs else self._eager
+        self._forward: Callable[..., Any] = compiled(forward) if self._graphs else forward
+        self._unchecked = CHECKED_UPDATES if self._graphs else 0
 
     @property
     def lanes(self) -> int:
@@ -124,6 +112,7 @@ class Stack:
         self.state = self.state.select(chosen).followed_by(fresh)
         blank = blank_columns(idle, self.model.dropouts, self.data.device, classes=self.data.outputs)
         self.columns = joined_columns(select_columns(self.columns, chosen), blank)
+        self._judged_by = None
         self.folds = torch.cat([self.folds[chosen], torch.zeros(idle, dtype=torch.int64, device=self.data.device)])
         self.best_weights = torch.cat([self.best_weights[chosen], fresh.weights])
         self.best_stats = torch.cat([self.best_stats[chosen], fresh.stats])
@@ -140,10 +129,10 @@ class Stack:
         self.state.mean_stats[:, lane] = stats
         self.state.first[lane], self.state.second[lane] = 0.0, 0.0
         self.state.updates[lane] = 0
-        self.folds[lane] = fold
+        self.folds[lane], self._judged_by = fold, None
         rates = self.model.rates(recipe)
         load_columns(self.columns, lane, recipe, rates=rates, seed=seed, balance=self.data.balance[fold])
-        if self._programs is None:  # a compiled update is made once, for any rates
+        if not self._graphs:  # a captured update is made once, for any rates
             self.model.drop_in((self.columns["dropout"] > 0).any(0).tolist())
         techniques = self.techniques | techniques_of([recipe])
         if techniques != self.techniques:
@@ -164,23 +153,53 @@ class Stack:
 
     def train_updates(self, rates: NDArray[np.float32], updates: int, holds: NDArray[np.float32] | None = None) -> Tensor:
         """The first ``updates`` updates of an epoch; see `train_epoch`."""
-        self.model.module.train()
         lr = torch.from_numpy(np.ascontiguousarray(rates.T)).to(self.data.device)
         hold = torch.zeros_like(lr) if holds is None else torch.from_numpy(np.ascontiguousarray(holds.T)).to(lr.device)
-        batches = self._batches()
         total = torch.zeros(self.lanes, device=self.data.device)
         updates = min(updates, self.updates)
         steps = torch.arange(updates, dtype=torch.int32, device=self.data.device)[:, None] + self.state.updates
         keys = update_keys(self.columns["seed"], steps, self.model.dropouts)
         bias = bias_corrections(self.columns["rest1"], self.columns["rest2"], steps + 1)
+        batches = self._batches()
+        each = max(1, self.lanes * self.batch * self.data.x[0].numel())
+        chunk = max(1, _GATHERED_NUMBERS // each)
         with shortened_products(self.key.precision == "tf32"):
-            for u in range(updates):
-                rows = batches[:, u * self.batch : (u + 1) * self.batch]
-                total += self._step(lr[u], bias[u], hold[u], keys[u], self.data.x[rows], self.data.y[rows])
+            for first in range(0, updates, chunk):
+                last = min(updates, first + chunk)
+                rows = batches[first:last]
+                settings = [values[first:last] for values in (lr, bias, hold, keys)]
+                self._train(total, *settings, self.data.x[rows], self.data.y[rows])
         return total / updates
 
+    def _train(self, total: Tensor, *steps: Tensor) -> None:
+        """The updates of ``steps``, each (u, ...); their losses are added to ``total`` (k,)."""
+        program = self.programs.get("update")
+        if program is not None and self._agrees(program, *steps):
+            program.run(tensors_of([self.state, self.columns, total]), steps, len(steps[0]))
+            return
+        self.model.module.train()
+        for step in zip(*(each.unbind() for each in steps), strict=True):
+            total += self._step(*step)
+
+    def _agrees(self, program: Program, *steps: Tensor) -> bool:
+        """Whether a program computes what the eager update does; tried once for each program of a process."""
+        if program.path in _CHECKED:
+            return _CHECKED[program.path]
+        state, losses = self.state.copy(), torch.zeros(self.lanes)
+        times = min(CHECKED_UPDATES, len(steps[0]))
+        program.run(tensors_of([state, self.columns, losses]), steps, times)
+        self.model.module.train()
+        state, expected = self.state.copy(), torch.zeros(self.lanes)
+        for step in list(zip(*(each.unbind() for each in steps), strict=True))[:times]:
+            expected += self._eager(state, self.columns, *step)
+        agrees = torch.allclose(losses, expected, rtol=1e-3, atol=1e-4, equal_nan=True)
+        if not agrees:
+            log.warning("a compiled update is wrong on this machine; its stacks are trained without it")
+        _CHECKED[program.path] = agrees
+        return agrees
+
     def _step(self, *batch: Tensor) -> Tensor:
-        """One update; the first ones of a compiled stack are checked against the eager ones."""
+        """One update; the first ones of a captured update are checked against the eager ones."""
         if self._unchecked == 0:
             return self.update(self.state, self.columns, *batch)
         self._unchecked -= 1
@@ -196,11 +215,17 @@ class Stack:
     @torch.no_grad()
     def evaluate(self) -> Tensor:
         """Metrics (k, len(metrics.names(…))) of the present weights on each lane's validation rows."""
-        rows, mask = self.data.valid[self.folds], self.data.mask[self.folds]
-        out = self._outputs(self._forward, *self.state.evaluated(), rows)
-        scale = self.data.scale[self.folds]
-        wanted, positive = self.data.wanted, self.data.positive
-        return evaluate(self.data.task, out, self.data.y[rows], mask, scale, wanted=wanted, positive=positive)
+        data = self.data
+        if self._judged_by is None:
+            rows = data.valid[self.folds]
+            self._judged_by = rows, data.y[rows], data.mask[self.folds], data.scale[self.folds]
+        rows, target, mask, scale = self._judged_by
+
+        def part(which: slice) -> Tensor:
+            return data.valid_x[which] if data.folds == 1 else data.x[rows[:, which]]
+
+        out = self._outputs(self._evaluated, *self.state.evaluated(), part, int(rows.shape[1]))
+        return evaluate(data.task, out, target, mask, scale, wanted=data.wanted, positive=data.positive)
 
     def sparsity(self) -> Tensor:
         """(k,) share of the weights that are exactly zero."""
@@ -213,30 +238,57 @@ class Stack:
 
         For any number of lanes and rows, so it is run eagerly.
         """
-        return self._outputs(partial(self.model.forward, shared=self.data.folds == 1), weights, stats, rows)
-
-    def _outputs(self, forward: Callable[..., Any], weights: Tensor, stats: Tensor, rows: Tensor) -> Tensor:
-        """Outputs in as many parts as memory asks for; all have one shape, for which there is one program."""
         self.model.module.eval()
-        k, count = len(weights), rows.shape[1]
+        shared, data_x = self.data.folds == 1, self.data.x
+
+        def forward(*given: Tensor) -> Tensor:
+            return self.model.forward(*given, shared=shared)[0]
+
+        def part(which: slice) -> Tensor:
+            return data_x[rows[0, which] if shared else rows[:, which]]
+
+        return self._outputs(forward, weights, stats, part, int(rows.shape[1]))
+
+    def _evaluated(self, weights: Tensor, stats: Tensor, rates: Tensor, keys: Tensor, x: Tensor) -> Tensor:
+        """(k, r, outputs) of all lanes, by a program if there is one."""
+        program = self.programs.get("evaluation")
+        if program is None:
+            self.model.module.eval()
+            out: Tensor = self._forward(weights, stats, rates, keys, x)[0]
+            return out
+        out = torch.empty(self.lanes, x.shape[-1 - len(self.data.inputs)], self.data.outputs)
+        program.run([out, weights, stats, rates, keys, x])
+        return out
+
+    def _evaluated_at_once(self, k: int, count: int) -> int:
+        """Rows in each part of an evaluation of ``count`` rows; all parts have this size."""
         chunk = max(1, _EVALUATION_ELEMENTS // max(1, k * self.model.largest_activation))
-        parts = -(-count // chunk)
-        size = -(-count // parts)
+        return -(-count // -(-count // chunk))
+
+    def _outputs(
+        self, forward: Callable[..., Tensor], weights: Tensor, stats: Tensor, x: Callable[[slice], Tensor], count: int
+    ) -> Tensor:
+        """Outputs in as many parts as memory asks for; all have one shape, for which there is one program.
+
+        ``x`` gives the examples of a part of the ``count`` rows.
+        """
+        k = len(weights)
+        size = self._evaluated_at_once(k, count)
         rates = self.columns["dropout"][:k]
-        keys = torch.zeros(k, self.model.dropouts, dtype=torch.int32, device=rows.device)
+        keys = torch.zeros(k, self.model.dropouts, dtype=torch.int32, device=weights.device)
         found = []
         for start in range(0, count, size):
-            part = rows[:, max(0, min(start, count - size)) :][:, :size]
-            x = self.data.x[part[0] if self.data.folds == 1 else part]
-            found.append(forward(weights, stats, rates, keys, x)[0][:, start - count if start + size > count else None :])
-        return torch.cat(found, dim=1)
+            first = max(0, min(start, count - size))
+            out = forward(weights, stats, rates, keys, x(slice(first, first + size)))
+            found.append(out[:, start - first :])
+        return found[0] if len(found) == 1 else torch.cat(found, dim=1)
 
     def keep_best(self, improved: Sequence[bool]) -> None:
         """Remember the present weights of every lane where ``improved`` (k,) as its best."""
-        mask = torch.tensor(list(improved), device=self.data.device)[:, None]
         weights, stats = self.state.evaluated()
-        self.best_weights = torch.where(mask, weights, self.best_weights)
-        self.best_stats = torch.where(mask, stats, self.best_stats)
+        for lane in [lane for lane, better in enumerate(improved) if better]:
+            self.best_weights[lane].copy_(weights[lane])
+            self.best_stats[lane].copy_(stats[lane])
 
     def best(self, lane: int) -> dict[str, Tensor]:
         """The best weights of a lane, named as in the module's state dict, on the CPU."""
@@ -255,12 +307,13 @@ class Stack:
         self.best_stats[lane] = saved["best_stats"].to(self.data.device)
 
     def _batches(self) -> Tensor:
-        """(k, u·b) data rows in each lane's order of this epoch."""
+        """(u, k, b) data rows in each lane's order of this epoch."""
         epochs = self.state.updates // self.updates
         keys = combine(combine(self.columns["seed"], _ORDER), epochs)
         order = permutations(keys, self.data.train_rows)
         order = torch.cat([order, order[:, : self.updates * self.batch - self.data.train_rows]], dim=1)
-        return self.data.train[self.folds].gather(1, order)
+        rows = self.data.train[self.folds].gather(1, order)
+        return rows.view(self.lanes, self.updates, self.batch).transpose(0, 1).contiguous()
 
     def _idle_state(self, k: int) -> LaneState:
         """Rows for k idle lanes."""

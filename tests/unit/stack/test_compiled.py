@@ -1,7 +1,8 @@
-"""The compiled update is the eager one; when it is used, and what becomes of its last runs."""
+"""The compiled update is the eager one; how programs are made and found, and blocks that go over to them."""
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 from dataclasses import dataclass
@@ -17,76 +18,155 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from tests.unit.stack.runs import data, protocol, recipe
 from tests.unit.stack.test_equality import eight
 from workers.stack import compiling, programs
-from workers.stack.programs import Program, _turn_products
+from workers.stack.building import compile_function, turn_products
+from workers.stack.layout import Layout, Threads
+from workers.stack.programs import opened, tidy
 from workers.stack.run import Run
-from workers.stack.runner import Compiled, StackRunner
-from workers.stack.stack import StackKey
+from workers.stack.runner import StackRunner
+from workers.stack.stack import Stack, StackKey
+from workers.stack.techniques import techniques_of
+from workers.stack.workshop import Workshop
 
 
 @pytest.mark.costly
-def test_compiled_runs_have_the_curves_of_eager_ones(tmp_path: Path) -> None:
-    """Eleven runs on eight compiled lanes: three wait, and the last ones end in an eager stack."""
+@pytest.mark.parametrize("folds", [1, 2])
+def test_compiled_runs_have_the_curves_of_eager_ones(tmp_path: Path, folds: int) -> None:
+    """Eleven runs of one or two folds on blocks of four lanes; after two epochs they go over to programs."""
     settings = [*eight(normalization="batch"), *eight(normalization="batch")[:3]]
-    on, how = data(), protocol(epochs=4)
+    on, how = data(folds=folds), protocol(epochs=5)
     key = StackKey.of(settings[0], on.inputs, on.outputs)
 
-    def curves(fixed: int | None) -> tuple[list[list[float]], list[int]]:
-        runner = StackRunner(key, on, compiled=None if fixed is None else Compiled(fixed, tmp_path))
-        runs = [Run(i, setting, ((0, 100 + i),), how) for i, setting in enumerate(settings)]
+    def curves(layout: Layout) -> tuple[list[list[float]], StackRunner]:
+        runner = StackRunner(key, on, layout=layout, techniques=techniques_of(settings))
+        lanes = [tuple((fold, 100 + i + 50 * fold) for fold in range(folds)) for i in range(len(settings))]
+        runs = [Run(i, setting, lanes[i], how) for i, setting in enumerate(settings)]
         runner.add(runs)
-        lanes = []
         while runner.wanted_lanes:
-            runner.last_call = not runner.waiting
             for run in runner.epoch():
-                # One run stays a while longer alone, for the tail.
-                if run.ending and not (run is runs[-1] and len(runner.runs) > 1):
+                # Some end early, so that lanes move from block to block.
+                if run.ending or (run.epoch == 3 and run.key % 3):
                     runner.remove(run)
-            lanes.append(runner.stack.lanes)
-        return [run.curve["loss"][:4] for run in runs], lanes
+        return [run.curve["loss"] for run in runs], runner
 
-    eager, eager_lanes = curves(None)
-    compiled, compiled_lanes = curves(8)
-    assert eager_lanes[0] == 11
-    assert set(compiled_lanes) <= {8, 3, 2, 1}
-    assert compiled_lanes[0] == 8
-    np.testing.assert_allclose(compiled, eager, rtol=5e-4, atol=5e-5)
+    eager, _ = curves(Layout())
+    workshop, threads = Workshop(tmp_path), Threads(2)
+    when = {"update": 2, "evaluation": 3}
+    compiled, runner = curves(Layout(4, workshop=workshop, threads=threads, taken_over=when))  # type: ignore[arg-type]
+    assert runner.taken_over == when
+    assert len(list(tmp_path.glob("*.so"))) == 2
+    for ours, reference in zip(compiled, eager, strict=True):
+        np.testing.assert_allclose(ours, reference, rtol=5e-4, atol=5e-5)
+    again, runner = curves(Layout(4, workshop=workshop, threads=threads))
+    assert runner.taken_over == {"update": 0, "evaluation": 0}
+    for ours, reference in zip(again, eager, strict=True):
+        np.testing.assert_allclose(ours, reference, rtol=5e-4, atol=5e-5)
+    workshop.close()
+    threads.close()
 
 
-def test_a_program_writes_into_its_arguments_and_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lanes_move_between_blocks_and_keep_all_they_have() -> None:
+    """Of twelve lanes in three blocks four are left: one thread needs only one block for them."""
+    settings = [recipe(averaging="ema", dropout=0.1 * i) for i in range(12)]
+    on, how = data(), protocol(epochs=6)
+    key = StackKey.of(settings[0], on.inputs, on.outputs)
+
+    def curves(layout: Layout) -> tuple[list[list[float]], list[int], list[dict[str, Tensor]]]:
+        runner = StackRunner(key, on, layout=layout)
+        runs = [Run(i, setting, ((0, i),), how) for i, setting in enumerate(settings)]
+        runner.add(runs)
+        blocks = []
+        for _ in range(5):
+            for run in runner.epoch():
+                if run.epoch == 2 and run.key % 3:
+                    runner.remove(run)
+            blocks.append(len(runner.blocks))
+        return [run.curve["loss"] for run in runs], blocks, [runner.best_weights(run)[0] for run in runs[::3]]
+
+    together, _, best = curves(Layout())
+    apart, blocks, moved = curves(Layout(4))
+    assert blocks == [3, 3, 1, 1, 1]
+    for ours, reference in zip(apart, together, strict=True):
+        np.testing.assert_allclose(ours, reference, rtol=1e-5)
+    for weights, expected in zip(moved, best, strict=True):
+        for name, value in expected.items():
+            torch.testing.assert_close(weights[name], value, rtol=1e-4, atol=1e-5)
+
+
+def test_a_program_writes_into_its_arguments_and_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     @dataclass
     class Pair:
         mean: torch.Tensor
         count: torch.Tensor
 
-    def learn(pair: Pair, x: torch.Tensor) -> torch.Tensor:
+    def learn(pair: Pair, x: torch.Tensor) -> None:
         pair.count.add_(1)
         pair.mean.add_((x - pair.mean) / pair.count)
-        return pair.mean.square().sum(1)
 
-    x = torch.zeros(3, 4)
+    def pair() -> Pair:
+        return Pair(torch.zeros(3, 4), torch.zeros(3, 1))
 
-    def run() -> tuple[Pair, torch.Tensor]:
-        program, pair = Program(learn, "learn", tmp_path), Pair(torch.zeros(3, 4), torch.zeros(3, 1))
-        for step in range(3):
-            squares = program(pair, torch.full((3, 4), float(step)))
-        return pair, squares
-
-    pair, squares = run()
-    torch.testing.assert_close(pair.mean, torch.ones(3, 4))
-    torch.testing.assert_close(squares, torch.full((3,), 4.0))
-    (kept,) = tmp_path.iterdir()
-    made = kept.stat().st_ino
-    again, _ = run()
-    torch.testing.assert_close(again.mean, pair.mean, rtol=0, atol=0)
-    assert [(each, each.stat().st_ino) for each in tmp_path.iterdir()] == [(kept, made)]
+    path = tmp_path / "learn.so"
+    assert opened(path) is None
+    compile_function(learn, [pair(), torch.zeros(3, 4)], path)
+    program, found = opened(path), pair()
+    assert program is not None
+    steps = torch.arange(4.0)[:, None, None].expand(4, 3, 4).contiguous()
+    program.run([found.mean, found.count], [steps], 3)
+    torch.testing.assert_close(found.mean, torch.ones(3, 4))
+    torch.testing.assert_close(found.count, torch.full((3, 1), 3.0))
+    program.run([found.mean, found.count], [steps[3:]])
+    torch.testing.assert_close(found.mean, torch.full((3, 4), 1.5))
     monkeypatch.setattr(programs, "KEPT", 1)
-    os.utime(kept, (0, 0))  # not used for the longest time
-    other = Program(learn, "something else", tmp_path)
-    name = tmp_path / f"{other._name([(each.shape, each.stride(), each.dtype) for each in (*vars(pair).values(), x)])}.pt2"
-    name.write_bytes(b"broken")
-    other(pair, x)
-    assert [*tmp_path.iterdir()] == [name] != [kept]
-    torch.testing.assert_close(pair.count, torch.full((3, 1), 4.0))
+    os.utime(path, (0, 0))  # not used for the longest time
+    broken = tmp_path / "broken.so"
+    broken.write_bytes(b"broken")
+    tidy(tmp_path)
+    assert [*tmp_path.glob("*.so")] == [broken]
+    assert opened(broken) is None
+    assert not broken.exists(), "it is compiled again"
+    assert "can't be loaded" in caplog.text
+
+
+def test_a_program_that_computes_something_else_is_not_used(caplog: pytest.LogCaptureFixture) -> None:
+    class Wrong:
+        path = Path("wrong.so")
+
+        def run(self, fixed: list[Tensor], stepped: list[Tensor], times: int) -> None:
+            fixed[0].add_(1.0)
+
+    on, setting = data(), recipe()
+    stack, other = (Stack(StackKey.of(setting, on.inputs, on.outputs), on) for _ in range(2))
+    for each in (stack, other):
+        each.resize([], 2)
+        for lane in range(2):
+            each.load(lane, setting, seed=lane)
+    stack.use("update", Wrong())  # type: ignore[arg-type]
+    rates = np.full((2, stack.updates), 1e-3, dtype=np.float32)
+    for _ in range(2):
+        torch.testing.assert_close(stack.train_epoch(rates), other.train_epoch(rates), rtol=0.0, atol=0.0)
+    assert len([record for record in caplog.records if "is wrong on this machine" in record.message]) == 1
+
+
+def test_what_can_not_be_compiled_is_trained_eagerly(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "file").write_text("no folder")
+    workshop, on, setting = Workshop(tmp_path / "file" / "programs"), data(), recipe()
+    runner = StackRunner(StackKey.of(setting, on.inputs, on.outputs), on)
+    runner.add([Run(0, setting, ((0, 1),), protocol(epochs=2))])
+    runner.epoch()
+    blueprint = runner.blocks[0].stack.blueprint
+    with caplog.at_level(logging.WARNING):
+        assert workshop.find(blueprint, "update", wait=True) is None
+        assert workshop.find(blueprint, "update", wait=True) is None
+    workshop.close()
+    assert len([record for record in caplog.records if "can't be compiled" in record.message]) == 1
+
+
+def test_nothing_is_compiled_where_nothing_may_be(tmp_path: Path) -> None:
+    workshop, on = Workshop(tmp_path, builds=False), data()
+    blueprint = Stack(StackKey.of(recipe(), on.inputs, on.outputs), on).blueprint
+    assert workshop.find(blueprint, "update", wait=True) is None
 
 
 def test_a_product_that_is_used_transposed_is_computed_so() -> None:
@@ -96,9 +176,9 @@ def test_a_product_that_is_used_transposed_is_computed_so() -> None:
         seen = torch.bmm(b, b.transpose(1, 2))
         return torch.bmm(a.transpose(1, 2), b).transpose(1, 2).reshape(2, -1), seen.transpose(1, 2) + seen
 
-    a, b = torch.randn(2, 3, 4), torch.randn(2, 3, 5)
+    a, b = torch.randn(2, 3, 40), torch.randn(2, 3, 50)
     graph = make_fx(products)(a, b)
-    _turn_products(graph.graph)
+    turn_products(graph.graph)
     graph.graph.eliminate_dead_code()
     graph.recompile()
     for ours, reference in zip(graph(a, b), products(a, b), strict=True):
@@ -107,15 +187,6 @@ def test_a_product_that_is_used_transposed_is_computed_so() -> None:
     assert len(made) == 2
     transposed = [node for node in made.values() if any("transpose" in user.name for user in node.users)]
     assert len(transposed) == 1, "that which is also seen as it is"
-
-
-def test_few_lanes_do_not_use_a_program_for_many(tmp_path: Path) -> None:
-    assert [Compiled(16, tmp_path).suits(lanes) for lanes in (4, 5, 40)] == [False, True, True]
-
-
-def test_compiling_pays_for_long_work_only() -> None:
-    assert compiling.pays(lane_updates=1e6, lane_updates_per_second=1000)
-    assert not compiling.pays(lane_updates=1e4, lane_updates_per_second=1000)
 
 
 def test_a_worker_compiles_for_any_number_of_stack_keys() -> None:
@@ -139,14 +210,18 @@ def test_a_worker_compiles_for_any_number_of_stack_keys() -> None:
     assert len(made) == 12
 
 
-def test_without_a_compiler_stacks_stay_eager(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_without_a_compiler_stacks_stay_eager(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setattr(shutil, "which", lambda name: None)
-    compiling.available.cache_clear()
-    assert not compiling.available("cpu")
-    assert not compiling.available("cpu")
-    compiling.available.cache_clear()
-    assert [record.message for record in caplog.records if "no C++ compiler" in record.message] != []
-    assert len(caplog.records) == 1
+    programs.compiler.cache_clear()
+    on = data()
+    blueprint = Stack(StackKey.of(recipe(), on.inputs, on.outputs), on).blueprint
+    for _ in range(2):
+        assert Workshop(tmp_path).find(blueprint, "update", wait=True) is None
+    programs.compiler.cache_clear()
+    programs._driver.cache_clear()
+    assert len([record for record in caplog.records if "no C++ compiler" in record.message]) == 1
 
 
 def test_occupancy_counts_idle_lanes() -> None:

@@ -90,12 +90,15 @@ def test_a_stack_of_different_lanes_is_torch_with_lookups(optimizer: str) -> Non
     for _ in range(EPOCHS):
         stack.epoch()
     rows = on.valid[0]
-    out = stack.stack.predict(*stack.stack.state.evaluated(), rows.repeat(len(runs), 1))
+    (block,) = stack.blocks
+    out = block.stack.predict(*block.stack.state.evaluated(), rows.repeat(len(runs), 1))
     for lane, (run, setting) in enumerate(zip(runs, settings, strict=True)):
         module, losses = looked_up(setting, lane, on)
         np.testing.assert_allclose(run.curve["train_loss"], losses, rtol=2e-4)
         torch.testing.assert_close(out[lane], module(on.x[rows]), rtol=1e-3, atol=1e-4)
-        found = stack.stack.model.state_dict(stack.stack.state.weights[lane], stack.stack.state.stats[lane])
+        found = stack.blocks[0].stack.model.state_dict(
+            stack.blocks[0].stack.state.weights[lane], stack.blocks[0].stack.state.stats[lane]
+        )
         for place, table in enumerate(module.tables):
             ours = found[f"embeddings.tables.{place}.weight"]
             torch.testing.assert_close(ours, table.get_parameter("weight").detach(), rtol=1e-3, atol=1e-4)

@@ -23,6 +23,7 @@ from workers.searching.checkpoints import Checkpoints
 from workers.stack import stack as stack_module
 from workers.stack.dropout import LaneDropout
 from workers.stack.run import Run
+from workers.stack.stack import Stack, StackKey
 
 
 def eight(first: int = 0, **common: Any) -> list[Recipe]:
@@ -195,7 +196,7 @@ def test_patience_converges_and_keeps_the_best_weights() -> None:
     assert run.best_value == min(run.curve["log_loss"])
     assert run.epoch == run.best_epoch + 1 + 5
     (weights,) = stack.best_weights(run)
-    module = build(stack.stack.key.shape)
+    module = build(stack.blocks[0].stack.key.shape)
     module.load_state_dict(weights)
     module.eval()
     loss = F.cross_entropy(module(on.x[on.valid[0]]), on.y[on.valid[0]])
@@ -290,9 +291,9 @@ def test_a_broken_checkpoint_or_one_of_another_version_is_no_checkpoint(tmp_path
 
 @pytest.mark.parametrize("folds", [1, 2])
 def test_an_evaluation_in_parts_is_the_same(monkeypatch: pytest.MonkeyPatch, folds: int) -> None:
-    """Parts have one size, so the last one begins before the one in front of it has ended."""
+    """Parts have one size, so the last one begins before the one before it has ended."""
     on = data(folds=folds)
-    stack = runner(recipe(), on).stack
+    stack = Stack(StackKey.of(recipe(), on.inputs, on.outputs), on)
     stack.resize([], 4)
     for lane in range(4):
         stack.load(lane, recipe(), seed=lane, fold=lane % folds)

@@ -18,7 +18,7 @@ from service.spec.study import SETTINGS
 from tests.unit.stack.runs import protocol, train
 from workers.data import Fold, TargetScale
 from workers.plain.network import Shape, build, initialize
-from workers.planning.calibration import train_once
+from workers.planning.plan import train_once
 from workers.stack.device_data import DeviceData
 from workers.stack.dropout import LaneDropout
 from workers.stack.flat import FlatModel

@@ -66,12 +66,12 @@ def test_a_stack_of_different_lanes_is_torch_alone(optimizer: str, normalization
     stack.add(runs)
     for _ in range(EPOCHS):
         stack.epoch()
-    out = stack.stack.predict(*stack.stack.state.evaluated(), on.valid[0].repeat(len(runs), 1))
+    out = stack.blocks[0].stack.predict(*stack.blocks[0].stack.state.evaluated(), on.valid[0].repeat(len(runs), 1))
     for lane, (run, setting) in enumerate(zip(runs, settings, strict=True)):
         found = alone(setting, lane, on, EPOCHS)
         np.testing.assert_allclose(run.curve["train_loss"], found.losses, rtol=5e-4)
         torch.testing.assert_close(out[lane], found.network(on.x[on.valid[0]]), rtol=2e-3, atol=3e-4)
-        frozen = {name: value for name, value in stack.stack.best(lane).items() if not name.startswith("head.")}
+        frozen = {name: value for name, value in stack.blocks[0].stack.best(lane).items() if not name.startswith("head.")}
         if setting.word("fine_tune") == "head":
             assert on.start is not None
             for name, value in frozen.items():

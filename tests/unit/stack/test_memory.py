@@ -13,7 +13,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from tests.unit.stack.runs import data, recipe
-from workers.planning.calibration import train_once
+from workers.planning.plan import train_once
 from workers.stack.memory import MemoryNeed, peak_bytes
 from workers.stack.stack import StackKey
 

@@ -14,7 +14,6 @@ from scipy import stats
 from service.spec import Recipe
 from service.spec.groups.lr_schedule import SCHEDULES as NAMES_OF_SCHEDULES
 from workers.plain.schedules import Schedule
-from workers.planning.calibration import choose
 from workers.stack.hashing import combine, draw, mix, normal, permutations, uniform
 from workers.stack.techniques.mixing import beta_quantiles, shares
 
@@ -175,8 +174,3 @@ def test_permutations_are_permutations_and_uniform() -> None:
     counts = np.bincount(orders[:, 0].numpy(), minlength=5)
     assert stats.chisquare(counts).pvalue > 0.001
     assert torch.equal(orders, permutations(keys, 5))
-
-
-def test_the_smallest_stack_that_is_nearly_the_fastest_is_chosen() -> None:
-    assert choose({1: 10.0, 4: 30.0, 16: 99.0, 32: 101.0}) == 16
-    assert choose({1: 10.0}) == 1

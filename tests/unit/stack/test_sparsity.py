@@ -35,9 +35,9 @@ def test_a_network_trained_towards_zeros_stays_as_good_at_higher_sparsity() -> N
     curves = []
     for run in runs:
         (state,) = stack.best_weights(run)
-        validated = sparsity_curve(build(stack.stack.key.shape), state, partial(loss, on.valid[0]))
+        validated = sparsity_curve(build(stack.blocks[0].stack.key.shape), state, partial(loss, on.valid[0]))
         assert validated[0].score == pytest.approx(run.best_value, rel=1e-5)
-        curves.append(sparsity_curve(build(stack.stack.key.shape), state, partial(loss, on.train[0])))
+        curves.append(sparsity_curve(build(stack.blocks[0].stack.key.shape), state, partial(loss, on.train[0])))
         assert [point.asked for point in curves[-1]] == list(SPARSITIES)
         assert curves[-1][-1].score > curves[-1][0].score
     losses = np.array([[point.score - curve[0].score for point in curve] for curve in curves])

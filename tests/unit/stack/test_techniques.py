@@ -29,7 +29,7 @@ def test_the_share_of_zeros_is_that_of_the_weights_kept() -> None:
     stack.add([run])
     while not run.ending:
         stack.epoch()
-    stack.stack.keep_best([True])
+    stack.blocks[0].stack.keep_best([True])
     (weights,) = stack.best_weights(run)
     matrices = [value for value in weights.values() if value.ndim == 2]
     zeros = sum(int((value == 0).sum()) for value in matrices)
@@ -42,7 +42,7 @@ def test_max_norm_binds_for_every_unit_of_its_lane_only() -> None:
     stack.add(runs)
     while not runs[0].ending:
         stack.epoch()
-    stack.stack.keep_best([True] * 3)
+    stack.blocks[0].stack.keep_best([True] * 3)
     largest = []
     for run in runs:
         (weights,) = stack.best_weights(run)
@@ -55,10 +55,10 @@ def test_a_stack_computes_only_what_its_lanes_have_on() -> None:
     stack = runner(recipe(), data())
     stack.add([Run(0, recipe(l1=0.1), ((0, 1),), protocol()), Run(1, recipe(), ((0, 2),), protocol())])
     stack.epoch()
-    assert stack.stack.techniques == {"l1"}
+    assert stack.blocks[0].stack.techniques == {"l1"}
     stack.add([Run(2, recipe(clip_value=0.1, max_norm=1.0), ((0, 3),), protocol())])
     stack.epoch()
-    assert stack.stack.techniques == {"l1", "clip_value", "max_norm"}
+    assert stack.blocks[0].stack.techniques == {"l1", "clip_value", "max_norm"}
 
 
 def test_a_lane_does_not_notice_a_technique_that_others_have_on() -> None:

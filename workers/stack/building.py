@@ -1,0 +1,135 @@
+"""Building of programs: a computation of a stack is traced and compiled to a library (see `programs`).
+
+`python -m workers.stack.building` does it in a process of its own, so that stacks go on training meanwhile: it reads jobs
+from its standard input, and answers each with a line when its library is in place. See `workshop` for the other side.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+from torch import Tensor
+from torch.fx import Graph, Node
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from workers.stack.blueprint import Blueprint, Part, tensors_of
+from workers.stack.programs import path_of, tidy
+
+_OPTIONS = {"aot_inductor.compile_wrapper_opt_level": "O0", "aot_inductor.package": False}
+"""The calls of the kernels take no time, but a third of the compilation if they are optimized."""
+
+
+_NARROW = 32
+"""Columns of a product, from which on it is turned: fewer are slow to compute, and soon transposed."""
+
+
+def build(blueprint: Blueprint, part: Part, folder: Path) -> Path:
+    """Compile a computation, unless it has been; returns the library's path.
+
+    Libraries compute in one thread: every core runs a stack of its own.
+    """
+    path = path_of(blueprint, part, folder)
+    if path.exists():
+        return path
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        compile_function(blueprint.computation(part), blueprint.example(part), path)
+    finally:
+        torch.set_num_threads(threads)
+    tidy(folder)
+    return path
+
+
+def compile_function(function: Callable[..., None], arguments: Sequence[Any], path: Path) -> None:
+    """Compile a function that writes its results into its arguments, in their shapes, to a library at ``path``."""
+    torch._inductor.config.cpp.vec_isa_ok = True  # /proc/cpuinfo says it; to try each instruction set takes seconds
+    tensors = tensors_of(arguments)
+
+    def flat(*parts: Tensor) -> Tensor:
+        function(*_rebuilt(arguments, parts))
+        return parts[0].new_zeros(1)  # a library has to return something
+
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # the compiler's own code
+        graph = make_fx(flat)(*tensors)
+        turn_products(graph.graph)
+        graph.graph.eliminate_dead_code()
+        graph.recompile()
+        for name in [name for name, value in vars(graph).items() if isinstance(value, Tensor)]:
+            constant = getattr(graph, name)
+            delattr(graph, name)
+            graph.register_buffer(name, constant)
+        exported = torch.export.export(graph, tuple(tensors), strict=False)
+        made = torch._inductor.aot_compile(exported.module(), tuple(tensors), options=_OPTIONS)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(f".{os.getpid()}")
+    temporary.write_bytes(Path(str(made)).read_bytes())
+    temporary.replace(path)
+
+
+def turn_products(graph: Graph) -> None:
+    """Where A·B is only used transposed, compute Bᵀ·Aᵀ: the compiler transposes a product one element after the other.
+
+    The gradient of every layer's weights is such a product. One of few columns is faster as it stands.
+    """
+    transpose = torch.ops.aten.transpose.int
+    for product in graph.find_nodes(op="call_function", target=torch.ops.aten.bmm.default):
+        last, user = product, _only_user(product)
+        while user is not None and user.target is torch.ops.aten.view.default:
+            last, user = user, _only_user(user)
+        same_shape = last.meta["val"].shape == product.meta["val"].shape
+        wide = min(product.meta["val"].shape[1:]) >= _NARROW
+        if wide and user is not None and same_shape and user.target is transpose and user.args[1:] == (1, 2):
+            with graph.inserting_before(user):
+                turned = [graph.call_function(transpose, (factor, 1, 2)) for factor in reversed(product.args)]
+                user.replace_all_uses_with(graph.call_function(torch.ops.aten.bmm.default, tuple(turned)))
+
+
+def _only_user(node: Node) -> Node | None:
+    return next(iter(node.users)) if len(node.users) == 1 else None
+
+
+def _rebuilt(arguments: Sequence[Any], parts: Sequence[Tensor]) -> list[Any]:
+    """The arguments with ``parts`` for their tensors; the inverse of `tensors_of`."""
+    left = iter(parts)
+
+    def rebuilt(each: Any) -> Any:
+        if isinstance(each, Tensor):
+            return next(left)
+        if isinstance(each, dict):
+            return {name: next(left) for name in each}
+        return type(each)(*(next(left) for _ in vars(each)))
+
+    return [rebuilt(each) for each in arguments]
+
+
+def serve(jobs: BinaryIO, answers: BinaryIO) -> None:
+    """Build what is asked for until there is nothing more to come."""
+    while True:
+        try:
+            blueprint, part, folder = pickle.load(jobs)  # from the worker that started this process
+        except EOFError:
+            return
+        try:
+            build(blueprint, part, folder)
+            reason = ""
+        except Exception as error:  # the worker goes on without this program
+            reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        answers.write(f"{reason}\n".encode())
+        answers.flush()
+
+
+if __name__ == "__main__":
+    # The compiler's own output must not get among the answers.
+    with contextlib.suppress(BrokenPipeError), os.fdopen(os.dup(1), "wb") as own:  # the worker has ended
+        os.dup2(2, 1)
+        serve(sys.stdin.buffer, own)

@@ -1,0 +1,64 @@
+"""How the lanes of a stack key are laid out on a device: in blocks, on threads, by programs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from workers.stack.blueprint import Part
+from workers.stack.workshop import Workshop
+
+T = TypeVar("T")
+
+TAIL = 4
+"""A captured stack with less than a TAIL-th of its lanes in use is slower than an eager one of just these lanes."""
+
+
+class Threads:
+    """Threads that train blocks, each its own; with only one, they are trained by the caller."""
+
+    def __init__(self, count: int = 1) -> None:
+        self.count = count
+        self._pool = ThreadPoolExecutor(count, thread_name_prefix="block") if count > 1 else None
+
+    def start(self, calls: Iterable[Callable[[], T]]) -> list[Future[T]]:
+        """Start calls, in this order."""
+        if self._pool is not None:
+            return [self._pool.submit(call) for call in calls]
+        return [_done(call) for call in calls]
+
+    def close(self) -> None:
+        """End the threads."""
+        if self._pool is not None:
+            self._pool.shutdown()
+
+
+def _done(call: Callable[[], T]) -> Future[T]:
+    future: Future[T] = Future()
+    try:
+        future.set_result(call())
+    except Exception as error:  # raised by `Future.result`, as of a thread's
+        future.set_exception(error)
+    return future
+
+
+@dataclass(frozen=True)
+class Layout:
+    """``lanes`` of a block; None: one block of just the lanes that are in use.
+
+    ``graphs``: the one block is captured for its number of lanes, on CUDA. ``workshop`` has the programs for blocks of
+    this size, if there are to be any. ``taken_over`` says after how many rounds each part goes over to its program, in a
+    search that is repeated; a part that is not in it never does. None: as soon as the program is there.
+    """
+
+    lanes: int | None = None
+    graphs: bool = False
+    workshop: Workshop | None = None
+    threads: Threads = field(default_factory=Threads)
+    taken_over: dict[Part, int] | None = None
+
+    def suits(self, lanes: int) -> bool:
+        """Whether so few lanes in use should be computed by a captured stack."""
+        return self.lanes is not None and lanes > self.lanes // TAIL
