@@ -116,7 +116,9 @@ def result(**changes: Any) -> Result:
             versions={"torch": "2.13", "gone": None},
             device="x86_64",
             threads=2,
-            plan=SearchPlan(capacity=32, compiled_lanes=4, threads=2, block_lanes=4, taken_over={"1f/0": {"update": 9}}),
+            plan=SearchPlan(
+                capacity=32, compiled_lanes=4, threads=2, block_lanes=4, builds=True, taken_over={"1f/0": {"update": 9}}
+            ),
         ),
         test_accesses=1,
         model=delivered(),

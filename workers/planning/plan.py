@@ -29,6 +29,8 @@ from workers.stack.workshop import Workshop
 MIN_IN_FLIGHT = 8
 GENERATIONS = 5
 """Minimum number of generations of a search, however many lanes the device can train at once."""
+EXPECTED_SHARE = 0.3
+"""Expected share of the maximum number of epochs, if trials may be pruned or converge."""
 MOST_STACK_KEYS = 8
 """Maximum number of stacks that are planned for."""
 BLOCKS_PER_CORE = 6
@@ -36,6 +38,10 @@ BLOCKS_PER_CORE = 6
 BLOCK_LANES = {"mlp": 8, "sequence": 8, "cnn": 1}
 """Maximum number of lanes of a block on a CPU, by family: where a block has no program, enough that the interpreter keeps
 up. Convolutions are fastest one network at a time."""
+EAGER_RATE = 1e10
+"""Floating-point operations a second of a core that trains eagerly; assumed."""
+BUILT_FOR_SECONDS = 8.0
+"""Programs are built for searches that would take longer without: each takes a core some ten seconds."""
 CACHED_BYTES = 6 << 20
 """A block of more than one lane has a smaller state than this, for which a core has room in its cache."""
 
@@ -43,7 +49,8 @@ CACHED_BYTES = 6 << 20
 @dataclass(frozen=True)
 class Plan:
     """``capacity`` lanes in flight in blocks of ``block_lanes`` (None: as many as there are), trained by ``threads``
-    threads; ``compiled_lanes`` are those of a block that goes over to programs, None if none does.
+    threads; ``compiled_lanes`` are those of a block that goes over to programs, None if none does; ``builds``: programs
+    that are not there are made.
 
     ``taken_over`` says when each stack of an earlier search went over to which program, for its repetition: by the name of
     the stack and by part, the number of rounds.
@@ -54,6 +61,7 @@ class Plan:
     threads: int | None = None
     block_lanes: int | None = None
     taken_over: Mapping[str, Mapping[Part, int]] | None = None
+    builds: bool = True
 
     @classmethod
     def of(cls, stored: Mapping[str, Any]) -> Plan:
@@ -61,7 +69,7 @@ class Plan:
         plan = cls(**stored)
         if plan.block_lanes is None:
             return plan
-        return cls(plan.capacity, plan.compiled_lanes, core_count(), plan.block_lanes, plan.taken_over)
+        return replace(plan, threads=core_count())
 
     def take_threads(self) -> None:
         """Set torch's number of threads: one for each of the threads of blocks, unless these are fewer than the cores."""
@@ -74,7 +82,8 @@ class Plan:
         if device.type == "cuda":
             return Layout(self.compiled_lanes, graphs=self.compiled_lanes is not None)
         taken_over = None if self.taken_over is None else dict(self.taken_over.get(name, {}))
-        return Layout(self.block_lanes, False, workshop if self.compiled_lanes else None, threads, taken_over)
+        workshop_used = workshop if self.compiled_lanes else None
+        return Layout(self.block_lanes, False, workshop_used, self.builds, threads, taken_over)
 
     def final_layout(self, workshop: Workshop, threads: Threads, device: torch.device, key: StackKey) -> Layout:
         """How finalists are laid out: by programs if stacks of their key had some in the search.
@@ -110,7 +119,8 @@ def make_plan(spec: StudySpec, example: Params, data: DeviceData) -> Plan:
     lanes = block_lanes(key, most, cores)
     capacity = max(data.folds, min(most, fitting, lanes * cores * BLOCKS_PER_CORE))
     programs = spec.model.word == "mlp" and key.micro_batches == 1
-    return Plan(capacity, lanes if programs else None, cores, lanes)
+    builds = programs and eager_seconds(spec, key, data) / cores > BUILT_FOR_SECONDS
+    return Plan(capacity, lanes if programs else None, cores, lanes, builds=builds)
 
 
 def block_lanes(key: StackKey, most: int, cores: int) -> int:
@@ -118,6 +128,14 @@ def block_lanes(key: StackKey, most: int, cores: int) -> int:
     bytes_of_lane = _state_bytes(FlatModel(key.shape, torch.device("meta")), key)
     limit = min(BLOCK_LANES[key.shape.family], CACHED_BYTES // bytes_of_lane, most // (2 * cores))
     return 1 << max(0, limit.bit_length() - 1)
+
+
+def eager_seconds(spec: StudySpec, key: StackKey, data: DeviceData) -> float:
+    """About how many seconds of a core a whole search takes without programs."""
+    weights = FlatModel(key.shape, torch.device("meta")).parameters
+    rows = spec.budget.trials * spec.budget.epochs * data.folds * data.train_rows
+    ends_early = spec.early_stopping is not None or spec.pruner.name != "none"
+    return rows * 6 * weights / EAGER_RATE * (EXPECTED_SHARE if ends_early else 1.0)
 
 
 def memory_need(key: StackKey, recipe: Recipe, data: DeviceData) -> MemoryNeed:

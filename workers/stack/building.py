@@ -102,14 +102,14 @@ def _rebuilt(arguments: Sequence[Any], parts: Sequence[Tensor]) -> list[Any]:
     """The arguments with ``parts`` for their tensors; the inverse of `tensors_of`."""
     left = iter(parts)
 
-    def rebuilt(each: Any) -> Any:
+    def own(each: Any) -> Any:
         if isinstance(each, Tensor):
             return next(left)
         if isinstance(each, dict):
             return {name: next(left) for name in each}
         return type(each)(*(next(left) for _ in vars(each)))
 
-    return [rebuilt(each) for each in arguments]
+    return [own(each) for each in arguments]
 
 
 def serve(jobs: BinaryIO, answers: BinaryIO) -> None:

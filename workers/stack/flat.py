@@ -28,8 +28,10 @@ class FlatModel:
         self.shape = shape
         self._device = device
         with torch.device("meta" if device.type == "meta" else "cpu"):  # drawn on the CPU, whatever the device
-            self.module = build(shape, LaneDropout).to(device)
-        for module in self.module.modules():
+            self.template = build(shape, LaneDropout)
+        # Initial values are drawn on the CPU, where they are the same for every device.
+        self.module = self.template if device.type in ("cpu", "meta") else build(shape, LaneDropout).to(device)
+        for module in (*self.module.modules(), *self.template.modules()):
             if hasattr(module, "num_batches_tracked"):
                 # Only momentum=None needs this count, the one integer of a lane.
                 module.num_batches_tracked = None  # type: ignore[assignment]
@@ -74,9 +76,9 @@ class FlatModel:
         return [rate_of(recipe, layer.setting, layer.layer) for layer in self._dropouts.values()]
 
     def rows(self) -> tuple[Tensor, Tensor]:
-        """The template's present state as rows (P,) and (Q,)."""
-        buffers = dict(self.module.named_buffers())
-        return _flatten(self.module.parameters()), _flatten(buffers[name] for name in self.buffer_names)
+        """The template's present state as rows (P,) and (Q,), on the CPU."""
+        buffers = dict(self.template.named_buffers())
+        return _flatten(self.template.parameters()), _flatten(buffers[name] for name in self.buffer_names)
 
     def state_dict(self, weights: Tensor, stats: Tensor) -> dict[str, Tensor]:
         """One lane's rows (P,) and (Q,) as named tensors, as `nn.Module.load_state_dict` takes them."""

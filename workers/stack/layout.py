@@ -49,13 +49,15 @@ class Layout:
     """``lanes`` of a block; None: one block of just the lanes that are in use.
 
     ``graphs``: the one block is captured for its number of lanes, on CUDA. ``workshop`` has the programs for blocks of
-    this size, if there are to be any. ``taken_over`` says after how many rounds each part goes over to its program, in a
-    search that is repeated; a part that is not in it never does. None: as soon as the program is there.
+    this size, if there are to be any; ``builds``: those that are not there are made. ``taken_over`` says after how many
+    rounds each part goes over to its program, in a search that is repeated; a part that is not in it never does. None: as
+    soon as the program is there.
     """
 
     lanes: int | None = None
     graphs: bool = False
     workshop: Workshop | None = None
+    builds: bool = True
     threads: Threads = field(default_factory=Threads)
     taken_over: dict[Part, int] | None = None
 

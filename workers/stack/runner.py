@@ -174,7 +174,7 @@ class StackRunner:
         for part in PARTS:
             if part in self.taken_over or (planned is not None and planned.get(part, math.inf) > self.rounds):
                 continue
-            found = workshop.find(blueprint, part, wait=planned is not None)
+            found = workshop.find(blueprint, part, build=self._layout.builds, wait=planned is not None)
             if found is not None:
                 self.taken_over[part] = self.rounds
                 for block in self.blocks:
@@ -182,7 +182,7 @@ class StackRunner:
 
     def _use(self, block: Block, part: Part) -> None:
         assert self._layout.workshop is not None
-        program = self._layout.workshop.find(block.stack.blueprint, part)
+        program = self._layout.workshop.find(block.stack.blueprint, part, build=self._layout.builds)
         if program is not None:
             block.stack.use(part, program)
 

@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -22,10 +20,10 @@ from service.spec import Recipe
 from workers.plain.network import adopt, initialize
 from workers.scoring.metrics import evaluate
 from workers.stack.blueprint import Blueprint, Part, StackKey, tensors_of, update_of
-from workers.stack.compiling import compiled
 from workers.stack.device_data import DeviceData
 from workers.stack.flat import FlatModel
 from workers.stack.gradient import update_keys
+from workers.stack.graph import Graph
 from workers.stack.hashing import combine, permutations
 from workers.stack.lanes import LaneState, blank_columns, joined_columns, load_columns, select_columns
 from workers.stack.optimizers import RULES, bias_corrections
@@ -41,8 +39,10 @@ CHECKED_UPDATES = 2
 _ORDER = 0x5EED
 _EVALUATION_ELEMENTS = 1 << 24
 """Activations of one layer that an evaluation may hold at once (64 MiB)."""
-_GATHERED_NUMBERS = 1 << 19
-"""Numbers of examples that are brought together at once for the coming updates (2 MiB)."""
+_GATHERED_NUMBERS = {"cpu": 1 << 19, "cuda": 1 << 24}
+"""Numbers of examples that are brought together at once for the coming updates (2 and 64 MiB)."""
+_CAPTURED_UPDATES = 64
+"""Maximum number of updates of one CUDA graph."""
 
 _CHECKED: dict[Path, bool] = {}
 """Programs that this process has tried, and whether they compute what the eager update does."""
@@ -94,10 +94,7 @@ class Stack:
         """The evaluation, the update with the techniques in use, and what it is checked against."""
         self.programs = {}
         self._eager = update_of(self.model, self.key, self.data.task, self.techniques)
-        forward = partial(self.model.forward, shared=self.data.folds == 1)
-        self.update: Callable[..., Tensor] = compiled(self._eager) if self._graphs else self._eager
-        self._forward: Callable[..., Any] = compiled(forward) if self._graphs else forward
-        self._unchecked = CHECKED_UPDATES if self._graphs else 0
+        self._captured: dict[object, Graph] = {}
 
     @property
     def lanes(self) -> int:
@@ -106,6 +103,7 @@ class Stack:
 
     def resize(self, keep: Sequence[int], k: int) -> None:
         """Keep the lanes ``keep`` as lanes 0, 1, …, drop the others, and add idle lanes up to ``k``."""
+        self._captured.clear()
         chosen = torch.tensor(list(keep), dtype=torch.int64, device=self.data.device)
         idle = k - len(keep)
         fresh = self._idle_state(idle)
@@ -119,9 +117,9 @@ class Stack:
 
     def load(self, lane: int, recipe: Recipe, *, seed: int, fold: int = 0) -> None:
         """Start a new run in ``lane``: weights from ``seed`` or `DeviceData.start`, the recipe's rates."""
-        initialize(self.model.module, recipe, seed)
+        initialize(self.model.template, recipe, seed)
         if self.data.start is not None and recipe.word("fine_tune") != "off":
-            adopt(self.model.module, self.data.start)
+            adopt(self.model.template, self.data.start)
         weights, stats = self.model.rows()
         self.state.weights[lane] = weights
         self.state.stats[lane] = stats
@@ -162,7 +160,9 @@ class Stack:
         bias = bias_corrections(self.columns["rest1"], self.columns["rest2"], steps + 1)
         batches = self._batches()
         each = max(1, self.lanes * self.batch * self.data.x[0].numel())
-        chunk = max(1, _GATHERED_NUMBERS // each)
+        chunk = max(1, _GATHERED_NUMBERS[self.data.device.type] // each)
+        if self._graphs:
+            chunk = min(chunk, _CAPTURED_UPDATES)
         with shortened_products(self.key.precision == "tf32"):
             for first in range(0, updates, chunk):
                 last = min(updates, first + chunk)
@@ -177,9 +177,24 @@ class Stack:
         if program is not None and self._agrees(program, *steps):
             program.run(tensors_of([self.state, self.columns, total]), steps, len(steps[0]))
             return
+        if self._graphs:
+            total += self._by_graph(*steps)
+            return
         self.model.module.train()
-        for step in zip(*(each.unbind() for each in steps), strict=True):
-            total += self._step(*step)
+        for step in _unbound(steps):
+            total += self._eager(self.state, self.columns, *step)
+
+    def _by_graph(self, *steps: Tensor) -> Tensor:
+        """The sum of the losses (k,) of several updates that are one CUDA graph."""
+        name = ("update", len(steps[0]))
+        if name not in self._captured:
+            self.model.module.train()
+
+            def updates(*given: Tensor) -> Tensor:
+                return torch.stack([self._eager(self.state, self.columns, *step) for step in _unbound(given)]).sum(0)
+
+            self._captured[name] = Graph(updates, steps, tensors_of([self.state]))
+        return self._captured[name](*steps)
 
     def _agrees(self, program: Program, *steps: Tensor) -> bool:
         """Whether a program computes what the eager update does; tried once for each program of a process."""
@@ -190,27 +205,13 @@ class Stack:
         program.run(tensors_of([state, self.columns, losses]), steps, times)
         self.model.module.train()
         state, expected = self.state.copy(), torch.zeros(self.lanes)
-        for step in list(zip(*(each.unbind() for each in steps), strict=True))[:times]:
+        for step in _unbound(steps)[:times]:
             expected += self._eager(state, self.columns, *step)
         agrees = torch.allclose(losses, expected, rtol=1e-3, atol=1e-4, equal_nan=True)
         if not agrees:
             log.warning("a compiled update is wrong on this machine; its stacks are trained without it")
         _CHECKED[program.path] = agrees
         return agrees
-
-    def _step(self, *batch: Tensor) -> Tensor:
-        """One update; the first ones of a captured update are checked against the eager ones."""
-        if self._unchecked == 0:
-            return self.update(self.state, self.columns, *batch)
-        self._unchecked -= 1
-        before = self.state.copy()
-        losses = self.update(self.state, self.columns, *batch)
-        expected = self._eager(before, self.columns, *batch)
-        if not torch.allclose(losses, expected, rtol=1e-3, atol=1e-4, equal_nan=True):
-            log.warning("the compiled update is wrong on this machine; the stack is trained without torch.compile")
-            self.state, losses = before, expected
-            self.run_eagerly()
-        return losses
 
     @torch.no_grad()
     def evaluate(self) -> Tensor:
@@ -253,12 +254,25 @@ class Stack:
         """(k, r, outputs) of all lanes, by a program if there is one."""
         program = self.programs.get("evaluation")
         if program is None:
-            self.model.module.eval()
-            out: Tensor = self._forward(weights, stats, rates, keys, x)[0]
-            return out
+            return self._evaluated_eagerly(weights, stats, rates, keys, x)
         out = torch.empty(self.lanes, x.shape[-1 - len(self.data.inputs)], self.data.outputs)
         program.run([out, weights, stats, rates, keys, x])
         return out
+
+    def _evaluated_eagerly(self, *given: Tensor) -> Tensor:
+        self.model.module.eval()
+        shared = self.data.folds == 1
+        if not self._graphs:
+            return self.model.forward(*given, shared=shared)[0]
+        name = ("evaluation", given[-1].shape)
+        if name not in self._captured:
+            weights = given[0]
+
+            def forward(*rest: Tensor) -> Tensor:
+                return self.model.forward(weights, *rest, shared=shared)[0]
+
+            self._captured[name] = Graph(forward, given[1:], [])
+        return self._captured[name](*given[1:]).clone()
 
     def _evaluated_at_once(self, k: int, count: int) -> int:
         """Rows in each part of an evaluation of ``count`` rows; all parts have this size."""
@@ -325,3 +339,8 @@ class Stack:
             averaging="averaging" in self.techniques,
             device=self.data.device,
         )
+
+
+def _unbound(steps: Sequence[Tensor]) -> list[tuple[Tensor, ...]]:
+    """The arguments (...) of each of several updates (u, ...)."""
+    return list(zip(*(each.unbind() for each in steps), strict=True))

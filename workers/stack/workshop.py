@@ -28,12 +28,10 @@ class Workshop:
 
     Args:
         folder: Where libraries are kept.
-        builds: Whether to build what is not there.
     """
 
-    def __init__(self, folder: Path, *, builds: bool = True) -> None:
+    def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.builds = builds
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
         self._wanted: dict[Part, deque[Blueprint]] = {part: deque() for part in PARTS}
@@ -43,11 +41,14 @@ class Workshop:
         self._process: subprocess.Popen[bytes] | None = None
         self._closed = False
 
-    def find(self, blueprint: Blueprint, part: Part, *, wait: bool = False) -> programs.Program | None:
-        """The program, if it is there; else it is asked for. ``wait``: until it is there, or can't be built."""
+    def find(self, blueprint: Blueprint, part: Part, *, build: bool = True, wait: bool = False) -> programs.Program | None:
+        """The program, if it is there; else it is asked for, where it may be built.
+
+        ``wait``: until it is there, or can't be built.
+        """
         path = programs.path_of(blueprint, part, self.folder)
         found = programs.opened(path)
-        if found is not None or not self.builds or programs.compiler() is None:
+        if found is not None or not (build or wait) or programs.compiler() is None:
             return found
         self._ask(blueprint, part)
         if not wait:

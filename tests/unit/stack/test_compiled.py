@@ -7,7 +7,6 @@ import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +16,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from tests.unit.stack.runs import data, protocol, recipe
 from tests.unit.stack.test_equality import eight
-from workers.stack import compiling, programs
+from workers.stack import programs
 from workers.stack.building import compile_function, turn_products
 from workers.stack.layout import Layout, Threads
 from workers.stack.programs import opened, tidy
@@ -163,10 +162,11 @@ def test_what_can_not_be_compiled_is_trained_eagerly(tmp_path: Path, caplog: pyt
     assert len([record for record in caplog.records if "can't be compiled" in record.message]) == 1
 
 
-def test_nothing_is_compiled_where_nothing_may_be(tmp_path: Path) -> None:
-    workshop, on = Workshop(tmp_path, builds=False), data()
+def test_nothing_is_compiled_where_it_does_not_pay(tmp_path: Path) -> None:
+    workshop, on = Workshop(tmp_path), data()
     blueprint = Stack(StackKey.of(recipe(), on.inputs, on.outputs), on).blueprint
-    assert workshop.find(blueprint, "update", wait=True) is None
+    assert workshop.find(blueprint, "update", build=False) is None
+    assert workshop._thread is None
 
 
 def test_a_product_that_is_used_transposed_is_computed_so() -> None:
@@ -187,27 +187,6 @@ def test_a_product_that_is_used_transposed_is_computed_so() -> None:
     assert len(made) == 2
     transposed = [node for node in made.values() if any("transpose" in user.name for user in node.users)]
     assert len(transposed) == 1, "that which is also seen as it is"
-
-
-def test_a_worker_compiles_for_any_number_of_stack_keys() -> None:
-    """The compiler itself stops at eight programs of the same code, and a long-lived worker would become slow."""
-    compiling.compiled(torch.sin)
-    made: list[Any] = []
-
-    def count(graph: torch.fx.GraphModule, inputs: Any) -> Any:
-        made.append(graph)
-        return graph.forward
-
-    class Scale:
-        def __init__(self, factor: float) -> None:
-            self.factor = factor
-
-        def __call__(self, x: torch.Tensor) -> torch.Tensor:
-            return x * self.factor
-
-    for factor in range(12):
-        torch.compile(Scale(factor), backend=count, dynamic=False)(torch.ones(3))
-    assert len(made) == 12
 
 
 def test_without_a_compiler_stacks_stay_eager(
