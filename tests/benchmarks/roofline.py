@@ -35,14 +35,17 @@ from workers.stack.programs import opened
 from workers.stack.stack import Stack, StackKey
 
 FLOAT_BYTES = 4
-LANES = {64: 8, 256: 4}
-"""Of a block in a study of that width."""
 KINDS = {"eager": False, "compiled": True}
 """Whether the update of a stack is compiled."""
 
 
 def device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def lanes_of(width: int) -> int:
+    """Those of a block in a study; on CUDA, many."""
+    return 512 if torch.cuda.is_available() else {64: 8, 256: 4}.get(width, 8)
 
 
 def seconds_per_call(call: Callable[[], object], enough: float = 2.0) -> float:
@@ -178,7 +181,7 @@ def main() -> None:
     rounds = Rounds("roofline_cuda" if cuda else "roofline", given, threads=torch.get_num_threads())
     figures = {}
     for width in given.width:
-        contest = Contest(width, given.batch, given.lanes or LANES.get(width, 8))
+        contest = Contest(width, given.batch, given.lanes or lanes_of(width))
         done = [rounds.once(f"width {width}, {number}", partial(contest.compare, number)) for number in range(given.rounds)]
         figures[f"width_{width}"] = summary(done)
     rounds.conclude(figures)
