@@ -88,6 +88,16 @@ def worker(device: Annotated[str | None, typer.Option(help="cpu, cuda:0, …; de
 
 
 @app.command()
+def warm(
+    datasets: Annotated[
+        list[str] | None, typer.Argument(metavar="DATASET", help="Built-in data sets; default: all.")
+    ] = None,
+) -> None:
+    """Compile the programs of studies with all defaults now, so that the first one need not wait for them."""
+    local.warm(datasets or [])
+
+
+@app.command()
 def demo(
     keep: Annotated[bool, typer.Option("--keep", help="Leave everything running afterwards.")] = False,
     trials: Annotated[int, typer.Option(min=10, max=10_000, help="Trials of the study.")] = 100,

@@ -7,7 +7,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -76,6 +76,11 @@ def work(device: str | None) -> None:
     """Replace this process by a worker on ``device``, or on the first device found."""
     arguments = ["--device", device] if device else []
     os.execv(sys.executable, [sys.executable, "-m", "workers", *arguments])
+
+
+def warm(names: Sequence[str]) -> None:
+    """Replace this process by one that compiles the programs of built-in data sets."""
+    os.execv(sys.executable, [sys.executable, "-m", "workers.warm", *names])
 
 
 @contextmanager

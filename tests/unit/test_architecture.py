@@ -126,6 +126,7 @@ ROOMS = (
         ("plain", "data", "scoring", "stack", "archive", "planning", "study_data", "liveness", "seeds", "timing"),
     ),
     ("workers.onnx_models", ("archive", "plain", "liveness")),
+    ("workers.warm", ("data", "planning", "stack", "study_data")),
     ("workers.worker", ("stack", "study_data", "searching", "answer", "liveness", "onnx_models")),
 )
 """The rooms of the workers, each with those that it may use, which stand above it."""

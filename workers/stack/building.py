@@ -51,7 +51,6 @@ def build(blueprint: Blueprint, part: Part, folder: Path) -> Path:
 
 def compile_function(function: Callable[..., None], arguments: Sequence[Any], path: Path) -> None:
     """Compile a function that writes its results into its arguments, in their shapes, to a library at ``path``."""
-    torch._inductor.config.cpp.vec_isa_ok = True  # /proc/cpuinfo says it; to try each instruction set takes seconds
     tensors = tensors_of(arguments)
 
     def flat(*parts: Tensor) -> Tensor:
@@ -69,11 +68,22 @@ def compile_function(function: Callable[..., None], arguments: Sequence[Any], pa
             delattr(graph, name)
             graph.register_buffer(name, constant)
         exported = torch.export.export(graph, tuple(tensors), strict=False)
-        made = torch._inductor.aot_compile(exported.module(), tuple(tensors), options=_OPTIONS)
+        made = _compiled(exported.module(), tuple(tensors))
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(f".{os.getpid()}")
-    temporary.write_bytes(Path(str(made)).read_bytes())
+    temporary.write_bytes(Path(made).read_bytes())
     temporary.replace(path)
+
+
+def _compiled(module: Callable[..., Any], tensors: tuple[Tensor, ...]) -> str:
+    """The path of the library, for the instructions that the processor has."""
+    config = torch._inductor.config.cpp
+    config.vec_isa_ok = True  # as /proc/cpuinfo tells; to try each set of instructions takes seconds
+    try:
+        return str(torch._inductor.aot_compile(module, tensors, options=_OPTIONS))
+    except torch._inductor.exc.CppCompileError:  # the compiler does not know all of them
+        config.vec_isa_ok = None
+        return str(torch._inductor.aot_compile(module, tensors, options=_OPTIONS))
 
 
 def turn_products(graph: Graph) -> None:
