@@ -75,7 +75,7 @@ def compile_function(function: Callable[..., None], arguments: Sequence[Any], pa
     temporary.replace(path)
 
 
-def _compiled(module: Callable[..., Any], tensors: tuple[Tensor, ...]) -> str:
+def _compiled(module: Any, tensors: tuple[Tensor, ...]) -> str:
     """The path of the library, for the instructions that the processor has."""
     config = torch._inductor.config.cpp
     config.vec_isa_ok = True  # as /proc/cpuinfo tells; to try each set of instructions takes seconds
