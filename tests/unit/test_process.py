@@ -26,3 +26,19 @@ def test_numbers_too_small_for_a_fast_multiplication_are_zero_in_every_thread() 
 def test_the_threads_that_a_worker_was_given_are_its_usual_ones() -> None:
     assert said(1) == [0, 1, 1]
     assert said(3) == [0, 3, 3]
+
+
+def test_convolutions_are_in_tf32_only_where_it_is_asked_for() -> None:
+    code = """
+import torch
+from workers.planning.process import set_up
+from workers.stack.precision import shortened_products
+set_up()
+found = []
+for on in (False, True, False):
+    with shortened_products(on):
+        found.append(torch.backends.cudnn.conv.fp32_precision == "tf32")
+print(*found)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "True", "False"]

@@ -20,8 +20,12 @@ def set_up(threads: int | None = None) -> None:
 
     Denormal numbers, below 1.2e-38, are flushed to zero: strong penalties shrink weights to such values, with which a CPU
     computes up to a hundred times more slowly, and which make no difference to any metric.
+
+    Convolutions on CUDA are computed in float32, as matrix products are, unless a recipe asks for TF32: torch's own default
+    is TF32 for them.
     """
     torch.set_flush_denormal(True)
+    torch.backends.cudnn.allow_tf32 = False
     if sys.platform == "linux":
         _keep_freed_memory()
     if threads is not None:

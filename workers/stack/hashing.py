@@ -87,8 +87,11 @@ def permutations(keys: Tensor, n: int) -> Tensor:
 
 
 def _scattered(n: int, device: torch.device) -> Tensor:
-    """(n,) int32, the counters 0 … n−1 as `draw` scatters them."""
-    if torch.compiler.is_compiling():
+    """(n,) int32, the counters 0 … n−1 as `draw` scatters them.
+
+    On CUDA they are no constant: a graph would go on reading the memory of one that the cache has dropped.
+    """
+    if torch.compiler.is_compiling() or device.type != "cpu":
         return torch.arange(n, dtype=torch.int32, device=device) * _GOLDEN
     return _kept_scattered(n, device)
 

@@ -48,9 +48,12 @@ class MemoryNeed:
     def measured(cls, call: Callable[[int], object], device: torch.device) -> MemoryNeed:
         """From the peaks of ``call(k)`` with two lanes and with four; one alone is run in another way.
 
+        On CUDA a first call does not count: in it libraries allocate what they keep.
         Where these do not fit, nothing is known but that a stack of one lane has to do.
         """
         try:
+            if device.type == "cuda":
+                peak_bytes(partial(call, 2), device)
             two, four = (peak_bytes(partial(call, lanes), device) for lanes in (2, 4))
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
@@ -67,11 +70,14 @@ class MemoryNeed:
         return max(1, int((free - self.base) // self.lane))
 
 
-def is_out_of_memory(error: Exception) -> bool:
-    """CUDA has a class for it; the CPU's allocator only a message."""
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(
-        message in str(error) for message in _ALLOCATOR_MESSAGES
-    )
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out: CUDA has a class for it, the CPU's allocator only a message.
+
+    It may have been the first error of two: a capture that it breaks off can fail once more when it ends.
+    """
+    if isinstance(error, MemoryError | torch.OutOfMemoryError) or any(word in str(error) for word in _ALLOCATOR_MESSAGES):
+        return True
+    return error.__context__ is not None and is_out_of_memory(error.__context__)
 
 
 def free_bytes(device: torch.device) -> float:

@@ -13,9 +13,11 @@ import torch
 from service.settings import Settings
 from service.spec import Recipe, StudySpec
 from service.store import open_store
+from tests.unit.stack import test_families as families
 from tests.unit.stack.runs import data, protocol, recipe
 from workers.liveness import Stop
 from workers.planning.plan import train_once
+from workers.planning.process import set_up
 from workers.stack.device_data import DeviceData
 from workers.stack.layout import Layout
 from workers.stack.memory import MemoryNeed, peak_bytes
@@ -39,6 +41,20 @@ KINDS: dict[str, list[dict[str, Any]]] = {
     "sgd": [{"optimizer": "sgd", "momentum": 0.9, "nesterov": True}, {"optimizer": "sgd", "momentum": 0.5}],
     **{name: [{"optimizer": name, "l1": 1e-3}, {"optimizer": name}] for name in ("rmsprop", "adagrad", "adadelta")},
 }
+
+
+AUGMENTED = {"rotation": 20.0, "shift": 0.1, "horizontal_flip": 0.5, "cutout": 0.3}
+OTHER_KINDS: list[tuple[str, list[dict[str, Any]]]] = [
+    ("cnn", [{"normalization": "batch"}, {"normalization": "batch", **AUGMENTED}]),
+    ("cnn", [{"normalization": "layer", "cutmix": 1.0}, {"normalization": "layer"}]),
+    ("sequence", [{"cell": "gru"}, {"cell": "gru", "mixup": 0.4}]),
+    ("sequence", [{"cell": "transformer", "normalization": "layer"}] * 2),
+]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _as_in_a_worker() -> None:
+    set_up()
 
 
 def there(on: DeviceData) -> DeviceData:
@@ -67,6 +83,34 @@ def test_a_stack_is_that_of_the_cpu_whether_captured_or_not(kind: str) -> None:
     np.testing.assert_allclose(curves(settings, on), expected, rtol=2e-3, atol=2e-4)
     captured = curves(settings, on, Layout(len(settings) + 1, graphs=True))
     np.testing.assert_allclose(captured, expected, rtol=2e-3, atol=2e-4)
+
+
+@pytest.mark.parametrize(("family", "values"), OTHER_KINDS, ids=str)
+def test_other_networks_are_those_of_the_cpu_whether_captured_or_not(family: str, values: list[dict[str, Any]]) -> None:
+    settings = [families.setting(family, lane, **own) for lane, own in enumerate(values)]
+    expected = curves(settings, families.data(family))
+    on = there(families.data(family))
+    for layout in (None, Layout(len(settings), graphs=True)):
+        np.testing.assert_allclose(curves(settings, on, layout), expected, rtol=5e-3, atol=5e-4)
+
+
+def test_a_technique_that_comes_later_is_captured_too() -> None:
+    """After two epochs a lane with L1, masked inputs and averages joins the first one."""
+    settings = [recipe(dropout=0.2), recipe(l1=1e-2, feature_masking=0.2, averaging="ema")]
+
+    def trained(on: DeviceData, layout: Layout | None) -> list[list[float]]:
+        runner = StackRunner(StackKey.of(settings[0], on.inputs, on.outputs), on, layout=layout)
+        runs = [Run(i, each, ((0, i),), protocol(epochs=6)) for i, each in enumerate(settings)]
+        for epoch in range(6):
+            if epoch in (0, 2):
+                runner.add([runs[epoch // 2]])
+            runner.epoch()
+        return [run.curve["loss"] for run in runs]
+
+    expected = trained(data(), None)
+    for layout in (None, Layout(3, graphs=True)):
+        for found, own in zip(trained(there(data()), layout), expected, strict=True):
+            np.testing.assert_allclose(found, own, rtol=2e-3, atol=2e-4)
 
 
 @pytest.mark.parametrize("graphs", [False, True])
@@ -135,12 +179,14 @@ def test_memory_is_foretold() -> None:
     assert abs(need.bytes(24) - peak) < 0.3 * peak
 
 
-def test_where_memory_runs_out_half_of_the_lanes_must_do() -> None:
+@pytest.mark.parametrize("graphs", [False, True])
+def test_where_memory_runs_out_half_of_the_lanes_must_do(graphs: bool) -> None:
     setting, on = recipe(width=2048), there(data())
     torch.cuda.empty_cache()
     torch.cuda.set_per_process_memory_fraction(min(1.0, 2 * 2**30 / torch.cuda.mem_get_info()[1]))
     try:
-        runner = StackRunner(StackKey.of(setting, on.inputs, on.outputs), on)
+        layout = Layout(60, graphs=True) if graphs else None
+        runner = StackRunner(StackKey.of(setting, on.inputs, on.outputs), on, layout=layout)
         runner.add([Run(i, setting, ((0, i),), protocol(epochs=1)) for i in range(60)])
         endings = []
         while runner.wanted_lanes:

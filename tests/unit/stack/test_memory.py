@@ -6,6 +6,8 @@ import itertools
 import json
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,8 @@ from torch.profiler import ProfilerActivity, profile
 
 from tests.unit.stack.runs import data, recipe
 from workers.planning.plan import train_once
-from workers.stack.memory import MemoryNeed, peak_bytes
+from workers.stack import memory
+from workers.stack.memory import MemoryNeed, is_out_of_memory, peak_bytes
 from workers.stack.stack import StackKey
 
 CODE = """
@@ -139,3 +142,29 @@ def test_the_peak_is_what_the_profiler_of_torch_sees() -> None:
         call()
     changes = [event.nbytes() for event in profiled.profiler.kineto_results.events() if event.name() == "[memory]"]
     assert peak_bytes(call, torch.device("cpu")) == pytest.approx(max(itertools.accumulate(changes)), rel=0.01)
+
+
+def test_what_libraries_keep_from_the_first_call_on_cuda_is_no_need_of_a_lane(monkeypatch: pytest.MonkeyPatch) -> None:
+    called: list[int] = []
+
+    def peak(call: Callable[[], object], device: torch.device) -> int:
+        call()
+        return called[-1] * 2**20 + (32 * 2**20 if len(called) == 1 else 0)
+
+    monkeypatch.setattr(memory, "peak_bytes", peak)
+    need = MemoryNeed.measured(called.append, torch.device("cuda"))
+    assert need == MemoryNeed(base=0, lane=2**20)
+
+
+def test_running_out_of_memory_is_seen_through_the_error_that_follows_it() -> None:
+    @contextmanager
+    def capture() -> Iterator[None]:
+        try:
+            yield
+        finally:
+            raise RuntimeError("operation failed due to a previous error during capture")
+
+    for first, expected in ((torch.OutOfMemoryError(), True), (ValueError(), False)):
+        with pytest.raises(RuntimeError) as caught, capture():
+            raise first
+        assert is_out_of_memory(caught.value) is expected

@@ -14,6 +14,7 @@ from scipy import stats
 from service.spec import Recipe
 from service.spec.groups.lr_schedule import SCHEDULES as NAMES_OF_SCHEDULES
 from workers.plain.schedules import Schedule
+from workers.stack import hashing
 from workers.stack.hashing import combine, draw, mix, normal, permutations, uniform
 from workers.stack.techniques.mixing import beta_quantiles, shares
 
@@ -174,3 +175,13 @@ def test_permutations_are_permutations_and_uniform() -> None:
     counts = np.bincount(orders[:, 0].numpy(), minlength=5)
     assert stats.chisquare(counts).pvalue > 0.001
     assert torch.equal(orders, permutations(keys, 5))
+
+
+def test_what_a_graph_reads_is_not_in_a_cache_that_drops_it() -> None:
+    """Counters are kept on the CPU only; elsewhere they are computed, and are the same."""
+    before = hashing._kept_scattered.cache_info().currsize
+    for n in range(900, 900 + 3):
+        assert hashing._scattered(n, torch.device("meta")).shape == (n,)
+    assert hashing._kept_scattered.cache_info().currsize == before
+    computed = torch.arange(900, dtype=torch.int32) * hashing._GOLDEN
+    assert torch.equal(computed, hashing._scattered(900, torch.device("cpu")))
