@@ -14,7 +14,7 @@ LONG: dict[str, Any] = {
     "space": {"normalization": "none"},
     "early_stopping": "off",
     "pruner": "none",
-    "budget": {"trials": 16, "epochs": 25, "finalists": 1, "seeds": 2},
+    "budget": {"trials": 16, "epochs": 100, "finalists": 1, "seeds": 2},
 }
 
 
@@ -27,7 +27,11 @@ def test_studies_take_turns_and_a_pause_loses_no_epoch(tmp_path: Path) -> None:
             found: dict[str, Any] = service.client.get(f"/v1/studies/{study}")
             return found
 
-        wait_for(lambda: all(of(study)["started_at"] for study in (first, second)))
+        def trials_of_first() -> list[dict[str, Any]]:
+            found: list[dict[str, Any]] = service.client.get(f"/v1/studies/{first}/trials", limit=100)["trials"]
+            return found
+
+        wait_for(lambda: of(second)["started_at"] and any(trial["epochs"] for trial in trials_of_first()))
         assert of(first)["state"] != "finished"
         service.client.post(f"/v1/studies/{first}/pause")
         wait_for(lambda: of(first)["trials"]["running"] == 0)
@@ -41,8 +45,7 @@ def test_studies_take_turns_and_a_pause_loses_no_epoch(tmp_path: Path) -> None:
         service.client.post(f"/v1/studies/{first}/resume")
         wait_for(lambda: of(first)["state"] == "finished")
         assert list((service.home / "checkpoints").glob("trial-*.pt")) == []
-        trials = service.client.get(f"/v1/studies/{first}/trials", limit=100)["trials"]
-        assert {(trial["epochs"], trial["attempt"]) for trial in trials} == {(25, 0)}
+        assert {(trial["epochs"], trial["attempt"]) for trial in trials_of_first()} == {(100, 0)}
     finally:
         service.stop()
     assert broken_invariants(f"sqlite:///{service.home / 'regsearch.db'}") == []
