@@ -96,4 +96,4 @@ def _start(model: Mapping[str, Any]) -> str | None:
 def _model(model: Delivered) -> str:
     if not model.available or model.sha256 is None:
         return f"none: {model.reason}"
-    return f"{model.rule} Seed {model.seed}, epoch {model.epoch}; SHA-256 of the archive {model.sha256[:16]}…"
+    return f"{model.rule} Seed {model.seed}, {model.epoch} epochs; SHA-256 of the archive {model.sha256[:16]}…"

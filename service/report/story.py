@@ -110,6 +110,12 @@ def _remarks(source: Source) -> Iterator[str]:
         yield _optimism(result.selection)
     if result.ensemble is not None:
         yield _together(result.ensemble, source.metric)
+    if result.model is not None and result.model.refit is not None:
+        refit = result.model.refit
+        yield (
+            f"{result.model.rule} The average of the winner's networks in the finals, which had not seen the test rows, "
+            f"has a test {source.metric} of {number(refit.test.mean)} ({between(refit.test)})."
+        )
 
 
 def _together(ensemble: Ensemble, metric: str) -> str:

@@ -26,7 +26,7 @@ class ArchivedStudy(Part):
 class ArchivedScores(Part):
     """What is known of a model."""
 
-    this_network: float = Field(description="Validation score, by which the network was chosen.")
+    this_network: float = Field(description="Validation score; of networks that were trained again, that of the search's.")
     valid: Spread = Field(description="Of its setting over seeds, on validation rows.")
     test: Interval | None = Field(description="Of its setting, on test rows.")
 
@@ -77,6 +77,7 @@ class ArchiveDocument(Part):
     data: ArchivedData
     start: ArchivedStart | None = Field(None, description="Only after fine-tuning.")
     model: NetworkShape
+    networks: int = Field(1, description="Networks of this shape, whose predictions are averaged.")
     target_scale: TargetUnit
     recipe: Mapping[str, Any] = Field(description="Settings that matter.")
     versions: Mapping[str, str] = Field(description="What it was trained with.")

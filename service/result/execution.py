@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
 from service.result.base import Later, Number, Part
+from service.result.scores import Interval
 
 
 class RowCounts(Part):
@@ -63,15 +64,30 @@ class Provenance(Part):
     plan: SearchPlan
 
 
+class Refit(Part):
+    """The winning recipe trained again for the networks handed out. No score in this result is theirs."""
+
+    rows: int = Field(description="Rows they were trained on.")
+    of: Literal["all", "train_valid"] = Field(description="All rows, or all but the test part.")
+    epochs: int = Field(description="The mean of the winner's best epochs.")
+    single: Number = Field(description="Score of one of the winner's networks on validation rows, a mean over seeds.")
+    average: Number = Field(description="Score on validation rows of the average of their predictions.")
+    test: Interval = Field(description="Score of that average on the locked test rows, before they were trained on.")
+
+
 class ChosenNetwork(Part):
-    """The one trained network that is handed out."""
+    """What is handed out: one trained network, or several whose predictions are averaged."""
 
     of: str = Field(description="Name of its setting.")
     seed_index: int
-    seed: int
-    epoch: int = Field(description="From 1.")
-    validation: Number = Field(description="Its validation score, by which it was chosen.")
-    rule: str = Field(description="How it was chosen, in words.")
+    seed: int = Field(description="Of several networks, that of the first.")
+    epoch: int = Field(description="The last epoch that it was trained for, from 1.")
+    validation: Number = Field(
+        description="Its validation score, by which it was chosen; of networks trained again, that of the search's networks."
+    )
+    rule: str = Field(description="How it was chosen and trained, in words.")
+    networks: int = Field(1, description="Number of networks.")
+    refit: Refit | None = Field(None, description="Null if it is a network of the search.")
 
 
 class Delivered(ChosenNetwork):

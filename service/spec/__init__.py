@@ -14,7 +14,7 @@ from service.spec.metrics import (
     sign_of,
 )
 from service.spec.model import ModelSpec
-from service.spec.parts import BudgetSpec, Conclude, DataSpec, EarlyStopping, ValidationSpec
+from service.spec.parts import BudgetSpec, Conclude, DataSpec, Deliver, EarlyStopping, ValidationSpec
 from service.spec.pruners import (
     HyperbandPruner,
     MedianPruner,
@@ -55,6 +55,7 @@ __all__ = [
     "CmaEsSampler",
     "Conclude",
     "DataSpec",
+    "Deliver",
     "Domain",
     "EarlyStopping",
     "Fixed",

@@ -118,6 +118,24 @@ def _on_is_defaults(raw: Any) -> Any:
     return {} if raw in ("on", True) else None if raw in ("off", False) else raw
 
 
+class Deliver(Frozen):
+    """Training the winning recipe again for the network that is handed out, after the test part has been scored.
+
+    It is trained on more rows than the search could use, for as many epochs as its best epochs were on average, without
+    early stopping. ``off`` hands out a network of the search instead.
+    """
+
+    rows: Literal["all", "train_valid"] = Field(
+        "all", description="Rows it is trained on: all, or all but the test part. Scores are of the time before."
+    )
+    networks: Literal["auto", "ensemble", "single"] = Field(
+        "auto",
+        description="The average of several networks, or one. `auto` takes the average unless one network of the winner is "
+        "better on validation rows.",
+    )
+    seeds: int = Field(5, ge=2, le=50, description="Networks of the ensemble.")
+
+
 class BudgetSpec(Frozen):
     """Limits of the study. The number of trials is exact, even if workers are lost."""
 
@@ -153,3 +171,4 @@ def _off_is_none(raw: Any) -> Any:
 
 
 OptionalEarlyStopping = Annotated[EarlyStopping | None, BeforeValidator(_off_is_none)]
+OptionalDeliver = Annotated[Deliver | None, BeforeValidator(_on_is_defaults)]

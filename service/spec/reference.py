@@ -20,7 +20,7 @@ from pydantic_core import PydanticUndefined
 from service.spec import metrics
 from service.spec.domain import Choices, Domain, Fixed, PerLayer, Range, possible_values
 from service.spec.model import MODEL_SETTINGS, ModelSpec
-from service.spec.parts import BudgetSpec, Conclude, DataSpec, EarlyStopping, ValidationSpec
+from service.spec.parts import BudgetSpec, Conclude, DataSpec, Deliver, EarlyStopping, ValidationSpec
 from service.spec.pruners import Pruner
 from service.spec.samplers import OF_SEVERAL_OBJECTIVES, Sampler
 from service.spec.setting import Setting
@@ -32,6 +32,7 @@ PARTS: Mapping[str, type[BaseModel]] = {
     "validation": ValidationSpec,
     "early_stopping": EarlyStopping,
     "budget": BudgetSpec,
+    "deliver": Deliver,
     "budget.conclude": Conclude,
 }
 

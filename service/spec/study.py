@@ -14,7 +14,15 @@ from service.spec.enqueue import check_enqueued
 from service.spec.groups.normalization import NORMALIZATIONS
 from service.spec.metrics import GAP, Direction, Further, Metric, Task, direction_of, metrics_for, sign_of
 from service.spec.model import MODEL_SETTINGS, ModelSpec
-from service.spec.parts import BudgetSpec, DataSpec, EarlyStopping, OptionalEarlyStopping, ValidationSpec
+from service.spec.parts import (
+    BudgetSpec,
+    DataSpec,
+    Deliver,
+    EarlyStopping,
+    OptionalDeliver,
+    OptionalEarlyStopping,
+    ValidationSpec,
+)
 from service.spec.pruners import HyperbandPruner, MedianPruner, NoPruner, PatientPruner, Pruner
 from service.spec.samplers import OF_SEVERAL_OBJECTIVES, Sampler, TpeSampler
 from service.spec.setting import Setting, refuse_unmet
@@ -57,6 +65,7 @@ class StudySpec(Frozen):
     )
     pruner: Pruner = MedianPruner()
     budget: BudgetSpec = BudgetSpec()
+    deliver: OptionalDeliver = Field(Deliver(), description="What is handed out, or `off`: see `deliver` below.")
     max_parallel_trials: int | None = Field(None, ge=1, description="Maximum number of running trials, over all workers.")
     seed: int = Field(0, ge=0, lt=2**31, description="Seed of the split, the sampler and all trials.")
 

@@ -81,7 +81,7 @@ def untrained(fold: Fold, classes: int, family: str = "mlp", **settings: Any) ->
     hyper = {name for name, _ in module.named_buffers() if name.endswith(("num_batches_tracked", ".rate", ".key"))}
     weights = {name: value for name, value in module.state_dict().items() if name not in hyper}
     training = Training(target="class", epochs=3, watched="accuracy", patience=2)
-    return Trained(recipe, shape, weights, fold, training)
+    return Trained(recipe, shape, [weights], fold, training)
 
 
 def shaped(path: Path, layout: str) -> Path:

@@ -77,10 +77,10 @@ def test_a_classifier_says_the_same_alone(embedding: int, tmp_path: Path) -> Non
     fold = a_fold(table)
     order: dict[str, Any] = {"normalization_position": "after", "skip_connections": True, "embedding": embedding}
     model = untrained(fold, 3, normalization="batch", activation="gelu", **order)
-    assert sum(name.startswith("embeddings.") for name in model.weights) == (4 if embedding else 0)
+    assert sum(name.startswith("embeddings.") for name in model.networks[0]) == (4 if embedding else 0)
     archive = build_archive(model, {**ABOUT, "classes": list(table.labels)})
     expected = outputs(
-        model.shape, model.weights, torch.from_numpy(preprocessing.features(table.features, fold.preprocessor))
+        model.shape, model.networks[0], torch.from_numpy(preprocessing.features(table.features, fold.preprocessor))
     )
     out, labels = alone(unpacked(archive, tmp_path / "model"), rows, tmp_path)
     np.testing.assert_array_equal(out, expected.numpy())
@@ -95,7 +95,7 @@ def test_a_regression_says_the_same_alone(normalization: str, scaling: Any, tmp_
     model = untrained(fold, 1, normalization=normalization, activation="elu")
     archive = build_archive(model, {**ABOUT, "task": "regression", "target": "income"})
     expected = outputs(
-        model.shape, model.weights, torch.from_numpy(preprocessing.features(table.features, fold.preprocessor))
+        model.shape, model.networks[0], torch.from_numpy(preprocessing.features(table.features, fold.preprocessor))
     )
     out, predictions = alone(unpacked(archive, tmp_path / "model"), rows, tmp_path)
     np.testing.assert_array_equal(out, expected.numpy())
@@ -148,7 +148,7 @@ def test_networks_of_other_families_say_the_same_alone(
     model = untrained(fold, 3, family, **settings)
     archive = build_archive(model, {**ABOUT, "classes": list(table.labels)})
     x = features(table, np.arange(table.rows), fold.preprocessor)
-    expected = outputs(model.shape, model.weights, torch.from_numpy(x))
+    expected = outputs(model.shape, model.networks[0], torch.from_numpy(x))
     out, labels = alone(unpacked(archive, tmp_path / "model"), rows, tmp_path)
     np.testing.assert_array_equal(out, expected.numpy())
     assert labels == [table.labels[index] for index in expected.argmax(1)]
@@ -178,12 +178,33 @@ def test_a_network_begins_as_the_archive_says(family: str, layout: Any, settings
     adopt(network, start.weights)
     x = torch.from_numpy(features(table, np.arange(table.rows), start.preprocessor))
     expected = outputs(
-        model.shape, model.weights, torch.from_numpy(features(table, np.arange(table.rows), fold.preprocessor))
+        model.shape, model.networks[0], torch.from_numpy(features(table, np.arange(table.rows), fold.preprocessor))
     )
     torch.testing.assert_close(network.eval()(x).detach(), expected, rtol=1e-4, atol=1e-5)
     other = read_start(archive, replace(table, labels=("a", "b", "c")), "class")
     assert set(start.weights) - set(other.weights) == {"head.weight", "head.bias"}
     assert (start.target, other.target) == (fold.target, None)
+
+
+@pytest.mark.parametrize("task", ["classification", "regression"])
+def test_several_networks_are_averaged_and_the_first_is_what_others_begin_with(task: Any, tmp_path: Path) -> None:
+    rows = people(tmp_path / "people.csv")
+    table = load_table(DataSource(task, path=rows, target="class" if task == "classification" else "income"))
+    fold = a_fold(table)
+    one = untrained(fold, table.outputs, normalization="batch")
+    networks = [{name: value * scale for name, value in one.networks[0].items()} for scale in (1.0, 0.9, 1.2)]
+    archive = build_archive(replace(one, networks=networks), {**ABOUT, "task": task, "classes": list(table.labels)})
+    x = torch.from_numpy(features(table, np.arange(table.rows), fold.preprocessor))
+    each = torch.stack([outputs(one.shape, weights, x) for weights in networks])
+    model = Model.load(unpacked(archive, tmp_path / "model"))
+    if task == "classification":
+        np.testing.assert_allclose(model.probabilities(rows), each.double().softmax(-1).mean(0).numpy(), atol=1e-5)
+    else:
+        found = np.array(model.predict(rows), dtype=float)
+        np.testing.assert_allclose(found, fold.target.restore(each.mean(0)[:, 0].numpy()), rtol=1e-5)
+    start = read_start(archive, table, ABOUT["target"])
+    assert set(start.weights) <= set(networks[0])
+    assert all(torch.equal(value, networks[0][name]) for name, value in start.weights.items())
 
 
 def test_an_mlp_reads_arrays_too(tmp_path: Path) -> None:
@@ -193,7 +214,7 @@ def test_an_mlp_reads_arrays_too(tmp_path: Path) -> None:
     model = untrained(fold, 3)
     loaded = Model.load(unpacked(build_archive(model, {**ABOUT, "classes": list(table.labels)}), tmp_path / "model"))
     x = features(table, np.arange(table.rows), fold.preprocessor)
-    expected = outputs(model.shape, model.weights, torch.from_numpy(x)).numpy()
+    expected = outputs(model.shape, model.networks[0], torch.from_numpy(x)).numpy()
     np.testing.assert_array_equal(loaded.outputs(rows).numpy(), expected)
     np.testing.assert_array_equal(loaded.outputs(np.load(rows)["x"]).numpy(), expected)
 

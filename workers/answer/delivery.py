@@ -1,4 +1,4 @@
-"""What is kept of the winner besides its scores: one trained network for download, and its predictions for charts.
+"""What is kept of the winner besides its scores: trained networks for download, and predictions for charts.
 
 Called once by finalizing, after everything is decided, so it can't change an answer.
 """
@@ -9,11 +9,12 @@ import hashlib
 from dataclasses import dataclass
 from typing import Any
 
-from service.result import ChosenNetwork, Delivered, Pictures, Winner
+from service.result import ChosenNetwork, Delivered, Pictures, Refit, Winner
 from service.spec import StudySpec
 from service.store.records import StudyRecord
 from workers.answer import Answer
 from workers.answer.networks import outputs
+from workers.answer.refit import Refitted
 from workers.archive import Trained, build_archive
 from workers.archive.program import Training, program
 from workers.scoring.pictures import test_pictures
@@ -38,34 +39,70 @@ class Kept:
 
 @dataclass(frozen=True)
 class Keeper:
-    """Keeps the winner's best network of one study."""
+    """Keeps the networks of one study."""
 
     study: StudyRecord
     spec: StudySpec
     data: Prepared
 
-    def keep(self, answer: Answer) -> Kept:
-        """The archive of the network, and its predictions on the test rows."""
-        shape = self.data.shape(answer.model.recipe)
-        training = self._training()
-        model = Trained(answer.model.recipe, shape, answer.model.weights, self.data.folds[0], training)
-        chosen, winner = self._chosen(answer), answer.findings.winner
-        out = outputs(shape, answer.model.weights, answer.test.x)
-        labels, scale = self.data.table.labels, model.fold.target
+    def keep(self, answer: Answer, again: Refitted | None = None) -> Kept:
+        """The archive of the network of the search, or of those that were trained ``again``; and the network's predictions
+        on the test rows, which only that of the search has not been trained on.
+        """
+        training = self._training(None if again is None else again.epochs)
+        one = Trained(
+            answer.model.recipe,
+            self.data.shape(answer.model.recipe),
+            [answer.model.weights],
+            self.data.folds[0],
+            training,
+        )
+        out = outputs(one.shape, answer.model.weights, answer.test.x)
+        labels, scale = self.data.table.labels, one.fold.target
         assert self.spec.task is not None, "a stored spec is resolved"
         pictures = Pictures(test=test_pictures(self.spec.task, out, answer.test.y.cpu(), labels, scale))
-        archive = build_archive(model, self._about(chosen, winner))
-        sha256, code = hashlib.sha256(archive).hexdigest(), program(shape, model.recipe, training)
+        if again is None:
+            model, chosen = one, self._chosen(answer)
+        else:
+            model = Trained(answer.winner.recipe, again.shape, again.weights, again.fold, training)
+            chosen = self._trained_again(answer, again)
+        archive = build_archive(model, self._about(chosen, answer.findings.winner))
+        sha256, code = hashlib.sha256(archive).hexdigest(), program(model.shape, model.recipe, training)
         return Kept(archive, Delivered.as_archive(chosen, len(archive), sha256, code), pictures)
 
-    def _training(self) -> Training:
+    def _training(self, stop_after: int | None) -> Training:
         spec, stopping = self.spec, self.spec.early_stopping
-        common: dict[str, Any] = {"target": target_name(spec), "epochs": spec.budget.epochs}
+        common: dict[str, Any] = {"target": target_name(spec), "epochs": spec.budget.epochs, "stop_after": stop_after}
         if stopping is None:
             return Training(**common, watched=str(spec.metric))
         watched = str(spec.metric) if stopping.monitor == "metric" else stopping.monitor
         rule = stopping.model_dump(include={"patience", "min_delta", "restore_best"})
         return Training(**common, watched=watched, **rule)
+
+    def _trained_again(self, answer: Answer, again: Refitted) -> ChosenNetwork:
+        assert self.spec.deliver is not None, "something was trained again"
+        average, count, part = answer.average, len(again.weights), self.spec.deliver.rows
+        where = "all rows" if part == "all" else "the training and validation rows"
+        what = f"The average of {count} networks" if count > 1 else "One network"
+        refit = Refit(
+            rows=again.rows,
+            of=part,
+            epochs=again.epochs,
+            single=average.single,
+            average=average.average,
+            test=average.test,
+        )
+        return ChosenNetwork(
+            of=answer.winner.name,
+            seed_index=self.spec.budget.seeds,
+            seed=again.seeds[0],
+            epoch=again.epochs,
+            validation=average.average if count > 1 else average.single,
+            rule=f"{what} of the winning recipe, trained again on {where} ({again.rows:,}) for {again.epochs} epochs, the "
+            "mean of its best ones. The scores are those of the recipe on part of the rows.",
+            networks=count,
+            refit=refit,
+        )
 
     def _chosen(self, answer: Answer) -> ChosenNetwork:
         run, folds = answer.run, len(self.data.folds)

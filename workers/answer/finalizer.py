@@ -10,8 +10,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import assert_never
 
+import numpy as np
+
 from service.errors import TrialError
-from service.result import Discrimination, Findings, Recommendation, RowCounts, Winner
+from service.result import Discrimination, Findings, Interval, Recommendation, RowCounts, Winner
 from service.spec import Recipe, StudySpec
 from service.store.records import TrialRecord
 from workers.answer import anatomy
@@ -19,11 +21,13 @@ from workers.answer.candidates import Candidate, Weights, ablations, baselines, 
 from workers.answer.ensemble import Ensemble, build
 from workers.answer.front import front
 from workers.answer.importance import effects, importance
+from workers.answer.intervals import interval
 from workers.answer.networks import Gauge, Measured, ScoredRows, test_rows, validation_rows
 from workers.answer.statement import Statement, best_place
 from workers.answer.ties import recommended, ties
 from workers.answer.training import Trainer
 from workers.answer.verdict import verdict
+from workers.plain.network import MEANS
 from workers.scoring.curves import describe
 from workers.scoring.scores import Scores
 from workers.stack.blueprint import StackKey
@@ -45,11 +49,22 @@ class TrainedModel:
 
 
 @dataclass(frozen=True)
+class Averaged:
+    """Scores of the winner's networks: ``single`` the mean of their scores on validation rows, ``average`` that of the
+    average of their predictions; ``test`` the latter's on the locked test rows.
+    """
+
+    single: float
+    average: float
+    test: Interval
+
+
+@dataclass(frozen=True)
 class Answer:
     """The answer of a study.
 
     ``model`` is the winner's network with the best validation score, and ``run`` its training; ``test`` are the test
-    rows; ``ensemble`` are networks with their shares.
+    rows; ``ensemble`` are networks with their shares. ``winner`` has all its networks, and ``average`` scores of these.
     """
 
     findings: Findings
@@ -57,6 +72,8 @@ class Answer:
     run: Run
     test: ScoredRows
     ensemble: tuple[tuple[TrainedModel, float], ...]
+    winner: Candidate
+    average: Averaged
 
 
 @dataclass(frozen=True)
@@ -67,6 +84,7 @@ class Chosen:
     winner: Candidate
     tied: Sequence[Candidate]
     ensemble: Ensemble
+    average: tuple[float, float]
     measured: dict[Candidate, Measured]
 
     @property
@@ -119,7 +137,8 @@ class Finalizer:
             ensemble_test = self._score(chosen, rows)
         findings = self._findings(trials, chosen, ablated, rows, ensemble_test)
         model = self._best(chosen)
-        return Answer(findings, model, winner.runs[model.seed], rows, self._members(chosen))
+        average = Averaged(*chosen.average, interval(self._averaged(winner, rows), self._metric))
+        return Answer(findings, model, winner.runs[model.seed], rows, self._members(chosen), winner, average)
 
     def _contestants(self, trials: Sequence[TrialRecord]) -> list[Candidate]:
         """The finalists, trained, and the baselines, in training."""
@@ -139,7 +158,23 @@ class Finalizer:
         measured = {each: self._gauge.measure(each) for each in everyone if each.runs}
         trained = [each for each in measured if each.role == "finalist"]
         ensemble = build(trained, measured, self._gauge, validation_rows(self._data, 0), self._sign)
-        return Chosen(everyone, winner, ties(winner, trained, measured, self._sign), ensemble, measured)
+        tied = ties(winner, trained, measured, self._sign)
+        return Chosen(everyone, winner, tied, ensemble, self._average(winner), measured)
+
+    def _average(self, winner: Candidate) -> tuple[float, float]:
+        """The scores of one network of the winner, as a mean, and of the average of its networks, on validation rows."""
+        scores = []
+        for fold in range(self._data.device.folds):
+            rows = validation_rows(self._data, fold)
+            out = self._gauge.outputs(winner, rows, fold)
+            averaged = MEANS[self._gauge.task](out)[None]
+            scores.append((self._gauge.exact(out, rows).mean(), self._gauge.exact(averaged, rows)[0]))
+        single, average = np.mean(scores, axis=0).tolist()
+        return single, average
+
+    def _averaged(self, winner: Candidate, rows: ScoredRows) -> Scores:
+        """Scores on test rows of the average of the winner's networks."""
+        return self._gauge.score(MEANS[self._gauge.task](self._gauge.outputs(winner, rows))[None], rows)
 
     def _score(self, chosen: Chosen, rows: ScoredRows) -> Scores:
         """Score everything on the test rows; returns the ensemble's scores."""

@@ -16,9 +16,10 @@ from workers.answer.delivery import Keeper
 from workers.answer.execution import execution_of
 from workers.answer.finalizer import Answer, Finalizer
 from workers.answer.front import ranked
+from workers.answer.refit import Refitted, networks_of, refit
 from workers.liveness import Pulse, Renewal, Stop
 from workers.planning.plan import Plan
-from workers.stack.layout import Threads
+from workers.stack.layout import Layout, Threads
 from workers.stack.workshop import Workshop
 from workers.study_data import Prepared
 from workers.timing import Timer
@@ -43,16 +44,21 @@ class Finisher:
         """
         timer = Timer()
         known = self._store.provenance.get(study.id).made_of or {}
-        answer = self._answer(lease, spec, data, known)
+        answer, again = self._answer(lease, spec, data, known)
         shares = self._store.utilization.get(study.id) or {}
         execution = execution_of(self._store, study.id, timer.elapsed, shares)
-        kept = Keeper(study, spec, data).keep(answer).within(int(self._settings.max_model_mb * 2**20))
+        kept = Keeper(study, spec, data).keep(answer, again).within(int(self._settings.max_model_mb * 2**20))
         result = Result.of(answer.findings, execution, kept.model, kept.pictures)
         report = f"[Report]({self._settings.public_url}/v1/studies/{study.id}/report)"
         self._store.studies.finish(lease, result.to_json(), kept.archive, note=f"**{result.verdict}**\n\n{report}")
 
-    def _answer(self, lease: Lease, spec: StudySpec, data: Prepared, known: Mapping[str, Any]) -> Answer:
-        """The answer, trained by the plan of the search; meanwhile the lease is renewed and heartbeats are sent."""
+    def _answer(
+        self, lease: Lease, spec: StudySpec, data: Prepared, known: Mapping[str, Any]
+    ) -> tuple[Answer, Refitted | None]:
+        """The answer, trained by the plan of the search, and what is trained again after it.
+
+        Meanwhile the lease is renewed and heartbeats are sent.
+        """
         study_id = lease.study_id
         renew = Renewal(self._store, lease, self._settings.lease_seconds)
         page, _ = self._store.history.page(study_id, state="complete", limit=1_000_000)
@@ -63,8 +69,16 @@ class Finisher:
                 raise LeaseLost("the worker is stopping")
             renew()
 
-        def open_test() -> None:
-            self._store.studies.open_test(study_id, who, "final score")
+        def open_test(purpose: str = "final score") -> None:
+            self._store.studies.open_test(study_id, who, purpose)
+
+        def again(answer: Answer, eager: Layout) -> Refitted | None:
+            deliver = spec.deliver
+            if deliver is None:
+                return None
+            if deliver.rows == "all":
+                open_test("training of the delivered networks, after the final score")
+            return refit(spec, data, answer.winner, deliver, networks_of(deliver, answer.average, spec.sign), alive, eager)
 
         plan = Plan.of(known["plan"]) if "plan" in known else Plan(1, None)
         plan.take_threads()
@@ -72,7 +86,8 @@ class Finisher:
         layout = partial(plan.final_layout, self._workshop, threads, data.device.device)
         with self._pulse.during(lambda: {"state": "finalizing", "study": study_id}):
             try:
-                return Finalizer(spec, data, alive, layout).run(ranked(spec, page), open_test)
+                answer = Finalizer(spec, data, alive, layout).run(ranked(spec, page), open_test)
+                return answer, again(answer, Layout(plan.block_lanes, threads=threads))
             except LeaseLost:
                 self._store.leases.release(lease)
                 raise

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import json
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -25,7 +25,7 @@ from workers.archive.card import model_card
 from workers.archive.program import Training, program
 from workers.data import Fold
 from workers.plain.loader import FORMAT
-from workers.plain.network import Shape
+from workers.plain.network import Average, Shape
 
 _SHIPPED = Path(__file__).parent / "shipped"
 _EPOCH = (1980, 1, 1, 0, 0, 0)
@@ -34,11 +34,14 @@ _VERSIONED = ("regsearch", "torch", "numpy", "pandas", "scikit-learn", "optuna")
 
 @dataclass(frozen=True)
 class Trained:
-    """One trained network and what it was trained with; ``fold`` has the preprocessing that belongs to it."""
+    """Trained networks of one shape and what they were trained with; ``fold`` has the preprocessing that belongs to them.
+
+    Predictions of several are averaged.
+    """
 
     recipe: Recipe
     shape: Shape
-    weights: Mapping[str, Tensor]
+    networks: Sequence[Mapping[str, Tensor]]
     fold: Fold
     training: Training
 
@@ -54,6 +57,7 @@ def build_archive(model: Trained, about: Mapping[str, Any]) -> bytes:
         format=FORMAT,
         **about,
         model=NetworkShape(**model.shape.to_json()),
+        networks=len(model.networks),
         target_scale=TargetUnit(mean=model.fold.target.mean, scale=model.fold.target.scale),
         recipe=model.recipe.said(),
         versions=versions(),
@@ -61,7 +65,7 @@ def build_archive(model: Trained, about: Mapping[str, Any]) -> bytes:
     fitted = preprocessing_of(model.fold.preprocessor).to_json()
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
-        _add(archive, "weights.safetensors", save(_plain_weights(model.weights)))
+        _add(archive, "weights.safetensors", save(_plain_weights(model.networks)))
         _add(archive, "recipe.json", _json(document))
         _add(archive, "preprocessing.json", _json(fitted))
         _add(archive, "README.md", model_card(document, fitted).encode())
@@ -77,10 +81,12 @@ def versions() -> dict[str, str]:
     return {name: version(name) for name in _VERSIONED}
 
 
-def _plain_weights(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Without the count of batches, which a stack does not keep."""
+def _plain_weights(networks: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """By the names that `workers.plain.loader` gives them; without the count of batches, which a stack does not keep."""
+    prefixes = [Average.names(number) for number in range(len(networks))] if len(networks) > 1 else [""]
     return {
-        name: value.detach().cpu().contiguous()
+        f"{prefix}{name}": value.detach().cpu().contiguous()
+        for prefix, weights in zip(prefixes, networks, strict=True)
         for name, value in weights.items()
         if not name.endswith("num_batches_tracked")
     }

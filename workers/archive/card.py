@@ -17,7 +17,7 @@ def model_card(about: Mapping[str, Any], preprocessing: Mapping[str, Any]) -> st
             "",
             f"Trained and chosen by regsearch, study {about['study']['id']}. {about['chosen']['rule']}",
             "",
-            *_scores(about["scores"], metric),
+            *_scores(about["scores"], metric, about["chosen"].get("refit")),
             "",
             "## Use it",
             "",
@@ -56,14 +56,18 @@ def model_card(about: Mapping[str, Any], preprocessing: Mapping[str, Any]) -> st
     )
 
 
-def _scores(scores: Mapping[str, Any], metric: str) -> list[str]:
+def _scores(scores: Mapping[str, Any], metric: str, refit: Mapping[str, Any] | None) -> list[str]:
     valid, test = scores["valid"], scores["test"]
-    lines = [
-        f"| {metric} | value | how |",
-        "|---|---|---|",
-        f"| validation | {scores['this_network']:.4g} | this network, which was chosen by this number |",
-        f"| validation | {valid['mean']:.4g} ± {valid['std']:.2g} | mean and deviation over {valid['n']} seeds |",
-    ]
+    lines = [f"| {metric} | value | how |", "|---|---|---|"]
+    if refit is None:
+        lines.append(f"| validation | {scores['this_network']:.4g} | this network, which was chosen by this number |")
+    lines.append(f"| validation | {valid['mean']:.4g} ± {valid['std']:.2g} | mean and deviation over {valid['n']} seeds |")
+    if refit is not None:
+        lines.append(f"| validation | {refit['average']:.4g} | average of these networks |")
+        part = "all rows" if refit["of"] == "all" else "training and validation rows"
+        lines = [f"These scores are the recipe's, trained on part of the rows; what is in here saw {part}.", "", *lines]
+        mean, low, high = (refit["test"][name] for name in ("mean", "low", "high"))
+        lines.append(f"| test | {mean:.4g} | average of these networks, 95 % interval {low:.4g} to {high:.4g} |")
     if test is not None:
         interval = f"95 % interval {test['low']:.4g} to {test['high']:.4g}"
         lines.append(f"| test | {test['mean']:.4g} | {interval}, {test['n']} rows that nothing was chosen on |")

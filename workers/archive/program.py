@@ -17,7 +17,10 @@ from workers.plain.training import WATCHES
 
 @dataclass(frozen=True)
 class Training:
-    """How a study's trials train: early stopping looks at the metric ``watched``; without it ``patience`` is None."""
+    """How a study's trials train: early stopping looks at the metric ``watched``; without it ``patience`` is None.
+
+    ``stop_after``: it trains on all rows, for as many of the ``epochs``.
+    """
 
     target: str
     epochs: int
@@ -25,6 +28,7 @@ class Training:
     patience: int | None = None
     min_delta: float = 0.0
     restore_best: bool = True
+    stop_after: int | None = None
 
 
 _PROGRAM = '''"""Trains this network again, from scratch, in plain PyTorch; the loop is in plain/training.py.
@@ -46,7 +50,7 @@ from plain.layers import dropout_of
 from plain.network import Shape, build, initialize
 from plain.preprocessing import CannotPredict
 from plain.targets import examples, split
-from plain.training import WATCHES, train
+from plain.training import WATCHES, Rows, train
 
 RECIPE = {recipe}
 NETWORK = {network}
@@ -64,7 +68,8 @@ if __name__ == "__main__":
         sys.exit(str(error))
     network = build(Shape.from_json(NETWORK), dropout_of(RECIPE))
     initialize(network, RECIPE, SEED)
-    trained = train(network, RECIPE, split(x, y, SEED), epochs=EPOCHS, watch=WATCHES[{watched!r}], seed=SEED, **STOPPING)
+    rows = {rows}
+    trained = train(network, RECIPE, rows, epochs=EPOCHS, watch=WATCHES[{watched!r}], seed=SEED, **STOPPING)
     for epoch, (loss, watched) in enumerate(zip(trained.losses, trained.watched)):
         print(f"epoch {{epoch}}: training loss {{loss:.4g}}, watched {{watched:.4g}}")
     save_file({{name: value for name, value in trained.network.state_dict().items() if value.ndim}}, "trained.safetensors")
@@ -75,6 +80,9 @@ def program(shape: Shape, recipe: Recipe, training: Training) -> str:
     """The program of a recipe; what early stopping watches is the loss where the loop knows no such metric."""
     known = training.watched in WATCHES
     stopping = {"patience": training.patience, "min_delta": training.min_delta, "restore_best": training.restore_best}
+    again = training.stop_after is not None
+    if again:
+        stopping = {"stop_after": training.stop_after}
     return _PROGRAM.format(
         recipe=_written(
             {name: list(value) if isinstance(value, tuple) else value for name, value in recipe.effective().items()}
@@ -82,7 +90,8 @@ def program(shape: Shape, recipe: Recipe, training: Training) -> str:
         network=_written(shape.to_json()),
         target=training.target,
         epochs=training.epochs,
-        stopping=stopping if training.patience else {},
+        stopping=stopping if training.patience or again else {},
+        rows="Rows(x, y, x, y)  # nothing is held out" if again else "split(x, y, SEED)",
         watched=training.watched if known else "loss",
         instead="" if known else f"\nThe study's early stopping watched {training.watched}; this program watches the loss.",
     )

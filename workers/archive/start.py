@@ -1,7 +1,8 @@
 """An earlier study's archive as the beginning of networks: its weights by the modules' names, and its preprocessing.
 
 Preprocessing belongs to weights that were trained on its output, so it is taken over as it is. The last layer is taken over
-only where it means the same: the same classes in the same order, or the same number, which then keeps its unit.
+only where it means the same: the same classes in the same order, or the same number, which then keeps its unit. Of several
+networks the first is taken.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from workers.archive.read import read_archive
 from workers.data import Fitted, RawTable, TargetScale
-from workers.plain.network import HEAD
+from workers.plain.network import HEAD, Average
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,9 @@ class Start:
 def read_start(archive: bytes, table: RawTable, target: str) -> Start:
     """What an archive brings to a study that predicts the column ``target`` of ``table``."""
     about, fitted, weights = read_archive(archive)
+    if about.get("networks", 1) > 1:
+        first = Average.names(0)
+        weights = {name.removeprefix(first): value for name, value in weights.items() if name.startswith(first)}
     if not _means_the_same(about, table, target):
         return Start({name: value for name, value in weights.items() if not name.startswith(HEAD)}, fitted, None)
     return Start(weights, fitted, TargetScale(**about["target_scale"]))

@@ -25,7 +25,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from .files import read_rows
-from .network import Shape, build, outputs
+from .network import Average, Shape, build, outputs
 from .preprocessing import CannotPredict, features
 
 FORMAT = 2
@@ -36,7 +36,7 @@ Rows = str | Path | Mapping[str, Any] | NDArray[Any] | Any
 
 @dataclass
 class Model:
-    """A trained network with its preprocessing. ``about`` is the archive's recipe.json."""
+    """A trained network, or the average of several, with its preprocessing. ``about`` is the archive's recipe.json."""
 
     about: Mapping[str, Any]
     preprocessing: Mapping[str, Any]
@@ -62,7 +62,10 @@ class Model:
         """
         if about["format"] != FORMAT:
             raise CannotPredict(f"this loader reads archives of format {FORMAT}, not of format {about['format']}")
-        network = build(Shape.from_json(about["model"]))
+        shape, networks = Shape.from_json(about["model"]), about.get("networks", 1)
+        network = build(shape)
+        if networks > 1:
+            network = Average([build(shape) for _ in range(networks)], about["task"])
         network.load_state_dict(dict(weights), strict=True)
         return cls(about, preprocessing, network.eval())
 

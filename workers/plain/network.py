@@ -100,6 +100,38 @@ def build(shape: Shape, dropout: MakesDropout = no_dropout) -> nn.Module:
     return FAMILIES[shape.family](shape.inputs, shape.outputs, **dict(shape.settings), **common)
 
 
+class Average(nn.Module):
+    """Networks of one shape as one: (b, ...) to (b, outputs) that stand for the average of their predictions.
+
+    Predictions are standardized numbers, or class probabilities, whose logarithms are the outputs, as logits are.
+    """
+
+    def __init__(self, members: Sequence[nn.Module], task: str) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(members)
+        self._mean = MEANS[task]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """See the class."""
+        return self._mean(torch.stack([member(x) for member in self.members]))
+
+    @staticmethod
+    def names(number: int) -> str:
+        """How the names of a member's weights begin."""
+        return f"members.{number}."
+
+
+def _mean_of_probabilities(out: Tensor) -> Tensor:
+    return out.log_softmax(-1).logsumexp(0) - math.log(len(out))
+
+
+MEANS: Mapping[str, Callable[[Tensor], Tensor]] = {
+    "classification": _mean_of_probabilities,
+    "regression": lambda out: out.mean(0),
+}
+"""By task: the outputs (b, o) that stand for the average of predictions, of the outputs (n, b, o) of n networks."""
+
+
 @torch.no_grad()
 def outputs(network: nn.Module, x: Tensor) -> Tensor:
     """(r, o) outputs of a ``network`` in eval mode, always as many rows at once, for the last bit may depend on that."""

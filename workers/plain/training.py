@@ -59,6 +59,7 @@ def train(
     rows: Rows,
     *,
     epochs: int,
+    stop_after: int | None = None,
     patience: int | None = None,
     min_delta: float = 0.0,
     restore_best: bool = True,
@@ -72,7 +73,8 @@ def train(
         network: With its initial weights, as `initialize` or an earlier training left them.
         recipe: Values by setting: `lr`, `batch_size`, `optimizer` and whatever else is on.
         rows: What it is trained and watched on.
-        epochs: The largest number of epochs.
+        epochs: The largest number of epochs, for which the schedules are made.
+        stop_after: Epochs after which training ends nevertheless.
         patience: Epochs without a watched value better by more than ``min_delta`` before training ends; None for never.
         min_delta, restore_best: With ``patience``: see there; and whether the best weights are kept rather than the last.
         watch: What early stopping looks at; the validation loss if omitted.
@@ -89,7 +91,7 @@ def train(
     average = Average(network, recipe, epochs)
     updates = math.ceil(len(rows.x) / recipe["batch_size"])
     trained, best, kept, stale = Trained(network), math.inf, None, 0
-    for epoch in range(epochs):
+    for epoch in range(min(epochs, stop_after or epochs)):
         _to_training(network, recipe)
         order = chance.order(epoch, len(rows.x))
         order = torch.cat([order, order[: updates * math.ceil(len(order) / updates) - len(order)]])

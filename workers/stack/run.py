@@ -29,6 +29,13 @@ class Protocol:
     metric: str
     epochs: int
     early_stopping: EarlyStopping | None
+    stop_after: int | None = None
+    """Epochs after which a run ends, although its schedules are for ``epochs``."""
+
+    @property
+    def last(self) -> int:
+        """The largest number of epochs."""
+        return self.epochs if self.stop_after is None else min(self.epochs, self.stop_after)
 
     @property
     def sign(self) -> float:
@@ -104,7 +111,7 @@ class Run:
             self.ending = "not_finite"
             return False
         improved = self._improves(metrics)
-        if self.epoch >= self.protocol.epochs:
+        if self.epoch >= self.protocol.last:
             self.ending = "epochs"
         stopping = self.protocol.early_stopping
         if stopping and self._stale >= stopping.patience:

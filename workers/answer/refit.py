@@ -1,0 +1,115 @@
+"""The winning recipe trained again, on more rows than the search had: the networks that are handed out.
+
+Called after the test part has been scored, so no score depends on it. The number of epochs is the mean of the winner's best
+ones; as an epoch has more updates now, the updates grow with the rows. Nothing stops early, for no rows are left to see it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import assert_never
+
+import numpy as np
+
+from service.spec import Deliver, StudySpec
+from workers.answer.candidates import Candidate, Weights
+from workers.answer.finalizer import Averaged
+from workers.data import Fold, PrepareOptions, Split, prepare_alike, prepare_all
+from workers.plain.network import Shape
+from workers.seeds import final_seeds
+from workers.stack.device_data import DeviceData
+from workers.stack.layout import Layout
+from workers.stack.run import Protocol, Run
+from workers.stack.runner import StackRunner
+from workers.stack.stack import StackKey
+from workers.study_data import Prepared
+
+_WATCHED_ROWS = 256
+"""Training rows on which the loss is computed after every epoch, to notice a network that has diverged."""
+
+
+@dataclass(frozen=True)
+class Refitted:
+    """Networks of one shape, trained on ``rows`` rows for ``epochs`` epochs; ``fold`` has their common preprocessing."""
+
+    weights: Sequence[Weights]
+    shape: Shape
+    fold: Fold
+    seeds: Sequence[int]
+    epochs: int
+    rows: int
+
+
+def epochs_of(winner: Candidate) -> int:
+    """The mean of the best epochs, counted from 1, over seeds (and folds, which share theirs)."""
+    return max(1, round(float(np.mean([run.best_epoch + 1 for run in winner.runs.values()]))))
+
+
+def networks_of(deliver: Deliver, scores: Averaged, sign: float) -> int:
+    """How many networks are to be trained: several, unless one of the winner's scores better than their average does."""
+    match deliver.networks:
+        case "single":
+            return 1
+        case "ensemble":
+            return deliver.seeds
+        case "auto":
+            return deliver.seeds if sign * scores.average <= sign * scores.single else 1
+        case _:
+            assert_never(deliver.networks)
+
+
+def refit(
+    spec: StudySpec,
+    data: Prepared,
+    winner: Candidate,
+    deliver: Deliver,
+    networks: int,
+    alive: Callable[[], None],
+    layout: Layout,
+) -> Refitted | None:
+    """Train the winner's recipe with ``networks`` new seeds; None if no loss of them stays finite.
+
+    Args:
+        spec: The study's, resolved.
+        data: Its data; only here are test rows trained on.
+        winner: With its runs in the finals.
+        deliver: Which rows.
+        networks: How many.
+        alive: Called between epochs.
+        layout: Of the stack.
+    """
+    parts = [part for fold in data.split.folds for part in fold]
+    everything = np.unique(np.concatenate([*parts, *([data.split.test] if deliver.rows == "all" else [])]))
+    watched = everything[:: -(-len(everything) // _WATCHED_ROWS)]
+    split = Split(((everything, watched),), data.split.test, data.split.duplicates)
+    start = data.device.start
+    if start is None:
+        (fold,) = prepare_all(data.table, split, PrepareOptions.of(spec.data))
+    else:
+        kept = data.folds[0]
+        (fold,) = prepare_alike(data.table, split, kept.preprocessor, kept.target)
+    device = data.device
+    on_device = DeviceData.of([fold], task=device.task, outputs=device.outputs, device=device.device, start=start)
+    key = StackKey.of(winner.recipe, on_device.inputs, on_device.outputs, on_device.categories)
+    epochs = epochs_of(winner)
+    protocol = Protocol("loss", spec.budget.epochs, None, stop_after=epochs)
+    runner = StackRunner(key, on_device, layout=layout)
+    runs = [Run(i, winner.recipe, final_seeds(spec.seed, spec.budget.seeds + i, 1), protocol) for i in range(networks)]
+    runner.add(runs)
+    runner.last_call = True
+    weights: dict[int, Weights] = {}
+    while runner.wanted_lanes:
+        alive()
+        for run in runner.epoch():
+            if run.ending is None:
+                continue
+            if run.ending == "epochs":
+                (weights[run.key],) = runner.best_weights(run)
+            runner.remove(run)
+    done = sorted(weights)
+    if not done:
+        return None
+    seeds = [runs[each].fold_seeds[0][1] for each in done]
+    shape = Shape.of(winner.recipe.effective(), on_device.inputs, on_device.outputs, on_device.categories)
+    return Refitted([weights[each] for each in done], shape, fold, seeds, epochs, len(everything))
