@@ -34,8 +34,8 @@ _DRAWN = 200
 def blueprints_of(name: str) -> list[Blueprint]:
     """Those of all stacks of a study with all defaults."""
     task = BUILTIN[name].task
-    spec = StudySpec.model_validate({"data": {"dataset": name}}).resolved(task)
     table = load_table(DataSource(task=task, name=name))
+    spec = StudySpec.model_validate({"data": {"dataset": name}}).resolved(task, table.rows)
     folds = prepare_all(table, make_split(table, spec.validation, spec.seed), PrepareOptions.of(spec.data))
     device, wanted = torch.device("cpu"), wanted_metrics(spec)
     data = DeviceData.of(folds, task=table.task, outputs=table.outputs, device=device, wanted=wanted)

@@ -45,12 +45,16 @@ def check_embedding(spec: StudySpec, table: TableInfo, target: str) -> None:
         InvalidInput: There is no categorical input.
     """
     domain = spec.domains["embedding"]
-    if spec.data.categorical or not can_leave(domain, SETTINGS["embedding"].neutral):
-        return
-    others = {target, *spec.data.drop, *(getattr(spec.data, field) for field in _DIVIDING)}
-    if not any(column.kind == "categorical" and column.name not in others for column in table.columns):
+    if can_leave(domain, SETTINGS["embedding"].neutral) and not has_categories(spec, table, target):
         message = "needs a categorical column; data.categorical can name numeric columns to be read as categories"
         raise InvalidInput.one("model.embedding", message, value=domain.model_dump(), allowed="off")
+
+
+def has_categories(spec: StudySpec, table: TableInfo, target: str) -> bool:
+    """Whether there is a categorical input."""
+    others = {target, *spec.data.drop, *(getattr(spec.data, field) for field in _DIVIDING)}
+    inferred = any(column.kind == "categorical" and column.name not in others for column in table.columns)
+    return inferred or bool(spec.data.categorical)
 
 
 def _check_dividing(

@@ -37,6 +37,8 @@ class _Earlier:
     recipe: Recipe
     fitted: Preprocessing
     sha256: str
+    refit: bool
+    """Whether the network was trained again on rows that its study validates or tests on."""
 
 
 def bound_to_start(spec: StudySpec, table: TableInfo, target: str, store: Store) -> tuple[StudySpec, list[str]]:
@@ -84,7 +86,8 @@ def _earlier(study_id: int, store: Store) -> _Earlier:
     with zipfile.ZipFile(io.BytesIO(archive.content)) as files:
         about, fitted = (json.loads(files.read(name)) for name in ("recipe.json", "preprocessing.json"))
     spec = StudySpec.model_validate(record.spec)
-    return _Earlier(record, spec, Recipe.from_json(about["recipe"]), preprocessing_of(fitted), archive.sha256)
+    refit, recipe = bool(about["chosen"].get("refit")), Recipe.from_json(about["recipe"])
+    return _Earlier(record, spec, recipe, preprocessing_of(fitted), archive.sha256, refit)
 
 
 def _shape(spec: StudySpec, earlier: _Earlier) -> Iterator[Issue]:
@@ -170,7 +173,12 @@ def _same_source(spec: StudySpec, other: StudySpec) -> bool:
 def _division(spec: StudySpec, earlier: _Earlier) -> Iterator[Issue]:
     """The same data must be split in the same way, as the network has seen the earlier study's training rows."""
     given = spec.data.split is not None and spec.data.split == earlier.spec.data.split
-    if not _same_source(spec, earlier.spec) or given:
+    if not _same_source(spec, earlier.spec):
+        return
+    if earlier.refit:
+        message = f"study {earlier.record.id} has trained its network again on rows that are validated or tested here"
+        yield Issue(_START, message, spec.model.start_from, "on the same data a study with deliver: off")
+    if given:
         return
     for field in _SPLITTING:
         value, required = (_at(each, field) for each in (spec, earlier.spec))

@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from service.api.columns import check_columns, check_embedding, check_rows, no_column
+from service.api.columns import check_columns, check_embedding, check_rows, has_categories, no_column
 from service.api.fine_tuning import bound_to_start
 from service.api.inspection import Inspections
 from service.api.issues import validation_issues
@@ -48,13 +48,14 @@ def check(spec: StudySpec, store: Store, settings: Settings, inspections: Inspec
     check_columns(spec, table, target.name, rows_of_arrays=own == "y")
     _family(spec, table)
     check_embedding(spec, table, target.name)
-    check_rows(spec, table.rows - target.missing)
     task = _task(spec, target, table.rows - target.missing)
     _positive(spec, task, target, table)
     try:
-        resolved = spec.resolved(task)
+        categories = has_categories(spec, table, target.name)
+        resolved = spec.resolved(task, table.rows - target.missing, categories=categories)
     except ValidationError as error:
         raise InvalidInput(validation_issues(error)) from None
+    check_rows(resolved, table.rows - target.missing)
     _grid(resolved)
     bound, about_start = bound_to_start(resolved, table, target.name, store)
     return Submission(bound, dataset_id, [*warnings_for(bound), *_advice(bound, table), *about_start])

@@ -100,7 +100,7 @@ def warm(
 @app.command()
 def demo(
     keep: Annotated[bool, typer.Option("--keep", help="Leave everything running afterwards.")] = False,
-    trials: Annotated[int, typer.Option(min=10, max=10_000, help="Trials of the study.")] = 100,
+    trials: Annotated[int, typer.Option(min=10, max=10_000, help="Trials of the study.")] = 60,
 ) -> None:
     """Search a real data set, from start to result, in about a minute."""
     local.demo(_settings(), out, keep=keep, trials=trials)

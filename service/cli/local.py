@@ -32,7 +32,7 @@ from service.settings import Settings
 
 READY_SECONDS = 60.0
 LINGER_SECONDS = 5
-DEMO_STUDY = {"name": "demo", "data": {"dataset": "diabetes"}, "budget": {"trials": 100, "epochs": 100}}
+DEMO_STUDY = {"name": "demo", "data": {"dataset": "diabetes"}, "budget": {"trials": 60, "epochs": 100}}
 
 
 def serve(settings: Settings) -> None:

@@ -166,6 +166,8 @@ def _remarks(found: Result) -> Iterator[tuple[str, str]]:
             f"{len(ensemble.members)} trained networks combined: test {number(test.mean)} "
             f"({number(test.low)} – {number(test.high)}); best single network {number(single.mean)}",
         )
+    if found.model is not None and found.model.refit is not None:
+        yield "Model", found.model.rule
     if found.importance is not None and found.importance.fanova:
         first = list(found.importance.fanova.items())[:_IMPORTANT]
         yield "Importance", ", ".join(f"{name} {share:.0%}" for name, share in first)

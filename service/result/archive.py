@@ -84,9 +84,9 @@ class ArchiveDocument(Part):
 
 
 class Scaler(Part):
-    """z = (f(x) − shift) / scale of each column, f by ``kind``."""
+    """z = (f(x) − shift) / scale of each column, f by ``kind``; `robust`: then z / √(1 + (z/3)²)."""
 
-    kind: Literal["standard", "minmax", "quantile", "log", "none"]
+    kind: Literal["standard", "robust", "minmax", "quantile", "log", "none"]
     shift: tuple[float, ...]
     scale: tuple[float, ...]
     quantiles: tuple[tuple[float, ...], ...] | None = Field(description="(q, columns) of the training rows.")

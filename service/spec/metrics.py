@@ -35,6 +35,8 @@ CLASSIFICATION_METRICS: tuple[str, ...] = get_args(ClassificationMetric)
 REGRESSION_METRICS: tuple[str, ...] = get_args(RegressionMetric)
 RANKING_METRICS = ("roc_auc", "pr_auc")
 """Areas under curves: they require sorting all predictions, and are computed only if a study uses them."""
+PROBABILITY_METRICS = ("log_loss", *RANKING_METRICS)
+"""They judge the predicted probabilities, not only the class."""
 LOWER_IS_BETTER = frozenset({"loss", "log_loss", "rmse", "mae", GAP})
 
 

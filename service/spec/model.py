@@ -14,7 +14,7 @@ from pydantic_core import PydanticCustomError
 from service.spec.domain import OFF, Choices, Domain, Fixed, Frozen, PerLayer, Range, can_leave, possible_values
 from service.spec.setting import Setting, When, refuse_unmet, settings_of
 
-ACTIVATIONS = ("relu", "gelu", "silu", "tanh", "elu")
+ACTIVATIONS = ("relu", "gelu", "silu", "tanh", "elu", "selu", "mish")
 FAMILIES = ("mlp", "cnn", "sequence")
 LAYOUTS: Mapping[str, Literal["flat", "image", "sequence"]] = {"mlp": "flat", "cnn": "image", "sequence": "sequence"}
 """The layout of one example, by family."""
@@ -66,6 +66,36 @@ class ModelSpec(Frozen):
         doc="Embeds each category in min(embedding, 1.6·levels^0.56) units (Guo and Berkhahn 2016; 600 is fastai's rule); "
         "off: one input per level. The embeddings are weights, to which penalties, decay and `max_norm` apply.",
     )] = None
+    numeric_embedding: Annotated[Domain | None, Setting(
+        group="model", kind="word", words=("none", "periodic"), neutral="none", scope="stack", search=Fixed(value="none"),
+        advised=Choices(choices=("none", "periodic")), when=When("family", ("mlp",)),
+        doc="Embedding of numbers: `periodic` turns each x into (x, W·cos(2π·w·x + c) + v), 4 units from 16 learnt "
+        "frequencies (PBLD; Gorishniy et al. 2022, Holzmüller et al. 2024).")] = None
+    feature_scaling: Annotated[Domain | None, Setting(
+        group="model", kind="bool", neutral=False, scope="stack", search=Fixed(value=False),
+        advised=Choices(choices=(False, True)), when=When("family", ("mlp",)),
+        doc="A learnt factor of each feature before the first layer (Holzmüller et al. 2024).")] = None
+    learnt_activation: Annotated[Domain | None, Setting(
+        group="model", kind="bool", neutral=False, scope="stack", search=Fixed(value=False),
+        advised=Choices(choices=(False, True)), when=When("family", ("mlp",)),
+        doc="Hidden units compute (1 − a)·x + a·activation(x) with a learnt a, at first 1 (Holzmüller et al. 2024).")] = None
+    bias_lr_factor: Annotated[Domain | None, Setting(
+        group="model", kind="float", low=0.0, high=100.0, neutral=1.0, scope="stack", search=Fixed(value=1.0),
+        when=When("family", ("mlp",)), doc="Multiplies the learning rate of the linear layers' biases.")] = None
+    embedding_lr_factor: Annotated[Domain | None, Setting(
+        group="model", kind="float", low=0.0, high=100.0, neutral=1.0, scope="stack", search=Fixed(value=1.0),
+        when=When("family", ("mlp",)), doc="Multiplies the learning rate of `numeric_embedding`.")] = None
+    scaling_lr_factor: Annotated[Domain | None, Setting(
+        group="model", kind="float", low=0.0, high=100.0, neutral=1.0, scope="stack", search=Fixed(value=1.0),
+        when=When("family", ("mlp",)), doc="Multiplies the learning rate of `feature_scaling`.")] = None
+    activation_lr_factor: Annotated[Domain | None, Setting(
+        group="model", kind="float", low=0.0, high=100.0, neutral=1.0, scope="stack", search=Fixed(value=1.0),
+        when=When("family", ("mlp",)), doc="Multiplies the learning rate of `learnt_activation`.")] = None
+    fan_in_lr: Annotated[Domain | None, Setting(
+        group="model", kind="bool", neutral=False, scope="stack", search=Fixed(value=False),
+        when=When("family", ("mlp",)),
+        doc="Multiplies the learning rate of a linear layer's weights by √(256 / inputs), which for optimizers of Adam's "
+        "kind is the neural tangent parametrization (Jacot et al. 2018).")] = None
     blocks: Annotated[Domain | None, Setting(
         group="model", kind="int", low=1, high=32, neutral=1, scope="stack", search=Fixed(value=1),
         when=When("family", ("cnn",)), doc="Blocks of two 3×3 convolutions in each stage.")] = None
@@ -102,7 +132,9 @@ class ModelSpec(Frozen):
         width, depth = _SHAPES[word if word in FAMILIES else "mlp"]  # other words are refused below
         shape = {} if "widths" in given else {"width": Fixed(value=width), "depth": Fixed(value=depth)}
         start = {"fine_tune": Fixed(value="all" if "start_from" in given else OFF)}
-        return {"family": Fixed(value="mlp"), **shape, **start, "activation": Fixed(value="relu"), **given}
+        # None if it is yet to be determined by a preset and the task.
+        activation = {} if "activation" in raw and raw["activation"] is None else {"activation": Fixed(value="relu")}
+        return {"family": Fixed(value="mlp"), **shape, **start, **activation, **given}
 
     @model_validator(mode="after")
     def _one_shape(self) -> ModelSpec:

@@ -10,6 +10,8 @@ from pydantic_core import PydanticCustomError
 from service.spec.domain import Frozen
 from service.spec.metrics import Monitor
 
+Scaling = Literal["standard", "robust", "minmax", "quantile", "log", "none"]
+
 
 class DataSpec(Frozen):
     """The source of the rows, the column to predict, and preprocessing."""
@@ -39,10 +41,12 @@ class DataSpec(Frozen):
     split: str | None = Field(
         None, description="Column with the words train, valid and test, which divide the rows. Not an input."
     )
-    scaling: Literal["standard", "minmax", "quantile", "log", "none"] = Field(
-        "standard",
-        description="Scaling of numeric columns: to mean 0 and standard deviation 1; to [0, 1]; to quantiles of a normal "
-        "distribution; `standard` after sign(x)·ln(1 + |x|); or none.",
+    scaling: Scaling | None = Field(
+        None,
+        description="Scaling of numeric columns; if omitted, `robust` with the presets `tabular` and `realmlp`, else "
+        "`standard`. In this order: to mean 0 and standard deviation 1; minus the median, divided by the "
+        "interquartile range, and smoothly clipped at ±3; to [0, 1]; to quantiles of a normal distribution; `standard` "
+        "after sign(x)·ln(1 + |x|); or none.",
     )
     impute: Literal["median", "mean", "most_frequent"] = Field(
         "median", description="Replacement of missing numbers: a statistic of the column's training rows."
@@ -85,8 +89,11 @@ class ValidationSpec(Frozen):
     determine the parts.
     """
 
-    method: Literal["holdout", "kfold"] = Field(
-        "holdout", description="One validation part, or k folds in which each row validates once; each fold is a lane."
+    method: Literal["auto", "holdout", "kfold"] = Field(
+        "auto",
+        description="One validation part, or k folds in which each row validates once; each fold is a lane. `auto`: k folds "
+        "of a table with few rows, of which one part would choose by luck (5 folds up to 2000 rows, 3 up to 5000), "
+        "else a holdout. With k folds the default number of trials is divided by k, and 3 finalists train with 3 seeds.",
     )
     test_fraction: float = Field(0.2, gt=0.0, lt=0.9, description="Fraction of all rows locked away for the final score.")
     valid_fraction: float = Field(0.2, gt=0.0, lt=0.9, description="Fraction of all rows for validation (holdout).")
@@ -96,7 +103,7 @@ class ValidationSpec(Frozen):
 
     @model_validator(mode="after")
     def _something_left(self) -> ValidationSpec:
-        if self.method == "holdout" and self.test_fraction + self.valid_fraction >= 0.95:
+        if self.method != "kfold" and self.test_fraction + self.valid_fraction >= 0.95:
             raise PydanticCustomError(
                 "fractions",
                 "leaves no training rows: test_fraction + valid_fraction is too large",
@@ -130,10 +137,14 @@ class Deliver(Frozen):
     )
     networks: Literal["auto", "ensemble", "single"] = Field(
         "auto",
-        description="The average of several networks, or one. `auto` takes the average unless one network of the winner is "
-        "better on validation rows.",
+        description="The average of several networks, or one. `auto` takes the average unless its loss on "
+        "validation rows is higher than that of the networks alone.",
     )
     seeds: int = Field(5, ge=2, le=50, description="Networks of the ensemble.")
+
+
+SEARCH_SHARE = 0.6
+"""Of a time budget; the rest is for finalizing."""
 
 
 class BudgetSpec(Frozen):
@@ -141,7 +152,12 @@ class BudgetSpec(Frozen):
 
     trials: int = Field(600, ge=1, le=1_000_000, description="Number of trials to finish (complete, pruned or failed).")
     epochs: int = Field(100, ge=1, le=100_000, description="Maximum number of epochs of a trial.")
-    seconds: float | None = Field(None, gt=0, description="Time in seconds after which no further trial starts.")
+    seconds: float | None = Field(
+        None,
+        gt=0,
+        description="Time in seconds for the answer. The search ends after 60 % of it, with the best epochs of its running "
+        "trials; then fewer finalists train with fewer seeds if it is short.",
+    )
     trial_seconds: float | None = Field(None, gt=0, description="Training time in seconds after which a trial is pruned.")
     max_retries: int = Field(
         3, ge=0, le=100, description="Maximum number of retries of a trial whose worker was lost or ran out of memory."
@@ -153,13 +169,20 @@ class BudgetSpec(Frozen):
         None, description="`on`, or settings: see `budget.conclude` below. Off by default, so that the budget is exact."
     )
 
+    @property
+    def search_seconds(self) -> float | None:
+        """The part of ``seconds`` after which no further trial starts and running ones end."""
+        return None if self.seconds is None else SEARCH_SHARE * self.seconds
+
 
 class EarlyStopping(Frozen):
     """Convergence: a trial is complete when its monitored value has not improved for ``patience`` epochs."""
 
     patience: int = Field(20, ge=1, le=100_000, description="Epochs without improvement after which a trial has converged.")
     min_delta: float = Field(0.0, ge=0.0, description="An improvement must exceed this, in units of the monitored value.")
-    restore_best: bool = Field(True, description="Keep the weights of the best epoch rather than those of the last.")
+    restore_best: bool = Field(
+        True, description="Keep the weights of the best epoch, of equally good ones the last, rather than those at the end."
+    )
     monitor: Monitor = Field(
         "metric",
         description="Monitored value: `metric` is the objective, `loss` the validation loss; or any metric of the task.",

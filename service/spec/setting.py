@@ -75,6 +75,19 @@ class Setting:
         """The domain suitable for searching the setting."""
         return self.advised or self.search
 
+    @property
+    def everything(self) -> Domain:
+        """The domain of all of its values."""
+        match self.kind:
+            case "word":
+                return Choices(choices=self.words)
+            case "bool":
+                return Choices(choices=(False, True))
+            case "int" | "float":
+                assert self.low is not None, "numbers have bounds"
+                assert self.high is not None, "numbers have bounds"
+                return Range(low=self.low, high=self.high, off=self.off)
+
     def allowed(self) -> str:
         """A description of the allowed values, for messages and the reference."""
         off = f", or {OFF}" if self.off else ""

@@ -31,9 +31,12 @@ class Space(
 ):
     """The domain of each setting. Omitted settings have the domains of the preset."""
 
-    preset: Literal["default", "minimal", "cocktail", "images", "sequences", "off"] = Field(
+    preset: Literal["tabular", "realmlp", "default", "minimal", "cocktail", "images", "sequences", "off"] = Field(
         "default",
-        description="Domains of omitted settings: `default` searches the usual ones, `minimal` only weight decay and "
+        description="Domains of omitted settings; if omitted itself, `tabular` for an `mlp` that is trained from scratch, "
+        "else `default`. `tabular` searches regularizers of a strong network for tables, whose settings it determines too, "
+        "`realmlp` the same at that network's published width and learning rate (Holzmüller et al. 2024, for an `mlp`), "
+        "`default` searches the usual ones of a plain network, `minimal` only weight decay and "
         "dropout, `cocktail` the regularizers of Kadra et al. 2021 (for an `mlp`), `images` those suitable for a `cnn` "
         "(flips, mild rotation, shift and zoom, cutout, cutmix, normalization, dropout, decay), `sequences` those suitable "
         "for a `sequence`, `off` none.",
@@ -46,7 +49,10 @@ class Space(
             return raw
         preset = raw.get("preset", "default")
         defaults = PRESETS.get(preset, {}) if isinstance(preset, str) else {}
-        return {**defaults, **{key: value for key, value in raw.items() if value is not None}}
+        given = {key: value for key, value in raw.items() if value is not None}
+        # Of the preset's conditional settings those remain whose condition is the preset's own.
+        parents = {name: when.parent for name in defaults if (when := SPACE_SETTINGS[name].when) is not None}
+        return {**{key: value for key, value in defaults.items() if parents.get(key) not in given}, **given}
 
     @model_validator(mode="after")
     def _conditions_can_hold(self) -> Space:
@@ -108,7 +114,22 @@ _COCKTAIL: dict[str, Domain] = {
     "lr_schedule": Fixed(value="warm_restarts"),
 }
 
+# See `presets` for the network that belongs to it, and for what depends on the task.
+_TABULAR: dict[str, Domain] = {
+    **{name: domain for name, domain in _preset(set()).items() if name not in ("lr", "label_smoothing")},
+    "dropout": Range(low=0.03, high=0.5, off=True),
+    "weight_decay": Range(low=1e-2, high=10.0, log=True, off=True),
+    "l1": Range(low=1e-6, high=1e-3, log=True, off=True),
+    "feature_masking": Range(low=0.02, high=0.3, off=True),
+    "dropout_schedule": Fixed(value="flat_cosine"),
+    "weight_decay_schedule": Fixed(value="flat_cosine"),
+    "lr_schedule": Fixed(value="coslog4"),
+    "adam_beta2": Fixed(value=0.95),
+}
+
 PRESETS: Mapping[str, Mapping[str, Domain]] = {
+    "tabular": _TABULAR,
+    "realmlp": _TABULAR,
     "default": _DEFAULT,
     "minimal": _preset({"weight_decay", "dropout"}),
     "images": _IMAGES,

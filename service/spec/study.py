@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
 from service.spec.domain import Choices, Domain, Frozen, PerLayer, Range, can_leave, possible_values
@@ -23,11 +25,14 @@ from service.spec.parts import (
     OptionalEarlyStopping,
     ValidationSpec,
 )
+from service.spec.presets import PENDING, filled, filled_for_task, first_trial, usual_trials
 from service.spec.pruners import HyperbandPruner, MedianPruner, NoPruner, PatientPruner, Pruner
 from service.spec.samplers import OF_SEVERAL_OBJECTIVES, Sampler, TpeSampler
 from service.spec.setting import Setting, refuse_unmet
 from service.spec.space import SPACE_SETTINGS, Space
 
+AUTO_FOLDS = ((49, 1), (2000, 5), (5000, 3))
+"""Of how many folds the validation is that `auto` chooses, up to a number of rows; more have one validation part."""
 SETTINGS: dict[str, Setting] = {**MODEL_SETTINGS, **SPACE_SETTINGS}
 
 
@@ -68,6 +73,11 @@ class StudySpec(Frozen):
     deliver: OptionalDeliver = Field(Deliver(), description="What is handed out, or `off`: see `deliver` below.")
     max_parallel_trials: int | None = Field(None, ge=1, description="Maximum number of running trials, over all workers.")
     seed: int = Field(0, ge=0, lt=2**31, description="Seed of the split, the sampler and all trials.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _filled_from_preset(cls, raw: Any) -> Any:
+        return filled(raw) if isinstance(raw, Mapping) else raw
 
     @model_validator(mode="before")
     @classmethod
@@ -162,6 +172,8 @@ class StudySpec(Frozen):
     def _settings_fit_task(self) -> StudySpec:
         for name, domain in self.domains.items():
             setting = SETTINGS[name]
+            if name in PENDING and getattr(self.model if name in MODEL_SETTINGS else self.space, name) is None:
+                continue
             if self.task is not None and setting.task not in (None, self.task) and can_leave(domain, setting.neutral):
                 _refuse(
                     f"space.{name}",
@@ -175,13 +187,15 @@ class StudySpec(Frozen):
     def domains(self) -> dict[str, Domain]:
         """The domain of each searchable setting, parents before their children; no width and depth if there are ``widths``.
 
-        An omitted conditional setting has its default domain.
+        An omitted conditional setting has its default domain, one that a preset has yet to determine any value.
         """
         domains: dict[str, Domain] = {}
         for name, setting in SETTINGS.items():
             given = getattr(self.model if name in MODEL_SETTINGS else self.space, name)
             if given is None and setting.when is None:
-                continue
+                if name not in PENDING:
+                    continue
+                given = setting.everything
             domains[name] = setting.search if given is None else given
         return domains
 
@@ -200,14 +214,47 @@ class StudySpec(Frozen):
         )
         return math.prod(map(len, choices))
 
-    def resolved(self, task: Task) -> StudySpec:
-        """The same study with ``task`` and ``metric`` filled in, as it is stored.
+    def resolved(self, task: Task, rows: int | None = None, *, categories: bool = False) -> StudySpec:
+        """The same study with ``task``, ``metric`` and all that is left to be chosen filled in, as it is stored.
+
+        Args:
+            task: Of its target.
+            rows: Of its data, by which `auto` chooses the validation; a holdout if it is not known.
+            categories: Whether its data have categorical inputs.
 
         Raises:
             pydantic.ValidationError: The metric or a setting does not fit the inferred task.
         """
         metric = self.metric or metrics_for(task)[0]
-        return StudySpec.model_validate(self.model_dump(mode="json") | {"task": task, "metric": metric})
+        document = filled_for_task(self.model_dump(mode="json"), task, metric, categories=categories) | {
+            "task": task,
+            "metric": metric,
+        }
+        document |= self._validated_by(rows)
+        spec = StudySpec.model_validate(document)
+        if first := first_trial(document, task):
+            with contextlib.suppress(ValidationError):  # it is not in the space that the study searches
+                return StudySpec.model_validate(document | {"enqueue": [first]})
+        return spec
+
+    def _validated_by(self, rows: int | None) -> dict[str, Any]:
+        """Validation and budget, with `auto` and what is left out of the budget replaced."""
+        division, given = self.validation.model_dump(mode="json"), self.budget.model_fields_set
+        folds, usual = 1, dict[str, int]()
+        if division["method"] == "auto":
+            asked = self.validation.model_fields_set
+            divided = self.data.time or self.data.split or self.validation.given or self.model.word != "mlp"
+            if divided or rows is None or "valid_fraction" in asked:
+                folds = 1
+            elif "folds" in asked:
+                folds = self.validation.folds
+            else:
+                folds = next((k for most, k in AUTO_FOLDS if rows <= most), 1)
+            division |= {"method": "holdout"} if folds == 1 else {"method": "kfold", "folds": folds}
+            usual = {"finalists": 3, "seeds": 3} if folds > 1 else {}
+        usual["trials"] = usual_trials(self.space.preset, self.budget.trials) // folds
+        budget = {name: value for name, value in usual.items() if name not in given}
+        return {"validation": division, "budget": self.budget.model_dump(mode="json") | budget}
 
     @property
     def direction(self) -> Direction:

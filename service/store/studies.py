@@ -96,7 +96,7 @@ class Studies:
             "metric": spec.metric,
             "direction": spec.direction,
             "budget_trials": spec.budget.trials,
-            "budget_seconds": spec.budget.seconds,
+            "budget_seconds": spec.budget.search_seconds,
             "created_at": self._database.now,
         }
 
@@ -179,7 +179,8 @@ class Studies:
         def work(connection: Connection, row: RowMapping) -> None:
             if deadline_passed(row):
                 raise Conflict(
-                    f"study {study_id} has spent its time budget of {row['budget_seconds']:g} seconds; submit a new study"
+                    f"study {study_id} has spent the {row['budget_seconds']:g} seconds of its time budget that are for "
+                    "searching; submit a new study"
                 )
             spec = json.loads(row["spec"])
             spec["budget"]["trials"] = row["budget_trials"] + trials

@@ -28,9 +28,11 @@ name: acceptance
 data: {dataset: diabetes}
 model: {widths: [32, 32]}
 space:
+  preset: default
   l1: off                       # a word in YAML 1.2, not a boolean
   lr: {low: 1e-3, high: 1e-2, log: true}
   lr_schedule: [constant, step]
+validation: {method: holdout}
 pruner: {name: successive_halving, min_epochs: 3}
 budget: {trials: 30, epochs: 12}
 seed: 5

@@ -12,7 +12,8 @@ from tests.acceptance.crash import Cluster, Postgres, broken_invariants, storm
 SPEC: dict[str, Any] = {
     "data": {"dataset": "wine"},
     "model": {"widths": [16]},
-    "space": {"normalization": "none"},
+    "space": {"preset": "default", "normalization": "none"},
+    "validation": {"method": "holdout"},
     "pruner": {"name": "successive_halving", "min_epochs": 5},
     "budget": {"trials": 40, "epochs": 40, "finalists": 1, "seeds": 2, "max_retries": 50},
 }

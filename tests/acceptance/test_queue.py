@@ -11,7 +11,8 @@ from tests.acceptance.crash import broken_invariants
 LONG: dict[str, Any] = {
     "data": {"dataset": "digits"},
     "model": {"widths": [32]},
-    "space": {"normalization": "none"},
+    "space": {"preset": "default", "normalization": "none"},
+    "validation": {"method": "holdout"},
     "early_stopping": "off",
     "pruner": "none",
     "budget": {"trials": 16, "epochs": 100, "finalists": 1, "seeds": 2},
@@ -54,7 +55,11 @@ def test_studies_take_turns_and_a_pause_loses_no_epoch(tmp_path: Path) -> None:
 def test_priority_goes_first_and_cancel_takes_effect_at_once(tmp_path: Path) -> None:
     service = Service(tmp_path / "home", workers=0)
     try:
-        eager = {"normalization": "none", "micro_batches": 2}  # it would be long enough to be compiled, which takes long
+        eager = {
+            "preset": "default",
+            "normalization": "none",
+            "micro_batches": 2,
+        }  # it would be long enough to be compiled, which takes long
         long = LONG | {"space": eager, "budget": {"trials": 1000, "epochs": 1000}}
         slow = service.client.post("/v1/studies", long)["id"]
         urgent = service.client.post(

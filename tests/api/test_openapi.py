@@ -29,9 +29,9 @@ def schema_of(document: dict[str, Any], name: str) -> Draft202012Validator:
 
 ACCEPTED: list[dict[str, Any]] = [
     *(example["value"] for example in EXAMPLES.values()),
-    StudySpec.model_validate({"data": {"dataset": "diabetes"}}).resolved("regression").model_dump(mode="json"),
+    StudySpec.model_validate({"data": {"dataset": "diabetes"}}).resolved("regression", 442).model_dump(mode="json"),
     SMALL | {"sampler": "random", "pruner": {"name": "none"}, "early_stopping": "off"},
-    SMALL | {"space": {"l1": "off", "l2": 0.1, "weight_decay": ["off", 0.1], "dropout": {"per_layer": [0.1, 0.2]}}},
+    SMALL | {"space": {"l1": "off", "l2": 0.1, "weight_decay": ["off", 0.1], "dropout": {"per_layer": [0.1, 0.2, 0.3]}}},
     SMALL | {"model": {"width": {"low": 8, "high": 64, "log": True}, "depth": [1, 2]}},
 ]
 

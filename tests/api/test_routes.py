@@ -43,7 +43,7 @@ def finish(store: Store, result: Result | None = None, archive: bytes | None = N
 
 
 def test_a_submit_is_created_with_its_location_plan_and_warnings(client: TestClient) -> None:
-    answer = client.post("/v1/studies", json=SMALL)
+    answer = client.post("/v1/studies", json=SMALL | {"space": {"preset": "default"}})
     assert (answer.status_code, answer.headers["location"]) == (201, "/v1/studies/1")
     found = answer.json()
     assert (found["state"], found["metric"], found["trials"]["budget"]) == ("queued", "rmse", 3)

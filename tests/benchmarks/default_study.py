@@ -1,4 +1,4 @@
-"""The default study of a built-in data set as an Optuna script: the same network, space, epochs, patience and pruner.
+"""The `default` preset on a built-in data set as an Optuna script: the same network, space, epochs, patience and pruner.
 
     python -m tests.benchmarks.default_study diabetes [--tuned] [--trials 40] [--processes 2]
 
@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -42,6 +42,7 @@ TASKS: dict[str, Literal["classification", "regression"]] = {
     "breast_cancer": "classification",
     "digits": "classification",
 }
+STUDY: Mapping[str, Any] = {"space": {"preset": "default"}, "validation": {"method": "holdout"}}
 SEARCHED = frozenset({"l1", "weight_decay", "dropout", "input_dropout", "normalization", "lr", "lr_schedule"})
 """The settings that the default space searches, all of which the script knows; a test compares."""
 
@@ -49,8 +50,8 @@ Parts = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
 def spec_of(name: str) -> StudySpec:
-    """What `{"data": {"dataset": name}}` comes to."""
-    return StudySpec.model_validate({"data": {"dataset": name}}).resolved(TASKS[name])
+    """The resolved study."""
+    return StudySpec.model_validate({"data": {"dataset": name}, **STUDY}).resolved(TASKS[name])
 
 
 def searched(spec: StudySpec) -> set[str]:

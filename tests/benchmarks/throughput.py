@@ -33,7 +33,7 @@ import numpy as np
 import torch
 
 from tests.benchmarks.checkout import check, search
-from tests.benchmarks.default_study import TASKS
+from tests.benchmarks.default_study import STUDY, TASKS
 from tests.benchmarks.default_study import run as run_default
 from tests.benchmarks.machine import commit
 from tests.benchmarks.peers import BATCH, NAMES, RANGES, add_search_options, processes_of, rows, run_peer
@@ -88,8 +88,8 @@ def run_vmapped(given: argparse.Namespace) -> dict[str, Any]:
 
 
 def default_contest(given: argparse.Namespace, number: int) -> dict[str, dict[str, Any]]:
-    """One round of a study with all defaults and of scripts that search the same."""
-    study: dict[str, Any] = {"data": {"dataset": given.default}}
+    """One round of a study with the preset `default` and of scripts that search the same."""
+    study: dict[str, Any] = {"data": {"dataset": given.default}, **STUDY}
     if given.quick:
         study["budget"] = {"trials": given.trials, "epochs": given.epochs}
     with tempfile.TemporaryDirectory() as scratch:
@@ -185,7 +185,7 @@ def main() -> None:
     options.add_argument("--ray-trials", type=int, default=16, help="of Ray Tune")
     options.add_argument("--rounds", type=int, default=3, help="of all of them in turn")
     options.add_argument("--without", action="append", choices=["ray", "jax"], default=[], help="leave this peer out")
-    options.add_argument("--default", choices=TASKS, help="a study with all defaults on this data set")
+    options.add_argument("--default", choices=TASKS, help="a study with the preset `default` on this data set")
     options.add_argument("--loaded", action="store_true", help="a busy process for every core beside all sides")
     options.add_argument("--against", type=Path, metavar="CHECKOUT", help="compare with this checkout instead of the peers")
     options.add_argument("--studies", nargs="+", choices=STUDIES, default=list(STUDIES), help="that two checkouts search")

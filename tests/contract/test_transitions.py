@@ -106,7 +106,7 @@ def test_a_study_out_of_time_is_not_extended(store: Store) -> None:
     assert final is not None
     store.studies.finish(final, {})
     let_time_pass(store)
-    with pytest.raises(Conflict, match="has spent its time budget of 100 seconds"):
+    with pytest.raises(Conflict, match="has spent the 60 seconds of its time budget"):
         store.studies.extend(lease.study_id, trials=2)
     assert store.studies.get(lease.study_id).state is S.FINISHED
 

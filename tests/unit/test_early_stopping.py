@@ -25,8 +25,8 @@ def watched(values: list[float], *, name: str, metric: str = "accuracy", **stopp
     [
         ("roc_auc", [0.5, 0.7, 0.9, 0.8, 0.8, 0.95], 2),
         ("log_loss", [0.9, 0.5, 0.4, 0.45, 0.5, 0.1], 2),
-        ("accuracy", [0.1, 0.2, 0.3, 0.3, 0.3, 0.9], 2),
-        ("loss", [3.0, 2.0, 1.0, 1.0, 1.0, 0.0], 2),
+        ("accuracy", [0.1, 0.2, 0.3, 0.3, 0.3, 0.9], 4),  # the last of equally good ones
+        ("loss", [3.0, 2.0, 1.0, 1.0, 1.0, 0.0], 4),
     ],
 )
 def test_any_metric_can_be_monitored_in_its_own_direction(name: str, values: list[float], best: int) -> None:

@@ -18,6 +18,7 @@ TOLD: dict[Ending | None, tuple[str, str]] = {
     None: ("pruned", "pruned"),
     "converged": ("complete", "converged"),
     "epochs": ("complete", "epochs"),
+    "time": ("complete", "time"),
     "not_finite": ("fail", "loss is not finite"),
     "out_of_memory": ("retry", OUT_OF_MEMORY),
 }

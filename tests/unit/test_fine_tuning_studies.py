@@ -49,7 +49,7 @@ class Bench:
     def spec(self, start: int | None = None, file: str = "wine", **parts: Any) -> dict[str, Any]:
         """With parts that replace, or for ``model`` add to, the usual ones."""
         begin = {} if start is None else {"start_from": start}
-        usual = {"space": SPACE, "budget": BUDGET, "early_stopping": "off"}
+        usual = {"space": SPACE, "budget": BUDGET, "early_stopping": "off", "deliver": "off"}
         data = {"path": str(self.home / f"{file}.csv"), "target": "class", **parts.pop("data", {})}
         return {**usual, "data": data, "model": {**MODEL, **begin, **parts.pop("model", {})}, **parts}
 
@@ -159,7 +159,7 @@ REFUSED: list[tuple[dict[str, Any], str, Any]] = [
     ({"data": {"drop": ["x7"]}}, "data", None),
     ({"data": {"scaling": "log"}}, "data.scaling", "standard"),
     ({"seed": 3}, "seed", 0),
-    ({"validation": {"method": "kfold"}}, "validation", None),
+    ({"validation": {"method": "holdout"}}, "validation", None),
     ({"model": {"start_sha256": "0" * 64}}, "model.start_sha256", None),
 ]
 
@@ -208,3 +208,12 @@ def test_the_spec_names_what_a_replay_needs(bench: Bench, earlier: int) -> None:
     assert again["spec"]["model"]["start_sha256"] == bench.store.archives.get(earlier).sha256
     for each in (study, int(again["id"])):
         bench.store.studies.cancel(each)
+
+
+def test_a_network_that_has_seen_all_rows_is_none_to_begin_with_on_the_same_data(bench: Bench) -> None:
+    delivered = bench.run(bench.submit(deliver="on"))
+    issue = bench.refused(start=delivered)
+    assert (issue["field"], issue["value"]) == ("model.start_from", delivered)
+    assert "deliver: off" in issue["allowed"]
+    elsewhere = bench.run(bench.submit(start=delivered, file="strength"))
+    assert bench.result(elsewhere)["model"]["networks"] == 1

@@ -80,6 +80,7 @@ def strange(table: RawTable) -> pd.DataFrame:
 
 
 AFTER = {"normalization_position": "after", "skip_connections": True}
+STRONG = {"numeric_embedding": "periodic", "feature_scaling": True, "learnt_activation": True}
 TABLES: list[tuple[dict[str, Any], PrepareOptions, str, tuple[str, ...]]] = [
     ({"normalization": "none", "embedding": 600}, PrepareOptions("standard", flag_missing=True), "class", ()),
     ({"normalization": "batch", "embedding": 600, "skip_connections": True}, PrepareOptions("minmax"), "class", ()),
@@ -92,6 +93,8 @@ TABLES: list[tuple[dict[str, Any], PrepareOptions, str, tuple[str, ...]]] = [
         "class",
         ("age", "income", "zip"),
     ),
+    ({"normalization": "none", "embedding": 4, **STRONG}, PrepareOptions("robust", flag_missing=True), "income", ()),
+    ({"normalization": "layer", **STRONG}, PrepareOptions("robust"), "class", ("job",)),
 ]
 """Of the network, the preprocessing, the target, and columns that are left out."""
 OLD = ("batch", "weight")
@@ -186,8 +189,8 @@ CNNS: list[dict[str, Any]] = [
     {"normalization": "layer", "activation": "silu", "downsampling": "average", "shortcuts": False},
     {"normalization": "group", "activation": "tanh", "pooling": "max"},
     {"normalization": "instance", "activation": "elu", "downsampling": "max"},
-    {"normalization": "local_response", "activation": "relu", "downsampling": "average"},
-    {"normalization": "weight", "activation": "gelu", "downsampling": "average", "pooling": "max", "blocks": 2},
+    {"normalization": "local_response", "activation": "selu", "downsampling": "average"},
+    {"normalization": "weight", "activation": "mish", "downsampling": "average", "pooling": "max", "blocks": 2},
 ]
 
 
@@ -218,6 +221,8 @@ SERIES: list[dict[str, Any]] = [
     {"cell": "transformer", "normalization": "layer", "pooling": "last", "activation": "silu"},
     {"cell": "transformer", "normalization": "group", "pooling": "max", "activation": "tanh"},
     {"cell": "transformer", "normalization": "layer", "activation": "elu", "widths": (9, 12), "heads": 3},
+    {"cell": "transformer", "normalization": "layer", "activation": "selu"},
+    {"cell": "transformer", "normalization": "layer", "activation": "mish"},
 ]
 
 

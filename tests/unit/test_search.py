@@ -120,7 +120,7 @@ def test_trials_of_others_are_learned_from() -> None:
 
 
 def test_proposals_that_were_not_used_leave_no_running_trial() -> None:
-    search = Search(spec())
+    search = Search(spec(space={"preset": "default"}))
     search.propose(5)
     search.adopt([0, 1])
     states = [trial.state.name for trial in search._study.trials]

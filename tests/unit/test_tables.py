@@ -17,7 +17,7 @@ from service.spec.groups.normalization import NORMALIZATIONS
 from service.spec.groups.optimizer import OPTIMIZERS
 from service.spec.metrics import Metric, Task
 from service.spec.model import _SHAPES, ACTIVATIONS, LAYOUTS
-from service.spec.parts import DataSpec
+from service.spec.parts import Scaling
 from service.spec.recipe import _GROWTH
 from service.spec.space import PRESETS
 from workers.data.fitting import SCALERS
@@ -53,8 +53,8 @@ TABLES: list[tuple[str, Collection[str], Collection[str]]] = [
     ("schedules", schedules.FACTORS, SCHEDULES),
     ("update rules", RULES, OPTIMIZERS),
     ("torch's update rules", update.OPTIMIZERS, OPTIMIZERS),
-    ("scalings", SCALERS, get_args(DataSpec.model_fields["scaling"].annotation)),
-    ("transforms", scaling.TRANSFORMS, get_args(DataSpec.model_fields["scaling"].annotation)),
+    ("scalings", SCALERS, get_args(Scaling)),
+    ("transforms", scaling.TRANSFORMS, get_args(Scaling)),
     ("losses", EXAMPLE_LOSSES, get_args(Task)),
     ("decoded outputs", DECODED, get_args(Task)),
 ]

@@ -22,12 +22,12 @@ def test_what_is_compiled_ahead_is_what_a_study_asks_for(tmp_path: Path, monkeyp
         asked.add((blueprint, part))
 
     monkeypatch.setattr(Workshop, "find", find)
-    raw = {"data": {"dataset": "diabetes"}, "budget": {"trials": 600, "epochs": 1, "finalists": 1, "seeds": 2}}
-    store, _ = run_study(StudySpec.model_validate(raw).resolved("regression"), tmp_path)
+    raw = {"data": {"dataset": "diabetes"}, "budget": {"trials": 60, "epochs": 1, "finalists": 1, "seeds": 2}}
+    store, _ = run_study(StudySpec.model_validate(raw).resolved("regression", 442), tmp_path)
     store.close()
     made: set[tuple[Blueprint, Part]] = set()
     monkeypatch.setattr(warm, "build", lambda blueprint, part, folder: made.add((blueprint, part)))
-    assert warm.warm(["diabetes"], tmp_path) == 6
+    assert warm.warm(["diabetes"], tmp_path) == 2
     assert made == asked
 
 

@@ -114,7 +114,7 @@ def test_a_study_that_searches_embeddings_hands_out_a_model_with_them(bench: Ben
     with zipfile.ZipFile(io.BytesIO(archive)) as files:
         files.extractall(tmp_path)
     model = Model.load(tmp_path)
-    tables = [value.shape for name, value in model.network.named_parameters() if name.startswith("embeddings.")]
+    tables = [value.shape for name, value in model.network.named_parameters() if name.startswith("members.0.embeddings.")]
     numbers, kinds = tables
     assert kinds[0] in (3, 4)
     assert numbers[0] > 40  # of the 126 distinct values of x0 the frequent ones
@@ -135,7 +135,7 @@ def test_repeated_folds_are_lanes_and_share_one_test_part(bench: Bench) -> None:
 
 
 def test_repeated_holdouts_differ(bench: Bench) -> None:
-    prepared = bench.load(validation={"repeats": 3})
+    prepared = bench.load(validation={"method": "holdout", "repeats": 3})
     assert len({tuple(valid.tolist()) for _, valid in prepared.split.folds}) == 3
 
 

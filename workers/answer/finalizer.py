@@ -51,11 +51,14 @@ class TrainedModel:
 @dataclass(frozen=True)
 class Averaged:
     """Scores of the winner's networks: ``single`` the mean of their scores on validation rows, ``average`` that of the
-    average of their predictions; ``test`` the latter's on the locked test rows.
+    average of their predictions, ``gain`` by how much the latter's loss is lower; ``test`` its score on the test rows.
+
+    The gain is one of the loss, as the metric flatters single networks: it has chosen the epoch of each.
     """
 
     single: float
     average: float
+    gain: float
     test: Interval
 
 
@@ -84,7 +87,7 @@ class Chosen:
     winner: Candidate
     tied: Sequence[Candidate]
     ensemble: Ensemble
-    average: tuple[float, float]
+    average: tuple[float, float, float]
     measured: dict[Candidate, Measured]
 
     @property
@@ -161,16 +164,17 @@ class Finalizer:
         tied = ties(winner, trained, measured, self._sign)
         return Chosen(everyone, winner, tied, ensemble, self._average(winner), measured)
 
-    def _average(self, winner: Candidate) -> tuple[float, float]:
-        """The scores of one network of the winner, as a mean, and of the average of its networks, on validation rows."""
+    def _average(self, winner: Candidate) -> tuple[float, float, float]:
+        """Scores on validation rows of the winner's networks: see `Averaged`."""
         scores = []
         for fold in range(self._data.device.folds):
             rows = validation_rows(self._data, fold)
             out = self._gauge.outputs(winner, rows, fold)
             averaged = MEANS[self._gauge.task](out)[None]
-            scores.append((self._gauge.exact(out, rows).mean(), self._gauge.exact(averaged, rows)[0]))
-        single, average = np.mean(scores, axis=0).tolist()
-        return single, average
+            losses = [self._gauge.loss(each, rows).mean() for each in (out, averaged)]
+            scores.append((self._gauge.exact(out, rows).mean(), self._gauge.exact(averaged, rows)[0], losses[0] - losses[1]))
+        single, average, gain = np.mean(scores, axis=0).tolist()
+        return single, average, gain
 
     def _averaged(self, winner: Candidate, rows: ScoredRows) -> Scores:
         """Scores on test rows of the average of the winner's networks."""

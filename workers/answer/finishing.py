@@ -12,6 +12,7 @@ from service.settings import Settings
 from service.spec import StudySpec
 from service.store import Store
 from service.store.records import Lease, StudyRecord
+from workers.answer.affordable import affordable
 from workers.answer.delivery import Keeper
 from workers.answer.execution import execution_of
 from workers.answer.finalizer import Answer, Finalizer
@@ -44,6 +45,7 @@ class Finisher:
         """
         timer = Timer()
         known = self._store.provenance.get(study.id).made_of or {}
+        spec = affordable(spec, self._store.studies.get(study.id))
         answer, again = self._answer(lease, spec, data, known)
         shares = self._store.utilization.get(study.id) or {}
         execution = execution_of(self._store, study.id, timer.elapsed, shares)
@@ -78,7 +80,7 @@ class Finisher:
                 return None
             if deliver.rows == "all":
                 open_test("training of the delivered networks, after the final score")
-            return refit(spec, data, answer.winner, deliver, networks_of(deliver, answer.average, spec.sign), alive, eager)
+            return refit(spec, data, answer.winner, deliver, networks_of(deliver, answer.average), alive, eager)
 
         plan = Plan.of(known["plan"]) if "plan" in known else Plan(1, None)
         plan.take_threads()

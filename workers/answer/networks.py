@@ -6,6 +6,7 @@ test rows by those of the first fold, one of which is handed out.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -79,6 +80,10 @@ class Measured:
         return [self.indices.index(index) for index in both], [other.indices.index(index) for index in both]
 
 
+LOSSES: Mapping[Task, Metric] = {"classification": "log_loss", "regression": "rmse"}
+"""By task: the metric that is its loss, or grows with it."""
+
+
 @dataclass(frozen=True)
 class Gauge:
     """Scores candidates of one study."""
@@ -124,6 +129,10 @@ class Gauge:
     def exact(self, out: Tensor, rows: ScoredRows) -> NDArray[np.float64]:
         """(n,) scores of outputs (n, r, o) on rows."""
         return exact(self.task, self.metric, out, rows.y.cpu(), rows.scale, self.data.device.positive)
+
+    def loss(self, out: Tensor, rows: ScoredRows) -> NDArray[np.float64]:
+        """(n,) losses of outputs (n, r, o) on rows: of training, without penalties and weights of classes."""
+        return exact(self.task, LOSSES[self.task], out, rows.y.cpu(), rows.scale)
 
     def score(self, out: Tensor, rows: ScoredRows) -> Scores:
         """The same with the jackknife over the rows."""

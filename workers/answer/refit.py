@@ -46,15 +46,15 @@ def epochs_of(winner: Candidate) -> int:
     return max(1, round(float(np.mean([run.best_epoch + 1 for run in winner.runs.values()]))))
 
 
-def networks_of(deliver: Deliver, scores: Averaged, sign: float) -> int:
-    """How many networks are to be trained: several, unless one of the winner's scores better than their average does."""
+def networks_of(deliver: Deliver, scores: Averaged) -> int:
+    """How many networks are to be trained: several, unless the average of the winner's has a higher loss than each alone."""
     match deliver.networks:
         case "single":
             return 1
         case "ensemble":
             return deliver.seeds
         case "auto":
-            return deliver.seeds if sign * scores.average <= sign * scores.single else 1
+            return deliver.seeds if scores.gain >= 0 else 1
         case _:
             assert_never(deliver.networks)
 

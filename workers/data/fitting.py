@@ -15,16 +15,23 @@ import pandas as pd
 from numpy.typing import NDArray
 from sklearn.impute import MissingIndicator, SimpleImputer
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import FunctionTransformer, MinMaxScaler, OneHotEncoder, QuantileTransformer, StandardScaler
+from sklearn.preprocessing import (
+    FunctionTransformer,
+    MinMaxScaler,
+    OneHotEncoder,
+    QuantileTransformer,
+    RobustScaler,
+    StandardScaler,
+)
 
 from service.spec import DataSpec
+from service.spec.parts import Scaling
 from workers.plain.columns import numbers, text_of
 from workers.plain.preprocessing import VERSION, channels_last
 
 Fitted = Mapping[str, Any]
 """A document of fitted preprocessing."""
 
-Scaling = Literal["standard", "minmax", "quantile", "log", "none"]
 Layout = Literal["flat", "sequence", "image"]
 
 MISSING = "missing"
@@ -46,7 +53,7 @@ class PrepareOptions:
     @classmethod
     def of(cls, data: DataSpec) -> PrepareOptions:
         """The options in a study's spec."""
-        return cls(data.scaling, data.impute, data.flag_missing, data.impute_categories, data.max_levels)
+        return cls(data.scaling or "standard", data.impute, data.flag_missing, data.impute_categories, data.max_levels)
 
 
 def alike(folds: Sequence[Fitted]) -> list[Fitted]:
@@ -80,6 +87,9 @@ def _fit_numbers(train: pd.DataFrame, numeric: tuple[str, ...], options: Prepare
     if "minmaxscaler" in steps:
         own = steps["minmaxscaler"]
         scaler |= {"shift": own.data_min_.tolist(), "scale": (1.0 / own.scale_).tolist()}
+    elif "robustscaler" in steps:
+        own = steps["robustscaler"]
+        scaler |= {"shift": own.center_.tolist(), "scale": _spread(x, own).tolist()}
     elif "standardscaler" in steps:
         own = steps["standardscaler"]
         scaler |= {"shift": own.mean_.tolist(), "scale": own.scale_.tolist()}
@@ -100,11 +110,20 @@ def _quantile_scalers(rows: int) -> list[Any]:
 SCALERS: Mapping[Scaling, Callable[[int], list[Any]]] = {
     "none": lambda rows: [],
     "standard": lambda rows: [StandardScaler()],
+    "robust": lambda rows: [RobustScaler()],
     "minmax": lambda rows: [MinMaxScaler()],
     "log": lambda rows: [FunctionTransformer(_signed_log), StandardScaler()],
     "quantile": _quantile_scalers,
 }
 """Scikit-learn's steps of each scaling, by the number of training rows."""
+
+
+def _spread(x: NDArray[np.float64], fitted: RobustScaler) -> NDArray[np.float64]:
+    """The interquartile range of each column; where that is 0, half of the range (a rare value counts); else 1."""
+    known = np.where(np.isnan(x), fitted.center_, x)
+    quarters = np.subtract(*np.quantile(known, [0.75, 0.25], axis=0))
+    half = (known.max(axis=0) - known.min(axis=0)) / 2.0
+    return np.where(quarters > 0, quarters, np.where(half > 0, half, 1.0))
 
 
 def _signed_log(x: NDArray[np.float64]) -> NDArray[np.float64]:

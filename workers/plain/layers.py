@@ -167,4 +167,6 @@ ACTIVATIONS: Mapping[str, type[nn.Module]] = {
     "silu": nn.SiLU,
     "tanh": nn.Tanh,
     "elu": nn.ELU,
+    "selu": nn.SELU,
+    "mish": nn.Mish,
 }

@@ -1,20 +1,42 @@
 """The multilayer perceptron: (linear, normalization, activation, dropout) for every hidden layer, then a linear head.
 
-Before them come embeddings of the categories, if ``embedding`` is on. A normalization in the position `after` follows the
-activation. With ``skip_connections`` a hidden layer as wide as its input adds that input to its output (He et al., "Deep
-residual learning", 2016).
+Before them come embeddings of categories and of numbers and a scaling layer, where these are on. A normalization in the
+position `after` follows the activation. With ``skip_connections`` a hidden layer as wide as its input adds that input to its
+output (He et al., "Deep residual learning", 2016).
 """
 
 from __future__ import annotations
 
+import inspect
+import math
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from .embedding import Embeddings, embedding_width
-from .layers import ACTIVATIONS, FEATURE_NORMS, MakesDropout, linear, no_dropout
+from .layers import ACTIVATIONS, FEATURE_NORMS, MakesDropout, WeightNormLinear, linear, no_dropout
+from .numeric import Blend, Periodic, Scale
+
+NUMERIC_EMBEDDINGS: Mapping[str, type[Periodic] | None] = {"none": None, "periodic": Periodic}
+"""By the words of the setting."""
+REFERENCE_FAN_IN = 256
+"""With `fan_in_lr`, inputs of a layer whose learning rate is `lr` itself."""
+_ADDITIONS = frozenset(
+    (
+        "numeric_embedding",
+        "feature_scaling",
+        "learnt_activation",
+        "bias_lr_factor",
+        "embedding_lr_factor",
+        "scaling_lr_factor",
+        "activation_lr_factor",
+        "fan_in_lr",
+    )
+)
+"""Settings that a shape has only where they are on."""
 
 
 class Mlp(nn.Module):
@@ -35,6 +57,14 @@ class Mlp(nn.Module):
         normalization_position: str = "before",
         skip_connections: bool = False,
         embedding: int = 0,
+        numeric_embedding: str = "none",
+        feature_scaling: bool = False,
+        learnt_activation: bool = False,
+        bias_lr_factor: float = 1.0,
+        embedding_lr_factor: float = 1.0,
+        scaling_lr_factor: float = 1.0,
+        activation_lr_factor: float = 1.0,
+        fan_in_lr: bool = False,
         categories: Sequence[int] = (),
         dropout: MakesDropout = no_dropout,
     ) -> None:
@@ -43,12 +73,25 @@ class Mlp(nn.Module):
         after_activation = normalization_position == "after"
         self.input_dropout = dropout("input_dropout")
         self.embeddings = Embeddings(features, categories, embedding) if embedding and categories else None
-        sizes = (self.embeddings.outputs if self.embeddings else features, *widths)
+        embedded = self.embeddings.outputs if self.embeddings else features
+        self._numbers = features - sum(categories)
+        periodic = NUMERIC_EMBEDDINGS[numeric_embedding] if self._numbers else None
+        self.numeric = periodic(self._numbers) if periodic else None
+        embedded += self.numeric.outputs - self._numbers if self.numeric else 0
+        self.scaling = Scale(embedded) if feature_scaling else None
+        self._factors = {"bias": bias_lr_factor, "embedding": embedding_lr_factor, "scaling": scaling_lr_factor}
+        self._factors["activation"] = activation_lr_factor
+        self._fan_in_lr = fan_in_lr
+        sizes = (embedded, *widths)
         self.blocks = nn.ModuleList()
         for layer, (before, after) in enumerate(pairwise(sizes)):
             # A following batch normalization takes any bias away; its gradient is rounding noise, which Adam scales up.
             dense = linear(before, after, normalization, bias=normalization != "batch" or after_activation)
-            middle = [FEATURE_NORMS[normalization](after, normalization_groups), ACTIVATIONS[activation]()]
+            active = ACTIVATIONS[activation]()
+            middle = [
+                FEATURE_NORMS[normalization](after, normalization_groups),
+                Blend(active, after) if learnt_activation else active,
+            ]
             ordered = reversed(middle) if after_activation and moves(normalization) else middle
             self.blocks.append(nn.Sequential(dense, *ordered, dropout("dropout", layer)))
         self._skips = tuple(skip_connections and before == after for before, after in pairwise(sizes))
@@ -60,10 +103,37 @@ class Mlp(nn.Module):
         x = self.input_dropout(x)
         if self.embeddings is not None:
             x = self.embeddings(x)
+        if self.numeric is not None:
+            x = torch.cat([self.numeric(x[:, : self._numbers]), x[:, self._numbers :]], dim=1)
+        if self.scaling is not None:
+            x = self.scaling(x)
         for block, skip in zip(self.blocks, self._skips, strict=True):
             x = x + block(x) if skip else block(x)
         out: Tensor = self.head(x)
         return out
+
+    def lr_factors(self) -> dict[str, float]:
+        """By what the learning rate of each parameter is multiplied, by its name."""
+        found = {}
+        for name, module in self.named_modules():
+            for own, parameter in module.named_parameters(name, recurse=False):
+                found[own] = self._factor(module, own, parameter)
+        return found
+
+    def _factor(self, module: nn.Module, name: str, parameter: nn.Parameter) -> float:
+        match module:
+            case Scale():
+                return self._factors["scaling"]
+            case Blend():
+                return self._factors["activation"]
+            case Periodic():
+                return self._factors["embedding"]
+            case nn.Linear() | WeightNormLinear() if parameter.ndim == 1:
+                return self._factors["bias"]
+            case nn.Linear() if self._fan_in_lr:
+                return math.sqrt(REFERENCE_FAN_IN / module.in_features)
+            case _:
+                return 1.0
 
     @staticmethod
     def reduced(settings: Mapping[str, Any], categories: Sequence[int]) -> dict[str, Any]:
@@ -75,7 +145,8 @@ class Mlp(nn.Module):
             del own["embedding"]
         elif "embedding" in own:
             own["embedding"] = max(embedding_width(levels, own["embedding"]) for levels in categories)
-        return own
+        defaults = inspect.signature(Mlp).parameters
+        return {name: value for name, value in own.items() if name not in _ADDITIONS or value != defaults[name].default}
 
 
 def moves(normalization: str) -> bool:

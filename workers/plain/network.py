@@ -100,6 +100,12 @@ def build(shape: Shape, dropout: MakesDropout = no_dropout) -> nn.Module:
     return FAMILIES[shape.family](shape.inputs, shape.outputs, **dict(shape.settings), **common)
 
 
+def lr_factors(network: nn.Module) -> dict[str, float]:
+    """By what the learning rate of each parameter is multiplied, by its name; 1 in families without such settings."""
+    own: Callable[[], dict[str, float]] | None = getattr(network, "lr_factors", None)
+    return own() if own is not None else {name: 1.0 for name, _ in network.named_parameters()}
+
+
 class Average(nn.Module):
     """Networks of one shape as one: (b, ...) to (b, outputs) that stand for the average of their predictions.
 

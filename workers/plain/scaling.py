@@ -1,8 +1,9 @@
 """Scaling of numeric columns by statistics that were fitted elsewhere, as a module of tensor operations.
 
 Shapes: `r` rows, `d` columns, `q` quantiles; all in double precision. A scaling is z = (f(x) − shift) / scale;
-`TRANSFORMS` has the f of each word. Everything here can be exported to ONNX, which has neither interpolation nor the normal
-distribution's inverse. Reference for the latter: Wichura, "Algorithm AS 241", Applied Statistics 37 (1988).
+`TRANSFORMS` has the f of each word, and for those in `CLIPPED` z / √(1 + (z/3)²) follows, which lies between −3 and 3.
+Everything here can be exported to ONNX, which has neither interpolation nor the normal distribution's inverse. Reference for
+the latter: Wichura, "Algorithm AS 241", Applied Statistics 37 (1988).
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ class Scaling(nn.Module):
     def __init__(self, fitted: Mapping[str, Any]) -> None:
         super().__init__()
         self._transform = TRANSFORMS[fitted["kind"]]
+        self._finish = smoothly_clipped if fitted["kind"] in CLIPPED else torch.nn.Identity()
         quantiles = fitted["quantiles"]
         for name in ("shift", "scale"):
             self.register_buffer(name, torch.tensor(fitted[name], dtype=torch.float64))
@@ -43,7 +45,7 @@ class Scaling(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(r, d) to (r, d)."""
-        return (self._transform(x, self.quantiles) - self.shift) / self.scale
+        return self._finish((self._transform(x, self.quantiles) - self.shift) / self.scale)
 
 
 def signed_log(x: Tensor) -> Tensor:
@@ -62,7 +64,18 @@ TRANSFORMS: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {
     "minmax": lambda x, quantiles: x,
     "log": lambda x, quantiles: signed_log(x),
     "quantile": normal_quantiles,
+    "robust": lambda x, quantiles: x,
 }
+CLIPPED = ("robust",)
+_LIMIT = 3.0
+_LARGEST = 1e150
+"""Its square is no infinite number in double precision."""
+
+
+def smoothly_clipped(z: Tensor) -> Tensor:
+    """z / √(1 + (z/3)²): about z near 0, and never beyond ±3 (Holzmüller et al., "Better by default", 2024)."""
+    z = z.clamp(-_LARGEST, _LARGEST)
+    return z / (1.0 + (z / _LIMIT).square()).sqrt()
 
 
 def _ranks(x: Tensor, quantiles: Tensor) -> Tensor:

@@ -4,7 +4,8 @@ A schedule is stepped once per epoch, as `torch.optim.lr_scheduler` is by conven
 there is one (`one_cycle` is stepped in every update, as torch's is), else to the published formula of TensorFlow 1, whose
 `decay_steps` are all epochs. Warmup comes first: the schedule starts when it is over. Factors multiply `lr`.
 References: Loshchilov and Hutter, "SGDR" (2017) for cosine and warm restarts; Goyal et al. (2017) for warmup; Smith and
-Topin, "Super-convergence" (2018) for one cycle; Bello et al., "Neural optimizer search" (2017) for linear cosine.
+Topin, "Super-convergence" (2018) for one cycle; Bello et al., "Neural optimizer search" (2017) for linear cosine; Holzmüller
+et al., "Better by default" (2024) for coslog4.
 """
 
 from __future__ import annotations
@@ -87,6 +88,30 @@ def _cycle_share(epoch: int, period: int, mult: int) -> float:
     return epoch / period
 
 
+def _coslog4(recipe: Settings, at: Moment) -> Floats:
+    """(updates,): four cycles that begin and end at 0, each twice as long as the one before."""
+    share = (at.epoch + np.arange(at.updates) / at.updates) / max(1, at.epochs)
+    return np.asarray((1.0 - np.cos(2.0 * np.pi * np.log2(1.0 + 15.0 * share))) / 2.0, dtype=np.float64)
+
+
+def flat_cosine(share: float) -> float:
+    """1 during the first half, then a cosine to 0.
+
+    >>> flat_cosine(0.4), round(flat_cosine(0.75), 6), flat_cosine(1.0)
+    (1.0, 0.5, 0.0)
+    """
+    return 1.0 if share < 0.5 else (1.0 + math.cos(math.pi * (2.0 * min(share, 1.0) - 1.0))) / 2.0
+
+
+STRENGTHS: Mapping[str, Callable[[float], float]] = {"constant": lambda share: 1.0, "flat_cosine": flat_cosine}
+"""The factor of a regularizer's strength by the share of the epochs that are done, by the words of its schedule."""
+
+
+def strength(recipe: Settings, name: str, epoch: int, epochs: int) -> float:
+    """By what a strength is multiplied in ``epoch`` (0-based), whose schedule is the setting ``name``."""
+    return STRENGTHS[recipe.get(name, "constant")](epoch / max(1, epochs))
+
+
 FACTORS: Mapping[str, Callable[[Settings, Moment], float | Floats]] = {
     "constant": lambda r, at: 1.0,
     "step": lambda r, at: r["step_gamma"] ** (at.epoch // r["step_every"]),
@@ -100,6 +125,8 @@ FACTORS: Mapping[str, Callable[[Settings, Moment], float | Floats]] = {
     "noisy_linear_cosine": _noisy_linear_cosine,
     "warm_restarts": _warm_restarts,
     "one_cycle": _one_cycle,
+    "coslog4": _coslog4,
+    "flat_cosine": lambda r, at: flat_cosine(at.share),
     "plateau": lambda r, at: 1.0,
 }
 """The factor of an epoch, or those of its updates; of `plateau` what it has before anything was observed."""

@@ -23,7 +23,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from .chance import Chance
 from .network import HEAD
-from .schedules import Schedule
+from .schedules import Schedule, strength
 from .update import class_weights, optimizer_of, update
 
 
@@ -43,8 +43,8 @@ Watch = Callable[[nn.Module, Rows], float]
 
 @dataclass
 class Trained:
-    """``network`` in eval mode, with the weights of ``best_epoch`` (0-based); mean training loss and watched value by
-    epoch.
+    """``network`` in eval mode, with the weights of ``best_epoch`` (0-based), of equally good ones the last; mean training
+    loss and watched value by epoch.
     """
 
     network: nn.Module
@@ -91,14 +91,20 @@ def train(
     average = Average(network, recipe, epochs)
     updates = math.ceil(len(rows.x) / recipe["batch_size"])
     trained, best, kept, stale = Trained(network), math.inf, None, 0
+    drops: list[Any] = [layer for layer in network.modules() if hasattr(layer, "p")]
+    dropouts = [(layer, float(layer.p)) for layer in drops]
     for epoch in range(min(epochs, stop_after or epochs)):
         _to_training(network, recipe)
+        for layer, rate in dropouts:
+            layer.p = rate * strength(recipe, "dropout_schedule", epoch, epochs)
+        decay = recipe.get("weight_decay", 0.0) * strength(recipe, "weight_decay_schedule", epoch, epochs)
+        now = {**recipe, "weight_decay": decay}
         order = chance.order(epoch, len(rows.x))
         order = torch.cat([order, order[: updates * math.ceil(len(order) / updates) - len(order)]])
         loss = 0.0
         for number, (chosen, lr) in enumerate(zip(order.chunk(updates), schedule.rates(epoch, updates), strict=True)):
             batch, done = (rows.x[chosen], rows.y[chosen]), epoch * updates + number
-            loss += update(network, optimizer, recipe, batch, lr=float(lr), chance=chance, number=done, balance=balance)
+            loss += update(network, optimizer, now, batch, lr=float(lr), chance=chance, number=done, balance=balance)
             average.after_update()
         average.after_epoch(epoch)
         trained.network = average.shown.eval()
@@ -107,8 +113,9 @@ def train(
         trained.losses.append(loss / updates)
         trained.watched.append(watched)
         better = watched < best - (min_delta if patience else 0.0)
+        as_good = watched == best
         best, stale = (watched, 0) if better else (best, stale + 1)
-        if better or not (patience and restore_best):
+        if better or as_good or not (patience and restore_best):
             kept, trained.best_epoch = copy.deepcopy(trained.network.state_dict()), epoch
         if patience and stale >= patience:
             break

@@ -17,15 +17,24 @@ from torch import Tensor, nn
 
 from .batches import changed
 from .chance import Chance
+from .network import lr_factors
 
 
 def optimizer_of(network: nn.Module, recipe: Mapping[str, Any]) -> torch.optim.Optimizer:
-    """Torch's optimizer, without weight decay, which `update` applies for every rule alike; so adam and adamw are one."""
-    parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    """Torch's optimizer, without weight decay, which `update` applies for every rule alike; so adam and adamw are one.
+
+    Its groups have a ``factor`` of the learning rate.
+    """
+    groups: dict[float, list[nn.Parameter]] = {}
+    factors = lr_factors(network)
+    for name, parameter in network.named_parameters():
+        if parameter.requires_grad:
+            groups.setdefault(factors[name], []).append(parameter)
+    parameters: Parameters = [{"params": own, "factor": factor} for factor, own in groups.items()]
     return OPTIMIZERS[recipe["optimizer"]](parameters, recipe)
 
 
-Parameters = list[nn.Parameter]
+Parameters = list[dict[str, Any]]
 
 
 def _sgd(parameters: Parameters, recipe: Mapping[str, Any]) -> torch.optim.Optimizer:
@@ -137,14 +146,21 @@ def _descend(network: nn.Module, optimizer: torch.optim.Optimizer, recipe: Mappi
         nn.utils.clip_grad_value_(trained, limit)
     if limit := recipe.get("clip_norm"):
         nn.utils.clip_grad_norm_(trained, limit)
-    if decay := recipe.get("weight_decay"):
-        with torch.no_grad():
-            for w in weights:
-                w.mul_(max(0.0, 1.0 - lr * decay))
     for group in optimizer.param_groups:
-        group["lr"] = lr
+        group["lr"] = lr * group["factor"]
+    if decay := recipe.get("weight_decay"):
+        _decay(optimizer, decay)
     optimizer.step()
     _constrain(network, recipe, lr)
+
+
+@torch.no_grad()
+def _decay(optimizer: torch.optim.Optimizer, decay: float) -> None:
+    """Decoupled decay at the learning rates of this update."""
+    for group in optimizer.param_groups:
+        for w in group["params"]:
+            if w.ndim > 1:
+                w.mul_(max(0.0, 1.0 - group["lr"] * decay))
 
 
 def _gradient(weight: Tensor) -> Tensor:
@@ -154,10 +170,10 @@ def _gradient(weight: Tensor) -> Tensor:
 @torch.no_grad()
 def _constrain(network: nn.Module, recipe: Mapping[str, Any], lr: float) -> None:
     """What follows the step: soft-thresholding, then the largest norm of a unit's incoming weights."""
-    threshold, limit = recipe.get("proximal_l1"), recipe.get("max_norm")
+    threshold, limit, factors = recipe.get("proximal_l1"), recipe.get("max_norm"), lr_factors(network)
     for name, weight in network.named_parameters():
         if weight.ndim > 1 and weight.requires_grad:
             if threshold:
-                weight.copy_(F.softshrink(weight, lr * threshold))
+                weight.copy_(F.softshrink(weight, lr * factors[name] * threshold))
             if limit and not name.endswith("weight_v"):  # under weight normalization a unit's norm is its gain, `weight_g`
                 weight.copy_(weight.renorm(2, 0, limit))

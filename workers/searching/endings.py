@@ -21,7 +21,7 @@ def result_of(run: Run, runner: StackRunner, trial: AskedTrial, objectives: Obje
             return TrialResult(run.key, "retry", None, None, OUT_OF_MEMORY, run.epoch)
         case "not_finite":
             unknown = ["loss"]
-        case "converged" | "epochs" | None:
+        case "converged" | "epochs" | "time" | None:
             also = objectives.further(run, runner)
             unknown = [name for name in also if not math.isfinite(also[name])]
         case _:

@@ -86,7 +86,7 @@ class Session:
             lease,
             stopping=environment.stopping,
             turn_seconds=environment.turn_seconds,
-            budget_seconds=spec.budget.seconds,
+            budget_seconds=spec.budget.search_seconds,
         )
         self.recorder = Recorder(store, lease, lease_seconds=environment.lease_seconds)
 
@@ -228,6 +228,9 @@ class Session:
         with self.timer.section("training"):
             runner, runs = self._stacks.finish()
         self._tenure.begin()
+        if self._tenure.time_is_up():
+            for run in runs:
+                run.ending = run.ending or "time"
         reports = [Report(run.key, run.epoch - 1, run.value) for run in runs if run.ending != "out_of_memory"]
         standings = [
             Standing(self._trials[run.key].number, run.epoch, run.value, run.best_value, run.curve[self._protocol.metric])

@@ -34,6 +34,8 @@ class Tenure:
         self._budget_seconds = budget_seconds
         self._began: float | None = None
         self._asked = 0.0
+        self._left: tuple[float, float] | None = None
+        """When the database was asked for the study's time, and how many seconds were left."""
 
     def begin(self) -> None:
         """Call after every epoch; the first call begins the turn."""
@@ -53,6 +55,18 @@ class Tenure:
             return False
         self._asked = now
         return self._store.leases.others_wait(self._lease)
+
+    def time_is_up(self) -> bool:
+        """Whether the study's time is up, so that trials end; known to a second."""
+        if self._budget_seconds is None:
+            return False
+        now = time.monotonic()
+        if self._left is None or now - self._left[0] > _ASK_SECONDS:
+            study = self._store.studies.get(self._lease.study_id)
+            spent = 0.0 if study.started_at is None else (study.now - study.started_at).total_seconds()
+            self._left = now, self._budget_seconds - spent
+        at, left = self._left
+        return now - at > left
 
     def trials_may_come(self) -> bool:
         """When all lanes are idle: whether trials may still come, from a lost worker or under a cap on parallel trials."""

@@ -76,6 +76,10 @@ class Block:
         stack, start = self.stack, time.perf_counter()
         nothing = np.zeros(stack.updates, dtype=np.float32)
         rates = np.stack([owner[0].rates(stack.updates) if owner else nothing for owner in self.owner])
+        for lane, owner in enumerate(self.owner):
+            strengths = owner[0].strengths() if owner else None
+            if owner and strengths:
+                stack.set_strengths(lane, owner[0].recipe, *strengths)
         holds = None
         if "averaging" in stack.techniques:
             holds = np.stack([owner[0].holds(stack.updates) if owner else nothing for owner in self.owner])

@@ -35,6 +35,15 @@ class LaneDropout(nn.Module):
         self.register_buffer("rate", torch.zeros(()), persistent=False)
         self.register_buffer("key", torch.zeros((), dtype=torch.int32), persistent=False)
 
+    @property
+    def p(self) -> float:
+        """The rate, as `nn.Dropout` names it."""
+        return float(self.rate)
+
+    @p.setter
+    def p(self, rate: float) -> None:
+        self.rate.fill_(rate)
+
     def forward(self, x: Tensor) -> Tensor:
         """Any shape to the same."""
         if not (self.training and self.active):

@@ -17,7 +17,7 @@ from torch.func import functional_call, vmap
 
 from service.spec import Recipe
 from workers.plain.layers import WeightNormConv2d, rate_of
-from workers.plain.network import HEAD, Shape, build
+from workers.plain.network import HEAD, Shape, build, lr_factors
 from workers.stack.dropout import LaneDropout
 
 
@@ -92,8 +92,13 @@ class FlatModel:
         """(P,) 1.0 before the last layer, 0.0 in it."""
         return self._marked([not name.startswith(HEAD) for name in self.names])
 
-    def _marked(self, marks: Sequence[bool]) -> Tensor:
-        """(P,) 1.0 on the marked parameters."""
+    def lr_factors(self) -> Tensor | None:
+        """(P,) by what the learning rate is multiplied; None if that is 1 everywhere."""
+        factors = lr_factors(self.module)
+        return None if set(factors.values()) <= {1.0} else self._marked([factors[name] for name in self.names])
+
+    def _marked(self, marks: Sequence[float]) -> Tensor:
+        """(P,) the mark of each parameter on all of its elements."""
         sizes = zip(marks, self._sizes, strict=True)
         return torch.cat([torch.full((size,), float(mark), device=self._device) for mark, size in sizes])
 

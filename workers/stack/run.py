@@ -2,7 +2,7 @@
 
 A run is one recipe on one or more lanes (a lane per fold). Its value is the mean over its lanes, and its lanes come and
 go together. A run ends by itself when it has *converged* (patience ran out; best weights restored), when its epochs are
-spent, or when its loss is not finite; whoever calls `StackRunner.epoch` may also remove it (*pruned*).
+spent, or when its loss is not finite; whoever calls `StackRunner.epoch` may also end it (*time*) or remove it (*pruned*).
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from service.spec import EarlyStopping, Recipe, sign_of
-from workers.plain.schedules import Schedule
+from workers.plain.schedules import Schedule, strength
 from workers.stack.techniques.averaging import holds
 
-Ending = Literal["converged", "epochs", "not_finite", "out_of_memory"]
+Ending = Literal["converged", "epochs", "time", "not_finite", "out_of_memory"]
 
 
 @dataclass(frozen=True)
@@ -100,6 +100,14 @@ class Run:
         """(updates,) shares of the averaged weights that the coming epoch's updates keep."""
         return holds(self.recipe, self.epoch, self.protocol.epochs, updates)
 
+    def strengths(self) -> tuple[float, float] | None:
+        """The factors of dropout and of weight decay in the coming epoch; None if they never change."""
+        schedules = ("dropout_schedule", "weight_decay_schedule")
+        if all(self.recipe.word(name) == "constant" for name in schedules):
+            return None
+        dropout, decay = (strength(self.recipe, name, self.epoch, self.protocol.epochs) for name in schedules)
+        return dropout, decay
+
     def observe(self, train_loss: float, metrics: dict[str, float]) -> bool:
         """Take in one finished epoch; returns whether the run is at its best (and its weights are to be kept)."""
         self.curve.setdefault("train_loss", []).append(train_loss)
@@ -119,15 +127,16 @@ class Run:
         return improved
 
     def _improves(self, metrics: dict[str, float]) -> bool:
-        """Whether the epoch's weights replace the kept ones: the best monitored so far, or simply the last."""
+        """Whether the epoch's weights replace the kept ones: the last of the best monitored so far, or simply the last."""
         stopping = self.protocol.early_stopping
         monitored = self._monitored_value(metrics)
         better = monitored < self._monitored - (stopping.min_delta if stopping else 0.0)
+        as_good = monitored == self._monitored
         if better:
             self._monitored, self._stale = monitored, 0
         else:
             self._stale += 1
-        keep = better or (stopping is None or not stopping.restore_best)
+        keep = better or as_good or (stopping is None or not stopping.restore_best)
         if keep:
             self.best_value, self.best_epoch = self.value, self.epoch - 1
         return keep

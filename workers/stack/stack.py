@@ -139,6 +139,12 @@ class Stack:
             self.techniques = techniques
             self._prepare()
 
+    def set_strengths(self, lane: int, recipe: Recipe, dropout: float, weight_decay: float) -> None:
+        """Multiply a lane's dropout rates and weight decay by the factors of the coming epoch."""
+        own = torch.tensor(self.model.rates(recipe)) * dropout
+        self.columns["dropout"][lane] = own.to(self.data.device)
+        self.columns["weight_decay"][lane] = recipe.number("weight_decay") * weight_decay
+
     def train_epoch(self, rates: NDArray[np.float32], holds: NDArray[np.float32] | None = None) -> Tensor:
         """One epoch of all lanes at learning rates ``rates (k, u)``; returns the mean training losses (k,).
 

@@ -37,6 +37,7 @@ class Update:
         self._on = [technique for technique in TECHNIQUES if technique.name in techniques]
         self._units = model.units()
         self._body = model.body_mask()
+        self._factors = model.lr_factors()
 
     def __call__(
         self, state: LaneState, columns: Columns, lr: Tensor, bias: Tensor, hold: Tensor, keys: Tensor, x: Tensor, y: Tensor
@@ -58,7 +59,8 @@ class Update:
         with torch.no_grad():
             state.stats.copy_(stats)
             state.updates.add_(1)
-            self.apply(Step(gradient, state, columns, lr, hold, keys, self.penalized, self._body, self._units), bias)
+            masks = self.penalized, self._body, self._units, self._factors
+            self.apply(Step(gradient, state, columns, lr, hold, keys, *masks), bias)
         return losses
 
     def apply(self, step: Step, bias: Tensor) -> None:
@@ -67,7 +69,7 @@ class Update:
             technique.on_gradient(step)
         for technique in self._on:
             technique.before_step(step)
-        self.rule.step(step.weights, step.gradient, step.state.moments, step.lr[:, None], bias, step.columns)
+        self.rule.step(step.weights, step.gradient, step.state.moments, step.rates, bias, step.columns)
         for technique in self._on:
             technique.after_step(step)
         for technique in self._on:

@@ -20,6 +20,8 @@ SCHEDULES = (
     "noisy_linear_cosine",
     "warm_restarts",
     "one_cycle",
+    "coslog4",
+    "flat_cosine",
     "plateau",
 )
 
@@ -31,7 +33,9 @@ class LrSchedule(Frozen):
         group="lr_schedule", kind="word", words=SCHEDULES, neutral="constant",
         search=Choices(choices=("constant", "cosine")),
         advised=Choices(choices=("constant", "cosine", "warm_restarts", "one_cycle")),
-        doc="Schedule of the learning rate, stepped after each epoch (`one_cycle`: after each update).")] = None
+        doc="Schedule of the learning rate, stepped after each epoch (`one_cycle` and `coslog4`: after each update). With t the "
+        "fraction of epochs done, `coslog4` is (1 − cos(2π·log₂(1 + 15t)))/2, four cycles of which each is twice as long as "
+        "the one before (Holzmüller et al. 2024); `flat_cosine` is 1 until t = 1/2, then a cosine to 0.")] = None
     warmup_epochs: Annotated[Domain | None, Setting(
         group="lr_schedule", kind="int", low=0, high=1000, neutral=0, search=Fixed(value=0),
         doc="Epochs of linear warmup before the schedule, stepped after each update.")] = None

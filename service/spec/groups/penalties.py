@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from service.spec.domain import OFF, Domain, Fixed, Frozen, Range
+from service.spec.domain import OFF, Choices, Domain, Fixed, Frozen, Range
+from service.spec.groups.dropout import STRENGTHS
 from service.spec.setting import Setting
 
 
@@ -25,6 +26,9 @@ class Penalties(Frozen):
         search=Range(low=1e-2, high=30.0, log=True, off=True),
         doc="λ of decoupled weight decay, w ← w·max(0, 1 − lr·λ) at each update (Loshchilov and Hutter 2019); weights only.",
     )] = None
+    weight_decay_schedule: Annotated[Domain | None, Setting(
+        group="penalties", kind="word", words=STRENGTHS, neutral="constant", search=Fixed(value="constant"),
+        advised=Choices(choices=STRENGTHS), doc="Schedule of `weight_decay`, as `dropout_schedule`.")] = None
     proximal_l1: Annotated[Domain | None, Setting(
         group="penalties", kind="float", low=0.0, high=1000.0, neutral=0.0, off=True, regularizer=True,
         search=Fixed(value=OFF), advised=Range(low=1e-3, high=1.0, log=True, off=True),

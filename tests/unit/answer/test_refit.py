@@ -65,17 +65,9 @@ def test_epochs_are_the_mean_of_the_best_ones() -> None:
 
 
 @pytest.mark.parametrize(
-    ("networks", "single", "average", "sign", "expected"),
-    [
-        ("auto", 1.0, 0.9, 1.0, 4),
-        ("auto", 1.0, 1.1, 1.0, 1),
-        ("auto", 0.8, 0.9, -1.0, 4),
-        ("single", 1.0, 0.9, 1.0, 1),
-        ("ensemble", 1.0, 1.1, 1.0, 4),
-    ],
+    ("networks", "gain", "expected"),
+    [("auto", 0.1, 4), ("auto", -0.1, 1), ("single", 0.1, 1), ("ensemble", -0.1, 4)],
 )
-def test_several_networks_are_trained_where_their_average_is_better(
-    networks: Any, single: float, average: float, sign: float, expected: int
-) -> None:
-    scores = Averaged(single, average, None)  # type: ignore[arg-type]
-    assert networks_of(Deliver(networks=networks, seeds=4), scores, sign) == expected
+def test_several_networks_are_trained_where_that_lowers_the_loss(networks: Any, gain: float, expected: int) -> None:
+    scores = Averaged(0.8, 0.7, gain, None)  # type: ignore[arg-type]
+    assert networks_of(Deliver(networks=networks, seeds=4), scores) == expected

@@ -10,13 +10,14 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 from pstats import Stats
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from scipy.stats import norm
+from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.compose import ColumnTransformer
 from sklearn.impute import MissingIndicator, SimpleImputer
 from sklearn.pipeline import make_pipeline
@@ -29,6 +30,7 @@ from sklearn.preprocessing import (
 )
 
 from service.errors import TrialError
+from service.spec.parts import Scaling
 from tests.unit.data.fitted import names_of
 from workers.data import (
     DataSource,
@@ -68,6 +70,21 @@ def frame(rows: int = 400, seed: int = 0) -> pd.DataFrame:
     return made
 
 
+class Robust(BaseEstimator, TransformerMixin):  # type: ignore[misc]
+    """Median and quartiles, and the smooth clip, as Holzmüller et al. 2024 describe them."""
+
+    def fit(self, x: Any, y: Any = None) -> Robust:
+        x = np.asarray(x)
+        low, self.median_, high = np.quantile(x, [0.25, 0.5, 0.75], axis=0)
+        wide = np.where(x.max(0) > x.min(0), x.max(0) - x.min(0), 2.0)
+        self.factor_ = np.where(high > low, 1.0 / np.where(high > low, high - low, 1.0), 2.0 / wide)
+        return self
+
+    def transform(self, x: Any) -> Any:
+        z = (np.asarray(x) - self.median_) * self.factor_
+        return z / np.sqrt(1.0 + (z / 3.0) ** 2)
+
+
 def scaling(kind: str, rows: int) -> list[Any]:
     quantiles = QuantileTransformer(
         n_quantiles=max(10, rows // 30), output_distribution="normal", subsample=10**9, random_state=0
@@ -75,6 +92,7 @@ def scaling(kind: str, rows: int) -> list[Any]:
     log = FunctionTransformer(lambda x: np.sign(x) * np.log1p(np.abs(x)))
     steps: dict[str, list[Any]] = {
         "standard": [StandardScaler()],
+        "robust": [Robust()],
         "minmax": [MinMaxScaler()],
         "log": [log, StandardScaler()],
         "quantile": [quantiles, StandardScaler()],
@@ -105,7 +123,7 @@ def as_text(made: pd.DataFrame) -> pd.DataFrame:
 
 
 OPTIONS = [
-    *(PrepareOptions(scaling=kind) for kind in ("standard", "minmax", "log", "quantile", "none")),
+    *(PrepareOptions(scaling=kind) for kind in get_args(Scaling)),
     *(PrepareOptions(impute=kind, flag_missing=True) for kind in ("mean", "median", "most_frequent")),
     PrepareOptions(max_levels=6),
     PrepareOptions(impute_categories="most_frequent"),

@@ -41,7 +41,7 @@ BAD: list[tuple[dict[str, Any], str, object]] = [
     ({"pruner": {"name": "threshold", "lower": 2, "upper": 1}}, "pruner.lower", 2.0),
     ({"pruner": {"name": "threshold", "lower": "a"}}, "pruner.lower", "a"),
     ({"data": {"dataset": "wine", "split": "x0", "time": "x1"}}, "data.split", "x0"),
-    ({"data": {"dataset": "wine", "scaling": "robust"}}, "data.scaling", "robust"),
+    ({"data": {"dataset": "wine", "scaling": "sturdy"}}, "data.scaling", "sturdy"),
     ({"data": {"dataset": "wine", "impute": "zero"}}, "data.impute", "zero"),
     ({"data": {"dataset": "wine", "max_levels": 1}}, "data.max_levels", 1),
     ({"validation": {"repeats": 0}}, "validation.repeats", 0),
@@ -68,7 +68,7 @@ BAD: list[tuple[dict[str, Any], str, object]] = [
 
 
 def spec(**parts: Any) -> StudySpec:
-    return StudySpec.model_validate({"data": {"dataset": "diabetes"}} | parts)
+    return StudySpec.model_validate({"data": {"dataset": "diabetes"}, "space": {"preset": "default"}} | parts)
 
 
 @pytest.mark.parametrize(("parts", "field", "value"), BAD, ids=range(len(BAD)))

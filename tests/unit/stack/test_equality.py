@@ -55,6 +55,8 @@ def eight(first: int = 0, **common: Any) -> list[Recipe]:
             clip_value=0.02 * (lane % 4),
             lr_schedule=schedules[lane],
             warmup_epochs=lane % 3,
+            dropout_schedule="flat_cosine" if lane % 3 else "constant",
+            weight_decay_schedule="flat_cosine" if lane % 2 else "constant",
             step_every=2,
             restart_period=2,
             plateau_patience=1,
@@ -135,6 +137,43 @@ def test_a_lane_is_plain_pytorch(normalization: str, optimizer: str, averaging: 
     for name, value in found.network.state_dict().items():
         if "num_batches_tracked" not in name:
             np.testing.assert_allclose(ours[name], value, rtol=5e-3, atol=5e-4, err_msg=name)
+
+
+BASE: dict[str, Any] = {
+    "numeric_embedding": "periodic",
+    "feature_scaling": True,
+    "learnt_activation": True,
+    "bias_lr_factor": 0.1,
+    "embedding_lr_factor": 0.3,
+    "scaling_lr_factor": 6.0,
+    "activation_lr_factor": 0.2,
+    "fan_in_lr": True,
+    "adam_beta2": 0.95,
+    "lr_schedule": "coslog4",
+    "dropout": 0.3,
+    "dropout_schedule": "flat_cosine",
+    "weight_decay": 2.0,
+    "weight_decay_schedule": "flat_cosine",
+    "proximal_l1": 0.02,
+    "max_norm": 0.9,
+}
+
+
+@pytest.mark.parametrize("task", ["classification", "regression"])
+@pytest.mark.parametrize(("activation", "optimizer"), [("mish", "adamw"), ("selu", "sgd")])
+def test_a_lane_with_the_strong_base_is_plain_pytorch(activation: str, optimizer: str, task: str) -> None:
+    setting = recipe(activation=activation, optimizer=optimizer, **BASE)
+    how, on = protocol(task, epochs=5), data(task=task)
+    stack = runner(setting, on)
+    run = Run(0, setting, ((0, 7),), how)
+    stack.add([Run(1, recipe(**{**setting, "l1": 0.1}), ((0, 1),), how), run])
+    for _ in range(5):
+        stack.epoch()
+    found = alone(setting, 7, on, epochs=5)
+    np.testing.assert_allclose(run.curve["train_loss"], found.losses, rtol=1e-4, atol=1e-5)
+    (ours,) = stack.best_weights(run)
+    for name, value in found.network.state_dict().items():
+        np.testing.assert_allclose(ours[name], value, rtol=5e-3, atol=5e-4, err_msg=name)
 
 
 def test_lanes_come_and_go_without_touching_others() -> None:

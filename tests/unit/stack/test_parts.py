@@ -16,6 +16,7 @@ from service.spec.groups.lr_schedule import SCHEDULES as NAMES_OF_SCHEDULES
 from workers.plain.schedules import Schedule
 from workers.stack import hashing
 from workers.stack.hashing import combine, draw, mix, normal, permutations, uniform
+from workers.stack.run import Protocol, Run
 from workers.stack.techniques.mixing import beta_quantiles, shares
 
 
@@ -25,6 +26,7 @@ def tensorflow(formula: Callable[[float], float]) -> Any:
 
 
 SCHEDULES: list[tuple[dict[str, Any], Any]] = [
+    ({"lr_schedule": "flat_cosine"}, tensorflow(lambda t: 1.0 if t < 0.5 else 0.5 * (1 + math.cos(math.pi * (2 * t - 1))))),
     ({"lr_schedule": "constant"}, lambda o: torch.optim.lr_scheduler.ConstantLR(o, 1.0)),
     (
         {"lr_schedule": "step", "step_every": 3, "step_gamma": 0.4},
@@ -83,6 +85,30 @@ def test_one_cycle_is_torchs_in_every_update(rise: float, divisor: float) -> Non
         optimizer.step()
         if theirs.last_epoch < 59:
             theirs.step()
+
+
+def test_coslog4_is_its_formula_in_every_update() -> None:
+    rates = np.concatenate(
+        [Schedule(Recipe({"lr": 0.5, "lr_schedule": "coslog4"}), 20).rates(epoch, 3) for epoch in range(20)]
+    )
+    expected = [0.25 * (1 - math.cos(2 * math.pi * math.log2(1 + 15 * update / 60))) for update in range(60)]
+    np.testing.assert_allclose(rates, expected, rtol=1e-5, atol=1e-7)
+    assert all(rates[round(60 * end / 15)] < 1e-6 for end in (1, 3, 7)), "where its cycles end"
+
+
+@pytest.mark.parametrize("name", ["dropout", "weight_decay"])
+def test_strengths_are_constant_and_then_fall_as_a_cosine(name: str) -> None:
+    setting = Recipe({f"{name}_schedule": "flat_cosine"})
+    run = Run(0, setting, ((0, 0),), Protocol("loss", 10, None))
+    found = []
+    for run.epoch in range(10):
+        strengths = run.strengths()
+        assert strengths is not None
+        found.append(strengths[name == "weight_decay"])
+        assert strengths[name != "weight_decay"] == 1.0
+    expected = [1.0] * 5 + [0.5 * (1 + math.cos(math.pi * (2 * epoch / 10 - 1))) for epoch in range(5, 10)]
+    np.testing.assert_allclose(found, expected)
+    assert Run(0, Recipe({}), ((0, 0),), Protocol("loss", 10, None)).strengths() is None
 
 
 def test_noisy_linear_cosine_is_the_published_formula_with_noise_of_the_trials_own_seed() -> None:

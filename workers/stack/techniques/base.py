@@ -86,7 +86,8 @@ class Step:
     """``gradient (k, P)``, which is changed in place, and all that the optimizer's step needs.
 
     ``lr``, ``hold`` (k,); ``penalized``, ``body`` (P,) are 1.0 on weights (not on biases and normalizations), and before the
-    last layer; ``units`` are (first, end, count) of every layer's weights in a row, and of how many units they are.
+    last layer; ``factors`` (P,) multiply the learning rate, None if all are 1; ``units`` are (first, end, count) of every
+    layer's weights in a row, and of how many units they are.
     """
 
     gradient: Tensor
@@ -98,6 +99,7 @@ class Step:
     penalized: Tensor
     body: Tensor
     units: Sequence[tuple[int, int, int]]
+    factors: Tensor | None = None
     saved: dict[str, Tensor] = field(default_factory=dict)
     """What a technique keeps from one place to another."""
 
@@ -105,6 +107,11 @@ class Step:
     def weights(self) -> Tensor:
         """(k, P), which is changed in place."""
         return self.state.weights
+
+    @property
+    def rates(self) -> Tensor:
+        """(k, 1) or, with factors, (k, P) learning rates."""
+        return self.lr[:, None] if self.factors is None else self.lr[:, None] * self.factors
 
     def column(self, name: str) -> Tensor:
         """(k, 1) of a column (k,)."""

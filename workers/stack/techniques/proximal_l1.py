@@ -16,7 +16,7 @@ class ProximalL1(Technique):
 
     def after_step(self, step: Step) -> None:
         """w ← sign(w)·max(|w| − lr·λ, 0)."""
-        threshold = (step.lr * step.columns["proximal_l1"])[:, None] * step.penalized
+        threshold = step.rates * step.column("proximal_l1") * step.penalized
         step.weights.sub_(torch.clamp(step.weights, -threshold, threshold))
 
 

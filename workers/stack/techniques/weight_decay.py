@@ -12,8 +12,8 @@ class WeightDecay(Technique):
 
     def before_step(self, step: Step) -> None:
         """w ← w·max(0, 1 − lr·λ)."""
-        rate = (step.lr * step.columns["weight_decay"]).clamp(max=1.0)
-        step.weights.mul_(1.0 - rate[:, None] * step.penalized)
+        rate = (step.rates * step.column("weight_decay")).clamp(max=1.0)
+        step.weights.mul_(1.0 - rate * step.penalized)
 
 
 TECHNIQUES = (WeightDecay(),)
