@@ -61,6 +61,9 @@ for column in frames[0].columns:
     if column != target and (column in categorical or not pd.api.types.is_numeric_dtype(frames[0][column])):
         for frame in frames:
             frame[column] = frame[column].astype(str).astype("category")
+    elif column != target:  # they take no missing numbers
+        for frame in reversed(frames):
+            frame[column] = frame[column].fillna(frames[0][column].median())
 kind = getattr(models, f"{name}_{'Regressor' if task == 'regression' else 'Classifier'}")
 start = time.perf_counter()
 model = kind(device="cpu", random_state=0, n_threads=2).fit(frames[0].drop(columns=target), frames[0][target].astype(
