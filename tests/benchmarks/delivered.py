@@ -164,8 +164,8 @@ def boosted(task: Task) -> float:
     train, test = pd.read_csv(task.train), pd.read_csv(task.test)
     for column in train.columns.drop(task.target):
         if column in task.categorical or not pd.api.types.is_numeric_dtype(train[column]):
-            kind = pd.CategoricalDtype(sorted(train[column].astype(str).unique()))
-            train[column], test[column] = (part[column].astype(str).astype(kind) for part in (train, test))
+            kind = pd.CategoricalDtype(sorted(train[column].fillna("").astype(str).unique()))
+            train[column], test[column] = (part[column].fillna("").astype(str).astype(kind) for part in (train, test))
     x, y = train.drop(columns=task.target), train[task.target]
     model = HistGradientBoostingRegressor(random_state=0)
     if task.task == "classification":
