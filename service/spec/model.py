@@ -23,6 +23,14 @@ _SHAPES: Mapping[str, tuple[int, int]] = {"mlp": (256, 2), "cnn": (16, 3), "sequ
 Width = Annotated[int, Field(ge=1, le=16384)]
 
 
+def _lr_factor(of: str) -> Setting:
+    """The learning-rate factor of a group of an `mlp`'s parameters."""
+    return Setting(
+        group="model", kind="float", low=0.0, high=100.0, neutral=1.0, scope="stack", search=Fixed(value=1.0),
+        when=When("family", ("mlp",)), doc=f"Multiplies the learning rate of {of}.",
+    )
+
+
 class ModelSpec(Frozen):
     """A network: ``depth`` hidden layers of ``width`` units (`cnn`: stages of channels), or one of ``widths`` per layer."""
 
@@ -79,18 +87,10 @@ class ModelSpec(Frozen):
         group="model", kind="bool", neutral=False, scope="stack", search=Fixed(value=False),
         advised=Choices(choices=(False, True)), when=When("family", ("mlp",)),
         doc="Hidden units compute (1 − a)·x + a·activation(x) with a learnt a, at first 1 (Holzmüller et al. 2024).")] = None
-    bias_lr_factor: Annotated[Domain | None, Setting(
-        group="model", kind="float", low=0.0, high=100.0, neutral=1.0, scope="stack", search=Fixed(value=1.0),
-        when=When("family", ("mlp",)), doc="Multiplies the learning rate of the linear layers' biases.")] = None
-    embedding_lr_factor: Annotated[Domain | None, Setting(
-        group="model", kind="float", low=0.0, high=100.0, neutral=1.0, scope="stack", search=Fixed(value=1.0),
-        when=When("family", ("mlp",)), doc="Multiplies the learning rate of `numeric_embedding`.")] = None
-    scaling_lr_factor: Annotated[Domain | None, Setting(
-        group="model", kind="float", low=0.0, high=100.0, neutral=1.0, scope="stack", search=Fixed(value=1.0),
-        when=When("family", ("mlp",)), doc="Multiplies the learning rate of `feature_scaling`.")] = None
-    activation_lr_factor: Annotated[Domain | None, Setting(
-        group="model", kind="float", low=0.0, high=100.0, neutral=1.0, scope="stack", search=Fixed(value=1.0),
-        when=When("family", ("mlp",)), doc="Multiplies the learning rate of `learnt_activation`.")] = None
+    bias_lr_factor: Annotated[Domain | None, _lr_factor("the linear layers' biases")] = None
+    embedding_lr_factor: Annotated[Domain | None, _lr_factor("`numeric_embedding`")] = None
+    scaling_lr_factor: Annotated[Domain | None, _lr_factor("`feature_scaling`")] = None
+    activation_lr_factor: Annotated[Domain | None, _lr_factor("`learnt_activation`")] = None
     fan_in_lr: Annotated[Domain | None, Setting(
         group="model", kind="bool", neutral=False, scope="stack", search=Fixed(value=False),
         when=When("family", ("mlp",)),

@@ -8,7 +8,7 @@ for the network and the settings called RealMLP-TD, with rates converted to ordi
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from service.spec.metrics import PROBABILITY_METRICS, Task
@@ -23,7 +23,7 @@ class Whole:
     study: Mapping[str, Any]
     trials: int
     by_task: Mapping[Task, Mapping[str, Mapping[str, Any]]]
-    first: Mapping[Task, Mapping[str, Any]] = field(default_factory=dict)
+    first: Mapping[Task, Mapping[str, Any]]
     """Settings of the first trial, of those that are searched."""
 
 

@@ -23,14 +23,12 @@ from __future__ import annotations
 import gzip
 import io
 import json
-import os
 import subprocess
 import sys
 import tempfile
 import time
 import zipfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -38,13 +36,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from rich.console import Console
 from scipy import stats
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 
 from service.cli.client import Client
+from service.cli.local import running
 from service.cli.supervisor import free_port
+from service.cli.watch import watch
+from service.settings import Settings
+from service.spec import Task as Kind
 from tests.benchmarks.honest_answer import FILES, gain
-from tests.benchmarks.rounds import ROOT, Options, Rounds, must_exist
+from tests.benchmarks.rounds import Options, Rounds, must_exist
 from workers.data import DataSource, Division, load_table, split_rows
 from workers.plain.loader import Model
 
@@ -81,16 +84,11 @@ class Task:
     def __init__(self, folder: Path, seed: int, scratch: Path) -> None:
         meta = json.loads((folder / "meta.json").read_text())
         self.name, self.target = folder.name, str(meta["target"])
-        self.task = "regression" if meta["task"] == "regression" else "classification"
+        self.task: Kind = "regression" if meta["task"] == "regression" else "classification"
         self.categorical: list[str] = meta.get("categorical", [])
         path = scratch / f"{folder.name}.csv"
         path.write_bytes(gzip.decompress((folder / "data.csv.gz").read_bytes()))
-        source = DataSource(
-            task="regression" if self.task == "regression" else "classification",
-            path=path,
-            target=self.target,
-            categorical=tuple(self.categorical),
-        )
+        source = DataSource(task=self.task, path=path, target=self.target, categorical=tuple(self.categorical))
         test = split_rows(load_table(source), Division(seed, test_fraction=TEST_SHARE)).test
         rows = pd.read_csv(path, dtype=str, keep_default_na=False)
         there = rows[rows[self.target] != ""].reset_index(drop=True)
@@ -118,31 +116,14 @@ def _text(label: object) -> str:
     return str(int(number)) if number.is_integer() else text
 
 
-@contextmanager
-def service(home: Path) -> Iterator[Client]:
-    """A service with one worker, in processes of its own."""
-    port = free_port()
-    environment = {**os.environ, "REGSEARCH_HOME": str(home), "REGSEARCH_PORT": str(port)}
-    with (home.parent / "up.log").open("ab") as log:
-        command = [sys.executable, "-m", "service.cli", "up", "--workers", "1"]
-        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, cwd=ROOT)
-    client = Client(f"http://127.0.0.1:{port}")
-    try:
-        client.wait_until_ready(120)
-        yield client
-    finally:
-        client.close()
-        process.terminate()
-        process.wait(timeout=60)
-
-
 def ours(client: Client, task: Task, study: dict[str, Any], scratch: Path) -> tuple[float, dict[str, Any]]:
     """The score of the model that is downloaded after a study, and what is to be known of the study."""
     dataset = client.upload(task.train, None)["id"]
     data = {"dataset": dataset, "target": task.target, "categorical": task.categorical}
     posted = client.post("/v1/studies", {"name": task.name, "data": data, "task": task.task, **study})
-    while client.get(f"/v1/studies/{posted['id']}")["state"] not in ("finished", "failed", "cancelled"):
-        time.sleep(0.2)
+    ended = watch(client, posted["id"], Console(stderr=True))
+    if ended["state"] != "finished":
+        sys.exit(f"{task.name}: {ended['state']}: {ended['reason']}")
     result = client.result(posted["id"])
     folder = scratch / f"model-{posted['id']}"
     with zipfile.ZipFile(io.BytesIO(client.download(f"/v1/studies/{posted['id']}/model"))) as archive:
@@ -211,7 +192,8 @@ def measure(folder: Path, seed: int, asked: dict[str, dict[str, Any]], peers: Pa
     with tempfile.TemporaryDirectory() as directory:
         scratch = Path(directory)
         task = Task(folder, seed, scratch)
-        with service(scratch / "home") as client:
+        settings = Settings(home=scratch / "home", port=free_port())
+        with running(settings, Console(stderr=True), 1) as (_, client):
             for name, study in asked.items():
                 start = time.perf_counter()
                 scores[name], about[name] = ours(client, task, {"seed": seed, **study}, scratch)

@@ -50,19 +50,14 @@ class Keeper:
         on the test rows, which only that of the search has not been trained on.
         """
         training = self._training(None if again is None else again.epochs)
-        one = Trained(
-            answer.model.recipe,
-            self.data.shape(answer.model.recipe),
-            [answer.model.weights],
-            self.data.folds[0],
-            training,
-        )
-        out = outputs(one.shape, answer.model.weights, answer.test.x)
-        labels, scale = self.data.table.labels, one.fold.target
+        shape, fold = self.data.shape(answer.model.recipe), self.data.folds[0]
+        out = outputs(shape, answer.model.weights, answer.test.x)
+        labels, scale = self.data.table.labels, fold.target
         assert self.spec.task is not None, "a stored spec is resolved"
         pictures = Pictures(test=test_pictures(self.spec.task, out, answer.test.y.cpu(), labels, scale))
         if again is None:
-            model, chosen = one, self._chosen(answer)
+            model = Trained(answer.model.recipe, shape, [answer.model.weights], fold, training)
+            chosen = self._chosen(answer)
         else:
             model = Trained(answer.winner.recipe, again.shape, again.weights, again.fold, training)
             chosen = self._trained_again(answer, again)

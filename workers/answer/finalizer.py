@@ -87,7 +87,6 @@ class Chosen:
     winner: Candidate
     tied: Sequence[Candidate]
     ensemble: Ensemble
-    average: tuple[float, float, float]
     measured: dict[Candidate, Measured]
 
     @property
@@ -140,7 +139,7 @@ class Finalizer:
             ensemble_test = self._score(chosen, rows)
         findings = self._findings(trials, chosen, ablated, rows, ensemble_test)
         model = self._best(chosen)
-        average = Averaged(*chosen.average, interval(self._averaged(winner, rows), self._metric))
+        average = self._averaged(chosen.measured[winner], rows)
         return Answer(findings, model, winner.runs[model.seed], rows, self._members(chosen), winner, average)
 
     def _contestants(self, trials: Sequence[TrialRecord]) -> list[Candidate]:
@@ -161,24 +160,17 @@ class Finalizer:
         measured = {each: self._gauge.measure(each) for each in everyone if each.runs}
         trained = [each for each in measured if each.role == "finalist"]
         ensemble = build(trained, measured, self._gauge, validation_rows(self._data, 0), self._sign)
-        tied = ties(winner, trained, measured, self._sign)
-        return Chosen(everyone, winner, tied, ensemble, self._average(winner), measured)
+        return Chosen(everyone, winner, ties(winner, trained, measured, self._sign), ensemble, measured)
 
-    def _average(self, winner: Candidate) -> tuple[float, float, float]:
-        """Scores on validation rows of the winner's networks: see `Averaged`."""
-        scores = []
-        for fold in range(self._data.device.folds):
-            rows = validation_rows(self._data, fold)
-            out = self._gauge.outputs(winner, rows, fold)
-            averaged = MEANS[self._gauge.task](out)[None]
-            losses = [self._gauge.loss(each, rows).mean() for each in (out, averaged)]
-            scores.append((self._gauge.exact(out, rows).mean(), self._gauge.exact(averaged, rows)[0], losses[0] - losses[1]))
-        single, average, gain = np.mean(scores, axis=0).tolist()
-        return single, average, gain
-
-    def _averaged(self, winner: Candidate, rows: ScoredRows) -> Scores:
-        """Scores on test rows of the average of the winner's networks."""
-        return self._gauge.score(MEANS[self._gauge.task](self._gauge.outputs(winner, rows))[None], rows)
+    def _averaged(self, winner: Measured, rows: ScoredRows) -> Averaged:
+        """Scores of the average of the winner's networks; ``rows`` are the test rows."""
+        mean, scores, gains = MEANS[self._gauge.task], [], []
+        for fold, out in enumerate(winner.valid_outs):
+            valid, averaged = validation_rows(self._data, fold), mean(out)[None]
+            scores.append(self._gauge.exact(averaged, valid)[0])
+            gains.append(self._gauge.loss(out, valid).mean() - self._gauge.loss(averaged, valid)[0])
+        test = interval(self._gauge.score(mean(winner.test_out)[None], rows), self._metric)
+        return Averaged(float(winner.valid.exact.mean()), float(np.mean(scores)), float(np.mean(gains)), test)
 
     def _score(self, chosen: Chosen, rows: ScoredRows) -> Scores:
         """Score everything on the test rows; returns the ensemble's scores."""

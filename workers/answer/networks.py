@@ -6,7 +6,7 @@ test rows by those of the first fold, one of which is handed out.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -70,9 +70,15 @@ class Measured:
     valid: Scores
     valid_exact: NDArray[np.float64]
     """(s,) validation scores on the first fold, whose networks are used for the test rows and the ensemble."""
-    valid_out: Tensor
+    valid_outs: Sequence[Tensor]
+    """Of every fold, on its validation rows."""
     test: Scores | None = None
     test_out: Tensor = field(default_factory=lambda: torch.zeros(0))
+
+    @property
+    def valid_out(self) -> Tensor:
+        """Those of the first fold."""
+        return self.valid_outs[0]
 
     def common(self, other: Measured) -> tuple[list[int], list[int]]:
         """Positions of the seeds that both have trained, in this one and in ``other``."""
@@ -109,7 +115,7 @@ class Gauge:
             rows = validation_rows(self.data, fold)
             outs.append(self.outputs(candidate, rows, fold))
             valid.append(self.score(outs[-1], rows))
-        return Measured(list(candidate.runs), np.mean(train, axis=0), mean_over_folds(valid), valid[0].exact, outs[0])
+        return Measured(list(candidate.runs), np.mean(train, axis=0), mean_over_folds(valid), valid[0].exact, outs)
 
     def test(self, candidate: Candidate, measured: Measured, rows: ScoredRows) -> None:
         """Add the scores on the test rows."""

@@ -15,14 +15,12 @@ import numpy as np
 from service.spec import Deliver, StudySpec
 from workers.answer.candidates import Candidate, Weights
 from workers.answer.finalizer import Averaged
+from workers.answer.training import Trainer
 from workers.data import Fold, PrepareOptions, Split, prepare_alike, prepare_all
 from workers.plain.network import Shape
-from workers.seeds import final_seeds
 from workers.stack.device_data import DeviceData
 from workers.stack.layout import Layout
-from workers.stack.run import Protocol, Run
-from workers.stack.runner import StackRunner
-from workers.stack.stack import StackKey
+from workers.stack.run import Protocol
 from workers.study_data import Prepared
 
 _WATCHED_ROWS = 256
@@ -91,25 +89,18 @@ def refit(
         (fold,) = prepare_alike(data.table, split, kept.preprocessor, kept.target)
     device = data.device
     on_device = DeviceData.of([fold], task=device.task, outputs=device.outputs, device=device.device, start=start)
-    key = StackKey.of(winner.recipe, on_device.inputs, on_device.outputs, on_device.categories)
     epochs = epochs_of(winner)
+    again = Candidate(winner.name, "finalist", winner.recipe)
+    seeds = range(spec.budget.seeds, spec.budget.seeds + networks)
     protocol = Protocol("loss", spec.budget.epochs, None, stop_after=epochs)
-    runner = StackRunner(key, on_device, layout=layout)
-    runs = [Run(i, winner.recipe, final_seeds(spec.seed, spec.budget.seeds + i, 1), protocol) for i in range(networks)]
-    runner.add(runs)
-    runner.last_call = True
-    weights: dict[int, Weights] = {}
-    while runner.wanted_lanes:
-        alive()
-        for run in runner.epoch():
-            if run.ending is None:
-                continue
-            if run.ending == "epochs":
-                (weights[run.key],) = runner.best_weights(run)
-            runner.remove(run)
-    done = sorted(weights)
-    if not done:
+    Trainer(spec, on_device, alive, seeds, lambda _: layout, protocol).train([again])
+    if not again.runs:
         return None
-    seeds = [runs[each].fold_seeds[0][1] for each in done]
-    shape = Shape.of(winner.recipe.effective(), on_device.inputs, on_device.outputs, on_device.categories)
-    return Refitted([weights[each] for each in done], shape, fold, seeds, epochs, len(everything))
+    return Refitted(
+        weights=[again.weights[index][0] for index in again.runs],
+        shape=Prepared(data.table, split, [fold], on_device).shape(winner.recipe),
+        fold=fold,
+        seeds=[run.fold_seeds[0][1] for run in again.runs.values()],
+        epochs=epochs,
+        rows=len(everything),
+    )

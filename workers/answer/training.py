@@ -24,7 +24,8 @@ class Trainer:
     """Trains candidates of one study. ``alive`` is called between epochs and raises when the lease is lost.
 
     The index of a seed gives every candidate of one shape the same initial weights, data order and dropout masks, so that
-    their differences are paired. ``layout`` gives that of a stack key; programs of the search are used again.
+    their differences are paired. ``layout`` gives that of a stack key; programs of the search are used again. ``protocol``
+    replaces that of the study.
     """
 
     def __init__(
@@ -34,12 +35,14 @@ class Trainer:
         alive: Callable[[], None],
         seeds: Sequence[int] | None = None,
         layout: Callable[[StackKey], Layout] | None = None,
+        protocol: Protocol | None = None,
     ) -> None:
         self._spec = spec
         self._data = data
         self._alive = alive
         self._seeds = range(spec.budget.seeds) if seeds is None else seeds
         self._layout = layout or (lambda _: Layout())
+        self._protocol = protocol
         self._runners: dict[tuple[StackKey, bool], StackRunner] = {}
         self._lanes: list[tuple[Candidate, int]] = []
         self._open: Counter[Candidate] = Counter()
@@ -99,12 +102,14 @@ class Trainer:
         )
 
     def _run(self, candidate: Candidate, index: int) -> Run:
-        assert self._spec.metric is not None, "a stored spec is resolved"
-        stopping = self._spec.early_stopping if candidate.early_stopping else None
         lanes = final_seeds(self._spec.seed, index, self._data.folds)
         self._lanes.append((candidate, index))
-        protocol = Protocol(self._spec.metric, self._spec.budget.epochs, stopping)
-        return Run(len(self._lanes) - 1, candidate.recipe, lanes, protocol)
+        return Run(len(self._lanes) - 1, candidate.recipe, lanes, self._protocol or self._usual(candidate))
+
+    def _usual(self, candidate: Candidate) -> Protocol:
+        assert self._spec.metric is not None, "a stored spec is resolved"
+        stopping = self._spec.early_stopping if candidate.early_stopping else None
+        return Protocol(self._spec.metric, self._spec.budget.epochs, stopping)
 
     def _learn(self, runner: StackRunner, runs: Sequence[Run]) -> None:
         """Take in an epoch of a stack."""

@@ -79,8 +79,12 @@ class Mlp(nn.Module):
         self.numeric = periodic(self._numbers) if periodic else None
         embedded += self.numeric.outputs - self._numbers if self.numeric else 0
         self.scaling = Scale(embedded) if feature_scaling else None
-        self._factors = {"bias": bias_lr_factor, "embedding": embedding_lr_factor, "scaling": scaling_lr_factor}
-        self._factors["activation"] = activation_lr_factor
+        self._factors = {
+            "bias": bias_lr_factor,
+            "embedding": embedding_lr_factor,
+            "scaling": scaling_lr_factor,
+            "activation": activation_lr_factor,
+        }
         self._fan_in_lr = fan_in_lr
         sizes = (embedded, *widths)
         self.blocks = nn.ModuleList()
@@ -117,10 +121,10 @@ class Mlp(nn.Module):
         found = {}
         for name, module in self.named_modules():
             for own, parameter in module.named_parameters(name, recurse=False):
-                found[own] = self._factor(module, own, parameter)
+                found[own] = self._factor(module, parameter)
         return found
 
-    def _factor(self, module: nn.Module, name: str, parameter: nn.Parameter) -> float:
+    def _factor(self, module: nn.Module, parameter: nn.Parameter) -> float:
         match module:
             case Scale():
                 return self._factors["scaling"]
@@ -132,7 +136,7 @@ class Mlp(nn.Module):
                 return self._factors["bias"]
             case nn.Linear() if self._fan_in_lr:
                 return math.sqrt(REFERENCE_FAN_IN / module.in_features)
-            case _:
+            case _:  # normalizations, tables of categories, weights under weight normalization
                 return 1.0
 
     @staticmethod

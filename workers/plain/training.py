@@ -91,14 +91,10 @@ def train(
     average = Average(network, recipe, epochs)
     updates = math.ceil(len(rows.x) / recipe["batch_size"])
     trained, best, kept, stale = Trained(network), math.inf, None, 0
-    drops: list[Any] = [layer for layer in network.modules() if hasattr(layer, "p")]
-    dropouts = [(layer, float(layer.p)) for layer in drops]
+    strengths = Strengths(network, recipe, epochs)
     for epoch in range(min(epochs, stop_after or epochs)):
         _to_training(network, recipe)
-        for layer, rate in dropouts:
-            layer.p = rate * strength(recipe, "dropout_schedule", epoch, epochs)
-        decay = recipe.get("weight_decay", 0.0) * strength(recipe, "weight_decay_schedule", epoch, epochs)
-        now = {**recipe, "weight_decay": decay}
+        now = strengths.of(epoch)
         order = chance.order(epoch, len(rows.x))
         order = torch.cat([order, order[: updates * math.ceil(len(order) / updates) - len(order)]])
         loss = 0.0
@@ -160,6 +156,22 @@ WATCHES: Mapping[str, Watch] = {
     "rmse": lambda network, rows: math.sqrt(validation_loss(network, rows)),
     "mae": _mae,
 }
+
+
+class Strengths:
+    """Dropout and weight decay by their schedules."""
+
+    def __init__(self, network: nn.Module, recipe: Mapping[str, Any], epochs: int) -> None:
+        layers: list[Any] = [layer for layer in network.modules() if hasattr(layer, "p")]
+        self._dropouts = [(layer, float(layer.p)) for layer in layers]
+        self._recipe, self._epochs = recipe, epochs
+
+    def of(self, epoch: int) -> dict[str, Any]:
+        """Set the rates of the network's dropout layers to those of ``epoch`` (0-based); the recipe with its decay."""
+        for layer, rate in self._dropouts:
+            layer.p = rate * strength(self._recipe, "dropout_schedule", epoch, self._epochs)
+        factor = strength(self._recipe, "weight_decay_schedule", epoch, self._epochs)
+        return {**self._recipe, "weight_decay": self._recipe.get("weight_decay", 0.0) * factor}
 
 
 class Average:

@@ -8,7 +8,7 @@ in Rare Events Data" (2001) for class weights.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -149,18 +149,17 @@ def _descend(network: nn.Module, optimizer: torch.optim.Optimizer, recipe: Mappi
     for group in optimizer.param_groups:
         group["lr"] = lr * group["factor"]
     if decay := recipe.get("weight_decay"):
-        _decay(optimizer, decay)
+        with torch.no_grad():
+            for weight, rate in _weights(optimizer):
+                weight.mul_(max(0.0, 1.0 - rate * decay))
     optimizer.step()
-    _constrain(network, recipe, lr)
+    _constrain(network, optimizer, recipe)
 
 
-@torch.no_grad()
-def _decay(optimizer: torch.optim.Optimizer, decay: float) -> None:
-    """Decoupled decay at the learning rates of this update."""
+def _weights(optimizer: torch.optim.Optimizer) -> Iterator[tuple[Tensor, float]]:
+    """The weights in training, each with its learning rate of this update."""
     for group in optimizer.param_groups:
-        for w in group["params"]:
-            if w.ndim > 1:
-                w.mul_(max(0.0, 1.0 - group["lr"] * decay))
+        yield from ((w, group["lr"]) for w in group["params"] if w.ndim > 1)
 
 
 def _gradient(weight: Tensor) -> Tensor:
@@ -168,12 +167,13 @@ def _gradient(weight: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _constrain(network: nn.Module, recipe: Mapping[str, Any], lr: float) -> None:
+def _constrain(network: nn.Module, optimizer: torch.optim.Optimizer, recipe: Mapping[str, Any]) -> None:
     """What follows the step: soft-thresholding, then the largest norm of a unit's incoming weights."""
-    threshold, limit, factors = recipe.get("proximal_l1"), recipe.get("max_norm"), lr_factors(network)
-    for name, weight in network.named_parameters():
-        if weight.ndim > 1 and weight.requires_grad:
-            if threshold:
-                weight.copy_(F.softshrink(weight, lr * factors[name] * threshold))
-            if limit and not name.endswith("weight_v"):  # under weight normalization a unit's norm is its gain, `weight_g`
+    if threshold := recipe.get("proximal_l1"):
+        for w, rate in _weights(optimizer):
+            w.copy_(F.softshrink(w, rate * threshold))
+    if limit := recipe.get("max_norm"):
+        for name, weight in network.named_parameters():
+            # Under weight normalization a unit's norm is its gain, `weight_g`.
+            if weight.ndim > 1 and weight.requires_grad and not name.endswith("weight_v"):
                 weight.copy_(weight.renorm(2, 0, limit))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 
@@ -62,21 +63,19 @@ class Tenure:
             return False
         now = time.monotonic()
         if self._left is None or now - self._left[0] > _ASK_SECONDS:
-            study = self._store.studies.get(self._lease.study_id)
-            spent = 0.0 if study.started_at is None else (study.now - study.started_at).total_seconds()
-            self._left = now, self._budget_seconds - spent
+            self._left = now, self._seconds_left(self._store.studies.get(self._lease.study_id))
         at, left = self._left
         return now - at > left
 
     def trials_may_come(self) -> bool:
         """When all lanes are idle: whether trials may still come, from a lost worker or under a cap on parallel trials."""
         study = self._store.studies.get(self._lease.study_id)
-        if study.state not in SEARCHED or self._deadline_passed(study):
+        if study.state not in SEARCHED or self._seconds_left(study) < 0:
             return False
         open_asks = study.budget_trials - study.counts.finished - study.counts.running - study.counts.waiting
         return study.counts.waiting > 0 or open_asks > 0
 
-    def _deadline_passed(self, study: StudyRecord) -> bool:
+    def _seconds_left(self, study: StudyRecord) -> float:
         if self._budget_seconds is None or study.started_at is None:
-            return False
-        return (study.now - study.started_at).total_seconds() > self._budget_seconds
+            return math.inf
+        return self._budget_seconds - (study.now - study.started_at).total_seconds()
