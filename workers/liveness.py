@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from service.errors import DatabaseUnavailable
-from service.store import Store
+from service.errors import DatabaseUnavailable, LeaseLost
+from service.store import Store, StudyState
 from service.store.records import Lease
 
 log = logging.getLogger(__name__)
@@ -37,23 +37,40 @@ class Stop:
 
 
 class Renewal:
-    """Renews a lease when a third of its time has passed."""
+    """Renews a lease in a thread of its own while its block runs: a worker that loads or compiles for long keeps it."""
 
     def __init__(self, store: Store, lease: Lease, seconds: float) -> None:
         self._store = store
         self._lease = lease
         self._seconds = seconds
-        self._at = time.monotonic()
+        self._state: StudyState | None = None
+        self._lost: LeaseLost | None = None
+        self._heart = Heart(self._renew, seconds / 3)
 
-    def __call__(self) -> None:
-        """Renew the lease if it is due.
+    def __enter__(self) -> Renewal:
+        self._heart.__enter__()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._heart.__exit__()
+
+    def check(self) -> StudyState | None:
+        """The study's state, if the lease has been renewed since the last call.
 
         Raises:
             LeaseLost: The lease was taken away.
         """
-        if time.monotonic() - self._at > self._seconds / 3:
-            self._store.leases.renew(self._lease, self._seconds)
-            self._at = time.monotonic()
+        if self._lost is not None:
+            raise self._lost
+        state, self._state = self._state, None
+        return state
+
+    def _renew(self) -> None:
+        if self._lost is None:
+            try:
+                self._state = self._store.leases.renew(self._lease, self._seconds)
+            except LeaseLost as error:
+                self._lost = error
 
 
 class Pulse:
@@ -76,14 +93,15 @@ class Pulse:
 
     def during(self, stats: Callable[[], Mapping[str, Any]]) -> Heart:
         """A context manager that reports ``stats()`` every `BEAT_SECONDS` while its block runs."""
-        return Heart(lambda: self.beat(stats()))
+        return Heart(lambda: self.beat(stats()), BEAT_SECONDS)
 
 
 class Heart:
-    """Calls ``beat`` every `BEAT_SECONDS` in a thread while its block runs."""
+    """Calls ``beat`` every ``seconds`` in a thread while its block runs."""
 
-    def __init__(self, beat: Callable[[], None]) -> None:
+    def __init__(self, beat: Callable[[], None], seconds: float) -> None:
         self._beat = beat
+        self._seconds = seconds
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._run, name="heart", daemon=True)
 
@@ -95,7 +113,7 @@ class Heart:
         self._thread.join()
 
     def _run(self) -> None:
-        while not self._done.wait(BEAT_SECONDS):
+        while not self._done.wait(self._seconds):
             try:
                 self._beat()
             except DatabaseUnavailable as error:

@@ -20,7 +20,7 @@ from service.spec import StudySpec
 from service.store import Store
 from service.store.records import SEARCHED, Lease
 from workers.answer.finishing import Finisher
-from workers.liveness import Pulse, Stop
+from workers.liveness import Pulse, Renewal, Stop
 from workers.onnx_models import OnnxModels
 from workers.searching.checkpoints import Checkpoints
 from workers.searching.search import Searcher
@@ -93,14 +93,16 @@ class Worker:
         log.info("lease %d: study %d, %s", lease.token, lease.study_id, lease.phase)
         try:
             spec = StudySpec.model_validate(study.spec)
-            data = self._data.of(study, spec)
-            match lease.phase:
-                case "search":
-                    self._searcher.run(lease, spec, data)
-                case "finalize":
-                    self._finisher.run(lease, study, spec, data)
-                case _:
-                    assert_never(lease.phase)
+            with Renewal(self._store, lease, self._settings.lease_seconds) as renewal:
+                with self._pulse.during(lambda: {"state": "loading", "study": study.id}):
+                    data = self._data.of(study, spec)
+                match lease.phase:
+                    case "search":
+                        self._searcher.run(lease, renewal, spec, data)
+                    case "finalize":
+                        self._finisher.run(lease, renewal, study, spec, data)
+                    case _:
+                        assert_never(lease.phase)
         except LeaseLost as error:
             moved_on = lease.phase == "search" and self._store.studies.get(lease.study_id).state not in SEARCHED
             log.log(logging.INFO if moved_on else logging.WARNING, "%s; its trials are dropped", error)

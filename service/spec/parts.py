@@ -162,6 +162,13 @@ class BudgetSpec(Frozen):
     max_retries: int = Field(
         3, ge=0, le=100, description="Maximum number of retries of a trial whose worker was lost or ran out of memory."
     )
+    max_lost_workers: int = Field(
+        6,
+        ge=1,
+        le=1000,
+        description="The study fails when so many workers in a row were lost on it with no epoch reported in between: its "
+        "data or its networks are then too large for them.",
+    )
     max_failed_trials: int | None = Field(None, ge=0, description="The study fails once more trials than this have failed.")
     finalists: int = Field(5, ge=1, le=50, description="Number of best settings that are trained again at the end.")
     seeds: int = Field(5, ge=2, le=100, description="Number of seeds with which each finalist and baseline is trained.")

@@ -18,7 +18,7 @@ from service.store import tables as t
 from service.store.engine import Database
 from service.store.records import SEARCHED, Lease, StudyState
 from service.store.retries import put_back
-from service.store.rows import count, inserted_key, lock_study, settle
+from service.store.rows import count, end_study, inserted_key, lock_study, settle
 
 _CLAIM_LOCK = 0x7265_6774
 
@@ -135,7 +135,8 @@ class Leases:
         """Remove all expired leases; returns the number that this call removed.
 
         Their trials return to WAITING; a trial that has lost more workers than the study's ``max_retries`` fails. A study
-        whose time budget ended while no worker had a lease on it moves to its next state as well.
+        that loses ``max_lost`` workers in a row with no epoch reported fails, so that it does not take worker after worker.
+        A study whose time budget ended while no worker had a lease on it moves to its next state as well.
         """
         expired, overdue = self._database.read(self._due)
         # One transaction each: none waits for the lock of a study while it holds another.
@@ -154,10 +155,18 @@ class Leases:
             lock = select(t.studies.c.study_id).where(t.studies.c.study_id == study_id).with_for_update()
             connection.execute(lock)
             still_expired = and_(t.leases.c.token == token, t.leases.c.expires_at < self._database.now)
-            if connection.execute(delete(t.leases).where(still_expired)).rowcount == 0:
+            phase = connection.execute(delete(t.leases).where(still_expired).returning(t.leases.c.phase)).scalar()
+            if phase is None:
                 return False
+            trained = connection.execute(select(_in_training(study_id))).scalar_one()
             self._put_back(connection, token, study_id, lost=True)
-            count(connection, study_id, lost_leases=1)
+            row = count(connection, study_id, lost_leases=1, lost_in_a_row=0 if trained else 1)
+            if row["lost_in_a_row"] >= row["max_lost"] and row["state"] in (*SEARCHED, StudyState.FINALIZING):
+                doing = "loaded its data and prepared its search" if phase == "search" else "finalized it"
+                reason = (
+                    f"{row['lost_in_a_row']} workers in a row were lost, the last while it {doing}: killed, or out of memory"
+                )
+                end_study(connection, self._database, study_id, StudyState.FAILED, reason)
             return True
 
         return self._database.write_once(work)
@@ -194,3 +203,9 @@ class Leases:
         row = lock_study(connection, study_id)
         row = put_back(connection, row, t.trials.c.lease_token == token, attempt=lost)
         settle(connection, self._database, row)
+
+
+def _in_training(study_id: int) -> ColumnElement[bool]:
+    """Whether a running trial of a study, of whichever worker, has reported an epoch."""
+    running = and_(t.trials.c.study_id == study_id, t.trials.c.lease_token.is_not(None))
+    return select(t.trials.c.trial_id).where(running, t.o_steps.c.trial_id == t.trials.c.trial_id).exists()

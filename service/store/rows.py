@@ -94,17 +94,19 @@ def settle(connection: Connection, database: Database, row: RowMapping) -> Study
         return state
     if row["max_failed"] is not None and row["fail"] > row["max_failed"]:
         reason = f"{row['fail']} trials failed, at most {row['max_failed']} may fail"
-        return _end(connection, database, study_id, StudyState.FAILED, reason)
+        return end_study(connection, database, study_id, StudyState.FAILED, reason)
     spent = row["asked"] >= row["budget_trials"] or deadline_passed(row)
     if not spent or row["running"] or row["waiting"]:
         return state
     if row["complete"] == 0:
-        return _end(connection, database, study_id, StudyState.FAILED, "no trial was completed")
-    return _end(connection, database, study_id, StudyState.FINALIZING, row["reason"])
+        return end_study(connection, database, study_id, StudyState.FAILED, "no trial was completed")
+    return end_study(connection, database, study_id, StudyState.FINALIZING, row["reason"])
 
 
-def _end(connection: Connection, database: Database, study_id: int, state: StudyState, reason: str | None) -> StudyState:
-    """Give a study its new state and delete its leases: its search is over."""
+def end_study(
+    connection: Connection, database: Database, study_id: int, state: StudyState, reason: str | None
+) -> StudyState:
+    """Give a study its new state and delete its leases."""
     connection.execute(delete(t.leases).where(t.leases.c.study_id == study_id))
     if state is StudyState.FAILED:
         fail_open_trials(connection, study_id, "study failed")

@@ -91,6 +91,7 @@ class Studies:
             "priority": spec.priority,
             "max_parallel": spec.max_parallel_trials,
             "max_retries": spec.budget.max_retries,
+            "max_lost": spec.budget.max_lost_workers,
             "max_failed": spec.budget.max_failed_trials,
             "dataset_id": dataset_id,
             "metric": spec.metric,

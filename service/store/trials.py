@@ -267,6 +267,7 @@ def _tell_ours(connection: Connection, row: RowMapping, lease: Lease, results: S
     by_state = {state: sum(result.state == state for result in results) for state in ("complete", "pruned", "fail")}
     epochs = sum(result.epochs for result in results)
     _improve(connection, row, results)
+    by_state["lost_in_a_row"] = -row["lost_in_a_row"]
     return count(connection, row["study_id"], running=-len(results), told=len(results), epochs=epochs, **by_state)
 
 

@@ -15,7 +15,7 @@ SPEC: dict[str, Any] = {
     "space": {"preset": "default", "normalization": "none"},
     "validation": {"method": "holdout"},
     "pruner": {"name": "successive_halving", "min_epochs": 5},
-    "budget": {"trials": 40, "epochs": 40, "finalists": 1, "seeds": 2, "max_retries": 50},
+    "budget": {"trials": 40, "epochs": 40, "finalists": 1, "seeds": 2, "max_retries": 50, "max_lost_workers": 500},
 }
 
 

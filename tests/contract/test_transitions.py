@@ -9,7 +9,7 @@ from sqlalchemy import text
 
 from service.errors import Conflict, InvalidInput, LeaseLost
 from service.store import Store, StudyState
-from service.store.records import TrialResult
+from service.store.records import Report, TrialResult
 from tests.contract.conftest import a_spec
 from tests.contract.test_trials import complete, expire, proposals, started
 
@@ -156,3 +156,69 @@ def let_time_pass(store: Store) -> None:
     """Exhaust the time budgets of all studies."""
     sql = text("UPDATE rs_studies SET started_at = started_at - 1000")
     store.database.write(lambda connection: connection.execute(sql))
+
+
+def lose(store: Store, *, epochs: int = 0) -> int:
+    """Let a worker claim a study, report ``epochs`` epochs of a trial, and die; returns the study."""
+    lease = store.leases.claim("doomed", 60)
+    assert lease is not None
+    if lease.phase == "search":
+        (trial,) = store.trials.ask(lease, proposals(1))
+        store.trials.record(lease, [Report(trial.id, step, 1.0) for step in range(epochs)], [])
+    expire(store, lease)
+    store.leases.reap()
+    return lease.study_id
+
+
+BUDGET = {"trials": 5, "max_lost_workers": 3, "max_retries": 50}
+
+
+def test_a_study_that_kills_its_workers_fails_with_a_reason_and_others_go_on(store: Store) -> None:
+    poison = store.studies.submit(a_spec(budget=BUDGET, priority=5))
+    other = store.studies.submit(a_spec(budget=BUDGET))
+    assert [lose(store) for _ in range(3)] == [poison] * 3
+    study = store.studies.get(poison)
+    assert study.state is S.FAILED
+    assert study.reason is not None
+    assert "3 workers in a row were lost, the last while it loaded its data" in study.reason
+    assert (study.counts.fail, study.counts.waiting, study.counts.running) == (1, 0, 0)
+    lease = store.leases.claim("worker", 60)
+    assert lease is not None
+    assert lease.study_id == other
+
+
+def test_workers_lost_in_training_and_before_a_trial_was_told_are_not_in_a_row(store: Store) -> None:
+    study = store.studies.submit(a_spec(budget=BUDGET))
+    for epochs in (0, 0, 1, 2):
+        lose(store, epochs=epochs)
+    lease = store.leases.claim("worker", 60)
+    assert lease is not None
+    (trial,) = store.trials.ask(lease, proposals(1))
+    store.trials.record(lease, [], [complete(trial)])
+    store.leases.release(lease)
+    for _ in range(2):
+        lose(store)
+    assert store.studies.get(study).state is S.RUNNING
+    lose(store)
+    assert store.studies.get(study).state is S.FAILED
+
+
+def test_workers_that_are_too_small_do_not_end_a_study_that_another_one_trains(store: Store) -> None:
+    lease = started(store, budget=BUDGET)
+    (trial,) = store.trials.ask(lease, proposals(1))
+    store.trials.record(lease, [Report(trial.id, 0, 1.0)], [])
+    for _ in range(5):
+        lose(store)
+    assert store.leases.renew(lease, 60) is S.RUNNING
+
+
+def test_a_study_that_kills_its_workers_at_the_end_fails_too(store: Store) -> None:
+    lease = started(store, budget=BUDGET | {"trials": 1})
+    (trial,) = store.trials.ask(lease, proposals(1))
+    assert store.trials.record(lease, [], [complete(trial)]) is S.FINALIZING
+    for _ in range(3):
+        lose(store)
+    study = store.studies.get(lease.study_id)
+    assert (study.state, study.counts.complete) == (S.FAILED, 1)
+    assert study.reason is not None
+    assert "finalized" in study.reason

@@ -16,6 +16,7 @@ from service.spec import StudySpec
 from service.store import open_store
 from tests.unit.stack.runs import data, protocol, recipe
 from workers.data import DataSource, load_table, make_split, prepare
+from workers.liveness import Renewal
 from workers.planning.plan import Plan
 from workers.searching.checkpoints import Checkpoints
 from workers.searching.session import Environment, Session
@@ -152,7 +153,8 @@ def searched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plan: Plan, trials
     on = DeviceData.of([fold], task="classification", outputs=3, device=torch.device("cpu"))
     lease = store.leases.claim("worker", 600)
     assert lease is not None
-    environment = Environment(Workshop(tmp_path), 600, lambda: False, Checkpoints(tmp_path / "checkpoints"), plan=plan)
+    renewal = Renewal(store, lease, 600)
+    environment = Environment(Workshop(tmp_path), renewal, lambda: False, Checkpoints(tmp_path / "checkpoints"), plan=plan)
     session = Session(store, lease, spec, on, environment)
     session.run()
     counts = store.studies.get(study_id).counts

@@ -36,7 +36,7 @@ class Finisher:
         self._stop = stop
         self._workshop = workshop
 
-    def run(self, lease: Lease, study: StudyRecord, spec: StudySpec, data: Prepared) -> None:
+    def run(self, lease: Lease, renewal: Renewal, study: StudyRecord, spec: StudySpec, data: Prepared) -> None:
         """Finalize a searched study; the lease ends with it.
 
         Raises:
@@ -46,7 +46,7 @@ class Finisher:
         timer = Timer()
         known = self._store.provenance.get(study.id).made_of or {}
         spec = affordable(spec, self._store.studies.get(study.id))
-        answer, again = self._answer(lease, spec, data, known)
+        answer, again = self._answer(lease, renewal, spec, data, known)
         shares = self._store.utilization.get(study.id) or {}
         execution = execution_of(self._store, study.id, timer.elapsed, shares)
         kept = Keeper(study, spec, data).keep(answer, again).within(int(self._settings.max_model_mb * 2**20))
@@ -55,21 +55,20 @@ class Finisher:
         self._store.studies.finish(lease, result.to_json(), kept.archive, note=f"**{result.verdict}**\n\n{report}")
 
     def _answer(
-        self, lease: Lease, spec: StudySpec, data: Prepared, known: Mapping[str, Any]
+        self, lease: Lease, renewal: Renewal, spec: StudySpec, data: Prepared, known: Mapping[str, Any]
     ) -> tuple[Answer, Refitted | None]:
         """The answer, trained by the plan of the search, and what is trained again after it.
 
-        Meanwhile the lease is renewed and heartbeats are sent.
+        Meanwhile heartbeats are sent.
         """
         study_id = lease.study_id
-        renew = Renewal(self._store, lease, self._settings.lease_seconds)
         page, _ = self._store.history.page(study_id, state="complete", limit=1_000_000)
         who = f"worker {self._pulse.worker_id}"
 
         def alive() -> None:
             if self._stop():
                 raise LeaseLost("the worker is stopping")
-            renew()
+            renewal.check()
 
         def open_test(purpose: str = "final score") -> None:
             self._store.studies.open_test(study_id, who, purpose)

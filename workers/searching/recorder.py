@@ -1,17 +1,17 @@
 """Write-behind: a thread writes the results of the training loop, so that the loop never waits for the database.
 
-The thread also renews the lease. Everything is written in order, and once; the store itself waits for a lost connection.
+Everything is written in order, and once; the store itself waits for a lost connection.
 The loop learns of a lost lease, or of a paused study, at its next `check`.
 """
 
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Sequence
 
 from service.store import Store, StudyState
 from service.store.records import Lease, Report, TrialResult
+from workers.liveness import Renewal
 from workers.timing import Timer
 
 FLUSH_SECONDS = 0.2
@@ -20,11 +20,10 @@ FLUSH_SECONDS = 0.2
 class Recorder:
     """The writer of one lease. `put`, `check`, `flush` and `close` belong to the training thread."""
 
-    def __init__(self, store: Store, lease: Lease, *, lease_seconds: float) -> None:
+    def __init__(self, store: Store, lease: Lease, renewal: Renewal) -> None:
         self._store = store
         self._lease = lease
-        self._lease_seconds = lease_seconds
-        self._renewed = time.monotonic()
+        self._renewal = renewal
         self.timer = Timer()
         self._condition = threading.Condition()
         self._reports: list[Report] = []
@@ -96,9 +95,5 @@ class Recorder:
                 self._condition.notify_all()
 
     def _write(self, reports: Sequence[Report], results: Sequence[TrialResult]) -> StudyState | None:
-        state = self._store.trials.record(self._lease, reports, results) if reports or results else None
-        if time.monotonic() - self._renewed > self._lease_seconds / 3:
-            renewed = self._store.leases.renew(self._lease, self._lease_seconds)
-            self._renewed = time.monotonic()
-            state = state or renewed
-        return state
+        renewed = self._renewal.check()  # older than what `record` returns
+        return self._store.trials.record(self._lease, reports, results) if reports or results else renewed

@@ -10,7 +10,7 @@ from service.settings import Settings
 from service.spec import StudySpec
 from service.store import Store
 from service.store.records import Lease
-from workers.liveness import Pulse, Stop
+from workers.liveness import Pulse, Renewal, Stop
 from workers.planning.plan import Plan
 from workers.searching.checkpoints import Checkpoints
 from workers.searching.provenance import made_of
@@ -34,7 +34,7 @@ class Searcher:
         self._checkpoints = checkpoints
         self._workshop = workshop
 
-    def run(self, lease: Lease, spec: StudySpec, data: Prepared) -> None:
+    def run(self, lease: Lease, renewal: Renewal, spec: StudySpec, data: Prepared) -> None:
         """Work until the study no longer needs this worker; then the lease is released.
 
         Raises:
@@ -43,8 +43,8 @@ class Searcher:
             TrialError: The study is a replay, and its data is not that of the original.
         """
         plan = self._plan_to_repeat(lease.study_id, data)
-        seconds, turn = self._settings.lease_seconds, self._settings.turn_seconds
-        environment = Environment(self._workshop, seconds, self._stop, self._checkpoints, turn, plan)
+        turn = self._settings.turn_seconds
+        environment = Environment(self._workshop, renewal, self._stop, self._checkpoints, turn, plan)
         session = Session(self._store, lease, spec, data.device, environment)
         first = self._store.provenance.note(lease.study_id, made_of(data.table, data.device.device, session.plan))
         try:

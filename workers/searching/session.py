@@ -18,6 +18,7 @@ from service.search import recipe
 from service.spec import StudySpec
 from service.store import Store
 from service.store.records import AskedTrial, Lease, Report, TrialResult
+from workers.liveness import Renewal
 from workers.planning.plan import Plan, make_plan
 from workers.searching.checkpoints import Checkpoints
 from workers.searching.conclusion import Conclusion
@@ -46,7 +47,7 @@ class Environment:
     """What a session needs from its worker."""
 
     workshop: Workshop
-    lease_seconds: float
+    renewal: Renewal
     stopping: Callable[[], bool]
     checkpoints: Checkpoints
     turn_seconds: float = 30.0
@@ -88,7 +89,7 @@ class Session:
             turn_seconds=environment.turn_seconds,
             budget_seconds=spec.budget.search_seconds,
         )
-        self.recorder = Recorder(store, lease, lease_seconds=environment.lease_seconds)
+        self.recorder = Recorder(store, lease, environment.renewal)
 
     @property
     def lanes(self) -> int:
