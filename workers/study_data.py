@@ -111,7 +111,12 @@ class StudyData:
 
     def _source(self, study: StudyRecord, spec: StudySpec) -> DataSource:
         data = spec.data
-        common: dict[str, Any] = {"task": str(spec.task), "categorical": data.categorical, "drop": data.drop}
+        common: dict[str, Any] = {
+            "task": str(spec.task),
+            "categorical": data.categorical,
+            "drop": data.drop,
+            "missing": data.missing,
+        }
         common |= {"groups": data.groups, "time": data.time, "split": data.split}
         common["layout"] = LAYOUTS[spec.model.word]
         if data.dataset in BUILTIN:

@@ -2,7 +2,7 @@
 
 Reading a table takes as much memory as the table, and the libraries that read it take another 80 MB and may crash on
 malformed files. None of that may happen in the process that serves all clients. The child process is
-`python -m service.api.inspection PATH FORMAT`.
+`python -m service.api.inspection PATH FORMAT [WORDS THAT ARE MISSING]`.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -24,13 +25,13 @@ _PARALLEL = threading.BoundedSemaphore(2)
 _CACHE_SIZE = 64
 
 
-def inspect_apart(path: Path, file_format: str) -> TableInfo:
+def inspect_apart(path: Path, file_format: str, missing: Sequence[str] = ()) -> TableInfo:
     """`service.datasets.inspect`, in a child process.
 
     Raises:
         InvalidInput: The file can't be read as that format, contains no usable table, or crashed the child process.
     """
-    command = [sys.executable, "-m", "service.api.inspection", str(path), file_format]
+    command = [sys.executable, "-m", "service.api.inspection", str(path), file_format, *missing]
     try:
         with _PARALLEL:
             done = subprocess.run(command, capture_output=True, check=False, timeout=_TIMEOUT_SECONDS)
@@ -46,9 +47,9 @@ class Inspections:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._known: OrderedDict[tuple[Path, int, int], TableInfo] = OrderedDict()
+        self._known: OrderedDict[tuple[Path, int, int, Sequence[str]], TableInfo] = OrderedDict()
 
-    def of(self, path: Path, file_format: str) -> TableInfo:
+    def of(self, path: Path, file_format: str, missing: tuple[str, ...] = ()) -> TableInfo:
         """The description of a file as it is now.
 
         Raises:
@@ -56,12 +57,12 @@ class Inspections:
             OSError: The file does not exist or can't be accessed.
         """
         state = path.stat()
-        key = (path, state.st_mtime_ns, state.st_size)
+        key = (path, state.st_mtime_ns, state.st_size, missing)
         with self._lock:
             if key in self._known:
                 self._known.move_to_end(key)
                 return self._known[key]
-        table = inspect_apart(path, file_format)
+        table = inspect_apart(path, file_format, missing)
         with self._lock:
             self._known[key] = table
             while len(self._known) > _CACHE_SIZE:
@@ -78,9 +79,9 @@ def _table(found: dict[str, Any]) -> TableInfo:
 
 def main() -> None:
     """Describe the named file on standard output, as JSON."""
-    path, file_format = sys.argv[1:]
+    path, file_format, *missing = sys.argv[1:]
     try:
-        found = asdict(inspect(Path(path), file_format))
+        found = asdict(inspect(Path(path), file_format, missing))
     except InvalidInput as error:
         found = {"issues": [asdict(issue) for issue in error.issues]}
     sys.stdout.write(json.dumps(found, default=str))

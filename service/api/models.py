@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from fastapi import Path
 from pydantic import BaseModel, Field
 
+from service.datasets import Column
 from service.spec.metrics import Direction
 from service.store.records import DatasetRecord, StudyRecord, TrialRecord, WorkerRecord
 
@@ -192,11 +193,14 @@ class DatasetOut(BaseModel):
     columns: list[ColumnOut]
     built_in: bool = False
     created_at: datetime | None = None
+    warnings: list[str] = []
+    """What was read in a way that may not be meant."""
 
     @classmethod
     def of(cls, record: DatasetRecord) -> DatasetOut:
         """The response for a record."""
-        return cls.model_validate(record, from_attributes=True)
+        doubts = [text for column in record.columns for text in Column(**column).doubts()]
+        return cls.model_validate(record, from_attributes=True).model_copy(update={"warnings": doubts})
 
 
 class ExtendIn(BaseModel):

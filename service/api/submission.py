@@ -18,7 +18,7 @@ from service.api.fine_tuning import bound_to_start
 from service.api.inspection import Inspections
 from service.api.issues import validation_issues
 from service.datasets import BUILTIN, BuiltinFacts, Column, TableInfo, infer_task, resolve_path
-from service.datasets.uploads import file_format
+from service.datasets.uploads import file_format, stored_path
 from service.errors import InvalidInput, Issue, NotFound
 from service.search.planned import MOST_POINTS, grid
 from service.settings import Settings
@@ -26,6 +26,8 @@ from service.spec import DataSpec, GridSampler, StudySpec, Task
 from service.spec.guidance import warnings_for
 from service.spec.model import FAMILIES
 from service.store import Store
+
+_FEW_VALUES = 50
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,11 @@ def check(spec: StudySpec, store: Store, settings: Settings, inspections: Inspec
     check_rows(resolved, table.rows - target.missing)
     _grid(resolved)
     bound, about_start = bound_to_start(resolved, table, target.name, store)
-    return Submission(bound, dataset_id, [*warnings_for(bound), *_advice(bound, table), *about_start])
+    return Submission(
+        bound,
+        dataset_id,
+        [*warnings_for(bound), *_advice(bound, table), *_reading(spec, bound, table, target), *about_start],
+    )
 
 
 def note_of(spec: StudySpec) -> str:
@@ -83,25 +89,39 @@ def _table(
     """The table, the id of an uploaded data set, and the target that the source itself defines."""
     name = spec.data.dataset
     if name is None:
-        table, ending = _file(str(spec.data.path), settings.data_roots, inspections)
+        table, ending = _file(spec.data, settings.data_roots, inspections)
+        _no_words(spec, ending)
         return table, None, "y" if ending == "npz" else None
     if name in BUILTIN:
+        _no_words(spec, "built-in")
         return BUILTIN[name], None, "target"
     try:
         record = store.datasets.get(name)
     except NotFound:
         known = [*BUILTIN, *(record.id for record in store.datasets.list())]
         raise InvalidInput.one("data.dataset", "does not exist", value=name, allowed=known) from None
+    _no_words(spec, record.format)
+    if spec.data.missing:  # its description is of another reading
+        path = stored_path(settings.datasets_dir, record.id, record.format)
+        return inspections.of(path, record.format, spec.data.missing), record.id, None
     columns = tuple(Column(**column) for column in record.columns)
     return TableInfo(record.rows, columns, record.shape), record.id, "y" if record.format == "npz" else None
 
 
-def _file(given: str, roots: Sequence[Path], inspections: Inspections) -> tuple[TableInfo, str]:
+def _no_words(spec: StudySpec, ending: str) -> None:
+    """Only CSV and Parquet files have words."""
+    if spec.data.missing and ending not in ("csv", "parquet"):
+        message = "applies to CSV and Parquet files only"
+        raise InvalidInput.one("data.missing", message, value=list(spec.data.missing), allowed="nothing")
+
+
+def _file(data: DataSpec, roots: Sequence[Path], inspections: Inspections) -> tuple[TableInfo, str]:
     """The table in a file named by its path, and the file's format; errors are reported for ``data.path``."""
+    given = str(data.path)
     try:
         path = resolve_path(given, roots)
         ending = file_format(str(path), "data.path")
-        return inspections.of(path, ending), ending
+        return inspections.of(path, ending, data.missing), ending
     except InvalidInput as error:
         raise InvalidInput([_of_path(issue, given) for issue in error.issues]) from None
     except (OSError, RuntimeError, ValueError):
@@ -164,6 +184,21 @@ def _advice(spec: StudySpec, table: TableInfo) -> list[str]:
     return [
         f"An mlp reads examples of shape {tuple(table.shape)} as rows of numbers; model.family: {others} keeps the shape."
     ]
+
+
+def _reading(given: StudySpec, spec: StudySpec, table: TableInfo, target: Column) -> list[str]:
+    """What was read in a way that may not be meant."""
+    unused = {*spec.data.drop, *spec.data.categorical, spec.data.groups, spec.data.time, spec.data.split}
+    told = [text for column in table.columns if column.name not in unused for text in column.doubts()]
+    if target.missing:
+        left = f"{target.missing} of {table.rows} rows have no value in the target {target.name!r} and are left out."
+        told.insert(0, left)
+    if given.task is None and spec.task == "regression" and target.whole and target.distinct <= _FEW_VALUES:
+        told.append(
+            f"The target {target.name!r} has {target.distinct} distinct whole numbers and is read as a quantity; "
+            "task: classification reads them as classes."
+        )
+    return told
 
 
 def _task(spec: StudySpec, target: Column, rows: int) -> Task:

@@ -208,7 +208,7 @@ def _targets(archive: zipfile.ZipFile, headers: Mapping[str, _Header], parts: li
 def _read(archive: zipfile.ZipFile, header: _Header) -> NDArray[Any]:
     with archive.open(header.member) as file:
         array: NDArray[Any] = np.lib.format.read_array(file, allow_pickle=False)
-    return array
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
 def _joined(arrays: list[NDArray[Any]]) -> NDArray[Any]:

@@ -6,7 +6,8 @@ Reference for counting: Bar-Yossef et al., "Counting Distinct Elements in a Data
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +19,15 @@ from service.datasets.tables import Column, Kind
 
 _EXACT = 8_192
 _HASHES = 2.0**64
+_MANY, _FEW_WORDS, _LONG = 10, 5, 40
+
+
+def number_of(text: str) -> float:
+    """The number that a text is, or NaN."""
+    try:
+        return math.nan if "_" in text else float(text)
+    except ValueError:
+        return math.nan
 
 
 def is_categorical(series: pd.Series[Any]) -> bool:
@@ -59,6 +69,39 @@ class Distinct:
 
 
 @dataclass
+class Texts:
+    """Whether a column of text seems to be meant as numbers: counts distinct texts, of each chunk anew."""
+
+    numbers: int = 0
+    digits: int = 0
+    others: dict[str, None] = field(default_factory=dict)
+    """The first texts that are no numbers, in order."""
+    count: int = 0
+    """Of these."""
+
+    def add(self, texts: Iterable[str]) -> None:
+        """Add the distinct texts of a chunk."""
+        for text in texts:
+            if math.isfinite(number_of(text)):
+                self.numbers += 1
+                continue
+            self.count += text not in self.others
+            self.digits += any(letter.isdigit() for letter in text)
+            if len(self.others) <= _FEW_WORDS:
+                self.others[text] = None
+
+    def words(self) -> Sequence[str]:
+        """The few words among many numbers."""
+        few = 0 < len(self.others) <= _FEW_WORDS and self.numbers >= max(_MANY, 2 * len(self.others))
+        return tuple(word[:_LONG] for word in self.others) if few else ()
+
+    def example(self) -> str | None:
+        """One of many texts that nearly all contain digits."""
+        many = self.digits >= _MANY and self.digits >= 0.9 * self.count and self.digits > self.numbers
+        return next(iter(self.others))[:_LONG] if many else None
+
+
+@dataclass
 class Summary:
     """Statistics of one column over the chunks so far."""
 
@@ -70,11 +113,7 @@ class Summary:
     """Whether a chunk without any value had a type for text; it decides the kind of a column without values."""
     whole: bool = True
     distinct: Distinct = field(default_factory=Distinct)
-
-    @property
-    def mixed(self) -> bool:
-        """Whether some chunks contained only numbers and others did not: all values must then be counted as text."""
-        return self.words and self.numbers
+    texts: Texts = field(default_factory=Texts)
 
     def add(self, chunk: pd.Series[Any]) -> None:
         """Add a chunk of the column."""
@@ -87,6 +126,7 @@ class Summary:
             self.words = True
             values = present.astype(object).map(str).unique()
             self.distinct.add(pd.util.hash_array(np.asarray(values, dtype=object), categorize=False))
+            self.texts.add(values)
         else:
             self.numbers = True
             numbers = present.to_numpy(dtype=np.float64) + 0.0  # −0.0 becomes 0.0, which it equals
@@ -97,7 +137,11 @@ class Summary:
         """The description of the column."""
         kind: Kind = "categorical" if self.words or (self.void and not self.numbers) else "numeric"
         distinct = min(self.distinct.count(), self.rows - self.missing)
-        return Column(name, kind, self.missing, distinct, kind == "numeric" and self.whole)
+        if kind == "numeric":
+            return Column(name, kind, self.missing, distinct, self.whole)
+        return Column(
+            name, kind, self.missing, distinct, whole=False, words=self.texts.words(), example=self.texts.example()
+        )
 
 
 def summarize(chunks: Iterable[pd.DataFrame]) -> tuple[int, dict[str, Summary]]:

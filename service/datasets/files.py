@@ -1,5 +1,8 @@
 """Tables in files: CSV (optionally compressed by gzip) and Parquet with named columns, NPZ with arrays.
 
+A column of numbers or booleans may hold an empty field, or a usual word for a missing value such as NA. In a column of text
+only an empty field is missing: there None and NA may be names. ``missing`` are further words that a user calls missing.
+
 `inspect` describes a file in bounded memory, for the API; `read_frame` reads all of it, for a worker. Errors in a file are
 raised as `InvalidInput` on the field ``file``. Pickles are never loaded.
 """
@@ -24,7 +27,7 @@ _CELLS_PER_CHUNK = 200_000
 # sets does not need.
 
 
-def inspect(path: Path, file_format: str) -> TableInfo:
+def inspect(path: Path, file_format: str, missing: Sequence[str] = ()) -> TableInfo:
     """Describe a table, in memory that does not grow with it.
 
     Raises:
@@ -36,10 +39,10 @@ def inspect(path: Path, file_format: str) -> TableInfo:
 
     names = _names(path, file_format)
     try:
-        rows, found = summarize(_chunks(path, file_format, len(names), []))
-        mixed = [index for index, summary in enumerate(found.values()) if summary.mixed]
-        if mixed:  # text came after chunks with only numbers: count all values as text
-            found.update(summarize(_chunks(path, file_format, len(names), mixed))[1])
+        rows, found = summarize(_chunks(path, file_format, len(names), missing))
+        words = [index for index, summary in enumerate(found.values()) if summary.words]
+        if words and file_format == "csv":  # read again: chunks before may have been numbers, and words taken for missing
+            found.update(summarize(_chunks(path, file_format, len(names), missing, words))[1])
     except InvalidInput:
         raise
     except Exception as error:  # the errors of pandas and pyarrow have no common base class
@@ -48,7 +51,7 @@ def inspect(path: Path, file_format: str) -> TableInfo:
     return TableInfo(rows, columns, (len(columns) - 1,))
 
 
-def read_frame(path: Path, file_format: str) -> pd.DataFrame:
+def read_frame(path: Path, file_format: str, missing: Sequence[str] = ()) -> pd.DataFrame:
     """A CSV or Parquet file as a frame with unique, named columns.
 
     Raises:
@@ -59,9 +62,13 @@ def read_frame(path: Path, file_format: str) -> pd.DataFrame:
     _names(path, file_format)
     try:
         if file_format == "csv":
-            frame: pd.DataFrame = pd.read_csv(path, **_csv_options(path), low_memory=False)
+            frame: pd.DataFrame = pd.read_csv(path, **_csv_options(path, missing), low_memory=False)
+            words = [index for index, name in enumerate(frame.columns) if _is_text(frame[name])]
+            if words:
+                again = pd.read_csv(path, **_csv_options(path, missing, words), low_memory=False)
+                frame[again.columns] = again
         else:
-            frame = _plain(pd.read_parquet(path))
+            frame = _plain(pd.read_parquet(path), missing)
     except Exception as error:  # as above
         _refuse_unreadable(file_format, error)
     frame.columns = frame.columns.map(str)
@@ -79,8 +86,19 @@ def _names(path: Path, file_format: str) -> list[str]:
             raise AssertionError(f"{file_format} is not a format of tables")
 
 
-def _csv_options(path: Path) -> dict[str, Any]:
-    return {"skipinitialspace": True, "index_col": False, "compression": csvfile.compression(path)}
+def _csv_options(path: Path, missing: Sequence[str], words: Sequence[int] = ()) -> dict[str, Any]:
+    """For all columns, or for those with the indices ``words`` only, as text."""
+    options = {"skipinitialspace": True, "index_col": False, "compression": csvfile.compression(path)}
+    if not words:
+        return options | {"na_values": list(missing)}
+    return options | {"usecols": list(words), "dtype": str, "keep_default_na": False, "na_values": ["", *missing]}
+
+
+def _is_text(column: pd.Series[Any]) -> bool:
+    """Whether a column is text: neither numbers nor booleans, both of which may have gaps."""
+    if column.dtype.kind != "O":
+        return False
+    return any(isinstance(value, str) for value in column.dropna().unique())
 
 
 def _parquet_names(path: Path) -> list[str]:
@@ -111,14 +129,15 @@ def _parquet_names(path: Path) -> list[str]:
     return names
 
 
-def _chunks(path: Path, file_format: str, columns: int, as_words: Sequence[int]) -> Iterator[pd.DataFrame]:
-    """The table in chunks; with ``as_words`` only the columns with these indices, as text."""
+def _chunks(
+    path: Path, file_format: str, columns: int, missing: Sequence[str], words: Sequence[int] = ()
+) -> Iterator[pd.DataFrame]:
+    """The table in chunks; with ``words`` only the columns of a CSV file with these indices, as text."""
     import pandas as pd
 
     size = max(1000, _CELLS_PER_CHUNK // columns)
     if file_format == "csv":
-        words: dict[str, Any] = {"usecols": list(as_words), "dtype": str} if as_words else {}
-        with pd.read_csv(path, **_csv_options(path), **words, chunksize=size, low_memory=False) as reader:
+        with pd.read_csv(path, **_csv_options(path, missing, words), chunksize=size, low_memory=False) as reader:
             yield from reader
         return
     import pyarrow.parquet as pq
@@ -126,17 +145,19 @@ def _chunks(path: Path, file_format: str, columns: int, as_words: Sequence[int])
     names = _parquet_names(path)
     with pq.ParquetFile(path) as file:
         for batch in file.iter_batches(batch_size=size, columns=names):
-            yield _plain(batch.to_pandas(ignore_metadata=True))
+            yield _plain(batch.to_pandas(ignore_metadata=True), missing)
 
 
-def _plain(frame: pd.DataFrame) -> pd.DataFrame:
-    """Convert decimals, which pandas stores as objects, to floats."""
+def _plain(frame: pd.DataFrame, missing: Sequence[str]) -> pd.DataFrame:
+    """Convert decimals, which pandas stores as objects, to floats; without the words that are ``missing``."""
     from decimal import Decimal
 
     for name in frame.columns:
         values = frame[name].dropna()
         if len(values) and isinstance(values.iloc[0], Decimal):
             frame[name] = frame[name].astype(float)
+        if missing:
+            frame[name] = frame[name].mask(frame[name].astype(str).isin(missing))
     return frame
 
 

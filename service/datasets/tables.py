@@ -5,6 +5,7 @@ Independent of files: `files` and `arrays` compute descriptions from files, `bui
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NoReturn
 
@@ -33,6 +34,20 @@ class Column:
     distinct: int
     whole: bool
     """Whether all values are integers."""
+    words: Sequence[str] = ()
+    """Of a categorical column in which all but a few distinct values are numbers: those few."""
+    example: str | None = None
+    """Of a categorical column whose values contain digits but are no numbers (1,234; 41 yrs; 5/3/2024): one of them."""
+
+    def doubts(self) -> list[str]:
+        """Sentences on a column of text that may be meant as numbers."""
+        read = f"The column {self.name!r} is read as {self.distinct} categories"
+        if self.words:
+            words = ", ".join(map(repr, self.words))
+            return [f"{read}, because of the words {words} among its numbers; data.missing can declare them missing."]
+        if self.example is not None:
+            return [f"{read}; its values look like numbers or times in a form that is not read, such as {self.example!r}."]
+        return []
 
 
 @dataclass(frozen=True)

@@ -116,6 +116,7 @@ class TablePreprocessing(Part):
 
     kind: Literal["table"]
     version: Literal[1]
+    missing: tuple[str, ...] = Field((), description="Texts that stand for a missing value.")
     numbers: NumericColumns
     words: CategoricalColumns
 

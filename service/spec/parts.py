@@ -30,6 +30,12 @@ class DataSpec(Frozen):
     )
     categorical: tuple[str, ...] = Field((), description="Columns of numbers to treat as categories.")
     drop: tuple[str, ...] = Field((), description="Columns to ignore, such as row ids.")
+    missing: tuple[Annotated[str, Field(min_length=1, max_length=100)], ...] = Field(
+        (),
+        max_length=20,
+        description="Words that stand for a missing value, such as `?`. Empty fields always do; NA, null and the like do in "
+        "columns of numbers, and are names in columns of text.",
+    )
     groups: str | None = Field(
         None, description="Column of groups, such as patients: no group is divided between parts. Not an input."
     )

@@ -49,11 +49,14 @@ class PrepareOptions:
     flag_missing: bool = False
     impute_categories: Literal["missing", "most_frequent"] = "missing"
     max_levels: int = 50
+    missing: tuple[str, ...] = ()
+    """Words that stand for missing values, which the rows that it is fitted on no longer have."""
 
     @classmethod
     def of(cls, data: DataSpec) -> PrepareOptions:
         """The options in a study's spec."""
-        return cls(data.scaling or "standard", data.impute, data.flag_missing, data.impute_categories, data.max_levels)
+        scaling = data.scaling or "standard"
+        return cls(scaling, data.impute, data.flag_missing, data.impute_categories, data.max_levels, data.missing)
 
 
 def alike(folds: Sequence[Fitted]) -> list[Fitted]:
@@ -73,7 +76,7 @@ def fit_table(train: pd.DataFrame, categorical: tuple[str, ...], options: Prepar
     """Fit on the training rows of a table."""
     numeric = tuple(str(name) for name in train.columns if name not in categorical)
     fitted = {"numbers": _fit_numbers(train, numeric, options), "words": _fit_words(train, categorical, options)}
-    return {"kind": "table", "version": VERSION, **fitted}
+    return {"kind": "table", "version": VERSION, "missing": list(options.missing), **fitted}
 
 
 def _fit_numbers(train: pd.DataFrame, numeric: tuple[str, ...], options: PrepareOptions) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from service.datasets import BUILTIN, Arrays, load_arrays, read_frame
 from service.datasets.describe import is_categorical
 from service.errors import TrialError
 from workers.data.fitting import Layout
-from workers.plain.columns import text_of
+from workers.plain.columns import WORDS_FOR_MISSING, text_of
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,7 @@ class DataSource:
     time: str | None = None
     split: str | None = None
     layout: Layout = "flat"
+    missing: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -135,7 +136,7 @@ def _read(source: DataSource) -> _Content:
     assert source.path is not None, "a source has a name or a path"
     if source.format == "npz":
         return _read_arrays(source.path, source.layout)
-    frame = read_frame(source.path, source.format)
+    frame = read_frame(source.path, source.format, source.missing)
     target = frame[source.target]
     return _Content(frame.drop(columns=[str(source.target), *source.drop]), target)
 
@@ -190,6 +191,7 @@ def _times(column: pd.Series[Any]) -> NDArray[np.float64]:
     try:
         if not is_categorical(column):
             return column.to_numpy(dtype=np.float64, na_value=-np.inf)
+        column = column.mask(column.isin(WORDS_FOR_MISSING))
         moments = pd.to_datetime(column, utc=True, format="ISO8601").dt.tz_localize(None).to_numpy("datetime64[us]")
         return np.where(np.isnat(moments), -np.inf, moments.astype(np.int64).astype(np.float64))
     except (ValueError, TypeError) as error:

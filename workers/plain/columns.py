@@ -1,6 +1,7 @@
 """Values as people have them, as the numbers and codes that preprocessing reads: one rule for training and prediction.
 
-Columns are lists, arrays or pandas Series, by name. Missing are None, NaN and what pandas calls so.
+Columns are lists, arrays or pandas Series, by name. Missing are None, NaN and what pandas calls so; in a column of numbers
+every text that is none; in one of categories usual words for a missing value, unless training knew them as categories.
 Shapes: `r` rows, `n` numeric and `m` categorical columns.
 """
 
@@ -17,6 +18,10 @@ Columns = Mapping[str, Sequence[Any]]
 
 LARGEST = float(np.finfo(np.float32).max)
 _MISSING_TEXTS = ("<NA>", "NaT")
+WORDS_FOR_MISSING = frozenset(
+    "|#N/A|#N/A N/A|#NA|-1.#IND|-1.#QNAN|-NaN|-nan|1.#IND|1.#QNAN|<NA>|N/A|NA|NULL|NaN|None|n/a|nan|null".split("|")  # noqa: SIM905
+)
+"""What pandas takes for missing in a column of numbers."""
 
 
 def is_missing(value: Any) -> bool:
@@ -53,6 +58,15 @@ def texts_of(value: Any) -> Iterator[str]:
             yield text_of(number)
 
 
+def without(columns: Any, names: Sequence[str], missing: Sequence[str]) -> Columns:
+    """The named columns, with None for the values whose text is one of ``missing``."""
+
+    def kept(value: Any) -> Any:
+        return None if not is_missing(value) and text_of(value) in missing else value
+
+    return {name: _mapped(columns[name], kept) for name in names}
+
+
 def numbers(columns: Any, names: Sequence[str]) -> NDArray[np.float64]:
     """(r, n) numbers of the named columns; NaN for what is missing, no number, or too large for a float32."""
     x = np.stack([_numbers(columns[name]) for name in names], axis=1) if names else np.zeros((0, 0))
@@ -80,7 +94,8 @@ def codes(columns: Any, words: Mapping[str, Any]) -> NDArray[np.int64]:
 
 def _codes(values: Any, fill: str, levels: Mapping[str, int], shared: int) -> NDArray[np.int64]:
     def code(value: Any) -> int:
-        texts = [fill] if is_missing(value) else texts_of(value)
+        texts = [fill] if is_missing(value) else [*texts_of(value)]
+        texts += [fill] if value in WORDS_FOR_MISSING else []
         return next((levels[text] for text in texts if text in levels), shared)
 
     return np.array(_mapped(values, code), dtype=np.int64)

@@ -13,11 +13,6 @@ from numpy.typing import NDArray
 
 from .preprocessing import CannotPredict
 
-# What pandas takes for missing in a CSV file, for training reads files by pandas.
-_MISSING = frozenset(
-    "|#N/A|#N/A N/A|#NA|-1.#IND|-1.#QNAN|-NaN|-nan|1.#IND|1.#QNAN|<NA>|N/A|NA|NULL|NaN|None|n/a|nan|null".split("|")  # noqa: SIM905
-)
-
 _NAMES = {"x": "x", "y": "y", "len": "lengths", "lengths": "lengths"}
 
 
@@ -72,7 +67,8 @@ def _by_column(file: TextIO, path: str) -> dict[str, list[str | None]]:
                 continue
             raise CannotPredict(f"{path}, line {lines.line_num}: {len(line)} fields, but the header has {len(names)}")
         for column, value in zip(columns, line, strict=True):
-            column.append(None if value in _MISSING else value)
+            column.append(value or None)
     if not columns or not columns[0]:
         raise CannotPredict(f"{path} has no rows")
-    return dict(zip(names, columns, strict=True))
+    named = [name or f"Unnamed: {place}" for place, name in enumerate(names)]  # as pandas, which training reads files by
+    return dict(zip(named, columns, strict=True))

@@ -130,10 +130,12 @@ def _by_column(rows: Any) -> Any:
 def _of_table(rows: Any, fitted: Mapping[str, Any], module: Table) -> NDArray[np.float32]:
     rows = _by_column(rows)
     numbers, words = fitted["numbers"]["columns"], fitted["words"]
-    there = [str(name) for name in (rows.columns if hasattr(rows, "columns") else rows)]
-    lacking = [name for name in (*numbers, *words["columns"]) if name not in there]
+    rows = {str(name): rows[name] for name in (rows.columns if hasattr(rows, "columns") else rows)}
+    lacking = [name for name in (*numbers, *words["columns"]) if name not in rows]
     if lacking:
-        raise CannotPredict(f"there is no column {', '.join(map(repr, lacking))}; the columns are: {', '.join(there)}")
+        raise CannotPredict(f"there is no column {', '.join(map(repr, lacking))}; the columns are: {', '.join(rows)}")
+    if fitted.get("missing"):
+        rows = given.without(rows, [*numbers, *words["columns"]], fitted["missing"])
     x, codes = given.numbers(rows, numbers), given.codes(rows, words)
     count = max(len(x), len(codes))
     x, codes = x.reshape(count, len(numbers)), codes.reshape(count, len(words["columns"]))
@@ -151,6 +153,11 @@ def _of_array(rows: Any, fitted: Mapping[str, Any], module: Channels) -> NDArray
     if "x" not in arrays:
         raise CannotPredict(f"there is no array 'x'; the arrays are: {', '.join(arrays)}")
     x, lengths = np.asarray(arrays["x"]), arrays.get("lengths")
+    if x.ndim not in ((3, 4) if module.image else (3,)):
+        shapes = (
+            "images (rows, h, w), (rows, h, w, c) or (rows, c, h, w)" if module.image else "series (rows, time, channels)"
+        )
+        raise CannotPredict(f"the array has the shape {x.shape}; needed are {shapes}")
     x = channels_last(x) if module.image else x
     if x.shape[-1] != len(fitted["mean"]):
         raise CannotPredict(f"examples have {x.shape[-1]} channels, those of training have {len(fitted['mean'])}")
