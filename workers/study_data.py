@@ -32,6 +32,7 @@ from workers.data import (
     prepare_alike,
     prepare_all,
 )
+from workers.data.locked import test_targets
 from workers.plain.network import Shape
 from workers.stack.device_data import DeviceData
 
@@ -79,7 +80,7 @@ class StudyData:
             folds = prepare_all(table, split, PrepareOptions.of(spec.data))
         else:
             folds = prepare_alike(table, split, start.preprocessor, start.target)
-        check_defined(spec, folds)
+        check_defined(spec, table, split, folds)
         on_device = DeviceData.of(
             folds,
             task=table.task,
@@ -153,13 +154,19 @@ def positive_class(spec: StudySpec, table: RawTable) -> int:
     return table.labels.index(spec.data.positive)
 
 
-def check_defined(spec: StudySpec, folds: Sequence[Fold]) -> None:
-    """Check areas under curves: they need rows of at least two classes, which ordered or given parts may lack.
+def check_defined(spec: StudySpec, table: RawTable, split: Split, folds: Sequence[Fold]) -> None:
+    """Check metrics that are undefined where all targets are equal, as those of ordered, given or grouped parts may be.
 
     Raises:
-        TrialError: A metric that the study uses is undefined on a validation part.
+        TrialError: A metric that the study uses is undefined on a validation part or on the test part.
     """
-    areas = [name for name in wanted_metrics(spec) if name in RANKING_METRICS]
-    for number, fold in enumerate(folds, start=1):
-        if areas and len(np.unique(fold.y_valid)) < 2:
-            raise TrialError(f"{areas[0]} is undefined: all validation rows of fold {number} belong to one class")
+    wanted = [name for name in wanted_metrics(spec) if name in (*RANKING_METRICS, "r2")]
+    if not wanted:
+        return
+    parts = {f"validation rows of fold {number}": fold.y_valid for number, fold in enumerate(folds, start=1)}
+    for name, targets in {**parts, "test rows": test_targets(table, split)}.items():
+        if len(np.unique(targets)) < 2:
+            what = "belong to one class" if table.task == "classification" else "have the same target"
+            raise TrialError(
+                f"{wanted[0]} is undefined: all {name} {what}; use another metric, or divide the rows otherwise"
+            )

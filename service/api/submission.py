@@ -212,6 +212,7 @@ def _task(spec: StudySpec, target: Column, rows: int) -> Task:
         raise InvalidInput.one("data.target", message, value=target.name, allowed="a column with at least two values")
     if task == "classification" and target.distinct > max(2, rows // 4):
         message = f"cannot be classification: the target {target.name!r} has {target.distinct} values in {rows} rows"
+        message = ". ".join([message, *target.doubts()]).removesuffix(".")
         raise InvalidInput.one("task", message, value=spec.task, allowed="regression, or another target")
     return task
 

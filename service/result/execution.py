@@ -18,7 +18,10 @@ class RowCounts(Part):
     train: int
     valid: int
     test: int
-    duplicates: int = Field(description="Rows that repeat an earlier one; copies stay on one side of every split.")
+    duplicates: int = Field(
+        description="Rows that repeat an earlier one; copies stay on one side of every split, unless "
+        "there are more than three of every distinct row on average."
+    )
 
 
 class SearchedTrials(Part):

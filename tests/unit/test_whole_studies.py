@@ -247,18 +247,26 @@ def test_several_objectives_have_a_front_and_finalists_from_it(bench: Bench) -> 
     )
 
 
-def test_a_trial_without_a_value_in_every_objective_fails_with_its_name(bench: Bench) -> None:
+def test_a_metric_that_is_undefined_on_a_part_fails_the_study_at_once(bench: Bench) -> None:
     frame = wine()
     spare = frame.index[frame["part"] == "valid"][1:]
     frame.loc[spare, "part"] = "Train"  # one row to validate, whose variance R2 is divided by
-    frame.to_csv(bench.path.with_name("flat.csv"), index=False)
     data = {"path": str(bench.path.with_name("flat.csv")), "target": "x0", "split": "part", "drop": ["who", "day", "class"]}
-    record = bench.run(data=data, task="regression", metric="rmse", also=["gap", "r2"])
-    assert (record.state, record.reason) == (StudyState.FAILED, "no trial was completed")
-    trials, _ = bench.store.history.page(record.id)
-    assert {(trial.state, trial.stop_reason, trial.value, *trial.also) for trial in trials} == {
-        ("fail", "r2 is not finite", None)
-    }
+    frame.to_csv(bench.path.with_name("flat.csv"), index=False)
+    with pytest.raises(TrialError, match="r2 is undefined: all validation rows of fold 1 have the same target"):
+        bench.load(data=data, task="regression", metric="rmse", also=["gap", "r2"])
+    bench.load(data=data, task="regression", metric="rmse")
+
+
+@pytest.mark.parametrize(("metric", "target"), [("roc_auc", "class"), ("r2", "x0")])
+def test_the_test_part_is_looked_at_too(bench: Bench, metric: str, target: str) -> None:
+    frame = wine()
+    frame.loc[frame["part"].str.lower() == "test", target] = 1
+    frame.to_csv(bench.path.with_name("flat.csv"), index=False)
+    task = "classification" if target == "class" else "regression"
+    data = {"path": str(bench.path.with_name("flat.csv")), "target": target, "split": "part", "drop": ["who", "day"]}
+    with pytest.raises(TrialError, match=f"{metric} is undefined: all test rows"):
+        bench.load(data=data, task=task, metric=metric)
 
 
 def test_an_area_without_a_value_fails_the_study_at_once(bench: Bench) -> None:

@@ -60,18 +60,26 @@ def _scores(scores: Mapping[str, Any], metric: str, refit: Mapping[str, Any] | N
     valid, test = scores["valid"], scores["test"]
     lines = [f"| {metric} | value | how |", "|---|---|---|"]
     if refit is None:
-        lines.append(f"| validation | {scores['this_network']:.4g} | this network, which was chosen by this number |")
-    lines.append(f"| validation | {valid['mean']:.4g} ± {valid['std']:.2g} | mean and deviation over {valid['n']} seeds |")
+        lines.append(f"| validation | {_digits(scores['this_network'])} | this network, which was chosen by this number |")
+    spread = f"{_digits(valid['mean'])} ± {_digits(valid['std'], 2)}"
+    lines.append(f"| validation | {spread} | mean and deviation over {valid['n']} seeds |")
     if refit is not None:
-        lines.append(f"| validation | {refit['average']:.4g} | average of these networks |")
+        lines.append(f"| validation | {_digits(refit['average'])} | average of these networks |")
         part = "all rows" if refit["of"] == "all" else "training and validation rows"
         lines = [f"These scores are the recipe's, trained on part of the rows; what is in here saw {part}.", "", *lines]
         mean, low, high = (refit["test"][name] for name in ("mean", "low", "high"))
-        lines.append(f"| test | {mean:.4g} | average of these networks, 95 % interval {low:.4g} to {high:.4g} |")
+        lines.append(
+            f"| test | {_digits(mean)} | average of these networks, 95 % interval {_digits(low)} to {_digits(high)} |"
+        )
     if test is not None:
-        interval = f"95 % interval {test['low']:.4g} to {test['high']:.4g}"
-        lines.append(f"| test | {test['mean']:.4g} | {interval}, {test['n']} rows that nothing was chosen on |")
+        interval = f"95 % interval {_digits(test['low'])} to {_digits(test['high'])}"
+        lines.append(f"| test | {_digits(test['mean'])} | {interval}, {test['n']} rows that nothing was chosen on |")
     return lines
+
+
+def _digits(value: float | None, count: int = 4) -> str:
+    """A number of a result, where null is an undefined one."""
+    return "undefined" if value is None else f"{value:.{count}g}"
 
 
 def _columns(preprocessing: Mapping[str, Any]) -> list[str]:

@@ -16,13 +16,16 @@ from workers.data.table import RawTable
 from workers.data.units import Indices, Units, copies, joined
 
 _REPEAT_SEEDS = 1_000_003
+_COPIES = 4
+"""Of every distinct row on average, above which equal rows are a matter of few columns of few values, not of copying."""
 
 
 @dataclass(frozen=True)
 class Split:
     """Row indices. ``folds`` has one (train, valid) pair for a holdout; ``test`` is for `workers.data.locked` alone.
 
-    ``duplicates`` is the number of rows that repeat an earlier row's features; they are in the same part as the first.
+    ``duplicates`` is the number of rows that repeat an earlier row's features; they are in the same part as the first,
+    unless nearly all rows are such.
     """
 
     folds: tuple[tuple[Indices, Indices], ...]
@@ -68,14 +71,17 @@ def split_rows(table: RawTable, plan: Division) -> Split:
     """Set the test part aside first, then split the other rows.
 
     Distinct rows are split, stratified by class; copies follow their original, so that no part has a row that another
-    trains on. Groups are kept whole. With times, earlier rows train and later rows validate and test; a unit belongs to
-    the part of its last row.
+    trains on. Where there are only a few combinations of features, equal rows are observations of their own instead: one
+    part would otherwise get whole combinations that no other has. Groups are kept whole. With times, earlier rows train
+    and later rows validate and test; a unit belongs to the part of its last row.
 
     Raises:
         TrialError: A part would be empty, because there are too few distinct rows, groups or times.
     """
     units = copies(table.row_hashes)
     duplicates = table.rows - len(units.first)
+    if 1 < len(units.first) < table.rows / _COPIES:
+        units = copies(np.arange(table.rows, dtype=np.uint64))
     whole = units if table.groups is None else joined(units, table.groups)
     if table.times is not None:
         folds, test = _ordered(whole, table.times, plan)

@@ -116,19 +116,28 @@ def test_repeats_divide_anew_behind_one_test_part() -> None:
     assert len({tuple(valid) for _, valid in holdouts.folds}) == 5
 
 
-@pytest.mark.parametrize(
-    ("hashes", "plan"),
-    [
-        (np.zeros(50), Division(0)),
-        (np.arange(50) % 2, Division(0)),
-        (np.arange(50) % 4, Division(0, folds=5)),
-    ],
-)
-def test_too_few_distinct_rows_are_an_error_of_the_data(hashes: np.ndarray, plan: Division) -> None:
-    with pytest.raises(TrialError, match="too few"):
-        split_rows(replace(table(50), row_hashes=hashes.astype(np.uint64)), plan)
+@pytest.mark.parametrize("hashes", [np.zeros(50), np.arange(50) // 25, np.arange(50) % 13])
+def test_too_few_distinct_rows_are_an_error_of_the_data(hashes: np.ndarray) -> None:
+    plan = Division(0, folds=20)
+    made = replace(table(50), row_hashes=hashes.astype(np.uint64))
+    if len(np.unique(hashes)) == 2:  # 25 rows each: see the next test
+        assert len(split_rows(made, Division(0)).test) == 10
+    else:
+        with pytest.raises(TrialError, match="too few"):
+            split_rows(made, plan)
     with pytest.raises(TrialError, match="too few"):
         split_rows(replace(table(50), times=np.ones(50)), plan)
+
+
+@pytest.mark.parametrize("plan", [Division(0), Division(1, folds=5)])
+def test_rows_of_few_combinations_are_no_copies_of_each_other(plan: Division) -> None:
+    """As in a table of two treatments, or of sex, age group and class: every part has every combination."""
+    kinds = np.arange(400) % 5
+    split = split_rows(replace(table(400), row_hashes=kinds.astype(np.uint64)), plan)
+    assert split.duplicates == 395
+    for part in (split.test, *(valid for _, valid in split.folds)):
+        assert set(kinds[part]) == set(range(5))
+        assert len(part) == pytest.approx(400 * 0.2, abs=20)
 
 
 def test_many_classes_of_two_rows_can_be_folded() -> None:
