@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from service.datasets import BUILTIN, resolve_path, stored_path
-from service.datasets.uploads import file_format
+from service.datasets.uploads import file_format, verified
 from service.errors import NotFound, TrialError
 from service.settings import Settings
 from service.spec import RANKING_METRICS, Recipe, StudySpec
@@ -124,7 +124,7 @@ class StudyData:
             return DataSource(name=data.dataset, **common)
         if study.dataset_id is not None:
             record = self._store.datasets.get(study.dataset_id)
-            path = stored_path(self._settings.datasets_dir, record.id, record.format)
+            path = verified(stored_path(self._settings.datasets_dir, record.id, record.format), record.id)
             return DataSource(path=path, format=record.format, target=data.target, **common)
         assert data.path is not None, "a study has a built-in data set, an upload or a path"
         path = resolve_path(data.path, self._settings.data_roots)

@@ -110,6 +110,9 @@ class Worker:
             self._fail(lease, str(error))
         except DatabaseUnavailable:
             raise
+        except (MemoryError, torch.OutOfMemoryError) as error:
+            log.warning("study %d: out of memory: %s", lease.study_id, error)
+            self._fail(lease, f"the memory of a worker is too small for this study's data or networks: {error}")
         except Exception as error:  # a bug must fail one study, not the worker, and be reported
             log.exception("study %d failed", lease.study_id)
             self._fail(lease, f"internal error: {type(error).__name__}: {error}")

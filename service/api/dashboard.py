@@ -6,6 +6,7 @@ guard passes only read requests on to it.
 
 from __future__ import annotations
 
+import re
 import sys
 import warnings
 from collections.abc import Iterator
@@ -21,6 +22,8 @@ from service.api.problems import problem
 from service.store import Store
 
 _PATHS = ("/dashboard", "/static/", "/api/", "/artifacts/", "/csv/", "/favicon.ico")
+_TOO_LARGE = re.compile(r"/\d{10,}(?:/|$)")
+"""A number that the database's integers can't hold; the dashboard hands it on to the database."""
 _READ_METHODS = frozenset({"GET", "HEAD"})
 
 
@@ -66,6 +69,9 @@ class Guard:
         """Answer, pass on, or refuse with 403."""
         if scope["type"] != "http" or not (scope["path"] == "/" or scope["path"].startswith(_PATHS)):
             await self._otherwise(scope, receive, send)
+        elif _TOO_LARGE.search(scope["path"]):
+            answer = problem(Request(scope), HTTPStatus.NOT_FOUND, "no study or trial has a number of ten digits or more")
+            await answer(scope, receive, send)
         elif self._writable or scope["method"] in _READ_METHODS:
             await self._pages(scope, receive, send)
         else:

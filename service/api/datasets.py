@@ -72,14 +72,15 @@ def router(store: Store, settings: Settings) -> APIRouter:
 
 
 def _described(stored: StoredFile, filename: str) -> TableInfo:
-    """Describe an uploaded file; one without a usable table is deleted."""
+    """Describe an uploaded file; one without a usable table is deleted, unless studies may use it."""
     try:
         table = inspect_apart(stored.path, stored.format)
         if not all(storable(column.name) for column in table.columns):
             message = "has a column whose name contains NUL or a lone surrogate"
             raise InvalidInput.one("file", message, allowed="names without NUL and lone surrogates")
     except InvalidInput as error:
-        stored.path.unlink(missing_ok=True)
+        if stored.new:
+            stored.path.unlink(missing_ok=True)
         # Clients know the file by its name; its path on the server is not shown to them.
         raise InvalidInput(
             [

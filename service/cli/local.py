@@ -45,12 +45,14 @@ def serve(settings: Settings) -> None:
     import uvicorn
 
     from service.api.app import create_app
+    from service.datasets.uploads import sweep
     from service.logs import set_up_logging
     from service.store import open_store
 
     check_port(settings.host, settings.port)
     set_up_logging(settings)
     settings.home.mkdir(parents=True, exist_ok=True)
+    sweep(settings.datasets_dir)
     store = open_store(settings.database_url, create=True)
     try:
         uvicorn.run(

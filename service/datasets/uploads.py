@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
+import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -14,16 +16,22 @@ from service.datasets.tables import FORMATS
 from service.errors import InvalidInput, TooLarge
 
 _CHUNK = 1 << 20
+_PART = ".part"
+_ABANDONED_SECONDS = 3600.0
 
 
 @dataclass(frozen=True)
 class StoredFile:
-    """A file named by its ``id``, the first 16 hexadecimal digits of its SHA-256; ``size`` is in bytes."""
+    """A file named by its ``id``, the first 16 hexadecimal digits of its SHA-256; ``size`` is in bytes.
+
+    ``new`` is false where the same content was stored before.
+    """
 
     id: str
     path: Path
     size: int
     format: str
+    new: bool
 
 
 def file_format(filename: str, field: str) -> str:
@@ -55,7 +63,7 @@ def save_upload(stream: BinaryIO, filename: str, directory: Path, max_bytes: int
     directory.mkdir(parents=True, exist_ok=True)
     digest = hashlib.sha256()
     size = 0
-    handle, temporary = tempfile.mkstemp(dir=directory, suffix=".part")
+    handle, temporary = tempfile.mkstemp(dir=directory, suffix=_PART)
     try:
         with os.fdopen(handle, "wb") as out:
             while chunk := stream.read(_CHUNK):
@@ -68,12 +76,38 @@ def save_upload(stream: BinaryIO, filename: str, directory: Path, max_bytes: int
             os.fsync(out.fileno())
         identity = digest.hexdigest()[:16]
         path = stored_path(directory, identity, ending)
+        new = not path.exists()
         Path(temporary).replace(path)
         _sync(directory)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
-    return StoredFile(identity, path, size, ending)
+    return StoredFile(identity, path, size, ending, new)
+
+
+def sweep(directory: Path) -> None:
+    """Remove uploads that broke off with the process which received them."""
+    for path in directory.glob(f"*{_PART}"):
+        with suppress(FileNotFoundError):
+            if time.time() - path.stat().st_mtime > _ABANDONED_SECONDS:
+                path.unlink()
+
+
+def verified(path: Path, dataset_id: str) -> Path:
+    """The path of an uploaded data set, if its content still is what was uploaded.
+
+    Raises:
+        InvalidInput: The file is gone or has another content.
+    """
+    try:
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    except OSError as error:
+        raise InvalidInput.one("data.dataset", f"can't be read: {error.strerror}", value=dataset_id) from None
+    if found != dataset_id:
+        message = "is not what was uploaded: its file has been changed; upload it again"
+        raise InvalidInput.one("data.dataset", message, value=dataset_id)
+    return path
 
 
 def resolve_path(path: str, roots: Sequence[Path]) -> Path:

@@ -121,7 +121,7 @@ class ValidationSpec(Frozen):
 class Conclude(Frozen):
     """End the search when the improvement expected of the remaining trials is too small to measure on validation data."""
 
-    after: int = Field(40, ge=20, description="Finished trials before the search may be concluded.")
+    after: int = Field(40, ge=20, le=1_000_000, description="Finished trials before the search may be concluded.")
     tolerance: float = Field(
         0.1, gt=0.0, description="Expected improvement below which the search ends, in standard errors of the best value."
     )
@@ -175,7 +175,9 @@ class BudgetSpec(Frozen):
         description="The study fails when so many workers in a row were lost on it with no epoch reported in between: its "
         "data or its networks are then too large for them.",
     )
-    max_failed_trials: int | None = Field(None, ge=0, description="The study fails once more trials than this have failed.")
+    max_failed_trials: int | None = Field(
+        None, ge=0, le=1_000_000, description="The study fails once more trials than this have failed."
+    )
     finalists: int = Field(5, ge=1, le=50, description="Number of best settings that are trained again at the end.")
     seeds: int = Field(5, ge=2, le=100, description="Number of seeds with which each finalist and baseline is trained.")
     conclude: Annotated[Conclude | None, BeforeValidator(_on_is_defaults)] = Field(

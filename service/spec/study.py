@@ -71,7 +71,9 @@ class StudySpec(Frozen):
     pruner: Pruner = MedianPruner()
     budget: BudgetSpec = BudgetSpec()
     deliver: OptionalDeliver = Field(Deliver(), description="What is handed out, or `off`: see `deliver` below.")
-    max_parallel_trials: int | None = Field(None, ge=1, description="Maximum number of running trials, over all workers.")
+    max_parallel_trials: int | None = Field(
+        None, ge=1, le=1_000_000, description="Maximum number of running trials, over all workers."
+    )
     seed: int = Field(0, ge=0, lt=2**31, description="Seed of the split, the sampler and all trials.")
 
     @model_validator(mode="before")

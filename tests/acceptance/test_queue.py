@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -74,5 +77,39 @@ def test_priority_goes_first_and_cancel_takes_effect_at_once(tmp_path: Path) -> 
         wait_for(lambda: service.client.get("/v1/workers")[0]["stats"].get("state") == "idle")
         worker.terminate()
         assert worker.wait(timeout=30) == 0
+    finally:
+        service.stop()
+
+
+def have_been_leased(service: Service, count: int) -> bool:
+    """Whether workers have taken so many leases."""
+    with closing(sqlite3.connect(service.home / "regsearch.db")) as connection:
+        found: int = connection.execute("SELECT sum(leases) FROM rs_studies").fetchone()[0]
+    return found == count
+
+
+def test_a_study_that_kills_worker_after_worker_ends_with_its_reason_and_the_next_is_served(tmp_path: Path) -> None:
+    service = Service(tmp_path / "home", workers=0, lease_seconds="1")
+    try:
+        budget = {"trials": 4, "epochs": 2, "finalists": 1, "seeds": 2}
+        poison = service.client.post("/v1/studies", LONG | {"priority": 5, "budget": budget | {"max_lost_workers": 2}})["id"]
+        other = service.client.post("/v1/studies", LONG | {"budget": budget})["id"]
+
+        def of(study: int) -> dict[str, Any]:
+            found: dict[str, Any] = service.client.get(f"/v1/studies/{study}")
+            return found
+
+        for killed in (1, 2):
+            worker = service.start_worker()
+            wait_for(partial(have_been_leased, service, killed))
+            worker.kill()  # while it loads and prepares: nothing has been reported
+            worker.wait()
+        worker = service.start_worker()  # finds that they are gone
+        wait_for(lambda: of(other)["state"] == "finished")
+        worker.terminate()
+        worker.wait(timeout=30)
+        assert of(poison)["state"] == "failed"
+        assert of(poison)["reason"].startswith("2 workers in a row were lost, the last while it loaded its data")
+        assert of(poison)["trials"]["running"] == 0
     finally:
         service.stop()

@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
+from service.errors import InvalidInput
 from service.result import Result
+from service.settings import Settings
 from service.store import Store
 from service.store.records import Proposal, Report, TrialResult
 from tests import results as made_up
@@ -51,6 +53,35 @@ def test_a_submit_is_created_with_its_location_plan_and_warnings(client: TestCli
     assert found["plan"]["stacks"] == 3
     assert any("Li et al." in warning for warning in found["warnings"])
     assert client.get(answer.headers["location"]).json()["name"] == "study"
+
+
+def uploaded(client: TestClient, text: str) -> dict[str, Any]:
+    answer = client.post("/v1/datasets", files={"file": ("rows.csv", text.encode())})
+    assert answer.status_code == 201
+    found: dict[str, Any] = answer.json()
+    return found
+
+
+def test_what_may_be_read_otherwise_than_meant_is_told_at_upload_and_submit(client: TestClient) -> None:
+    rows = "\n".join(f"{row if row % 9 else '?'},{row % 15 if row % 4 else ''}" for row in range(200))
+    data = uploaded(client, f"a,y\n{rows}\n")
+    (doubt,) = data["warnings"]
+    assert "'a' is read as 178 categories, because of the words '?' among its numbers" in doubt
+    body = SMALL | {"data": {"dataset": data["id"], "target": "y"}}
+    told = " ".join(client.post("/v1/studies", json=body).json()["warnings"])
+    assert doubt in told
+    assert "50 of 200 rows have no value in the target 'y' and are left out" in told
+    assert "15 distinct whole numbers and is read as a quantity" in told
+    body = body | {"data": {"dataset": data["id"], "target": "y", "missing": ["?"]}, "task": "regression"}
+    told = " ".join(client.post("/v1/studies", json=body).json()["warnings"])
+    assert "categories" not in told
+    assert "read as a quantity" not in told
+
+
+def test_words_for_missing_values_need_a_file_that_has_words(client: TestClient) -> None:
+    answer = client.post("/v1/studies", json=SMALL | {"data": {"dataset": "diabetes", "missing": ["?"]}})
+    assert answer.status_code == 422
+    assert "data.missing: applies to CSV and Parquet files only" in answer.json()["detail"]
 
 
 def test_a_study_reports_where_it_is(client: TestClient, store: Store) -> None:
@@ -236,3 +267,28 @@ def test_an_onnx_model_is_there_once_a_worker_has_made_it(client: TestClient, st
     answer = asked(2)
     assert (answer.status_code, "retry-after" in answer.headers) == (409, False)
     assert answer.json()["detail"] == "study 2 has no ONNX model: its network is too strange"
+
+
+def test_an_upload_that_cannot_be_read_does_not_delete_the_one_of_another(client: TestClient, settings: Settings) -> None:
+    data = uploaded(client, "a,y\n1,2\n3,4\n")
+    path = settings.datasets_dir / f"{data['id']}.csv"
+    with pytest.MonkeyPatch.context() as patched:
+
+        def crashes(*_: object) -> None:
+            raise InvalidInput.one("file", "could not be read: the reader ran out of memory or crashed")
+
+        patched.setattr("service.api.datasets.inspect_apart", crashes)
+        for text, kept in (("a,y\n1,2\n3,4\n", 1), ("a,y\n5,6\n7,8\n", 1)):
+            answer = client.post("/v1/datasets", files={"file": ("rows.csv", text.encode())})
+            assert answer.status_code == 422
+            assert [each.name for each in settings.datasets_dir.iterdir()] == [path.name] * kept
+
+
+@pytest.mark.parametrize("number", [10**30, 3_000_000_000])
+def test_numbers_beyond_the_database_are_refused(client: TestClient, number: int) -> None:
+    for body in ({"max_parallel_trials": number}, {"budget": {"max_failed_trials": number}}):
+        answer = client.post("/v1/studies", json=SMALL | body)
+        assert answer.status_code == 422
+        assert str(number) in answer.text
+    assert client.get(f"/csv/{number}").status_code == 404
+    assert client.get(f"/api/studies/{number}").status_code == 404

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -285,3 +286,43 @@ def test_what_is_wrong_with_rows_is_told(content: str, said: str, tmp_path: Path
     rows.write_text(content)
     with pytest.raises(CannotPredict, match=said):
         model.predict(rows)
+
+
+def test_missing_values_are_the_same_in_training_and_in_the_loader(tmp_path: Path) -> None:
+    """Words of text columns, usual words for gaps in numbers, words that the user names, an unnamed first column."""
+    rows = tmp_path / "rows.csv"
+    lines = [",size,note,name,class"]
+    for row in range(120):
+        size, note = row / 7 if row % 5 else "NA", row if row % 6 else "?"
+        lines.append(f"{row},{size},{note},{('Ann', 'None', 'NA', '')[row % 4]},{'yn'[row % 2]}")
+    rows.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    table = load_table(DataSource("classification", path=rows, target="class", missing=("?",)))
+    assert list(table.features.columns) == ["Unnamed: 0", "size", "note", "name"]
+    assert table.categorical == ("name",)
+    fold = a_fold(table, PrepareOptions(flag_missing=True, missing=("?",)))
+    model = untrained(fold, 2)
+    expected = outputs(model.shape, model.networks[0], torch.from_numpy(features(table, np.arange(120), fold.preprocessor)))
+    directory = unpacked(build_archive(model, {**ABOUT, "classes": list(table.labels)}), tmp_path / "model")
+    out, _ = alone(directory, rows, tmp_path)
+    np.testing.assert_allclose(out, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_columns_may_be_named_by_numbers(tmp_path: Path) -> None:
+    model = untrained(a_fold(load_table(DataSource("classification", path=people(tmp_path / "p.csv"), target="class"))), 3)
+    read = Model.load(unpacked(build_archive(model, ABOUT), tmp_path / "model"))
+    frame = pd.read_csv(tmp_path / "p.csv").convert_dtypes()  # with pandas' own missing value
+    expected = read.outputs(tmp_path / "p.csv")
+    np.testing.assert_allclose(read.outputs(frame), expected, rtol=1e-4, atol=1e-5)
+    names = {name: index for index, name in enumerate(frame.columns)}
+    for part in ("numbers", "words"):
+        own = read.preprocessing[part]
+        own["columns"] = [str(names[name]) for name in own["columns"]]
+    np.testing.assert_allclose(read.outputs(frame.rename(columns=names)), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("layout", "shape"), [("image", (8, 8)), ("sequence", (5, 2))])
+def test_a_single_example_is_told_apart_from_an_array_of_them(layout: Any, shape: tuple[int, ...], tmp_path: Path) -> None:
+    table = load_table(DataSource("classification", path=shaped(tmp_path / "x.npz", layout), format="npz", layout=layout))
+    fitted = a_fold(table, PrepareOptions()).preprocessor
+    with pytest.raises(CannotPredict, match="the array has the shape"):
+        preprocessing.features(np.zeros(shape), fitted)

@@ -21,10 +21,12 @@ from service.datasets import (
     files,
     infer_task,
     inspect,
+    load_arrays,
     read_frame,
     resolve_path,
     save_upload,
 )
+from service.datasets.uploads import sweep, verified
 from service.errors import InvalidInput
 
 
@@ -213,3 +215,87 @@ def test_a_target_with_few_distinct_integers_has_classes(tmp_path: Path) -> None
     info = inspect(path, "csv")
     tasks = {column.name: infer_task(column, info.rows) for column in info.columns}
     assert tasks == {"x": "regression", "y": "classification"}
+
+
+WORDS = "name,size,note\n" + "".join(
+    f"{('Ann', 'None', 'NA', '')[row % 4]},{row if row % 5 else 'NA'},{row if row % 6 else '?'}\n" for row in range(40)
+)
+
+
+def test_words_are_missing_in_columns_of_numbers_alone(tmp_path: Path, small_chunks: None) -> None:
+    path = written(tmp_path / "words.csv", WORDS)
+    name, size, note = inspect(path, "csv").columns
+    assert (name.kind, name.missing, name.distinct) == ("categorical", 10, 3)
+    assert (size.kind, size.missing) == ("numeric", 8)
+    assert (note.kind, note.missing, note.words) == ("categorical", 0, ("?",))
+    frame = read_frame(path, "csv")
+    assert frame.isna().sum().to_dict() == {"name": 10, "size": 8, "note": 0}
+    assert set(frame["name"].dropna()) == {"Ann", "None", "NA"}
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_further_words_are_missing_where_the_user_says_so(tmp_path: Path, ending: str) -> None:
+    path = written(tmp_path / "words.csv", WORDS)
+    if ending == "parquet":
+        path = tmp_path / "words.parquet"
+        read_frame(tmp_path / "words.csv", "csv").astype({"note": str}).to_parquet(path)
+    missing = ("?", "None")
+    frame = read_frame(path, ending, missing)
+    assert frame["note"].isna().sum() == 7
+    assert set(frame["name"].dropna()) == {"Ann", "NA"}
+    found = {column.name: column for column in inspect(path, ending, missing).columns}
+    assert found["note"].missing == 7
+    assert found["name"].missing == 20
+    if ending == "csv":
+        assert (found["note"].kind, found["note"].words) == ("numeric", ())
+
+
+DOUBTFUL = {
+    "thousands": ([f'"{row + 1},{row:03}"' for row in range(30)], "1,000"),
+    "decimal commas": ([f'"{row},5"' for row in range(30)], "0,5"),
+    "units": ([f"{row} yrs" for row in range(30)], "0 yrs"),
+    "days": ([f"2024-01-{row + 1:02}" for row in range(30)], "2024-01-01"),
+    "names": ([f"name {'abcdefghij'[row % 10]}" for row in range(30)], None),
+    "few codes": ([f"t{row % 3}" for row in range(30)], None),
+}
+
+
+@pytest.mark.parametrize("case", DOUBTFUL)
+def test_columns_that_may_be_meant_as_numbers_are_told(tmp_path: Path, case: str) -> None:
+    cells, example = DOUBTFUL[case]
+    path = written(tmp_path / "cells.csv", "a,y\n" + "".join(f"{cell},{row}\n" for row, cell in enumerate(cells)))
+    column = inspect(path, "csv").columns[0]
+    assert (column.kind, column.example) == ("categorical", example)
+    assert [repr(example) in told for told in column.doubts()] == [True] * (example is not None)
+
+
+def test_arrays_of_the_other_byte_order_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "rows.npz"
+    x = np.arange(12.0).reshape(6, 2)
+    np.savez(path, X=x.astype(">f8"), y=np.arange(6).astype(">i4"))
+    arrays = load_arrays(path)
+    np.testing.assert_array_equal(arrays.x, x)
+    assert (arrays.x.dtype, arrays.y.dtype) == (np.dtype("f8"), np.dtype("i4"))
+    assert inspect(path, "npz").column("x").missing == 0  # type: ignore[union-attr]
+
+
+def test_uploads_that_broke_off_are_removed_and_others_are_not(tmp_path: Path) -> None:
+    old, young, whole = (tmp_path / name for name in ("a.part", "b.part", "c.csv"))
+    for path in (old, young, whole):
+        path.touch()
+    for path in (old, whole):
+        os.utime(path, (0, 0))
+    sweep(tmp_path)
+    assert sorted(tmp_path.iterdir()) == [young, whole]
+
+
+def test_a_file_that_was_changed_or_lost_after_its_upload_is_refused(tmp_path: Path) -> None:
+    with written(tmp_path / "rows.csv", "a,y\n1,2\n").open("rb") as stream:
+        stored = save_upload(stream, "rows.csv", tmp_path / "kept", 1000)
+    assert verified(stored.path, stored.id) == stored.path
+    stored.path.write_text("a,y\n1,3\n")
+    with pytest.raises(InvalidInput, match=r"data\.dataset: is not what was uploaded"):
+        verified(stored.path, stored.id)
+    stored.path.unlink()
+    with pytest.raises(InvalidInput, match=r"data\.dataset: can't be read: No such file"):
+        verified(stored.path, stored.id)
