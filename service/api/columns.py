@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 
 from service.datasets import TableInfo
 from service.errors import InvalidInput
 from service.spec import SETTINGS, StudySpec
 from service.spec.domain import can_leave
+from service.suggestions import meant
 
 _MIN_ROWS = 20
 _MIN_ROWS_IN_PART = 2
@@ -83,8 +83,8 @@ def _check_column(field: str, name: str, names: Sequence[str], target: str) -> N
 
 def no_column(field: str, name: str, names: Sequence[str]) -> InvalidInput:
     """The error for a column that does not exist, with the closest name as a hint."""
-    close = difflib.get_close_matches(name, names, n=1)
-    hint = f"; did you mean {close[0]!r}?" if close else ""
+    close = meant(name, names)
+    hint = f"; did you mean {close!r}?" if close else ""
     return InvalidInput.one(field, f"there is no column {name!r}{hint}", value=name, allowed=list(names))
 
 

@@ -5,7 +5,6 @@ The spec's models are consulted to keep the tags of unions, which are not keys, 
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from service.errors import Issue
 from service.spec import Range, StudySpec
+from service.suggestions import meant
 
 _KINDS: Mapping[str, str] = {
     "bool_parsing": "true or false",
@@ -34,22 +34,31 @@ _KINDS: Mapping[str, str] = {
 
 _OBJECTS = frozenset({"model_attributes_type", "model_type", "dict_type"})
 _SIGNS = {"greater_than_equal": "≥", "greater_than": ">", "less_than_equal": "≤", "less_than": "<"}
+_MOST = 50
+"""Errors that an answer lists."""
 _PLACES = ("body", "query", "path", "header")
 
 
 def validation_issues(error: ValidationError) -> list[Issue]:
     """The errors of a failed validation of a spec."""
-    return [_issue(each, list(each["loc"]), StudySpec) for each in error.errors(include_url=False)]
+    return _some([_issue(each, list(each["loc"]), StudySpec) for each in error.errors(include_url=False)[: _MOST + 1]])
 
 
 def request_issues(found: Sequence[Mapping[str, Any]], body: type[BaseModel]) -> list[Issue]:
     """The errors of a request whose body should have been a ``body``."""
     issues = []
-    for error in found:
+    for error in found[: _MOST + 1]:
         place, *parts = error["loc"] or ("body",)
         assert place in _PLACES, f"not a place in a request: {place!r}"
         issues.append(_issue(error, parts, body if place == "body" else None))
-    return issues
+    return _some(issues)
+
+
+def _some(issues: list[Issue]) -> list[Issue]:
+    """The first of many errors, and that there are more."""
+    if len(issues) <= _MOST:
+        return issues
+    return [*issues[:_MOST], Issue("body", f"has more errors; these are the first {_MOST}", None, None)]
 
 
 def _issue(error: Mapping[str, Any], parts: Sequence[int | str], root: type[BaseModel] | None) -> Issue:
@@ -111,6 +120,9 @@ def _setting(field: str, context: Mapping[str, Any], message: str) -> Issue:
     if "Extra inputs are not permitted" in message:
         return _unknown_key(place, keys[-1], value, Range)
     if "Field required" in message:
+        for key in value if isinstance(value, Mapping) else ():
+            if key != keys[-1] and meant(str(key), [keys[-1]]):
+                return _unknown_key(f"{place.removesuffix(keys[-1])}{key}", str(key), value[key], Range)
         return Issue(place, "is required", None, context["allowed"])
     if tried != keys:
         message = f"is not a single value; allowed: {context['allowed']}"
@@ -119,8 +131,8 @@ def _setting(field: str, context: Mapping[str, Any], message: str) -> Issue:
 
 def _unknown_key(field: str, key: str, value: object, model: type[BaseModel] | None) -> Issue:
     known = sorted(model.model_fields) if model else []
-    close = difflib.get_close_matches(key, known, n=1)
-    hint = f"; did you mean {close[0]}?" if close else ""
+    close = meant(key, known)
+    hint = f"; did you mean {close}?" if close else ""
     return Issue(field, f"is not a known key{hint}", value, known)
 
 

@@ -292,3 +292,27 @@ def test_numbers_beyond_the_database_are_refused(client: TestClient, number: int
         assert str(number) in answer.text
     assert client.get(f"/csv/{number}").status_code == 404
     assert client.get(f"/api/studies/{number}").status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("body", "field", "hint"),
+    [
+        ({"space": {"learning_rate": 0.1}}, "space.learning_rate", "lr"),
+        ({"space": {"dropuot": 0.1}}, "space.dropuot", "dropout"),
+        ({"space": {"lr": {"min": 0.1, "max": 1.0}}}, "space.lr.min", "low"),
+        ({"budget": {"n_trials": 5}}, "budget.n_trials", "trials"),
+        ({"data": {"dataset": "diabetes", "label": "y"}}, "data.label", "target"),
+    ],
+)
+def test_a_name_of_another_library_is_understood(client: TestClient, body: dict[str, Any], field: str, hint: str) -> None:
+    found = {each["field"]: each["message"] for each in client.post("/v1/studies", json=SMALL | body).json()["errors"]}
+    assert found[field] == f"is not a known key; did you mean {hint}?"
+
+
+def test_an_answer_lists_the_first_of_many_errors(client: TestClient) -> None:
+    answer = client.post(
+        "/v1/studies", json=SMALL | {"space": {f"k{index}": 1 for index in range(2000)} | {"a" * 40_000: 1}}
+    )
+    assert answer.status_code == 422
+    assert len(answer.json()["errors"]) == 51
+    assert answer.json()["errors"][-1]["message"] == "has more errors; these are the first 50"
