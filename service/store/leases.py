@@ -1,16 +1,21 @@
 """Leases: which worker may write to which study, and what happens to the trials of a lost worker. Thread-safe.
 
 A lease is valid while it is renewed, by the database's clock. Claiming and reaping first remove expired leases: their
-trials return to WAITING with the same number and parameters, and their token is no longer valid.
+trials return to WAITING with the same number and parameters, and their token is no longer valid. As that clock may be set,
+a process takes a lease away only if by its own monotonic clock, too, it has not been renewed for a while.
 """
 
 from __future__ import annotations
 
+import math
+import threading
+import time
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, and_, bindparam, delete, func, insert, or_, select, text, update
+from sqlalchemy import Connection, Row, RowMapping, and_, bindparam, delete, func, insert, or_, select, text, update
 from sqlalchemy.sql.elements import ColumnElement
 
 from service.errors import LeaseLost, NotFound
@@ -21,6 +26,28 @@ from service.store.retries import put_back
 from service.store.rows import count, end_study, inserted_key, lock_study, settle
 
 _CLAIM_LOCK = 0x7265_6774
+_ENDED = 0.0
+"""When a lease expires whose worker is known to be dead."""
+_OF_ANOTHER_TIME = 10.0
+"""A lease that is valid for so many times the usual time was renewed before the clock was set back."""
+
+
+class Sightings:
+    """When this process first saw the leases as they are now, by its monotonic clock. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._seen: dict[int, tuple[float, float]] = {}
+
+    def unrenewed(self, leases: Mapping[int, float], seconds: float) -> set[int]:
+        """Of leases, given when each expires: those that were seen with the same time so many ``seconds`` ago or before."""
+        now = time.monotonic()
+        with self._lock:
+            before, self._seen = self._seen, {}
+            for token, expires in leases.items():
+                seen = before.get(token)
+                self._seen[token] = seen if seen is not None and seen[0] == expires else (expires, now)
+            return {token for token, (_, since) in self._seen.items() if now - since >= seconds}
 
 
 class Leases:
@@ -28,6 +55,7 @@ class Leases:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._sightings = Sightings()
         # Built once: constructing such a query costs more than running it.
         self._queue = self._next()
         self._locked = self._next(t.studies.c.study_id == bindparam("study")).with_for_update(of=t.studies)
@@ -38,7 +66,7 @@ class Leases:
         Order: priority, then the owner with the fewest leases, then the study with the fewest, then the study that was
         claimed the longest ago. A study in `finalizing` is leased to one worker at a time.
         """
-        self.reap()
+        self.reap(seconds)
         if self._database.read(lambda connection: connection.execute(self._queue).first()) is None:
             return None  # an idle worker takes no write lock
 
@@ -118,7 +146,7 @@ class Leases:
             return StudyState(connection.execute(state).scalar_one())
 
         state = self._database.write(work)
-        self.reap()  # so that trials of lost workers return although no worker claims: all may be busy
+        self.reap(seconds)  # so that trials of lost workers return although no worker claims: all may be busy
         return state
 
     def release(self, lease: Lease) -> None:
@@ -131,16 +159,27 @@ class Leases:
 
         self._database.write(work)
 
-    def reap(self) -> int:
+    def reap(self, seconds: float = 0.0) -> int:
         """Remove all expired leases; returns the number that this call removed.
+
+        ``seconds`` is for how long leases are renewed here, in each third of that time. A lease is removed if this process
+        has seen it without a renewal for half of it, and it has expired or is valid for longer than any can be: the clock
+        was set. Leases that `expire` ended are removed at once.
 
         Their trials return to WAITING; a trial that has lost more workers than the study's ``max_retries`` fails. A study
         that loses ``max_lost`` workers in a row with no epoch reported fails, so that it does not take worker after worker.
         A study whose time budget ended while no worker had a lease on it moves to its next state as well.
         """
-        expired, overdue = self._database.read(self._due)
+        found, overdue = self._database.read(self._due)
+        unrenewed = self._sightings.unrenewed({lease.token: lease.expires_at for lease in found}, seconds / 2)
+        longest = _OF_ANOTHER_TIME * seconds or math.inf
+        ended = [
+            lease
+            for lease in found
+            if lease.expires_at == _ENDED or (lease.token in unrenewed and not 0 <= lease.expires_at - lease.now <= longest)
+        ]
         # One transaction each: none waits for the lock of a study while it holds another.
-        reaped = sum(self._take_away(token, study_id) for token, study_id in expired)
+        reaped = sum(self._take_away(lease.token, lease.study_id, lease.expires_at) for lease in ended)
         for study_id in overdue:
             with suppress(NotFound):  # deleted in the meantime
                 self._database.write(partial(self._settle, study_id))
@@ -149,13 +188,13 @@ class Leases:
     def _settle(self, study_id: int, connection: Connection) -> None:
         settle(connection, self._database, lock_study(connection, study_id))
 
-    def _take_away(self, token: int, study_id: int) -> bool:
+    def _take_away(self, token: int, study_id: int, expires_at: float) -> bool:
         def work(connection: Connection) -> bool:
             # The study is locked before its lease, as everywhere; a second process then finds nothing left to delete.
             lock = select(t.studies.c.study_id).where(t.studies.c.study_id == study_id).with_for_update()
             connection.execute(lock)
-            still_expired = and_(t.leases.c.token == token, t.leases.c.expires_at < self._database.now)
-            phase = connection.execute(delete(t.leases).where(still_expired).returning(t.leases.c.phase)).scalar()
+            unrenewed = and_(t.leases.c.token == token, t.leases.c.expires_at == expires_at)
+            phase = connection.execute(delete(t.leases).where(unrenewed).returning(t.leases.c.phase)).scalar()
             if phase is None:
                 return False
             trained = connection.execute(select(_in_training(study_id))).scalar_one()
@@ -171,15 +210,15 @@ class Leases:
 
         return self._database.write_once(work)
 
-    def _due(self, connection: Connection) -> tuple[list[tuple[int, int]], list[int]]:
-        """What to reap, read without a write lock: expired leases, and studies past their time budget without a worker."""
+    def _due(self, connection: Connection) -> tuple[Sequence[Row[Any]], list[int]]:
+        """Read without a write lock: all leases with ``now``, and studies past their time budget without one."""
         now, s = self._database.now, t.studies
-        query = select(t.leases.c.token, t.leases.c.study_id).where(t.leases.c.expires_at < now)
-        expired = [(token, study_id) for token, study_id in connection.execute(query.order_by(t.leases.c.token))]
+        query = select(t.leases.c.token, t.leases.c.study_id, t.leases.c.expires_at, now.label("now"))
+        found = connection.execute(query.order_by(t.leases.c.token)).all()
         leased = select(t.leases.c.token).where(t.leases.c.study_id == s.c.study_id).correlate(s).exists()
         idle = and_(s.c.state.in_(SEARCHED), s.c.running == 0, s.c.waiting == 0, ~leased)
         overdue = select(s.c.study_id).where(idle, now > s.c.started_at + s.c.budget_seconds)
-        return expired, list(connection.execute(overdue).scalars())
+        return found, list(connection.execute(overdue).scalars())
 
     def others_wait(self, lease: Lease) -> bool:
         """Whether another study of the same or a higher priority has work and no worker."""
@@ -192,7 +231,7 @@ class Leases:
     def expire(self, worker_id: str) -> None:
         """Let the leases of a worker that is known to be dead expire now."""
         mine = update(t.leases).where(t.leases.c.worker_id == worker_id)
-        self._database.write(lambda connection: connection.execute(mine.values(expires_at=0.0)))
+        self._database.write(lambda connection: connection.execute(mine.values(expires_at=_ENDED)))
 
     def lost(self) -> int:
         """Number of leases reaped so far, over all studies."""

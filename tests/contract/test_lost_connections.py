@@ -141,9 +141,9 @@ def test_a_lease_is_taken_away_once(store: Store, line: Line) -> None:
     expire(store, lease)
     taken = store.leases._take_away
 
-    def cut_and_take(token: int, study_id: int) -> bool:
+    def cut_and_take(token: int, study_id: int, expires_at: float) -> bool:
         line.cut()
-        return taken(token, study_id)
+        return taken(token, study_id, expires_at)
 
     store.leases._take_away = cut_and_take  # type: ignore[method-assign]
     assert store.leases.reap() == 1

@@ -8,8 +8,9 @@ import pytest
 from sqlalchemy import text
 
 from service.errors import Conflict, InvalidInput, LeaseLost
-from service.store import Store, StudyState
+from service.store import Store, StudyState, leases
 from service.store.records import Report, TrialResult
+from tests.clock import Clock
 from tests.contract.conftest import a_spec
 from tests.contract.test_trials import complete, expire, proposals, started
 
@@ -222,3 +223,32 @@ def test_a_study_that_kills_its_workers_at_the_end_fails_too(store: Store) -> No
     assert (study.state, study.counts.complete) == (S.FAILED, 1)
     assert study.reason is not None
     assert "finalized" in study.reason
+
+
+def set_clock(store: Store, hours: float) -> None:
+    """What leases look like after the database's clock has been set forward (back, if negative) by some hours."""
+    sql = text("UPDATE rs_leases SET expires_at = expires_at - :seconds")
+    store.database.write(lambda connection: connection.execute(sql, {"seconds": 3600 * hours}))
+
+
+@pytest.mark.parametrize("hours", [0.5, 24.0, -24.0])
+def test_a_clock_that_is_set_charges_nobody_and_keeps_no_dead_worker(
+    store: Store, hours: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr(leases, "time", clock)
+    alive, dead = started(store, budget=BUDGET), store.leases.claim("dead", 60)
+    assert dead is not None
+    assert store.trials.ask(alive, proposals(1))
+    assert store.trials.ask(dead, proposals(1))
+    assert store.leases.reap(60) == 0
+    set_clock(store, hours)
+    assert store.leases.reap(60) == 0
+    clock.sleep(20)
+    assert store.leases.renew(alive, 60) is S.RUNNING
+    clock.sleep(20)
+    assert store.leases.renew(alive, 60) is S.RUNNING
+    assert store.studies.get(alive.study_id).counts.waiting == 1
+    with pytest.raises(LeaseLost):
+        store.leases.renew(dead, 60)
+    assert store.history.trial(alive.study_id, 0).attempt == 0
