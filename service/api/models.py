@@ -9,6 +9,7 @@ from fastapi import Path
 from pydantic import BaseModel, Field
 
 from service.datasets import Column
+from service.datasets.tables import doubts
 from service.spec.metrics import Direction
 from service.store.records import DatasetRecord, StudyRecord, TrialRecord, WorkerRecord
 
@@ -199,8 +200,8 @@ class DatasetOut(BaseModel):
     @classmethod
     def of(cls, record: DatasetRecord) -> DatasetOut:
         """The response for a record."""
-        doubts = [text for column in record.columns for text in Column(**column).doubts()]
-        return cls.model_validate(record, from_attributes=True).model_copy(update={"warnings": doubts})
+        warnings = doubts([Column(**column) for column in record.columns])
+        return cls.model_validate(record, from_attributes=True).model_copy(update={"warnings": warnings})
 
 
 class ExtendIn(BaseModel):

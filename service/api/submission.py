@@ -18,6 +18,7 @@ from service.api.fine_tuning import bound_to_start
 from service.api.inspection import Inspections
 from service.api.issues import validation_issues
 from service.datasets import BUILTIN, BuiltinFacts, Column, TableInfo, infer_task, resolve_path
+from service.datasets.tables import doubts
 from service.datasets.uploads import file_format, stored_path
 from service.errors import InvalidInput, Issue, NotFound
 from service.search.planned import MOST_POINTS, grid
@@ -189,7 +190,7 @@ def _advice(spec: StudySpec, table: TableInfo) -> list[str]:
 def _reading(given: StudySpec, spec: StudySpec, table: TableInfo, target: Column) -> list[str]:
     """What was read in a way that may not be meant."""
     unused = {*spec.data.drop, *spec.data.categorical, spec.data.groups, spec.data.time, spec.data.split}
-    told = [text for column in table.columns if column.name not in unused for text in column.doubts()]
+    told = doubts([column for column in table.columns if column.name not in unused])
     if target.missing:
         left = f"{target.missing} of {table.rows} rows have no value in the target {target.name!r} and are left out."
         told.insert(0, left)

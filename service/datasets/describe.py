@@ -15,19 +15,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from service.datasets.tables import Column, Kind
+from service.datasets.tables import Column, Kind, number_of
 
 _EXACT = 8_192
 _HASHES = 2.0**64
 _MANY, _FEW_WORDS, _LONG = 10, 5, 40
-
-
-def number_of(text: str) -> float:
-    """The number that a text is, or NaN."""
-    try:
-        return math.nan if "_" in text else float(text)
-    except ValueError:
-        return math.nan
 
 
 def is_categorical(series: pd.Series[Any]) -> bool:

@@ -5,6 +5,7 @@ Independent of files: `files` and `arrays` compute descriptions from files, `bui
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NoReturn
@@ -81,3 +82,22 @@ def refuse(message: str, *, value: object = None, allowed: object = None) -> NoR
         InvalidInput: Always, on the field ``file``.
     """
     raise InvalidInput.one("file", message, value=value, allowed=allowed)
+
+
+def doubts(columns: Sequence[Column]) -> list[str]:
+    """Sentences on what was read in a way that may not be meant: the header, and columns of text."""
+    numbers = [column.name for column in columns if math.isfinite(number_of(column.name))]
+    counted = sorted(numbers) == sorted(map(str, range(len(numbers))))  # as pandas names the columns of an array
+    told = [text for column in columns for text in column.doubts()]
+    if 2 * len(numbers) <= len(columns) or counted:
+        return told
+    first = f"{len(numbers)} of {len(columns)} columns have numbers for names, such as {numbers[0]!r}"
+    return [f"{first}: the first line is read as names; if it is a row, put a line with names before it.", *told]
+
+
+def number_of(text: str) -> float:
+    """The number that a text is, or NaN."""
+    try:
+        return math.nan if "_" in text else float(text)
+    except ValueError:
+        return math.nan

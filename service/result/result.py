@@ -40,7 +40,9 @@ class Findings(Part):
     weights: Later[Mapping[str, WeightStatistics]]
     curves: Later[Mapping[str, Curves]]
     sparsification: Later[Mapping[str, tuple[SparsityPoint, ...]]]
-    discrimination: Mapping[str, Discrimination] | None = Field(None, description="Only of a classification.")
+    discrimination: Mapping[str, Discrimination] | None = Field(
+        None, description="Only of a classification with at most 30 classes."
+    )
     rows: RowCounts
     phases: Later[Mapping[str, float]] = Field(description="Seconds of finalizing by phase.")
     finalizing_epochs: Later[int] = Field(description="Epochs trained while finalizing, to be compared with trials.epochs.")

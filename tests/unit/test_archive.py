@@ -326,3 +326,17 @@ def test_a_single_example_is_told_apart_from_an_array_of_them(layout: Any, shape
     fitted = a_fold(table, PrepareOptions()).preprocessor
     with pytest.raises(CannotPredict, match="the array has the shape"):
         preprocessing.features(np.zeros(shape), fitted)
+
+
+def test_predictions_in_a_file_are_no_formulas(tmp_path: Path) -> None:
+    rows = people(tmp_path / "people.csv")
+    model = untrained(a_fold(load_table(DataSource("classification", path=rows, target="class"))), 3)
+    labels = ["=HYPERLINK(1)", "@x", "-1.5"]
+    directory = unpacked(build_archive(model, {**ABOUT, "classes": labels}), tmp_path / "model")
+    found = tmp_path / "found.csv"
+    command = [sys.executable, str(directory / "loader.py"), str(rows), "--out", str(found)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    given = set(pd.read_csv(found, dtype=str)["prediction"])
+    assert given <= {"'=HYPERLINK(1)", "'@x", "-1.5"}
+    assert len(given) > 1

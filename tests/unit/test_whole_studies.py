@@ -303,3 +303,16 @@ def test_pruners_samplers_and_known_settings_work_together(bench: Bench) -> None
     rates = [trial.params["lr"] for trial in trials]
     assert rates[:2] == [0.02, 0.05]
     assert sorted(rates[2:]) == pytest.approx([0.001, 0.01, 0.1])
+
+
+def test_of_many_classes_no_picture_grows_with_their_number(bench: Bench) -> None:
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame(
+        {"a": rng.normal(size=400), "b": rng.normal(size=400), "sku": [f"sku {row % 40}" for row in range(400)]}
+    )
+    frame.to_csv(bench.path.with_name("many.csv"), index=False)
+    record = bench.run(data={"path": str(bench.path.with_name("many.csv")), "target": "sku", "drop": []})
+    assert record.state is StudyState.FINISHED
+    assert record.result is not None
+    assert "discrimination" not in record.result
+    assert record.result["pictures"]["test"].get("confusion") is None

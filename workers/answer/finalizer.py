@@ -29,6 +29,7 @@ from workers.answer.training import Trainer
 from workers.answer.verdict import verdict
 from workers.plain.network import MEANS
 from workers.scoring.curves import describe
+from workers.scoring.pictures import MOST_CLASSES
 from workers.scoring.scores import Scores
 from workers.stack.blueprint import StackKey
 from workers.stack.layout import Layout
@@ -234,6 +235,8 @@ class Finalizer:
         if self._spec.also:
             findings = findings.with_front(front(self._spec, trials))
         match self._gauge.task:
+            case "classification" if len(self._data.table.labels) > MOST_CLASSES:
+                return findings
             case "classification":
                 return findings.with_discrimination(self._discrimination(chosen, both, rows))
             case "regression":

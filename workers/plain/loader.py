@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import math
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from .columns import number_of
 from .files import read_rows
 from .network import Average, Shape, build, outputs
 from .preprocessing import CannotPredict, features
@@ -130,7 +132,16 @@ def _write(model: Model, out: Tensor, file: TextIO) -> None:
     if model.about["task"] == "classification":
         writer.writerow(["prediction", *(f"probability of {label}" for label in model.about["classes"])])
         shares = out.double().softmax(1).tolist()
-        writer.writerows([label, *of_row] for label, of_row in zip(predictions, shares, strict=True))
+        writer.writerows([_harmless(label), *of_row] for label, of_row in zip(predictions, shares, strict=True))
     else:
         writer.writerow(["prediction"])
         writer.writerows([value] for value in predictions)
+
+
+def _harmless(label: str) -> str:
+    """A label for a spreadsheet, which would run one that is a formula: with an apostrophe before it.
+
+    Reference: OWASP, "CSV Injection". Numbers stay what they are.
+    """
+    formula = label[:1] in ("=", "+", "-", "@", "\t", "\r") and math.isnan(number_of(label))
+    return f"'{label}" if formula else label

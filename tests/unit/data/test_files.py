@@ -26,6 +26,7 @@ from service.datasets import (
     resolve_path,
     save_upload,
 )
+from service.datasets.tables import doubts
 from service.datasets.uploads import sweep, verified
 from service.errors import InvalidInput
 
@@ -299,3 +300,12 @@ def test_a_file_that_was_changed_or_lost_after_its_upload_is_refused(tmp_path: P
     stored.path.unlink()
     with pytest.raises(InvalidInput, match=r"data\.dataset: can't be read: No such file"):
         verified(stored.path, stored.id)
+
+
+@pytest.mark.parametrize(
+    ("header", "told"),
+    [("0.5,1,2.25", True), ("5.1,3.5,yes", True), ("0,1,2", False), ("a,1990,2.5", True), ("a,b,3", False)],
+)
+def test_a_first_line_that_may_be_a_row_is_told(tmp_path: Path, header: str, told: bool) -> None:
+    path = written(tmp_path / "rows.csv", f"{header}\n" + "1,2,3\n4,5,6\n")
+    assert any("first line" in text for text in doubts(inspect(path, "csv").columns)) == told
