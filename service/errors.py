@@ -64,6 +64,10 @@ class LeaseLost(RegsearchError):
     """The lease is gone and its trials may run elsewhere: the holder must drop them and write nothing more."""
 
 
+class StorageFull(RegsearchError):
+    """There is no room on the server's disk."""
+
+
 class DatabaseUnavailable(RegsearchError):
     """The database can't be reached or has the wrong schema version."""
 

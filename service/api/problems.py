@@ -33,6 +33,7 @@ class WrongMediaType(errors.InvalidInput):
 STATUS: Mapping[type[errors.RegsearchError], HTTPStatus] = {
     WrongMediaType: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     errors.TooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    errors.StorageFull: HTTPStatus.INSUFFICIENT_STORAGE,
     errors.InvalidInput: HTTPStatus.UNPROCESSABLE_ENTITY,
     errors.NotFound: HTTPStatus.NOT_FOUND,
     errors.Conflict: HTTPStatus.CONFLICT,

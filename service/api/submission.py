@@ -19,7 +19,7 @@ from service.api.inspection import Inspections
 from service.api.issues import validation_issues
 from service.datasets import BUILTIN, BuiltinFacts, Column, TableInfo, infer_task, resolve_path
 from service.datasets.tables import doubts
-from service.datasets.uploads import file_format, stored_path
+from service.datasets.uploads import file_format, stored_path, verified
 from service.errors import InvalidInput, Issue, NotFound
 from service.search.planned import MOST_POINTS, grid
 from service.settings import Settings
@@ -103,7 +103,7 @@ def _table(
         raise InvalidInput.one("data.dataset", "does not exist", value=name, allowed=known) from None
     _no_words(spec, record.format)
     if spec.data.missing:  # its description is of another reading
-        path = stored_path(settings.datasets_dir, record.id, record.format)
+        path = verified(stored_path(settings.datasets_dir, record.id, record.format), record.id)
         return inspections.of(path, record.format, spec.data.missing), record.id, None
     columns = tuple(Column(**column) for column in record.columns)
     return TableInfo(record.rows, columns, record.shape), record.id, "y" if record.format == "npz" else None

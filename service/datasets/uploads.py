@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import tempfile
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from service.datasets.tables import FORMATS
-from service.errors import InvalidInput, TooLarge
+from service.errors import InvalidInput, StorageFull, TooLarge
 
 _CHUNK = 1 << 20
 _PART = ".part"
@@ -58,6 +59,7 @@ def save_upload(stream: BinaryIO, filename: str, directory: Path, max_bytes: int
     Raises:
         TooLarge: The stream is longer than ``max_bytes``; nothing is stored.
         InvalidInput: The file's ending is not that of a supported format.
+        StorageFull: The disk is full; nothing is stored.
     """
     ending = file_format(filename, "file")
     directory.mkdir(parents=True, exist_ok=True)
@@ -79,8 +81,10 @@ def save_upload(stream: BinaryIO, filename: str, directory: Path, max_bytes: int
         new = not path.exists()
         Path(temporary).replace(path)
         _sync(directory)
-    except BaseException:
+    except BaseException as error:
         Path(temporary).unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StorageFull("the server has no room for the file; nothing was stored") from None
         raise
     return StoredFile(identity, path, size, ending, new)
 

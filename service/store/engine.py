@@ -203,24 +203,25 @@ class Database:
         self.engine.dispose()
 
 
-_TRANSIENT_STATES = ("08", "40", "57P", "53300", "55P03", "25P03")
-"""Prefixes of SQLSTATEs: connection, rollback (deadlock), shutdown, too many clients, lock and idle timeouts."""
+_TRANSIENT_STATES = ("08", "40", "57P", "53100", "53300", "55P03", "25P03")
+"""Prefixes of SQLSTATEs: connection, rollback (deadlock), shutdown, full disk, too many clients, lock and idle timeouts."""
+
+_TRANSIENT_WORDS = ("locked", "connection", "server closed", "consuming input failed", "timeout", "disk is full")
+"""Parts of messages without SQLSTATE after which a retry may help."""
 
 _PERMANENT = ("authentication failed", "does not exist", "no password supplied", "translate host name", "resolve host")
 """Parts of messages without SQLSTATE after which a retry does not help: the URL is wrong."""
 
 
 def _transient(error: DBAPIError) -> bool:
-    """Whether a retry may succeed: after a lost connection, a deadlock or a lock timeout."""
+    """Whether a retry may succeed: after a lost connection, a deadlock or a lock timeout, or once the disk has room."""
     state = getattr(error.orig, "sqlstate", None)
     if state is not None:
         return error.connection_invalidated or str(state).startswith(_TRANSIENT_STATES)
     message = str(error.orig).lower()
     if any(words in message for words in _PERMANENT):
         return False
-    return error.connection_invalidated or any(
-        word in message for word in ("locked", "connection", "server closed", "consuming input failed", "timeout")
-    )
+    return error.connection_invalidated or any(word in message for word in _TRANSIENT_WORDS)
 
 
 def _cause(error: DBAPIError | PoolTimeout) -> object:

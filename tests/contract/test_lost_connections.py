@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 
 import psycopg
 import pytest
+from sqlalchemy import event
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import PoolProxiedConnection
 
@@ -228,3 +229,22 @@ def test_a_process_frozen_inside_a_transaction_does_not_hold_its_locks(postgres:
         frozen.invalidate()
     assert store.studies.get(lease.study_id).counts.complete == 1
     store.close()
+
+
+@pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
+def test_a_write_waits_until_a_full_disk_has_room(store: Store) -> None:
+    """SQLite's own limit on the size of its file: the error is that of a full disk."""
+    engine = store.database.engine
+    with engine.connect() as connection:
+        most = [connection.exec_driver_sql("PRAGMA page_count").scalar_one()]
+    event.listen(engine, "begin", lambda opened: opened.exec_driver_sql(f"PRAGMA max_page_count = {most[0]}"))
+    waited: list[float] = []
+
+    def wait(seconds: float) -> None:
+        waited.append(seconds)
+        most[0] = 1_000_000
+
+    store.database._sleep = wait
+    study = store.studies.submit(a_spec(), note="x" * 1_000_000)
+    assert waited
+    assert store.studies.get(study).state is StudyState.QUEUED

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import pytest
 import torch
 
 from workers.searching.checkpoints import Checkpoints
@@ -27,3 +28,19 @@ def test_only_states_of_open_trials_stay(tmp_path: Path) -> None:
     checkpoints.sweep(still_open)
     assert asked == [1, 2, 4, 30]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["notes.txt", "trial-2.part", "trial-2.pt"]
+
+
+def test_a_checkpoint_that_finds_no_room_is_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    (tmp_path / "trial-1.part").symlink_to("/dev/full")
+    checkpoints.save(1, {"weights": torch.zeros(10_000)})
+    assert "checkpoint of trial 1 can't be written" in caplog.text
+    assert list(tmp_path.iterdir()) == []
+    checkpoints.save(1, {"epoch": 3})
+    assert checkpoints.load(1) == {"epoch": 3}
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"torn"])
+def test_a_torn_checkpoint_counts_as_not_there(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "trial-1.pt").write_bytes(content)
+    assert Checkpoints(tmp_path).load(1) is None

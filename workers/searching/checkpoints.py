@@ -7,8 +7,9 @@ plain values only, and loading it never executes pickled code.
 from __future__ import annotations
 
 import logging
-import pickle
+import os
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +28,20 @@ class Checkpoints:
         self._directory = directory
 
     def save(self, trial_id: int, state: dict[str, Any]) -> None:
-        """Write a trial's state, atomically."""
-        self._directory.mkdir(parents=True, exist_ok=True)
+        """Write a trial's state, atomically. Where it can't be written (the disk is full), the trial will start again."""
         path = self._path(trial_id)
         temporary = path.with_suffix(".part")
-        torch.save({"format": FORMAT, "state": state}, temporary)
-        temporary.replace(path)
+        try:
+            self._directory.mkdir(parents=True, exist_ok=True)
+            with temporary.open("wb") as file:
+                torch.save({"format": FORMAT, "state": state}, file)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except (OSError, RuntimeError) as error:
+            log.warning("checkpoint of trial %d can't be written, the trial will start again: %s", trial_id, error)
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
 
     def load(self, trial_id: int) -> dict[str, Any] | None:
         """A trial's state; None if there is none that can be read."""
@@ -40,11 +49,11 @@ class Checkpoints:
         if not path.exists():
             return None
         try:
-            saved: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        except (OSError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
+            saved = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:  # a torn file may make the unpickler raise anything
             log.warning("checkpoint of trial %d can't be read, the trial starts again: %s", trial_id, error)
             return None
-        if saved.get("format") != FORMAT:
+        if not isinstance(saved, dict) or saved.get("format") != FORMAT:
             log.warning("checkpoint of trial %d has another format, the trial starts again", trial_id)
             return None
         state: dict[str, Any] = saved["state"]

@@ -28,7 +28,7 @@ from service.datasets import (
 )
 from service.datasets.tables import doubts
 from service.datasets.uploads import sweep, verified
-from service.errors import InvalidInput
+from service.errors import InvalidInput, StorageFull
 
 
 @pytest.fixture
@@ -309,3 +309,17 @@ def test_a_file_that_was_changed_or_lost_after_its_upload_is_refused(tmp_path: P
 def test_a_first_line_that_may_be_a_row_is_told(tmp_path: Path, header: str, told: bool) -> None:
     path = written(tmp_path / "rows.csv", f"{header}\n" + "1,2,3\n4,5,6\n")
     assert any("first line" in text for text in doubts(inspect(path, "csv").columns)) == told
+
+
+def test_an_upload_to_a_full_disk_is_refused_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def on_a_full_disk(**_: object) -> tuple[int, str]:
+        (tmp_path / "kept" / "x.part").symlink_to("/dev/full")
+        return os.open("/dev/full", os.O_WRONLY), str(tmp_path / "kept" / "x.part")
+
+    monkeypatch.setattr("tempfile.mkstemp", on_a_full_disk)
+    with (
+        written(tmp_path / "rows.csv", "a,y\n1,2\n").open("rb") as stream,
+        pytest.raises(StorageFull, match="no room for the file; nothing was stored"),
+    ):
+        save_upload(stream, "rows.csv", tmp_path / "kept", 1000)
+    assert list((tmp_path / "kept").iterdir()) == []
