@@ -25,7 +25,7 @@ def router(store: Store, settings: Settings) -> APIRouter:
     """All routes under /v1/datasets."""
     routes = APIRouter(prefix=PATH, tags=["data sets"], route_class=FormRoute)
 
-    @routes.post("", status_code=status.HTTP_201_CREATED, responses=answers(413, 415, 422))
+    @routes.post("", status_code=status.HTTP_201_CREATED, responses=answers(413, 415, 422, 507))
     def upload(
         response: Response,
         file: Annotated[UploadFile, File(description="CSV, Parquet, or NPZ with arrays x and y. No pickles.")],
