@@ -11,7 +11,7 @@ from service.api.inspection import Inspections
 from service.api.models import ExtendIn, StudyId, StudyOut, StudyPage, Submitted, TrialOut, TrialPage
 from service.api.problems import answers
 from service.api.reports import readings_of, result_of
-from service.api.submission import check, note_of, plan_of
+from service.api.submission import check, check_more, note_of, plan_of
 from service.result import StudyResult
 from service.settings import Settings
 from service.spec import StudySpec
@@ -111,6 +111,7 @@ def _transitions(routes: APIRouter, store: Store) -> None:
     @routes.post("/{study_id}/extend", responses=answers(404, 409, 413, 415, 422))
     def extend(study_id: StudyId, more: ExtendIn) -> StudyOut:
         """Add trials to the budget of a study, which may be finished."""
+        check_more(store.studies.get(study_id), more.trials)
         store.studies.extend(study_id, trials=more.trials)
         return StudyOut.of(store.studies.get(study_id))
 

@@ -27,6 +27,7 @@ from service.spec import DataSpec, GridSampler, StudySpec, Task
 from service.spec.guidance import warnings_for
 from service.spec.model import FAMILIES
 from service.store import Store
+from service.store.records import StudyRecord
 
 _FEW_VALUES = 50
 
@@ -66,6 +67,23 @@ def check(spec: StudySpec, store: Store, settings: Settings, inspections: Inspec
         dataset_id,
         [*warnings_for(bound), *_advice(bound, table), *_reading(spec, bound, table, target), *about_start],
     )
+
+
+def check_more(study: StudyRecord, trials: int) -> None:
+    """Check that a study could have been submitted with so many more ``trials``.
+
+    Raises:
+        InvalidInput: The budget or the grid would be too large or too small, on the field ``trials``.
+    """
+    raw = {**study.spec, "budget": {**study.spec["budget"], "trials": study.budget_trials + trials}}
+    try:
+        _grid(StudySpec.model_validate(raw))
+    except (ValidationError, InvalidInput) as error:
+        issues = validation_issues(error) if isinstance(error, ValidationError) else error.issues
+        together = f"with the {study.budget_trials} trials that the study has"
+        raise InvalidInput(
+            [replace(each, field="trials", message=f"{together}: {each.message}") for each in issues]
+        ) from None
 
 
 def note_of(spec: StudySpec) -> str:

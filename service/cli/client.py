@@ -125,7 +125,7 @@ class Client:
         if response.status_code == httpx.codes.NO_CONTENT:
             return None
         try:
-            document = response.json()
+            document = visible(response.json())
         except ValueError:
             document = None
         if document is None or not response.is_success:
@@ -141,10 +141,26 @@ class Client:
             raise Unreachable(f"no service answers at {self.url} ({error}); start one with: regsearch up") from None
 
 
+_CONTROL = {code: "\N{REPLACEMENT CHARACTER}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\t\n"}
+
+
+def visible(document: Any) -> Any:
+    """A decoded response without control characters, with which a name could write anything on a terminal."""
+    match document:
+        case str():
+            return document.translate(_CONTROL)
+        case list():
+            return [visible(each) for each in document]
+        case dict():
+            return {visible(key): visible(value) for key, value in document.items()}
+        case _:
+            return document
+
+
 def _refuse(response: httpx.Response, url: str) -> NoReturn:
     """Raise `Refused` for a problem document, and `Unreachable` for any other response: it is not regsearch's."""
     try:
-        document = response.json()
+        document = visible(response.json())
     except ValueError:
         document = None
     if not isinstance(document, dict) or not response.is_error or "title" not in document:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import gzip
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, TextIO, cast
@@ -61,7 +62,7 @@ def _checked(path: Path) -> list[str]:
 
 
 def _refuse_unusable(names: list[str], rows: int) -> None:
-    twice = sorted({name for name in names if name and names.count(name) > 1})
+    twice = sorted(name for name, times in Counter(names).items() if name and times > 1)
     if twice:
         refuse("has several columns with the same name", value=twice)
     if len(names) < 2:

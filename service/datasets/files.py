@@ -9,6 +9,7 @@ raised as `InvalidInput` on the field ``file``. Pickles are never loaded.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -112,7 +113,7 @@ def _parquet_names(path: Path) -> list[str]:
     except Exception as error:  # as above
         _refuse_unreadable("parquet", error)
     names = [str(name) for name in schema.names]
-    twice = sorted({name for name in names if names.count(name) > 1})
+    twice = sorted(name for name, times in Counter(names).items() if times > 1)
     if twice:
         refuse("has several columns with the same name", value=twice)
     nested = [field.name for field in schema if pa.types.is_nested(field.type)]

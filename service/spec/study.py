@@ -203,18 +203,30 @@ class StudySpec(Frozen):
 
     @cached_property
     def searched(self) -> list[str]:
-        """The settings that have more than one possible value."""
-        return [name for name, domain in self.domains.items() if isinstance(domain, Range | Choices)]
+        """The settings that have more than one possible value, in trials that can occur."""
+        return [name for name, domain in self.domains.items() if isinstance(domain, Range | Choices) and self._occurs(name)]
+
+    def _occurs(self, name: str) -> bool:
+        """Whether the condition of a setting can hold, and that of the setting it depends on."""
+        when = SETTINGS[name].when
+        if when is None or when.parent not in self.domains:
+            return True
+        values = possible_values(self.domains[when.parent])
+        return (values is None or not set(values).isdisjoint(when.values)) and self._occurs(when.parent)
 
     @property
     def stack_keys(self) -> int:
-        """Upper bound of the number of stack keys of its trials: the product of the numbers of choices."""
-        choices = (
-            domain.choices
-            for name, domain in self.domains.items()
-            if SETTINGS[name].scope == "stack" and isinstance(domain, Choices)
-        )
-        return math.prod(map(len, choices))
+        """Upper bound of the number of stack keys of its trials: the product of the numbers of values."""
+        counts = []
+        for name in self.searched:
+            domain, setting = self.domains[name], SETTINGS[name]
+            if setting.scope != "stack":
+                continue
+            if isinstance(domain, Choices):
+                counts.append(len(domain.choices))
+            elif isinstance(domain, Range) and setting.kind == "int":
+                counts.append(int(domain.high) - int(domain.low) + 1)
+        return math.prod(counts)
 
     def resolved(self, task: Task, rows: int | None = None, *, categories: bool = False) -> StudySpec:
         """The same study with ``task``, ``metric`` and all that is left to be chosen filled in, as it is stored.

@@ -316,3 +316,16 @@ def test_an_answer_lists_the_first_of_many_errors(client: TestClient) -> None:
     assert answer.status_code == 422
     assert len(answer.json()["errors"]) == 51
     assert answer.json()["errors"][-1]["message"] == "has more errors; these are the first 50"
+
+
+def test_a_study_is_not_extended_beyond_what_could_be_submitted(client: TestClient) -> None:
+    grid = {"sampler": {"name": "grid", "points": 2}, "space": {"preset": "off", "lr": [0.1, 0.2, 0.3]}}
+    for number, (more, body) in enumerate(((1_000_000, {}), (1, grid)), start=1):
+        study = client.post("/v1/studies", json=SMALL | body)
+        assert study.status_code == 201, study.text
+        answer = client.post(f"/v1/studies/{number}/extend", json={"trials": more})
+        assert answer.status_code == 422
+        (error,) = answer.json()["errors"]
+        assert error["field"] == "trials"
+        assert "with the 3 trials that the study has" in error["message"]
+        assert client.get(f"/v1/studies/{number}").json()["trials"]["budget"] == 3

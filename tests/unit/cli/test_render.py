@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console, RenderableType
 
 from service.cli import render
-from service.cli.client import Refused
+from service.cli.client import Refused, visible
 from service.cli.watch import line
 from service.result import (
     Ablation,
@@ -232,3 +232,13 @@ def test_workers_and_data_sets() -> None:
 )
 def test_durations(value: float | None, text: str) -> None:
     assert render.seconds(value) == text
+
+
+def test_names_write_nothing_but_themselves_on_a_terminal() -> None:
+    document = {"name": "a\x1b]0;title\x07b\x9b2Jc\r", "list": [{"k\x1b": "line\n\ttab é"}], "n": 1.5, "none": None}
+    assert visible(document) == {
+        "name": "a\ufffd]0;title\ufffdb\ufffd2Jc\ufffd",
+        "list": [{"k\ufffd": "line\n\ttab é"}],
+        "n": 1.5,
+        "none": None,
+    }

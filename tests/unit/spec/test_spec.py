@@ -246,3 +246,14 @@ def test_each_kind_of_data_has_its_own_space() -> None:
             spec(model={"family": family}, space={"preset": "images"})
         (issue,) = validation_issues(caught.value)
         assert "family = cnn" in issue.message
+
+
+def test_the_plan_names_what_can_occur_alone() -> None:
+    """No setting of schedules and optimizers that are not searched. Batches of each size are stacks of their own."""
+    raw = {"data": {"dataset": "diabetes"}, "space": {"preset": "off", "batch_size": {"low": 16, "high": 31}}}
+    spec = StudySpec.model_validate(raw).resolved("regression")
+    assert (spec.searched, spec.stack_keys) == (["batch_size"], 16)
+    space = {"preset": "off", "lr_schedule": ["constant", "step"], "batch_size": [16, 32]}
+    spec = StudySpec.model_validate(raw | {"space": space}).resolved("regression")
+    assert set(spec.searched) == {"batch_size", "lr_schedule", "step_every", "step_gamma"}
+    assert spec.stack_keys == 2
