@@ -24,6 +24,7 @@ from workers.liveness import Pulse, Renewal, Stop
 from workers.onnx_models import OnnxModels
 from workers.searching.checkpoints import Checkpoints
 from workers.searching.search import Searcher
+from workers.stack.memory import is_out_of_memory
 from workers.stack.workshop import Workshop
 from workers.study_data import StudyData
 
@@ -110,12 +111,13 @@ class Worker:
             self._fail(lease, str(error))
         except DatabaseUnavailable:
             raise
-        except (MemoryError, torch.OutOfMemoryError) as error:
-            log.warning("study %d: out of memory: %s", lease.study_id, error)
-            self._fail(lease, f"the memory of a worker is too small for this study's data or networks: {error}")
         except Exception as error:  # a bug must fail one study, not the worker, and be reported
-            log.exception("study %d failed", lease.study_id)
-            self._fail(lease, f"internal error: {type(error).__name__}: {error}")
+            if is_out_of_memory(error):
+                log.warning("study %d: out of memory: %s", lease.study_id, error)
+                self._fail(lease, f"the memory of a worker is too small for this study's data or networks: {error}")
+            else:
+                log.exception("study %d failed", lease.study_id)
+                self._fail(lease, f"internal error: {type(error).__name__}: {error}")
 
     def _fail(self, lease: Lease, reason: str) -> None:
         try:
