@@ -117,6 +117,8 @@ class StudyData:
             "categorical": data.categorical,
             "drop": data.drop,
             "missing": data.missing,
+            "types": data.types,
+            "channels": {"channels_first": "first", "channels_last": "last"}.get(data.layout, "auto"),
         }
         common |= {"groups": data.groups, "time": data.time, "split": data.split}
         common["layout"] = LAYOUTS[spec.model.word]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from service.datasets import TableInfo
+from service.datasets import Column, TableInfo
+from service.datasets.tables import PARTS
 from service.errors import InvalidInput
 from service.spec import SETTINGS, StudySpec
 from service.spec.domain import can_leave
@@ -114,3 +115,52 @@ def check_rows(spec: StudySpec, rows: int) -> None:
     if division.method == "kfold" and division.folds * _MIN_ROWS_IN_PART > rest:
         message = f"are too many for the {rest} rows outside the test part"
         raise InvalidInput.one("validation.folds", message, value=division.folds, allowed=f"≤ {rest // _MIN_ROWS_IN_PART}")
+
+
+def check_division(spec: StudySpec, table: TableInfo) -> None:
+    """Check that the columns that divide the rows can: enough groups or times, and the words of a split.
+
+    Raises:
+        InvalidInput: They can't, on the field that names the column.
+    """
+    data, division = spec.data, spec.validation
+    folds = division.folds if division.method == "kfold" else 1
+    if data.groups is not None:
+        groups = _column(table, data.groups)
+        needed = folds + 1 if folds > 1 else 3
+        if groups.distinct < needed:
+            message = f"has {groups.distinct} groups, too few for {_parts(folds)}"
+            raise InvalidInput.one("data.groups", message, value=data.groups, allowed=f"at least {needed} groups")
+    if data.time is not None:
+        time = _column(table, data.time)
+        if time.kind not in ("numeric", "date"):
+            ways = f"data.types can say {' or '.join(time.forms)}" if time.forms else "numbers, or times in one form"
+            message = f"contains no times that can be read, such as {time.example!r}"
+            raise InvalidInput.one("data.time", message, value=data.time, allowed=ways)
+        needed = folds + 2
+        if time.distinct < needed:
+            message = f"has {time.distinct} distinct times, too few for {_parts(folds)}"
+            raise InvalidInput.one("data.time", message, value=data.time, allowed=f"at least {needed} distinct times")
+    if data.split is not None:
+        _check_words(data.split, _column(table, data.split))
+
+
+def _parts(folds: int) -> str:
+    return "a training, a validation and a test part" if folds == 1 else f"{folds} folds and a test part"
+
+
+def _column(table: TableInfo, name: str) -> Column:
+    return next(column for column in table.columns if column.name == name)
+
+
+def _check_words(name: str, column: Column) -> None:
+    known = ", ".join(PARTS)
+    words = {text.strip().lower() for text in column.levels or ()}
+    unknown = sorted(words - {*PARTS})
+    if column.levels is None or unknown or column.missing:
+        found = repr(unknown[0]) if unknown else "missing values" if column.missing else f"{column.distinct} values"
+        raise InvalidInput.one("data.split", f"contains {found}", value=name, allowed=known)
+    parts = {PARTS[word] for word in words}
+    if not {0, 2} <= parts:
+        lacking = "test" if 2 not in parts else "train"
+        raise InvalidInput.one("data.split", f"has no row of the part {lacking}", value=name, allowed="train and test rows")

@@ -10,7 +10,7 @@ from fastapi import APIRouter, File, Form, Response, UploadFile, status
 
 from service.api.bodies import FormRoute, storable
 from service.api.inspection import inspect_apart
-from service.api.models import ColumnOut, DatasetOut
+from service.api.models import DatasetOut
 from service.api.problems import answers
 from service.datasets import BUILTIN, StoredFile, TableInfo, save_upload
 from service.errors import InvalidInput, NotFound
@@ -49,6 +49,7 @@ def router(store: Store, settings: Settings) -> APIRouter:
             rows=table.rows,
             shape=table.shape,
             columns=columns,
+            sheet=asdict(table.sheet),
         )
         response.headers["Location"] = f"/v1/datasets/{stored.id}"
         return DatasetOut.of(store.datasets.add(record))
@@ -97,5 +98,4 @@ def _described(stored: StoredFile, filename: str) -> TableInfo:
 
 
 def _built_in(name: str, table: TableInfo) -> DatasetOut:
-    columns = [ColumnOut.model_validate(column, from_attributes=True) for column in table.columns]
-    return DatasetOut(id=name, name=name, format="built-in", size=0, rows=table.rows, columns=columns, built_in=True)
+    return DatasetOut.described(table, id=name, name=name, format="built-in", size=0, built_in=True)

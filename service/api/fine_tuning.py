@@ -16,7 +16,7 @@ from typing import Any
 from service.datasets import BuiltinFacts, TableInfo
 from service.errors import InvalidInput, Issue, NotFound
 from service.result import Result
-from service.result.archive import ArrayPreprocessing, Preprocessing, preprocessing_of
+from service.result.archive import ArrayPreprocessing, Preprocessing, TablePreprocessing, preprocessing_of
 from service.spec import OFF, SETTINGS, DataSpec, Recipe, StudySpec
 from service.spec.domain import possible_values
 from service.spec.recipe import ARCHITECTURE
@@ -129,7 +129,7 @@ def _columns(spec: StudySpec, table: TableInfo, target: str, earlier: _Earlier) 
             yield Issue("data", message, channels, len(fitted.mean))
         return
     kinds = _features(spec, table, target)
-    numbers, words = fitted.numbers.columns, fitted.words.columns
+    numbers, words = _sources(fitted), fitted.words.columns
     missing = [name for name in (*numbers, *words) if name not in kinds]
     extra = [name for name in kinds if name not in (*numbers, *words)]
     if missing:
@@ -140,6 +140,17 @@ def _columns(spec: StudySpec, table: TableInfo, target: str, earlier: _Earlier) 
     mixed = [name for name in numbers if kinds.get(name) == "categorical"]
     if mixed:
         yield Issue("data", f"has text in columns that the starting network reads as numbers: {', '.join(mixed)}", mixed)
+
+
+def _sources(fitted: TablePreprocessing) -> list[str]:
+    """The columns that the numbers of a network come from: times and sentences become several."""
+    made = {name: f"{name}: " for name, reading in fitted.readings.items() if reading["kind"] != "number"}
+    return list(
+        dict.fromkeys(
+            next((name for name, first in made.items() if column.startswith(first)), column)
+            for column in fitted.numbers.columns
+        )
+    )
 
 
 def _features(spec: StudySpec, table: TableInfo, target: str) -> dict[str, str]:

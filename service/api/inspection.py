@@ -17,7 +17,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from service.datasets import Column, TableInfo, inspect
+from service.datasets import TableInfo, inspect
+from service.datasets.tables import table_from
 from service.errors import InvalidInput, Issue
 
 _TIMEOUT_SECONDS = 600.0
@@ -73,8 +74,7 @@ class Inspections:
 def _table(found: dict[str, Any]) -> TableInfo:
     if "issues" in found:
         raise InvalidInput([Issue(**issue) for issue in found["issues"]])
-    columns = tuple(Column(**column) for column in found["columns"])
-    return TableInfo(found["rows"], columns, tuple(found["shape"]))
+    return table_from(found)
 
 
 def main() -> None:

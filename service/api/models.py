@@ -8,8 +8,9 @@ from typing import Annotated, Any
 from fastapi import Path
 from pydantic import BaseModel, Field
 
-from service.datasets import Column
-from service.datasets.tables import doubts
+from service.api.data_sheets import DataSheet, recorded
+from service.datasets import TableInfo
+from service.datasets.sheet import notes_on
 from service.spec.metrics import Direction
 from service.store.records import DatasetRecord, StudyRecord, TrialRecord, WorkerRecord
 
@@ -59,6 +60,7 @@ class StudyOut(BaseModel):
     remaining_seconds: float | None = Field(description="Estimate for the remaining trials, from the finished ones.")
     links: dict[str, str]
     spec: dict[str, Any]
+    warnings: list[str] = Field(description="What was told at submit; empty for studies of earlier versions.")
 
     @classmethod
     def of(cls, record: StudyRecord) -> StudyOut:
@@ -94,6 +96,7 @@ class StudyOut(BaseModel):
                 "dashboard": f"/dashboard/studies/{record.id}",
             },
             spec=record.spec,
+            warnings=(record.advice or {}).get("warnings", []),
         )
 
 
@@ -117,10 +120,19 @@ class StudyPage(BaseModel):
 
 
 class Submitted(StudyOut):
-    """A queued study with its warnings and its plan."""
+    """A queued study with its plan, and how its data are read."""
 
+    plan: dict[str, Any]
+    data: DataSheet
+
+
+class DryRun(BaseModel):
+    """What a submit would answer, without a study."""
+
+    spec: dict[str, Any] = Field(description="With all defaults filled in.")
     warnings: list[str]
     plan: dict[str, Any]
+    data: DataSheet
 
 
 class TrialOut(BaseModel):
@@ -181,6 +193,8 @@ class ColumnOut(BaseModel):
     kind: str
     missing: int
     distinct: int
+    why: str = Field(description="What led to the kind.")
+    notes: list[str] = Field(description="What may not be meant, or may mislead a study.")
 
 
 class DatasetOut(BaseModel):
@@ -194,14 +208,32 @@ class DatasetOut(BaseModel):
     columns: list[ColumnOut]
     built_in: bool = False
     created_at: datetime | None = None
-    warnings: list[str] = []
-    """What was read in a way that may not be meant."""
+    equal_rows: int = Field(0, description="Rows that repeat an earlier one, target included.")
+    warnings: list[str] = Field([], description="What was read in a way that may not be meant.")
 
     @classmethod
     def of(cls, record: DatasetRecord) -> DatasetOut:
         """The response for a record."""
-        warnings = doubts([Column(**column) for column in record.columns])
-        return cls.model_validate(record, from_attributes=True).model_copy(update={"warnings": warnings})
+        about = {"id": record.id, "name": record.name, "format": record.format, "size": record.size}
+        return cls.described(recorded(record), **about, created_at=record.created_at)
+
+    @classmethod
+    def described(cls, table: TableInfo, **about: Any) -> DatasetOut:
+        """The response for a table."""
+        notes = notes_on(table)
+        columns = [
+            ColumnOut(
+                name=column.name,
+                kind=column.kind,
+                missing=column.missing,
+                distinct=column.distinct,
+                why=column.why,
+                notes=[note.text for note in notes if note.column == column.name],
+            )
+            for column in table.columns
+        ]
+        warnings = [note.text for note in notes if note.warns]
+        return cls(**about, rows=table.rows, columns=columns, equal_rows=table.sheet.equal_rows, warnings=warnings)
 
 
 class ExtendIn(BaseModel):

@@ -59,7 +59,9 @@ def router(store: Store) -> APIRouter:
         spec = StudySpec.model_validate(record.spec)
         spec = spec.model_copy(update={"name": f"{spec.name[: _MAX_NAME - len(_SUFFIX)]}{_SUFFIX}"})
         attributes = {REPLAY_OF: study_id}
-        again = store.studies.submit(spec, note=note_of(spec), dataset_id=record.dataset_id, attributes=attributes)
+        again = store.studies.submit(
+            spec, note=note_of(spec), dataset_id=record.dataset_id, attributes=attributes, advice=record.advice
+        )
         response.headers["Location"] = f"/v1/studies/{again}"
         return StudyOut.of(store.studies.get(again))
 

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Body, Path, Query, Response, status
 
 from service.api.bodies import JsonRoute
 from service.api.inspection import Inspections
-from service.api.models import ExtendIn, StudyId, StudyOut, StudyPage, Submitted, TrialOut, TrialPage
+from service.api.models import DryRun, ExtendIn, StudyId, StudyOut, StudyPage, Submitted, TrialOut, TrialPage
 from service.api.problems import answers
 from service.api.reports import readings_of, result_of
 from service.api.submission import check, check_more, note_of, plan_of
@@ -52,10 +52,20 @@ def router(store: Store, settings: Settings) -> APIRouter:
     def submit(spec: Annotated[StudySpec, Body(openapi_examples=EXAMPLES)], response: Response) -> Submitted:
         """Queue a study. Only `data` is required; everything else has defaults (see the spec reference)."""
         submission = check(spec, store, settings, inspections)
-        study_id = store.studies.submit(submission.spec, note=note_of(submission.spec), dataset_id=submission.dataset_id)
+        advice = {"warnings": list(submission.warnings), "data": submission.data.model_dump(mode="json")}
+        study_id = store.studies.submit(
+            submission.spec, note=note_of(submission.spec), dataset_id=submission.dataset_id, advice=advice
+        )
         response.headers["Location"] = f"/v1/studies/{study_id}"
         study = StudyOut.of(store.studies.get(study_id))
-        return Submitted(**study.model_dump(), warnings=list(submission.warnings), plan=plan_of(submission.spec))
+        return Submitted(**study.model_dump(), plan=plan_of(submission.spec), data=submission.data)
+
+    @routes.post("/dry-run", responses=answers(413, 415, 422))
+    def dry_run(spec: Annotated[StudySpec, Body(openapi_examples=EXAMPLES)]) -> DryRun:
+        """What a submit of this spec would answer: the spec with all defaults, warnings, the plan, how the data are read."""
+        checked = check(spec, store, settings, inspections)
+        whole = checked.spec.model_dump(mode="json", exclude_none=True)
+        return DryRun(spec=whole, warnings=list(checked.warnings), plan=plan_of(checked.spec), data=checked.data)
 
     @routes.get("", responses=answers(422))
     def list_studies(state: StudyState | None = None, offset: Offset = 0, limit: Limit = 50) -> StudyPage:

@@ -13,12 +13,13 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from service.api.columns import check_columns, check_embedding, check_rows, has_categories, no_column
+from service.api.columns import check_columns, check_division, check_embedding, check_rows, has_categories, no_column
+from service.api.data_sheets import DataSheet, data_sheet, notes_for, table_of
 from service.api.fine_tuning import bound_to_start
 from service.api.inspection import Inspections
 from service.api.issues import validation_issues
 from service.datasets import BUILTIN, BuiltinFacts, Column, TableInfo, infer_task, resolve_path
-from service.datasets.tables import doubts
+from service.datasets.readings import ColumnType, read_by
 from service.datasets.uploads import file_format, stored_path, verified
 from service.errors import InvalidInput, Issue, NotFound
 from service.search.planned import MOST_POINTS, grid
@@ -29,8 +30,6 @@ from service.spec.model import FAMILIES
 from service.store import Store
 from service.store.records import StudyRecord
 
-_FEW_VALUES = 50
-
 
 @dataclass(frozen=True)
 class Submission:
@@ -39,6 +38,7 @@ class Submission:
     spec: StudySpec
     dataset_id: str | None
     warnings: Sequence[str]
+    data: DataSheet
 
 
 def check(spec: StudySpec, store: Store, settings: Settings, inspections: Inspections) -> Submission:
@@ -48,6 +48,7 @@ def check(spec: StudySpec, store: Store, settings: Settings, inspections: Inspec
         InvalidInput: The data set, a column or the task does not fit; with the field, the value and what is allowed.
     """
     table, dataset_id, own = _table(spec, store, settings, inspections)
+    table = _typed(spec, table, arrays=own == "y")
     target = _target(spec, table, own)
     check_columns(spec, table, target.name, rows_of_arrays=own == "y")
     _family(spec, table)
@@ -60,12 +61,16 @@ def check(spec: StudySpec, store: Store, settings: Settings, inspections: Inspec
     except ValidationError as error:
         raise InvalidInput(validation_issues(error)) from None
     check_rows(resolved, table.rows - target.missing)
+    check_division(resolved, table)
     _grid(resolved)
     bound, about_start = bound_to_start(resolved, table, target.name, store)
+    notes = notes_for(spec, bound, table, target)
+    told = [note.text for note in notes if note.warns]
     return Submission(
         bound,
         dataset_id,
-        [*warnings_for(bound), *_advice(bound, table), *_reading(spec, bound, table, target), *about_start],
+        [*warnings_for(bound), *_advice(bound, table), *told, *about_start],
+        data_sheet(bound, table, target, notes),
     )
 
 
@@ -123,8 +128,26 @@ def _table(
     if spec.data.missing:  # its description is of another reading
         path = verified(stored_path(settings.datasets_dir, record.id, record.format), record.id)
         return inspections.of(path, record.format, spec.data.missing), record.id, None
-    columns = tuple(Column(**column) for column in record.columns)
-    return TableInfo(record.rows, columns, record.shape), record.id, "y" if record.format == "npz" else None
+    return table_of(record, settings, store, inspections), record.id, "y" if record.format == "npz" else None
+
+
+def _typed(spec: StudySpec, table: TableInfo, *, arrays: bool) -> TableInfo:
+    """The table with its columns read as `data.types` and `data.categorical` say."""
+    types = spec.data.types
+    if arrays and types:
+        raise InvalidInput.one("data.types", "names columns, but arrays have no columns", value=types, allowed="nothing")
+    names = [column.name for column in table.columns]
+    for name in types:
+        if name not in names:
+            raise no_column(f"data.types.{name}", name, names)
+    asked: dict[str, ColumnType] = dict.fromkeys(spec.data.categorical, "category")
+    twice = [name for name, word in types.items() if asked.get(name, word) != word]
+    if twice:
+        allowed = "either data.categorical or data.types"
+        raise InvalidInput.one(
+            f"data.types.{twice[0]}", "is also in data.categorical", value=types[twice[0]], allowed=allowed
+        )
+    return replace(table, columns=read_by(table.columns, {**types, **asked}))
 
 
 def _no_words(spec: StudySpec, ending: str) -> None:
@@ -182,6 +205,9 @@ def _family(spec: StudySpec, table: TableInfo) -> None:
         if given and family != "mlp":
             message = f"names columns, but the input of a {family} has none"
             raise InvalidInput.one(f"data.{name}", message, value=list(given), allowed="nothing")
+    if spec.data.layout != "auto" and (family != "cnn" or len(table.shape) != 3):
+        message = "applies to images with channels (rows, a, b, c) only"
+        raise InvalidInput.one("data.layout", message, value=spec.data.layout, allowed="auto")
     for name in ("scaling", "impute", "flag_missing", "impute_categories", "max_levels"):
         value, usual = getattr(spec.data, name), DataSpec.model_fields[name].default
         if value != usual and family != "mlp":
@@ -205,24 +231,9 @@ def _advice(spec: StudySpec, table: TableInfo) -> list[str]:
     ]
 
 
-def _reading(given: StudySpec, spec: StudySpec, table: TableInfo, target: Column) -> list[str]:
-    """What was read in a way that may not be meant."""
-    unused = {*spec.data.drop, *spec.data.categorical, spec.data.groups, spec.data.time, spec.data.split}
-    told = doubts([column for column in table.columns if column.name not in unused])
-    if target.missing:
-        left = f"{target.missing} of {table.rows} rows have no value in the target {target.name!r} and are left out."
-        told.insert(0, left)
-    if given.task is None and spec.task == "regression" and target.whole and target.distinct <= _FEW_VALUES:
-        told.append(
-            f"The target {target.name!r} has {target.distinct} distinct whole numbers and is read as a quantity; "
-            "task: classification reads them as classes."
-        )
-    return told
-
-
 def _task(spec: StudySpec, target: Column, rows: int) -> Task:
     inferred = infer_task(target, rows)
-    if spec.task == "regression" and target.kind == "categorical":
+    if spec.task == "regression" and target.kind != "numeric":
         message = f"cannot be regression: the target {target.name!r} contains text"
         raise InvalidInput.one("task", message, value=spec.task, allowed="classification")
     task = spec.task or inferred

@@ -110,13 +110,17 @@ def demo(
 def submit(
     file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="A study in YAML or JSON; see the README.")],
     watch: Annotated[bool, typer.Option("--watch", help="Show a progress bar, and then the result.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show how the data are read, and the plan.")] = False,
     url: Url = None,
 ) -> None:
     """Submit a study."""
     client = _client(url)
-    study = client.post("/v1/studies", read_study(file))
+    study = client.post("/v1/studies/dry-run" if dry_run else "/v1/studies", read_study(file))
     for warning in study["warnings"]:
-        err.print(f"Warning: {warning}", style="yellow", highlight=False)
+        err.print(f"Warning: {warning}", style="yellow", highlight=False, markup=False)
+    if dry_run:
+        out.print(render.data_sheet(study["data"], study["plan"]))
+        return
     render.echo(out, f"study {study['id']} is {study['state']}: {client.url}{study['links']['dashboard']}")
     if watch:
         _watch(client, study["id"])

@@ -51,6 +51,20 @@ def refusal(error: Refused) -> RenderableType:
     return table
 
 
+def data_sheet(sheet: Mapping[str, Any], plan: Mapping[str, Any]) -> RenderableType:
+    """How a study would read its data, and what it would search."""
+    table = Table(title=f"{sheet['used']} of {sheet['rows']} rows are used", title_justify="left")
+    for heading in ("column", "use", "read as", "distinct", "missing", "notes"):
+        table.add_column(heading, overflow="fold")
+    for column in sheet["columns"]:
+        read_as = f"{column['kind']}: {column['why']}"
+        counts = str(column["distinct"]), str(column["missing"])
+        cells = (column["name"], column["use"], read_as, *counts, "\n".join(column["notes"]))
+        table.add_row(*(Text(cell) for cell in cells))
+    searched = Text(f"searched: {', '.join(plan['searched'])}; at most {plan['most_trial_epochs']} trial epochs")
+    return Group(*(Text(note) for note in sheet["notes"]), table, searched)
+
+
 def studies(page: Mapping[str, Any]) -> RenderableType:
     """A page of studies."""
     table = Table("id", "name", "state", "trials", "best", "metric", "elapsed")

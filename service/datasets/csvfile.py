@@ -18,13 +18,20 @@ from service.datasets.tables import MAX_UNPACKED_BYTES, refuse
 
 _GZIP = b"\x1f\x8b"
 _ENCODING = "utf-8-sig"  # a byte order mark, which some spreadsheets write, is not part of the first name
-_OTHER_SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
+_SEPARATORS = (",", ";", "\t", "|")
 
 
 def compression(path: Path) -> Literal["gzip"] | None:
     """The compression of a file, according to its first bytes rather than its name."""
     with path.open("rb") as file:
         return "gzip" if file.read(2) == _GZIP else None
+
+
+def separator(path: Path) -> str:
+    """What separates the fields: a comma if the first line has one outside of quotes, else a semicolon, tab or bar."""
+    with _opened(path) as file:
+        first = next((line for line in _limited(file) if line.strip()), "")
+    return next((sign for sign in _SEPARATORS if len(next(csv.reader([first], delimiter=sign))) > 1), ",")
 
 
 def header(path: Path) -> list[str]:
@@ -42,8 +49,9 @@ def header(path: Path) -> list[str]:
 
 
 def _checked(path: Path) -> list[str]:
+    sign = separator(path)
     with _opened(path) as file:
-        lines = csv.reader(_limited(file), skipinitialspace=True)
+        lines = csv.reader(_limited(file), skipinitialspace=True, delimiter=sign)
         names = next((line for line in lines if line), None)
         if names is None:
             refuse("cannot be read as csv: it is empty")
@@ -66,9 +74,7 @@ def _refuse_unusable(names: list[str], rows: int) -> None:
     if twice:
         refuse("has several columns with the same name", value=twice)
     if len(names) < 2:
-        other = next((word for sign, word in _OTHER_SEPARATORS.items() if sign in names[0]), None)
-        hint = f" (its fields seem to be separated by {other}; they must be separated by commas)" if other else ""
-        refuse(f"needs at least two columns: a target and a feature{hint}", value=names)
+        refuse("needs at least two columns: a target and a feature", value=names)
     if rows == 0:
         refuse("has no rows")
 

@@ -7,7 +7,8 @@ Reference for counting: Bar-Yossef et al., "Counting Distinct Elements in a Data
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,11 +16,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from service.datasets.forms import Texts
 from service.datasets.tables import Column, Kind, number_of
 
 _EXACT = 8_192
 _HASHES = 2.0**64
 _MANY, _FEW_WORDS, _LONG = 10, 5, 40
+_MOST_LEVELS, _MOST_FOLDED = 50, 2000
 
 
 def is_categorical(series: pd.Series[Any]) -> bool:
@@ -61,7 +64,7 @@ class Distinct:
 
 
 @dataclass
-class Texts:
+class Words:
     """Whether a column of text seems to be meant as numbers: counts distinct texts, of each chunk anew."""
 
     numbers: int = 0
@@ -78,19 +81,54 @@ class Texts:
                 self.numbers += 1
                 continue
             self.count += text not in self.others
-            self.digits += any(letter.isdigit() for letter in text)
+            self.digits += not text[:1].isalpha() and any(letter.isdigit() for letter in text)
             if len(self.others) <= _FEW_WORDS:
                 self.others[text] = None
 
-    def words(self) -> Sequence[str]:
+    def few(self) -> Sequence[str]:
         """The few words among many numbers."""
         few = 0 < len(self.others) <= _FEW_WORDS and self.numbers >= max(_MANY, 2 * len(self.others))
         return tuple(word[:_LONG] for word in self.others) if few else ()
 
-    def example(self) -> str | None:
-        """One of many texts that nearly all contain digits."""
-        many = self.digits >= _MANY and self.digits >= 0.9 * self.count and self.digits > self.numbers
-        return next(iter(self.others))[:_LONG] if many else None
+    def contain_digits(self) -> bool:
+        """Whether there are many texts that nearly all contain digits."""
+        return self.digits >= _MANY and self.digits >= 0.9 * self.count and self.digits > self.numbers
+
+
+@dataclass
+class Levels:
+    """Rows by value, while there are few values."""
+
+    rows: Counter[str] | None = field(default_factory=Counter)
+
+    def add(self, values: pd.Series[Any]) -> None:
+        """Add the present values of a chunk."""
+        if self.rows is not None:
+            counts = values.value_counts()
+            self.rows.update({text_of(value): int(count) for value, count in counts.iloc[: _EXACT + 1].items()})
+            if len(self.rows) > _EXACT:
+                self.rows = None
+
+    def single(self) -> int:
+        """Number of values with one row; 0 where there are too many values."""
+        return sum(count == 1 for count in (self.rows or {}).values())
+
+    def few(self) -> Mapping[str, int] | None:
+        """The rows of each value, the most frequent first; None where there are many values."""
+        few = self.rows is not None and len(self.rows) <= _MOST_LEVELS
+        return {text[:_LONG]: count for text, count in self.rows.most_common()} if few and self.rows else None
+
+    def blanks(self) -> Sequence[str]:
+        """Values of which another differs only in blanks around it or in upper and lower case."""
+        if not self.rows or len(self.rows) > _MOST_FOLDED:
+            return ()
+        folded = Counter(text.strip().casefold() for text in self.rows)
+        return tuple(repr(text)[:_LONG] for text in self.rows if folded[text.strip().casefold()] > 1)[:_FEW_WORDS]
+
+
+def text_of(value: object) -> str:
+    """A value's text: a whole number is written the same whether it was read as 1 or as 1.0."""
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 @dataclass
@@ -104,8 +142,12 @@ class Summary:
     void: bool = False
     """Whether a chunk without any value had a type for text; it decides the kind of a column without values."""
     whole: bool = True
+    low: float = math.inf
+    high: float = -math.inf
     distinct: Distinct = field(default_factory=Distinct)
+    meant: Words = field(default_factory=Words)
     texts: Texts = field(default_factory=Texts)
+    levels: Levels = field(default_factory=Levels)
 
     def add(self, chunk: pd.Series[Any]) -> None:
         """Add a chunk of the column."""
@@ -114,34 +156,78 @@ class Summary:
         self.missing += len(chunk) - len(present)
         if present.empty:
             self.void = self.void or is_categorical(chunk)
-        elif is_categorical(chunk):
+            return
+        if is_categorical(chunk):
             self.words = True
-            values = present.astype(object).map(str).unique()
+            texts = present.astype(object).map(str)
+            values = texts.unique()
             self.distinct.add(pd.util.hash_array(np.asarray(values, dtype=object), categorize=False))
+            self.meant.add(values)
             self.texts.add(values)
+            self.levels.add(texts)
         else:
             self.numbers = True
             numbers = present.to_numpy(dtype=np.float64) + 0.0  # −0.0 becomes 0.0, which it equals
             self.whole = self.whole and is_whole(numbers)
+            self.low, self.high = min(self.low, float(numbers.min())), max(self.high, float(numbers.max()))
             self.distinct.add(pd.util.hash_array(numbers))
+            if self.whole:
+                self.levels.add(present)
 
-    def column(self, name: str) -> Column:
-        """The description of the column."""
-        kind: Kind = "categorical" if self.words or (self.void and not self.numbers) else "numeric"
+    def decimals(self) -> set[str]:
+        """The marks of decimals that the column shows."""
+        if self.words:
+            return self.texts.numbers.decimals()
+        return set() if self.whole or not self.numbers else {"."}
+
+    def column(self, name: str, decimal: str | None) -> Column:
+        """The description of the column; ``decimal`` is the mark that other columns show."""
         distinct = min(self.distinct.count(), self.rows - self.missing)
-        if kind == "numeric":
-            return Column(name, kind, self.missing, distinct, self.whole)
+        numeric = not self.words and not (self.void and not self.numbers)
+        facts: dict[str, Any] = {"levels": self.levels.few(), "single": self.levels.single()}
+        if numeric:
+            if self.numbers:
+                facts |= {"low": _finite(self.low), "high": _finite(self.high)}
+            return Column(name, "numeric", self.missing, distinct, self.whole, **facts)
+        forms = self.texts.forms(decimal)
+        example = self.texts.first
+        kind: Kind = "categorical"
+        if "number" in forms:
+            kind = "numeric"
+        elif "date" in forms:
+            kind = "date"
+        elif distinct > max(_MOST_LEVELS, 0.5 * (self.rows - self.missing)) and self.texts.are_sentences():
+            kind = "text"
         return Column(
-            name, kind, self.missing, distinct, whole=False, words=self.texts.words(), example=self.texts.example()
+            name,
+            kind,
+            self.missing,
+            distinct,
+            whole=kind == "numeric" and self.texts.numbers.whole,
+            words=self.meant.few(),
+            example=example[:_LONG] if example is not None else None,
+            digits=kind == "categorical" and self.meant.contain_digits(),
+            forms=forms,
+            blanks=self.levels.blanks() if kind == "categorical" else (),
+            **facts,
         )
 
 
-def summarize(chunks: Iterable[pd.DataFrame]) -> tuple[int, dict[str, Summary]]:
-    """Number of rows and a summary per column."""
-    rows = 0
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def summarize(chunks: Iterable[pd.DataFrame]) -> dict[str, Summary]:
+    """A summary per column."""
     found: dict[str, Summary] = {}
     for chunk in chunks:
-        rows += len(chunk)
         for name in chunk.columns:
             found.setdefault(str(name), Summary()).add(chunk[name])
-    return rows, found
+    return found
+
+
+def columns_of(found: Mapping[str, Summary]) -> tuple[Column, ...]:
+    """The columns; a mark of decimals that only one kind of column shows decides where a form is not certain."""
+    marks = {mark for summary in found.values() for mark in summary.decimals()}
+    decimal = marks.pop() if len(marks) == 1 else None
+    return tuple(summary.column(name, decimal) for name, summary in found.items())

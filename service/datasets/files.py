@@ -1,4 +1,4 @@
-"""Tables in files: CSV (optionally compressed by gzip) and Parquet with named columns, NPZ with arrays.
+"""Tables in files: CSV (also with semicolons, tabs or bars; gzip) and Parquet with named columns, NPZ with arrays.
 
 A column of numbers or booleans may hold an empty field, or a usual word for a missing value such as NA. In a column of text
 only an empty field is missing: there None and NA may be names. ``missing`` are further words that a user calls missing.
@@ -36,20 +36,23 @@ def inspect(path: Path, file_format: str, missing: Sequence[str] = ()) -> TableI
     """
     if file_format == "npz":
         return inspect_arrays(path)
-    from service.datasets.describe import summarize
+    from service.datasets.describe import columns_of, summarize
+    from service.datasets.likeness import Sample
 
     names = _names(path, file_format)
+    sample = Sample()
     try:
-        rows, found = summarize(_chunks(path, file_format, len(names), missing))
+        found = summarize(sample.passing(_chunks(path, file_format, len(names), missing)))
         words = [index for index, summary in enumerate(found.values()) if summary.words]
         if words and file_format == "csv":  # read again: chunks before may have been numbers, and words taken for missing
-            found.update(summarize(_chunks(path, file_format, len(names), missing, words))[1])
+            found.update(summarize(_chunks(path, file_format, len(names), missing, words)))
+        columns = columns_of(found)
+        sheet = sample.sheet(columns)
     except InvalidInput:
         raise
     except Exception as error:  # the errors of pandas and pyarrow have no common base class
         _refuse_unreadable(file_format, error)
-    columns = tuple(summary.column(name) for name, summary in found.items())
-    return TableInfo(rows, columns, (len(columns) - 1,))
+    return TableInfo(sample.rows, columns, (len(columns) - 1,), sheet=sheet)
 
 
 def read_frame(path: Path, file_format: str, missing: Sequence[str] = ()) -> pd.DataFrame:
@@ -89,7 +92,8 @@ def _names(path: Path, file_format: str) -> list[str]:
 
 def _csv_options(path: Path, missing: Sequence[str], words: Sequence[int] = ()) -> dict[str, Any]:
     """For all columns, or for those with the indices ``words`` only, as text."""
-    options = {"skipinitialspace": True, "index_col": False, "compression": csvfile.compression(path)}
+    options: dict[str, Any] = {"skipinitialspace": True, "index_col": False, "sep": csvfile.separator(path)}
+    options["compression"] = csvfile.compression(path)
     if not words:
         return options | {"na_values": list(missing)}
     return options | {"usecols": list(words), "dtype": str, "keep_default_na": False, "na_values": ["", *missing]}

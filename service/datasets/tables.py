@@ -6,20 +6,30 @@ Independent of files: `files` and `arrays` compute descriptions from files, `bui
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal, NoReturn
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, NoReturn
 
+from service.datasets.forms import TEXT, Form
 from service.errors import InvalidInput
 
 FORMATS = ("csv", "parquet", "npz")
 MAX_UNPACKED_BYTES = 4 * 2**30
 """Largest size of a file's content when unpacked, which may be a thousand times its size on disk."""
 
+PARTS = {"train": 0, "training": 0, "valid": 1, "validation": 1, "val": 1, "dev": 1, "test": 2}
+"""The words of a column that divides the rows: into training, validation and test."""
+
+NEAR = 0.999
+"""Strength from which one column is a near copy of another."""
+
+_LEAST_ROWS, _ALMOST_ALL = 20, 0.99
+_NAMED_ID = re.compile(r"(?i:(^|[_\s.-])(id|uuid|guid|key|index|nr|no|number|serial)$|^unnamed: \d+$)|[a-z]I[Dd]$")
 _MAX_CLASSES_OF_NUMBERS = 20
 _ROWS_PER_CLASS = 20
 
-Kind = Literal["numeric", "categorical"]
+Kind = Literal["numeric", "categorical", "date", "text"]
 
 
 @dataclass(frozen=True)
@@ -38,7 +48,49 @@ class Column:
     words: Sequence[str] = ()
     """Of a categorical column in which all but a few distinct values are numbers: those few."""
     example: str | None = None
-    """Of a categorical column whose values contain digits but are no numbers (1,234; 41 yrs; 5/3/2024): one of them."""
+    """Of a column of text: one of its values."""
+    digits: bool = False
+    """Whether nearly all values of a categorical column contain digits (41 yrs; 5/3/2024)."""
+    forms: Mapping[str, Form] = field(default_factory=dict)
+    """Forms that all texts have, by the word of `data.types` that asks for them; several where none is certain."""
+    levels: Mapping[str, int] | None = None
+    """The number of rows of each value, where there are few values."""
+    single: int = 0
+    """Number of values with one row, where ``distinct`` is exact."""
+    low: float | None = None
+    high: float | None = None
+    """Of numbers."""
+    blanks: Sequence[str] = ()
+    """Values that differ from others only in blanks around them or in upper and lower case, a few of them."""
+
+    @property
+    def form(self) -> Form | None:
+        """The form in which the column is read unless `data.types` says otherwise."""
+        word = {"numeric": "number", "date": "date"}.get(self.kind)
+        return TEXT if self.kind == "text" else self.forms.get(word) if word else None
+
+    def like_id(self, rows: int) -> bool:
+        """Whether it seems to be an id: another value in each row, words, or whole numbers that count or are named so."""
+        present = rows - self.missing
+        if present < _LEAST_ROWS or self.distinct < _ALMOST_ALL * present:
+            return False
+        counted = self.low is not None and self.high is not None and self.high - self.low == present - 1
+        return (self.whole and (counted or bool(_NAMED_ID.search(self.name)))) or (
+            self.kind == "categorical" and not self.forms
+        )
+
+    @property
+    def why(self) -> str:
+        """What led to the kind."""
+        match self.kind:
+            case "numeric":
+                return f"numbers in a form of their own, such as {self.example!r}" if self.form else "numbers"
+            case "date":
+                return f"times, such as {self.example!r}"
+            case "text":
+                return "sentences, different in most rows"
+            case _:
+                return "words"
 
     def doubts(self) -> list[str]:
         """Sentences on a column of text that may be meant as numbers."""
@@ -46,9 +98,32 @@ class Column:
         if self.words:
             words = ", ".join(map(repr, self.words))
             return [f"{read}, because of the words {words} among its numbers; data.missing can declare them missing."]
-        if self.example is not None:
+        if len(self.forms) > 1:
+            ways = " or ".join(f"{word!r}" for word in self.forms)
+            return [f"{read}: values such as {self.example!r} can be meant in several ways; data.types can say {ways}."]
+        if self.digits:
             return [f"{read}; its values look like numbers or times in a form that is not read, such as {self.example!r}."]
         return []
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two columns that tell nearly the same: ``how`` is a sentence's end; ``strength`` is between 0 and 1."""
+
+    first: str
+    second: str
+    how: str
+    strength: float
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """What is known of a table as a whole."""
+
+    equal_rows: int = 0
+    """Rows that repeat an earlier one, target included."""
+    pairs: tuple[Pair, ...] = ()
+    """Near copies; of columns with a value of its own in each row also weaker ones. From a sample of the rows."""
 
 
 @dataclass(frozen=True)
@@ -58,10 +133,19 @@ class TableInfo:
     rows: int
     columns: tuple[Column, ...]
     shape: tuple[int, ...]
+    sheet: Sheet = field(default_factory=Sheet, kw_only=True)
 
     def column(self, name: str) -> Column | None:
         """The column with that name, if there is one."""
         return next((column for column in self.columns if column.name == name), None)
+
+
+def table_from(document: Mapping[str, Any]) -> TableInfo:
+    """A table from its JSON; a table that an earlier version has described has no sheet."""
+    columns = tuple(Column(**column) for column in document["columns"])
+    sheet = document.get("sheet") or {}
+    pairs = tuple(Pair(**pair) for pair in sheet.get("pairs", ()))
+    return TableInfo(document["rows"], columns, tuple(document["shape"]), sheet=Sheet(sheet.get("equal_rows", 0), pairs))
 
 
 def infer_task(target: Column, rows: int) -> Literal["classification", "regression"]:
@@ -69,7 +153,7 @@ def infer_task(target: Column, rows: int) -> Literal["classification", "regressi
 
     "A few" is at most 20, with at least 20 rows per value on average; two distinct integers are always classes.
     """
-    if target.kind == "categorical":
+    if target.kind != "numeric":
         return "classification"
     few = target.whole and target.distinct <= min(_MAX_CLASSES_OF_NUMBERS, max(2, rows // _ROWS_PER_CLASS))
     return "classification" if few else "regression"
@@ -82,17 +166,6 @@ def refuse(message: str, *, value: object = None, allowed: object = None) -> NoR
         InvalidInput: Always, on the field ``file``.
     """
     raise InvalidInput.one("file", message, value=value, allowed=allowed)
-
-
-def doubts(columns: Sequence[Column]) -> list[str]:
-    """Sentences on what was read in a way that may not be meant: the header, and columns of text."""
-    numbers = [column.name for column in columns if math.isfinite(number_of(column.name))]
-    counted = sorted(numbers) == sorted(map(str, range(len(numbers))))  # as pandas names the columns of an array
-    told = [text for column in columns for text in column.doubts()]
-    if 2 * len(numbers) <= len(columns) or counted:
-        return told
-    first = f"{len(numbers)} of {len(columns)} columns have numbers for names, such as {numbers[0]!r}"
-    return [f"{first}: the first line is read as names; if it is a row, put a line with names before it.", *told]
 
 
 def number_of(text: str) -> float:

@@ -9,6 +9,7 @@ from typing import Any
 from service.report import charts_scores, charts_search
 from service.report.axes import number
 from service.report.content import Block, Figure, Report, Section, Source, Table, Text, Tile, between, objective, over_seeds
+from service.report.data import data_sheet
 from service.report.front import trade_offs
 from service.report.networks import predictions, training
 from service.report.protocol import protocol, provenance
@@ -32,6 +33,7 @@ def build_report(source: Source) -> Report:
         Section("What it predicts", list(predictions(source))),
         Section("How the search went", list(_search(source))),
         Section("The recipe", list(recipe(source))),
+        Section("The data", list(data_sheet(source))),
         Section("How this was measured", list(protocol(source))),
         Section("Provenance", list(provenance(source))),
     ]

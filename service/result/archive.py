@@ -117,6 +117,7 @@ class TablePreprocessing(Part):
     kind: Literal["table"]
     version: Literal[1]
     missing: tuple[str, ...] = Field((), description="Texts that stand for a missing value.")
+    readings: Mapping[str, Mapping[str, Any]] = Field({}, description="How columns are read that are not read as they are.")
     numbers: NumericColumns
     words: CategoricalColumns
 
@@ -127,6 +128,7 @@ class ArrayPreprocessing(Part):
     kind: Literal["array"]
     version: Literal[1]
     layout: Literal["image", "sequence"]
+    channels: Literal["auto", "first", "last"] = Field("auto", description="Where images have their channels.")
     mean: tuple[float, ...]
     scale: tuple[float, ...]
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from service.datasets.readings import ColumnType
 from service.spec.domain import Frozen
 from service.spec.metrics import Monitor
 
@@ -36,13 +37,23 @@ class DataSpec(Frozen):
         description="Words that stand for a missing value, such as `?`. Empty fields always do; NA, null and the like do in "
         "columns of numbers, and are names in columns of text.",
     )
+    types: dict[str, ColumnType] = Field(
+        {},
+        max_length=10_000,
+        description="How columns are read, by name, where that is not as inferred: `number` (text that is none is missing), "
+        "`decimal_point` or `decimal_comma` (1,234.5 or 1.234,5), `category`, `date` (also 20240503), `month_first` or "
+        "`day_first` (05/03/2024), `text` (counts of hashed words).",
+    )
+    layout: Literal["auto", "channels_first", "channels_last"] = Field(
+        "auto",
+        description="Where images (rows, a, b, c) have their channels; `auto`: on the shorter of first and last axis.",
+    )
     groups: str | None = Field(
         None, description="Column of groups, such as patients: no group is divided between parts. Not an input."
     )
     time: str | None = Field(
         None,
-        description="Column of numbers or ISO 8601 times: training uses earlier rows, validation and test later ones. Not "
-        "an input.",
+        description="Column of numbers or times: training uses earlier rows, validation and test later ones. Not an input.",
     )
     split: str | None = Field(
         None, description="Column with the words train, valid and test, which divide the rows. Not an input."

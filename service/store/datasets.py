@@ -31,6 +31,7 @@ class Datasets:
             "rows": record.rows,
             "shape": dumps(record.shape),
             "columns": dumps(record.columns),
+            "sheet": dumps(record.sheet),
         }
 
         def work(connection: Connection) -> None:
@@ -69,5 +70,6 @@ def _dataset(row: RowMapping) -> DatasetRecord:
         rows=row["rows"],
         shape=tuple(json.loads(row["shape"])),
         columns=tuple(json.loads(row["columns"])),
+        sheet=json.loads(row["sheet"]) if row["sheet"] else None,
         created_at=moment(row["created_at"]),
     )

@@ -85,6 +85,8 @@ class StudyRecord:
     finished_at: datetime | None
     now: datetime
     """The database's clock at the time of reading."""
+    advice: Mapping[str, Any] | None = None
+    """What the answer to the submit told of the study: warnings, and how its data are read."""
 
     @property
     def objectives(self) -> dict[str, Direction]:
@@ -210,7 +212,10 @@ class WorkerRecord:
 
 @dataclass(frozen=True)
 class DatasetRecord:
-    """An uploaded data set; ``size`` is in bytes, ``columns`` are `service.datasets.Column` as JSON."""
+    """An uploaded data set; ``size`` is in bytes, ``columns`` (`service.datasets.Column`) and ``sheet`` (`Sheet`) are JSON.
+
+    ``sheet`` is None where an earlier version has described it.
+    """
 
     id: str
     name: str
@@ -220,4 +225,5 @@ class DatasetRecord:
     rows: int
     shape: tuple[int, ...]
     columns: tuple[Mapping[str, Any], ...]
+    sheet: Mapping[str, Any] | None = None
     created_at: datetime | None = None

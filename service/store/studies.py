@@ -43,7 +43,13 @@ class Studies:
         self._database = database
 
     def submit(
-        self, spec: StudySpec, *, note: str = "", dataset_id: str | None = None, attributes: Mapping[str, Any] | None = None
+        self,
+        spec: StudySpec,
+        *,
+        note: str = "",
+        dataset_id: str | None = None,
+        attributes: Mapping[str, Any] | None = None,
+        advice: Mapping[str, Any] | None = None,
     ) -> int:
         """Queue a study; writes Optuna's rows and ours in one transaction.
 
@@ -52,12 +58,14 @@ class Studies:
             note: Markdown for the study's note in optuna-dashboard.
             dataset_id: Its data set, if that was uploaded.
             attributes: Further user attributes in Optuna's tables.
+            advice: What its user is told of it: warnings, and how its data are read.
 
         Returns:
             The id of the study, in Optuna's tables as well.
         """
         assert spec.metric is not None, "the spec must be resolved"
         whole = spec.model_dump(mode="json")
+        further = {"dataset_id": dataset_id, "advice": dumps(advice) if advice is not None else None}
 
         def work(connection: Connection) -> int:
             name = _free_name(connection, spec.name)
@@ -71,7 +79,7 @@ class Studies:
             _attributes(connection, t.o_study_user, study_id, {"spec": whole, "seed": spec.seed, **(attributes or {})})
             shown = {"study:metric_names": list(spec.objectives), **note_attributes(note)}
             _attributes(connection, t.o_study_system, study_id, shown)
-            connection.execute(insert(t.studies).values(self._row(study_id, name, spec, whole, dataset_id)))
+            connection.execute(insert(t.studies).values({**self._row(study_id, name, spec, whole), **further}))
             return study_id
 
         for _ in range(_NAME_RACES):
@@ -79,9 +87,7 @@ class Studies:
                 return self._database.write_once(work)
         return self._database.write_once(work)
 
-    def _row(
-        self, study_id: int, name: str, spec: StudySpec, whole: Mapping[str, Any], dataset_id: str | None
-    ) -> dict[str, Any]:
+    def _row(self, study_id: int, name: str, spec: StudySpec, whole: Mapping[str, Any]) -> dict[str, Any]:
         return {
             "study_id": study_id,
             "name": name,
@@ -93,7 +99,6 @@ class Studies:
             "max_retries": spec.budget.max_retries,
             "max_lost": spec.budget.max_lost_workers,
             "max_failed": spec.budget.max_failed_trials,
-            "dataset_id": dataset_id,
             "metric": spec.metric,
             "direction": spec.direction,
             "budget_trials": spec.budget.trials,

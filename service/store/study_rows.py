@@ -58,4 +58,5 @@ def study_record(row: RowMapping, params: Mapping[int, Mapping[str, Any]]) -> St
         started_at=moment(row["started_at"]),
         finished_at=moment(row["finished_at"]),
         now=now,
+        advice=json.loads(row["advice"]) if row.get("advice") else None,
     )

@@ -72,6 +72,7 @@ studies = Table(
     Column("best_value", Float(53)),
     Column("best_step", Integer),
     Column("result", Text),
+    Column("advice", Text),
     Column("created_at", Float(53), nullable=False),
     Column("started_at", Float(53)),
     Column("served_at", Float(53)),
@@ -139,6 +140,7 @@ datasets = Table(
     Column("rows", Integer, nullable=False),
     Column("shape", Text, nullable=False),
     Column("columns", Text, nullable=False),
+    Column("sheet", Text),
     Column("created_at", Float(53), nullable=False),
 )
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
@@ -28,6 +29,7 @@ from service.spec import DataSpec
 from service.spec.parts import Scaling
 from workers.plain.columns import numbers, text_of
 from workers.plain.preprocessing import VERSION, channels_last
+from workers.plain.readings import Reading
 
 Fitted = Mapping[str, Any]
 """A document of fitted preprocessing."""
@@ -72,11 +74,16 @@ def alike(folds: Sequence[Fitted]) -> list[Fitted]:
     ]
 
 
-def fit_table(train: pd.DataFrame, categorical: tuple[str, ...], options: PrepareOptions) -> Fitted:
-    """Fit on the training rows of a table."""
+def fit_table(
+    train: pd.DataFrame,
+    categorical: tuple[str, ...],
+    options: PrepareOptions,
+    readings: Mapping[str, Reading] = MappingProxyType({}),
+) -> Fitted:
+    """Fit on the training rows of a table; ``readings`` tell how its columns came about."""
     numeric = tuple(str(name) for name in train.columns if name not in categorical)
     fitted = {"numbers": _fit_numbers(train, numeric, options), "words": _fit_words(train, categorical, options)}
-    return {"kind": "table", "version": VERSION, "missing": list(options.missing), **fitted}
+    return {"kind": "table", "version": VERSION, "missing": list(options.missing), "readings": dict(readings), **fitted}
 
 
 def _fit_numbers(train: pd.DataFrame, numeric: tuple[str, ...], options: PrepareOptions) -> dict[str, Any]:
@@ -176,9 +183,15 @@ def _filled(series: pd.Series[Any], options: PrepareOptions) -> _Filled:
     return _Filled(codes, texts, fill)
 
 
-def fit_array(x: NDArray[Any], rows: NDArray[np.int64], lengths: NDArray[np.int64] | None, layout: Layout) -> Fitted:
+def fit_array(
+    x: NDArray[Any],
+    rows: NDArray[np.int64],
+    lengths: NDArray[np.int64] | None,
+    layout: Layout,
+    channels: str = "auto",
+) -> Fitted:
     """Fit on the given rows of images (n, h, w), (n, h, w, c) or (n, c, h, w), or of series (n, t, c)."""
-    x = channels_last(x) if layout == "image" else x
+    x = channels_last(x, channels) if layout == "image" else x
     scaler = StandardScaler()
     for start in range(0, len(rows), _BLOCK_ROWS):
         chosen = rows[start : start + _BLOCK_ROWS]
@@ -190,4 +203,5 @@ def fit_array(x: NDArray[Any], rows: NDArray[np.int64], lengths: NDArray[np.int6
             scaler.partial_fit(np.where(np.isfinite(values), values, np.nan))
     known = np.isfinite(scaler.mean_)  # such a channel keeps mean 0 and deviation 1
     mean, scale = np.where(known, scaler.mean_, 0.0), np.where(known, scaler.scale_, 1.0)
-    return {"kind": "array", "version": VERSION, "layout": layout, "mean": mean.tolist(), "scale": scale.tolist()}
+    fitted = {"layout": layout, "channels": channels, "mean": mean.tolist(), "scale": scale.tolist()}
+    return {"kind": "array", "version": VERSION, **fitted}

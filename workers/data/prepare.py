@@ -58,8 +58,8 @@ def prepare_all(table: RawTable, split: Split, options: PrepareOptions = _DEFAUL
 
 def _fitted(table: RawTable, train: NDArray[np.int64], options: PrepareOptions) -> Fitted:
     if table.arrays is not None:
-        return fit_array(table.arrays, train, table.lengths, table.layout)
-    return fit_table(table.features.iloc[train], table.categorical, options)
+        return fit_array(table.arrays, train, table.lengths, table.layout, table.channels)
+    return fit_table(table.features.iloc[train], table.categorical, options, table.readings)
 
 
 def prepare_alike(table: RawTable, split: Split, fitted: Fitted, target: TargetScale | None) -> list[Fold]:

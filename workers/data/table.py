@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,14 @@ import pandas as pd
 from numpy.typing import NDArray
 from sklearn import datasets as bundled
 
-from service.datasets import BUILTIN, Arrays, load_arrays, read_frame
-from service.datasets.describe import is_categorical
+from service.datasets import BUILTIN, Arrays, Column, load_arrays, read_frame
+from service.datasets.describe import columns_of, is_categorical, summarize
+from service.datasets.readings import ColumnType, read_by
+from service.datasets.tables import PARTS
 from service.errors import TrialError
 from workers.data.fitting import Layout
-from workers.plain.columns import WORDS_FOR_MISSING, text_of
+from workers.plain.columns import WORDS_FOR_MISSING, mapped, text_of
+from workers.plain.readings import Ambiguous, Reading, days_by, derived, number_by
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,8 @@ class DataSource:
     split: str | None = None
     layout: Layout = "flat"
     missing: tuple[str, ...] = ()
+    types: Mapping[str, ColumnType] = field(default_factory=dict)
+    channels: str = "auto"
 
 
 @dataclass(frozen=True)
@@ -47,6 +53,7 @@ class RawTable:
 
     ``labels`` are the names of the classes in order of their index. Images and sequences are in ``arrays`` (rows, …), and
     ``features`` then has no columns; ``lengths`` (rows,) are those of padded sequences.
+    ``readings`` tell how ``features`` came about, as new rows need it; ``channels`` where images have theirs.
     ``groups`` (rows,) are group numbers, −1 for none; ``times`` (rows,) order the rows; ``part`` (rows,) is 0, 1 or 2 for
     training, validation and test rows where the file itself defines them.
     """
@@ -63,6 +70,8 @@ class RawTable:
     groups: NDArray[np.int64] | None = None
     times: NDArray[np.float64] | None = None
     part: NDArray[np.int8] | None = None
+    readings: Mapping[str, Reading] = field(default_factory=dict)
+    channels: str = "auto"
 
     @property
     def rows(self) -> int:
@@ -90,6 +99,13 @@ class _Content:
     target: pd.Series[Any]
     labels: tuple[str, ...] = ()
     arrays: Arrays | None = None
+    columns: Mapping[str, Column] = field(default_factory=dict)
+    """Of a file with columns: how each is read."""
+
+    @property
+    def readings(self) -> dict[str, Reading]:
+        """Of the columns that are not read as they are."""
+        return {name: column.form for name, column in self.columns.items() if column.form is not None}
 
 
 def load_table(source: DataSource) -> RawTable:
@@ -100,11 +116,14 @@ def load_table(source: DataSource) -> RawTable:
         TrialError: The target does not fit the task, or the arrays do not fit the layout.
     """
     content = _read(source)
+    content = replace(content, target=_target(content, source))
     kept = _usable(content.target, source.task)
     frame, target = content.frame[kept].reset_index(drop=True), content.target[kept].reset_index(drop=True)
     values, labels = _encode_target(target, source.task)
     dividing = [name for name in (source.groups, source.time, source.split) if name is not None]
-    features = frame.drop(columns=dividing)
+    unread = {*dividing, *([str(source.target)] if source.task != "regression" else [])}
+    readings = {name: reading for name, reading in content.readings.items() if name not in unread}
+    features = _derived(frame.drop(columns=dividing), readings)
     arrays = content.arrays
     shaped = arrays.x[kept] if arrays is not None and source.layout != "flat" else None
     return RawTable(
@@ -112,14 +131,16 @@ def load_table(source: DataSource) -> RawTable:
         target=values,
         task=source.task,
         labels=content.labels or labels,
-        categorical=tuple(str(name) for name in features.columns if _is_category(source, features[name])),
+        categorical=tuple(str(name) for name in features.columns if _is_category(source, content, features[name])),
         row_hashes=_hashes(features) if shaped is None else _hashes_of(shaped),
         layout=source.layout,
         arrays=shaped,
         lengths=arrays.lengths[kept] if shaped is not None and arrays is not None and arrays.lengths is not None else None,
         groups=pd.factorize(frame[source.groups])[0].astype(np.int64) if source.groups is not None else None,
-        times=_times(frame[source.time]) if source.time is not None else None,
+        times=_times(frame[source.time], content.readings.get(source.time)) if source.time is not None else None,
         part=_part(frame[source.split]) if source.split is not None else _part_of(arrays, kept),
+        readings=readings,
+        channels=source.channels,
     )
 
 
@@ -132,13 +153,20 @@ def _read(source: DataSource) -> _Content:
         if source.layout == "image" and facts.image is not None:
             images = np.asarray(x, dtype=np.float32).reshape(-1, *facts.image)
             return _Content(_no_columns(len(y)), pd.Series(y), labels, Arrays(images, np.asarray(y)))
-        return _Content(frame.drop(columns=list(source.drop)), pd.Series(y), labels)
+        found = {column.name: column for column in read_by(facts.columns, _types(source))}
+        return _Content(frame.drop(columns=list(source.drop)), pd.Series(y), labels, columns=found)
     assert source.path is not None, "a source has a name or a path"
     if source.format == "npz":
         return _read_arrays(source.path, source.layout)
     frame = read_frame(source.path, source.format, source.missing)
     target = frame[source.target]
-    return _Content(frame.drop(columns=[str(source.target), *source.drop]), target)
+    frame = frame.drop(columns=list(source.drop))
+    columns = {column.name: column for column in read_by(columns_of(summarize([frame])), _types(source))}
+    return _Content(frame.drop(columns=[str(source.target)]), target, columns=columns)
+
+
+def _types(source: DataSource) -> dict[str, ColumnType]:
+    return {**source.types, **dict.fromkeys(source.categorical, "category")}
 
 
 def _read_arrays(path: Path, layout: Layout) -> _Content:
@@ -151,6 +179,23 @@ def _read_arrays(path: Path, layout: Layout) -> _Content:
     flat = arrays.x.reshape(len(arrays.x), -1).astype(np.float32)
     frame = pd.DataFrame(flat, columns=[f"x{index}" for index in range(flat.shape[1])])
     return _Content(frame, pd.Series(arrays.y), arrays=arrays)
+
+
+def _target(content: _Content, source: DataSource) -> pd.Series[Any]:
+    """The target, as numbers where it has a form of its own."""
+    reading = content.readings.get(str(source.target))
+    if source.task != "regression" or reading is None or reading["kind"] != "number":
+        return content.target
+    return pd.Series(derived({"y": content.target}, {"y": reading})["y"])
+
+
+def _derived(frame: pd.DataFrame, readings: Mapping[str, Reading]) -> pd.DataFrame:
+    if not readings:
+        return frame
+    try:
+        return pd.DataFrame(derived({str(name): frame[name] for name in frame.columns}, readings), index=frame.index)
+    except Ambiguous as error:
+        raise TrialError(f"data: {error}") from None
 
 
 def _no_columns(rows: int) -> pd.DataFrame:
@@ -182,13 +227,19 @@ def _encode_target(target: pd.Series[Any], task: str) -> tuple[NDArray[Any], tup
         raise TrialError(f"the target of a regression must be numbers: {error}") from None
 
 
-def _is_category(source: DataSource, column: pd.Series[Any]) -> bool:
-    return str(column.name) in source.categorical or is_categorical(column)
+def _is_category(source: DataSource, content: _Content, column: pd.Series[Any]) -> bool:
+    name = str(column.name)
+    asked = name in content.columns and content.columns[name].kind == "categorical"
+    return asked or name in source.categorical or is_categorical(column)
 
 
-def _times(column: pd.Series[Any]) -> NDArray[np.float64]:
+def _times(column: pd.Series[Any], reading: Reading | None) -> NDArray[np.float64]:
     """Numbers that order the rows as their times do; rows without a time come first."""
     try:
+        if reading is not None:
+            order = {"number": number_by, "date": days_by}[reading["kind"]]
+            found = np.array(mapped(column, lambda value: order(reading, value)), dtype=np.float64)
+            return np.where(np.isnan(found), -np.inf, found)
         if not is_categorical(column):
             return column.to_numpy(dtype=np.float64, na_value=-np.inf)
         column = column.mask(column.isin(WORDS_FOR_MISSING))
@@ -202,16 +253,13 @@ def _part_of(arrays: Arrays | None, kept: NDArray[np.bool_]) -> NDArray[np.int8]
     return arrays.part[kept] if arrays is not None and arrays.part is not None else None
 
 
-_PARTS = {"train": 0, "training": 0, "valid": 1, "validation": 1, "val": 1, "dev": 1, "test": 2}
-
-
 def _part(column: pd.Series[Any]) -> NDArray[np.int8]:
     """0, 1 or 2 for the words of a column that assigns rows to training, validation and test."""
     words = column.map(lambda value: text_of(value).strip().lower())
-    unknown = sorted({*words} - {*_PARTS})
+    unknown = sorted({*words} - {*PARTS})
     if unknown:
         raise TrialError(f"the split column {column.name!r} contains {unknown[0]!r}; allowed: train, valid, test")
-    return np.array([_PARTS[word] for word in words], dtype=np.int8)
+    return np.array([PARTS[word] for word in words], dtype=np.int8)
 
 
 def _hashes(frame: pd.DataFrame) -> NDArray[np.uint64]:

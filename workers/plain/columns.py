@@ -64,7 +64,7 @@ def without(columns: Any, names: Sequence[str], missing: Sequence[str]) -> Colum
     def kept(value: Any) -> Any:
         return None if not is_missing(value) and text_of(value) in missing else value
 
-    return {name: _mapped(columns[name], kept) for name in names}
+    return {name: mapped(columns[name], kept) for name in names}
 
 
 def numbers(columns: Any, names: Sequence[str]) -> NDArray[np.float64]:
@@ -78,7 +78,7 @@ def _numbers(values: Any) -> NDArray[np.float64]:
         # The nullable types of pandas take `na_value`, numpy's have nothing missing but NaN.
         plain = values.to_numpy(dtype=np.float64, na_value=np.nan) if hasattr(values, "to_numpy") else values
         return np.asarray(plain, dtype=np.float64)
-    return np.array(_mapped(values, number_of), dtype=np.float64)
+    return np.array(mapped(values, number_of), dtype=np.float64)
 
 
 def codes(columns: Any, words: Mapping[str, Any]) -> NDArray[np.int64]:
@@ -98,10 +98,10 @@ def _codes(values: Any, fill: str, levels: Mapping[str, int], shared: int) -> ND
         texts += [fill] if value in WORDS_FOR_MISSING else []
         return next((levels[text] for text in texts if text in levels), shared)
 
-    return np.array(_mapped(values, code), dtype=np.int64)
+    return np.array(mapped(values, code), dtype=np.int64)
 
 
-def _mapped(values: Any, function: Callable[[Any], Any]) -> list[Any]:
+def mapped(values: Any, function: Callable[[Any], Any]) -> list[Any]:
     """The function's value for each of ``values``, called once for every distinct one.
 
     The type counts: 1, 1.0 and True are equal, but not the same text.

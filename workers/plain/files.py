@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+import itertools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TextIO, cast
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from .preprocessing import CannotPredict
 
+_SEPARATORS = (",", ";", "\t", "|")
 _NAMES = {"x": "x", "y": "y", "len": "lengths", "lengths": "lengths"}
 
 
@@ -39,7 +41,7 @@ def read_npz(path: str | Path) -> dict[str, NDArray[Any]]:
 
 
 def read_csv(path: str | Path) -> dict[str, list[str | None]]:
-    """A CSV file (also compressed by gzip) by column; None where a value is missing.
+    """A CSV file (also with semicolons, tabs or bars, and compressed by gzip) by column; None where a value is missing.
 
     Raises:
         CannotPredict: It is no text, has no rows, or a line has more or fewer fields than the header.
@@ -58,7 +60,9 @@ def read_csv(path: str | Path) -> dict[str, list[str | None]]:
 
 
 def _by_column(file: TextIO, path: str) -> dict[str, list[str | None]]:
-    lines = csv.reader(file, skipinitialspace=True)
+    first = next((line for line in file if line.strip()), "")
+    sign = next((each for each in _SEPARATORS if len(next(csv.reader([first], delimiter=each))) > 1), ",")
+    lines = csv.reader(itertools.chain([first], file), skipinitialspace=True, delimiter=sign)
     names = next((line for line in lines if line), [])
     columns: list[list[str | None]] = [[] for _ in names]
     for line in lines:

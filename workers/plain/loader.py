@@ -14,6 +14,7 @@ import csv
 import json
 import math
 import sys
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from .columns import number_of
+from .doubts import doubts
 from .files import read_rows
 from .network import Average, Shape, build, outputs
 from .preprocessing import CannotPredict, features
@@ -34,6 +36,10 @@ FORMAT = 2
 
 Rows = str | Path | Mapping[str, Any] | NDArray[Any] | Any
 """A CSV or NPZ file, values by column, a pandas DataFrame, or an array of images or series."""
+
+
+class NotUnderstood(UserWarning):
+    """Values of new rows that are unknown to training, or are no numbers or times."""
 
 
 @dataclass
@@ -88,9 +94,14 @@ class Model:
         return np.asarray(self.outputs(rows).double().softmax(1).numpy())
 
     def outputs(self, rows: Rows) -> Tensor:
-        """(r, o) the network's outputs: logits, or the standardized prediction."""
+        """(r, o) the network's outputs: logits, or the standardized prediction.
+
+        Warns (`NotUnderstood`) of values that are unknown to training.
+        """
         if isinstance(rows, str | Path):
             rows = read_rows(rows)
+        for text in doubts(rows, self.preprocessing):
+            warnings.warn(text, NotUnderstood, stacklevel=3)
         x = torch.from_numpy(features(rows, self.preprocessing))
         return outputs(self.network, x)
 
@@ -119,7 +130,11 @@ def main(directory: Path) -> None:
     given = parser.parse_args()
     try:
         model = Model.load(directory)
-        out = model.outputs(given.rows)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", NotUnderstood)
+            out = model.outputs(given.rows)
+        for each in caught:
+            sys.stderr.write(f"warning: {_visible(str(each.message))}\n")
         with sys.stdout if given.out == "-" else Path(given.out).open("w", encoding="utf-8", newline="") as file:
             _write(model, out, cast(TextIO, file))
     except (CannotPredict, OSError) as error:
@@ -136,6 +151,11 @@ def _write(model: Model, out: Tensor, file: TextIO) -> None:
     else:
         writer.writerow(["prediction"])
         writer.writerows([value] for value in predictions)
+
+
+def _visible(text: str) -> str:
+    """A text from a file for a terminal, which would obey control characters."""
+    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
 
 
 def _harmless(label: str) -> str:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from . import columns as given
+from .readings import Ambiguous, derived, sources
 from .scaling import Scaling
 
 VERSION = 1
@@ -128,14 +129,8 @@ def _by_column(rows: Any) -> Any:
 
 
 def _of_table(rows: Any, fitted: Mapping[str, Any], module: Table) -> NDArray[np.float32]:
-    rows = _by_column(rows)
     numbers, words = fitted["numbers"]["columns"], fitted["words"]
-    rows = {str(name): rows[name] for name in (rows.columns if hasattr(rows, "columns") else rows)}
-    lacking = [name for name in (*numbers, *words["columns"]) if name not in rows]
-    if lacking:
-        raise CannotPredict(f"there is no column {', '.join(map(repr, lacking))}; the columns are: {', '.join(rows)}")
-    if fitted.get("missing"):
-        rows = given.without(rows, [*numbers, *words["columns"]], fitted["missing"])
+    rows = needed(rows, fitted)
     x, codes = given.numbers(rows, numbers), given.codes(rows, words)
     count = max(len(x), len(codes))
     x, codes = x.reshape(count, len(numbers)), codes.reshape(count, len(words["columns"]))
@@ -148,6 +143,29 @@ def _of_table(rows: Any, fitted: Mapping[str, Any], module: Table) -> NDArray[np
     return out
 
 
+def needed(rows: Any, fitted: Mapping[str, Any], *, raw: bool = False) -> dict[str, Any]:
+    """The columns of a table that its preprocessing takes, with nothing for words that are missing; ``raw``: as given.
+
+    Raises:
+        CannotPredict: One is not there.
+    """
+    rows = _by_column(rows)
+    rows = {str(name): rows[name] for name in (rows.columns if hasattr(rows, "columns") else rows)}
+    readings, wanted = fitted.get("readings", {}), [*fitted["numbers"]["columns"], *fitted["words"]["columns"]]
+    own = sources(readings, wanted)
+    # What a reading makes may be there already, as in the rows of a study.
+    taken = list(dict.fromkeys(name if name in rows else own[name] for name in wanted))
+    lacking = [name for name in taken if name not in rows]
+    if lacking:
+        raise CannotPredict(f"there is no column {', '.join(map(repr, lacking))}; the columns are: {', '.join(rows)}")
+    missing = fitted.get("missing")
+    chosen: Any = given.without(rows, taken, missing) if missing else {name: rows[name] for name in taken}
+    try:
+        return dict(chosen if raw else derived(chosen, readings))
+    except Ambiguous as error:
+        raise CannotPredict(str(error)) from None
+
+
 def _of_array(rows: Any, fitted: Mapping[str, Any], module: Channels) -> NDArray[np.float32]:
     arrays = rows if isinstance(rows, Mapping) else {"x": rows}
     if "x" not in arrays:
@@ -158,7 +176,7 @@ def _of_array(rows: Any, fitted: Mapping[str, Any], module: Channels) -> NDArray
             "images (rows, h, w), (rows, h, w, c) or (rows, c, h, w)" if module.image else "series (rows, time, channels)"
         )
         raise CannotPredict(f"the array has the shape {x.shape}; needed are {shapes}")
-    x = channels_last(x) if module.image else x
+    x = channels_last(x, fitted.get("channels", "auto")) if module.image else x
     if x.shape[-1] != len(fitted["mean"]):
         raise CannotPredict(f"examples have {x.shape[-1]} channels, those of training have {len(fitted['mean'])}")
     own = None if lengths is None else torch.from_numpy(np.asarray(lengths, dtype=np.int64))
@@ -166,11 +184,15 @@ def _of_array(rows: Any, fitted: Mapping[str, Any], module: Channels) -> NDArray
     return np.ascontiguousarray(module(torch.from_numpy(x.astype(np.float32)), own).numpy())
 
 
-def channels_last(x: NDArray[Any]) -> NDArray[Any]:
-    """Images as (r, h, w, c): grey ones get their one channel; else the channels are the shorter of first and last axis."""
+def channels_last(x: NDArray[Any], channels: str = "auto") -> NDArray[Any]:
+    """Images as (r, h, w, c): grey ones get their one channel.
+
+    ``channels`` says where they are: ``first``, ``last``, or ``auto``, the shorter of first and last axis.
+    """
     if x.ndim == 3:
         return x[..., None]
-    return np.moveaxis(x, 1, -1) if x.shape[1] < x.shape[3] else x
+    first = channels == "first" or (channels == "auto" and x.shape[1] < x.shape[3])
+    return np.moveaxis(x, 1, -1) if first else x
 
 
 def width_of(fitted: Mapping[str, Any]) -> int:

@@ -17,6 +17,7 @@ from torch import Tensor
 from .columns import number_of, texts_of
 from .files import read_rows
 from .preprocessing import CannotPredict, features
+from .readings import derived
 from .training import Rows
 
 VALID_SHARE = 0.2
@@ -41,7 +42,9 @@ def examples(rows: str | Path, target: str, archive: Path) -> tuple[Tensor, Tens
     named = "y" if str(rows).endswith(".npz") else target
     if named not in columns:
         raise CannotPredict(f"there is no column {named!r} of targets; the columns are: {', '.join(columns)}")
-    return torch.from_numpy(features(columns, fitted)), encoded(columns[named], about)
+    reading = fitted.get("readings", {}).get(named)
+    values = columns[named] if reading is None else derived({named: columns[named]}, {named: reading})[named].tolist()
+    return torch.from_numpy(features(columns, fitted)), encoded(values, about)
 
 
 def encoded(values: Sequence[Any], about: Mapping[str, Any]) -> Tensor:

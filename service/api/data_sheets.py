@@ -1,0 +1,120 @@
+"""The data sheet of a study: how its data are read, which rows are used, and what may mislead it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+
+from pydantic import BaseModel, Field
+
+from service.api.inspection import Inspections
+from service.datasets import Column, TableInfo
+from service.datasets.sheet import Note, notes_on, notes_on_target
+from service.datasets.tables import table_from
+from service.datasets.uploads import stored_path, verified
+from service.settings import Settings
+from service.spec import StudySpec
+from service.store import Store
+from service.store.records import DatasetRecord
+
+_FEW_VALUES = 50
+_OF_TARGETS = ("ambiguous", "reading", "large", "header", "rows")
+"""Topics that concern a target too: that it differs in every row or is text does not matter."""
+
+
+class ColumnUse(BaseModel):
+    """What a study makes of a column."""
+
+    name: str
+    use: str = Field(description="target, input, groups, time, split, or dropped.")
+    kind: str
+    why: str
+    missing: int
+    distinct: int
+    notes: list[str]
+
+
+class DataSheet(BaseModel):
+    """How a study reads its data."""
+
+    rows: int = Field(description="Of the data set.")
+    used: int
+    dropped: dict[str, int] = Field(description="Rows that are left out, by reason.")
+    equal_rows: int = Field(description="Rows that repeat an earlier one, target included.")
+    columns: list[ColumnUse]
+    notes: list[str] = Field(description="On the table as a whole.")
+
+
+def recorded(record: DatasetRecord) -> TableInfo:
+    """The table that a record describes."""
+    return table_from({"rows": record.rows, "columns": record.columns, "shape": record.shape, "sheet": record.sheet})
+
+
+def table_of(record: DatasetRecord, settings: Settings, store: Store, inspections: Inspections) -> TableInfo:
+    """The table of an uploaded data set; one that an earlier version has described is described again, once.
+
+    Raises:
+        InvalidInput: Its file is gone or changed.
+    """
+    if record.sheet is not None:
+        return recorded(record)
+    path = verified(stored_path(settings.datasets_dir, record.id, record.format), record.id)
+    table = inspections.of(path, record.format)
+    columns = tuple(asdict(column) for column in table.columns)
+    store.datasets.add(replace(record, columns=columns, sheet=asdict(table.sheet)))
+    return table
+
+
+def notes_for(given: StudySpec, spec: StudySpec, table: TableInfo, target: Column) -> list[Note]:
+    """What a study should know of its data: of the columns that it uses as inputs, and of its target."""
+    uses = {column.name: _use(spec, column, target) for column in table.columns}
+    classes = spec.task == "classification"
+    notes = [
+        note
+        for note in notes_on(table)
+        if note.column is None
+        or uses[note.column] == "input"
+        or (uses[note.column] == "target" and note.topic in _OF_TARGETS)
+    ]
+    asked = {*given.data.types, *given.data.categorical}
+    notes = [note for note in notes if not (note.column in asked and note.topic in ("ambiguous", "text"))]
+    about = notes_on_target(table, target, classes=classes)
+    notes = [*about, *(note for note in notes if note.text not in {each.text for each in about})]
+    notes = [note for note in notes if note.column is None or uses[note.column] in ("input", "target")]
+    if given.task is None and spec.task == "regression" and target.whole and target.distinct <= _FEW_VALUES:
+        text = (
+            f"The target {target.name!r} has {target.distinct} distinct whole numbers and is read as a quantity; "
+            "task: classification reads them as classes."
+        )
+        notes.append(Note("target", target.name, text))
+    return notes
+
+
+def _use(spec: StudySpec, column: Column, target: Column) -> str:
+    data = spec.data
+    uses = {target.name: "target", **dict.fromkeys(data.drop, "dropped")}
+    uses |= {name: word for word, name in (("groups", data.groups), ("time", data.time), ("split", data.split)) if name}
+    return uses.get(column.name, "input")
+
+
+def data_sheet(spec: StudySpec, table: TableInfo, target: Column, notes: list[Note]) -> DataSheet:
+    """The sheet of a resolved study."""
+    columns = [
+        ColumnUse(
+            name=column.name,
+            use=_use(spec, column, target),
+            kind="class" if column is target and spec.task == "classification" else column.kind,
+            why=column.why,
+            missing=column.missing,
+            distinct=column.distinct,
+            notes=[note.text for note in notes if note.column == column.name],
+        )
+        for column in table.columns
+    ]
+    return DataSheet(
+        rows=table.rows,
+        used=table.rows - target.missing,
+        dropped={"no target": target.missing} if target.missing else {},
+        equal_rows=table.sheet.equal_rows,
+        columns=columns,
+        notes=[note.text for note in notes if note.column is None],
+    )
