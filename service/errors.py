@@ -72,5 +72,9 @@ class DatabaseUnavailable(RegsearchError):
     """The database can't be reached or has the wrong schema version."""
 
 
+class NotReady(RegsearchError):
+    """The server can't work at the moment; the same request may succeed later."""
+
+
 class TrialError(RegsearchError):
     """A failure caused by the trial itself (a loss that is not finite, a model that does not fit the data); not retried."""

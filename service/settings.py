@@ -27,6 +27,9 @@ class Settings(BaseSettings):
         Path.home() / ".cache" / "regsearch",
         description="Directory for measurements of devices and for programs compiled for them.",
     )
+    worker_memory_mb: float | None = Field(
+        None, ge=1024, description="Memory of a worker on a CPU, in MiB; default: what the machine or its container has."
+    )
     lease_seconds: float = Field(30.0, gt=0, description="A worker that does not renew its lease for this time loses it.")
     turn_seconds: float = Field(30.0, gt=0, description="How long a study keeps a worker while another study has none.")
     dashboard: Literal["readonly", "writable", "off"] = Field("readonly", description="How optuna-dashboard is served.")

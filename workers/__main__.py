@@ -11,8 +11,8 @@ from service.logs import set_up_logging
 from service.settings import load_settings
 from service.store import open_store
 from workers.liveness import Stop
-from workers.planning.process import set_up
-from workers.worker import Worker, devices
+from workers.planning.process import limit_memory, set_up
+from workers.worker import Worker, device_memory, devices
 
 
 def main() -> int:
@@ -28,6 +28,10 @@ def main() -> int:
     set_up(arguments.threads)
     settings = load_settings()
     set_up_logging(settings)
+    device = arguments.device or devices()[0]
+    memory = device_memory(device)
+    if memory is None:
+        memory = limit_memory(settings.worker_memory_mb)
     stop = Stop()
     stop.on_signals()
     try:
@@ -35,7 +39,7 @@ def main() -> int:
     except RegsearchError as error:
         print(f"regsearch worker: {error}", file=sys.stderr)  # noqa: T201
         return 1
-    Worker(store, settings, arguments.device or devices()[0], stop).run()
+    Worker(store, settings, device, stop, memory).run()
     store.close()
     return 0
 

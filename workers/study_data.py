@@ -5,14 +5,15 @@ Uses the store for uploaded files and for the networks that fine-tuning starts f
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
 
-from service.datasets import BUILTIN, resolve_path, stored_path
+from service.datasets import BUILTIN, held, stored_path
 from service.datasets.uploads import file_format, verified
 from service.errors import NotFound, TrialError
 from service.settings import Settings
@@ -73,7 +74,8 @@ class StudyData:
         return self._last[1]
 
     def _prepare(self, study: StudyRecord, spec: StudySpec) -> Prepared:
-        table = load_table(self._source(study, spec))
+        with self._file(study, spec) as (path, ending):
+            table = load_table(replace(self._source(spec), path=path, format=ending))
         split = make_split(table, spec.validation, spec.seed, given=spec.data.split is not None)
         start = self._start(spec, table)
         if start is None:
@@ -110,27 +112,38 @@ class StudyData:
             raise TrialError(f"model.start_from: the model of study {earlier} has changed since the submission; {hashes}")
         return read_start(archive.content, table, target_name(spec))
 
-    def _source(self, study: StudyRecord, spec: StudySpec) -> DataSource:
+    def _source(self, spec: StudySpec) -> DataSource:
+        """How to read the rows, wherever they are."""
         data = spec.data
-        common: dict[str, Any] = {
-            "task": str(spec.task),
-            "categorical": data.categorical,
-            "drop": data.drop,
-            "missing": data.missing,
-            "types": data.types,
-            "channels": {"channels_first": "first", "channels_last": "last"}.get(data.layout, "auto"),
-        }
-        common |= {"groups": data.groups, "time": data.time, "split": data.split}
-        common["layout"] = LAYOUTS[spec.model.word]
+        return DataSource(
+            task=str(spec.task),
+            name=data.dataset if data.dataset in BUILTIN else None,
+            target=data.target,
+            categorical=data.categorical,
+            drop=data.drop,
+            groups=data.groups,
+            time=data.time,
+            split=data.split,
+            layout=LAYOUTS[spec.model.word],
+            missing=data.missing,
+            types=data.types,
+            channels={"channels_first": "first", "channels_last": "last"}.get(data.layout, "auto"),
+        )
+
+    @contextmanager
+    def _file(self, study: StudyRecord, spec: StudySpec) -> Iterator[tuple[Path | None, str]]:
+        """The study's file and its format; no file for a built-in data set."""
+        data = spec.data
         if data.dataset in BUILTIN:
-            return DataSource(name=data.dataset, **common)
-        if study.dataset_id is not None:
+            yield None, "csv"
+        elif study.dataset_id is not None:
             record = self._store.datasets.get(study.dataset_id)
-            path = verified(stored_path(self._settings.datasets_dir, record.id, record.format), record.id)
-            return DataSource(path=path, format=record.format, target=data.target, **common)
-        assert data.path is not None, "a study has a built-in data set, an upload or a path"
-        path = resolve_path(data.path, self._settings.data_roots)
-        return DataSource(path=path, format=file_format(str(path), "data.path"), target=data.target, **common)
+            path = stored_path(self._settings.datasets_dir, record.id, record.format)
+            yield verified(path, record.id), record.format
+        else:
+            assert data.path is not None, "a study has a built-in data set, an upload or a path"
+            with held(data.path, self._settings.data_roots) as path:
+                yield path, file_format(str(path.resolve()), "data.path")
 
 
 def target_name(spec: StudySpec) -> str:

@@ -39,16 +39,21 @@ def devices() -> list[str]:
     return [f"cuda:{index}" for index in range(count)] or ["cpu"]
 
 
-class Worker:
-    """One process on one device."""
+def device_memory(device: str) -> int | None:
+    """Bytes of memory of a CUDA device; None for the CPU, which shares the machine's."""
+    return torch.cuda.mem_get_info(device)[1] if torch.device(device).type == "cuda" else None
 
-    def __init__(self, store: Store, settings: Settings, device: str, stop: Stop) -> None:
+
+class Worker:
+    """One process on one device, whose studies may take ``memory`` bytes."""
+
+    def __init__(self, store: Store, settings: Settings, device: str, stop: Stop, memory: int | None = None) -> None:
         self._store = store
         self._settings = settings
         self._stop = stop
         self._checkpoints = Checkpoints(settings.home / "checkpoints")
         host, pid = platform.node(), os.getpid()
-        self.id = store.workers.register(name=f"{host}:{pid}", host=host, pid=pid, device=device)
+        self.id = store.workers.register(name=f"{host}:{pid}", host=host, pid=pid, device=device, memory=memory)
         self._pulse = Pulse(store, self.id)
         self._data = StudyData(store, settings, torch.device(device))
         self._workshop = Workshop(settings.cache / "programs")

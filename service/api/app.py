@@ -35,7 +35,7 @@ def create_app(store: Store, settings: Settings) -> FastAPI:
     app.include_router(reports.router(store))
     app.include_router(replays.router(store))
     app.include_router(datasets.router(store, settings))
-    app.include_router(operations.router(store))
+    app.include_router(operations.router(store, settings.home))
     if settings.dashboard != "off":
         dashboard.mount(app, store, writable=settings.dashboard == "writable")
     describe(app)

@@ -12,7 +12,8 @@ from service.api.data_sheets import DataSheet, recorded
 from service.datasets import TableInfo
 from service.datasets.sheet import notes_on
 from service.spec.metrics import Direction
-from service.store.records import DatasetRecord, StudyRecord, TrialRecord, WorkerRecord
+from service.spec.parts import BudgetSpec
+from service.store.records import DatasetRecord, StudyRecord, StudyState, TrialRecord, WorkerRecord
 
 StudyId = Annotated[int, Path(ge=1, lt=2**31, description="A study's id.")]
 
@@ -57,7 +58,10 @@ class StudyOut(BaseModel):
     started_at: datetime | None
     finished_at: datetime | None
     elapsed_seconds: float | None
-    remaining_seconds: float | None = Field(description="Estimate for the remaining trials, from the finished ones.")
+    remaining_seconds: float | None = Field(
+        description="Estimate until the last trial has finished, from the finished ones, and at most what `budget.seconds` "
+        "leaves for the search; null while it is paused, or nothing is known. Finalists are trained afterwards."
+    )
     links: dict[str, str]
     spec: dict[str, Any]
     warnings: list[str] = Field(description="What was told at submit; empty for studies of earlier versions.")
@@ -101,13 +105,17 @@ class StudyOut(BaseModel):
 
 
 def _remaining(record: StudyRecord, elapsed: float | None) -> float | None:
-    """Seconds for the rest of the budget at the pace so far; None until a trial has finished, 0 when none is left."""
+    """Seconds for the rest of the budget at the pace so far, or the rest of the time; see the field."""
     left = record.budget_trials - record.counts.finished
-    if record.finished_at is not None or left <= 0:
+    if record.finished_at is not None or record.state is StudyState.FINALIZING or left <= 0:
         return 0.0
-    if not elapsed or not record.counts.finished:
+    if not elapsed or record.state is StudyState.PAUSED:
         return None
-    return elapsed / record.counts.finished * left
+    bounds = [elapsed / record.counts.finished * left] if record.counts.finished else []
+    seconds = BudgetSpec.model_validate(record.spec["budget"]).search_seconds
+    if seconds is not None:
+        bounds.append(max(0.0, seconds - elapsed))
+    return min(bounds, default=None)
 
 
 class StudyPage(BaseModel):
@@ -179,6 +187,7 @@ class WorkerOut(BaseModel):
     started_at: datetime
     seen_at: datetime
     stats: dict[str, Any]
+    memory: int | None = Field(description="Bytes that its studies may take.")
 
     @classmethod
     def of(cls, record: WorkerRecord) -> WorkerOut:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -15,7 +18,7 @@ from prometheus_client.registry import Collector
 
 from service.api.models import WorkerOut
 from service.api.problems import answers
-from service.errors import DatabaseUnavailable
+from service.errors import DatabaseUnavailable, NotReady
 from service.store import Store, StudyState
 
 READY_SECONDS = 3.0
@@ -25,7 +28,7 @@ METRICS: dict[int | str, dict[str, Any]] = {
 }
 
 
-def router(store: Store) -> APIRouter:
+def router(store: Store, home: Path) -> APIRouter:
     """/healthz, /readyz, /metrics and /v1/workers."""
     routes = APIRouter(tags=["operations"])
     registry = CollectorRegistry()
@@ -40,9 +43,9 @@ def router(store: Store) -> APIRouter:
 
     @routes.get("/readyz", responses=answers())
     async def readyz() -> dict[str, str]:
-        """Whether the database answers in time and has the right schema; 503 otherwise."""
+        """Whether the database answers in time and has the right schema, and the disk has room; 503 otherwise."""
         with anyio.move_on_after(READY_SECONDS):
-            await to_thread.run_sync(store.ping, abandon_on_cancel=True, limiter=one_ping)
+            await to_thread.run_sync(check_ready, store, home, abandon_on_cancel=True, limiter=one_ping)
             return {"status": "ready"}
         raise DatabaseUnavailable(f"the database did not answer within {READY_SECONDS:.0f} s")
 
@@ -57,6 +60,23 @@ def router(store: Store) -> APIRouter:
         return [WorkerOut.of(record) for record in store.workers.list()]
 
     return routes
+
+
+def check_ready(store: Store, home: Path) -> None:
+    """Check that the database answers, and that a file can be written in ``home``.
+
+    Raises:
+        NotReady: It can't be written.
+        DatabaseUnavailable: See `Store.ping`.
+    """
+    try:
+        with tempfile.TemporaryFile(dir=home) as file:
+            file.write(b"regsearch" * 1000)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise NotReady(f"{home} can't be written: {error.strerror}") from None
+    store.ping()
 
 
 WORKER_GAUGES = {

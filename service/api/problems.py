@@ -39,6 +39,7 @@ STATUS: Mapping[type[errors.RegsearchError], HTTPStatus] = {
     errors.Conflict: HTTPStatus.CONFLICT,
     errors.LeaseLost: HTTPStatus.CONFLICT,
     errors.DatabaseUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
+    errors.NotReady: HTTPStatus.SERVICE_UNAVAILABLE,
 }
 
 MEDIA_TYPE = "application/problem+json"
@@ -103,7 +104,7 @@ def install(app: FastAPI) -> None:
         status = next((code for kind, code in STATUS.items() if isinstance(error, kind)), HTTPStatus.BAD_REQUEST)
         found = error.issues if isinstance(error, errors.InvalidInput) else ()
         answer = problem(request, status, str(error), found)
-        if isinstance(error, errors.DatabaseUnavailable | errors.NotYet):
+        if isinstance(error, errors.DatabaseUnavailable | errors.NotReady | errors.NotYet):
             answer.headers["retry-after"] = str(RETRY_SECONDS)
         return answer
 

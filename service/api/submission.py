@@ -18,7 +18,8 @@ from service.api.data_sheets import DataSheet, data_sheet, notes_for, table_of
 from service.api.fine_tuning import bound_to_start
 from service.api.inspection import Inspections
 from service.api.issues import validation_issues
-from service.datasets import BUILTIN, BuiltinFacts, Column, TableInfo, infer_task, resolve_path
+from service.api.memory import check_memory
+from service.datasets import BUILTIN, BuiltinFacts, Column, TableInfo, held, infer_task
 from service.datasets.readings import ColumnType, read_by
 from service.datasets.uploads import file_format, stored_path, verified
 from service.errors import InvalidInput, Issue, NotFound
@@ -62,6 +63,7 @@ def check(spec: StudySpec, store: Store, settings: Settings, inspections: Inspec
         raise InvalidInput(validation_issues(error)) from None
     check_rows(resolved, table.rows - target.missing)
     check_division(resolved, table)
+    check_memory(resolved, table, store)
     _grid(resolved)
     bound, about_start = bound_to_start(resolved, table, target.name, store)
     notes = notes_for(spec, bound, table, target)
@@ -161,9 +163,9 @@ def _file(data: DataSpec, roots: Sequence[Path], inspections: Inspections) -> tu
     """The table in a file named by its path, and the file's format; errors are reported for ``data.path``."""
     given = str(data.path)
     try:
-        path = resolve_path(given, roots)
-        ending = file_format(str(path), "data.path")
-        return inspections.of(path, ending, data.missing), ending
+        with held(given, roots) as path:
+            ending = file_format(str(path.resolve()), "data.path")
+            return inspections.of(path, ending, data.missing), ending
     except InvalidInput as error:
         raise InvalidInput([_of_path(issue, given) for issue in error.issues]) from None
     except (OSError, RuntimeError, ValueError):

@@ -1,12 +1,10 @@
-"""`regsearch predict`: downloads a study's model and runs its own loader in a process with torch."""
+"""`regsearch predict`: downloads a study's model, and predicts with the loader installed here in a process with torch."""
 
 from __future__ import annotations
 
-import io
 import subprocess
 import sys
 import tempfile
-import zipfile
 from pathlib import Path
 
 from service.cli.client import Client
@@ -25,16 +23,16 @@ def predict(client: Client, study_id: int, rows: Path, out: Path | None) -> None
     Raises:
         PredictionFailed: A column is missing, the file can't be read, or torch is not installed here.
     """
-    archive = client.download(f"/v1/studies/{study_id}/model")
     with tempfile.TemporaryDirectory(prefix="regsearch-model-") as directory:
-        with zipfile.ZipFile(io.BytesIO(archive)) as files:
-            files.extractall(directory)
+        archive = Path(directory) / "model.zip"
+        archive.write_bytes(client.download(f"/v1/studies/{study_id}/model"))
         target = [] if out is None else ["--out", str(out.absolute())]
         # -P: modules in the working directory must not shadow those that torch imports.
-        command = [sys.executable, "-P", str(Path(directory) / "loader.py"), str(rows.absolute()), *target]
+        command = [sys.executable, "-P", "-m", "workers.predicting", str(archive), str(rows.absolute()), *target]
         done = subprocess.run(command, stdout=None, stderr=subprocess.PIPE, text=True, check=False)
     if done.returncode:
         raise PredictionFailed(_reason(done.stderr))
+    sys.stderr.write(done.stderr)  # warnings
 
 
 def _reason(stderr: str) -> str:

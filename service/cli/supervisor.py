@@ -30,6 +30,7 @@ _FIRST_PAUSE = 1.0
 _LONGEST_PAUSE = 30.0
 _STEADY_SECONDS = 60.0
 _PR_SET_PDEATHSIG = 1
+_PROBES = 5
 
 
 class CannotStart(RegsearchError):
@@ -213,8 +214,11 @@ def worker_devices() -> list[str]:
         CannotStart: The worker program is not installed or does not run.
     """
     command = [sys.executable, "-m", "workers", "--list-devices"]
-    # In a session of its own: a Ctrl-C that is meant for the supervisor must not make it fail.
-    found = subprocess.run(command, capture_output=True, text=True, check=False, start_new_session=True)
+    for _ in range(_PROBES):
+        # In a session of its own: a Ctrl-C that is meant for the supervisor must not make it fail.
+        found = subprocess.run(command, capture_output=True, text=True, check=False, start_new_session=True)
+        if found.returncode >= 0:  # else it was killed, which says nothing of the devices
+            break
     if found.returncode != 0:
         last = (found.stderr.strip().splitlines() or ["no output"])[-1]
         raise CannotStart(f"workers can't run here: {last}; install them with: pip install 'regsearch[worker]'")

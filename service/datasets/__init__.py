@@ -7,7 +7,7 @@ from service.datasets.arrays import Arrays, load_arrays, read_arrays
 from service.datasets.builtin import BUILTIN, BuiltinFacts
 from service.datasets.files import inspect, read_frame
 from service.datasets.tables import FORMATS, Column, TableInfo, infer_task
-from service.datasets.uploads import StoredFile, file_format, resolve_path, save_upload, stored_path
+from service.datasets.uploads import StoredFile, file_format, held, save_upload, stored_path
 
 __all__ = [
     "BUILTIN",
@@ -18,12 +18,12 @@ __all__ = [
     "StoredFile",
     "TableInfo",
     "file_format",
+    "held",
     "infer_task",
     "inspect",
     "load_arrays",
     "read_arrays",
     "read_frame",
-    "resolve_path",
     "save_upload",
     "stored_path",
 ]

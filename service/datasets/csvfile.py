@@ -14,11 +14,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, TextIO, cast
 
-from service.datasets.tables import MAX_UNPACKED_BYTES, refuse
+from service.datasets.tables import MAX_CELL, MAX_ROWS, MAX_UNPACKED_BYTES, refuse, refuse_many
 
 _GZIP = b"\x1f\x8b"
 _ENCODING = "utf-8-sig"  # a byte order mark, which some spreadsheets write, is not part of the first name
+_ALWAYS_UNPACKED, _MOST_PACKED = 64 << 20, 100
+_LONGEST_LINE = 16 << 20
 _SEPARATORS = (",", ";", "\t", "|")
+
+
+csv.field_size_limit(MAX_CELL)
 
 
 def compression(path: Path) -> Literal["gzip"] | None:
@@ -30,7 +35,7 @@ def compression(path: Path) -> Literal["gzip"] | None:
 def separator(path: Path) -> str:
     """What separates the fields: a comma if the first line has one outside of quotes, else a semicolon, tab or bar."""
     with _opened(path) as file:
-        first = next((line for line in _limited(file) if line.strip()), "")
+        first = next((line for line in _limited(file, path) if line.strip()), "")
     return next((sign for sign in _SEPARATORS if len(next(csv.reader([first], delimiter=sign))) > 1), ",")
 
 
@@ -51,14 +56,17 @@ def header(path: Path) -> list[str]:
 def _checked(path: Path) -> list[str]:
     sign = separator(path)
     with _opened(path) as file:
-        lines = csv.reader(_limited(file), skipinitialspace=True, delimiter=sign)
+        lines = csv.reader(_limited(file, path), skipinitialspace=True, delimiter=sign)
         names = next((line for line in lines if line), None)
         if names is None:
             refuse("cannot be read as csv: it is empty")
+        refuse_many(0, len(names))
         rows = 0
         for line in lines:
             if len(line) == len(names):
                 rows += 1
+                if rows > MAX_ROWS:
+                    refuse_many(rows, 0)
             elif len(line) > 1 or (line and line[0].strip()):  # pandas skips empty lines as well
                 refuse(
                     f"cannot be read as csv: line {lines.line_num} has {len(line)} fields, the header has {len(names)}",
@@ -85,11 +93,16 @@ def _opened(path: Path) -> TextIO:
     return path.open(encoding=_ENCODING, newline="")
 
 
-def _limited(lines: Iterator[str]) -> Iterator[str]:
+def _limited(file: TextIO, path: Path) -> Iterator[str]:
     """The lines, up to a total size that no valid file should reach."""
+    most = MAX_UNPACKED_BYTES
+    if compression(path):  # tables are packed to a fifth, repetitive ones to a fiftieth
+        most = min(most, max(_ALWAYS_UNPACKED, _MOST_PACKED * path.stat().st_size))
     size = 0
-    for line in lines:
+    while line := file.readline(_LONGEST_LINE):
         size += len(line)
-        if size > MAX_UNPACKED_BYTES:
-            refuse("unpacks to too many bytes", allowed=f"at most {MAX_UNPACKED_BYTES}")
+        if size > most:
+            refuse(f"unpacks to more than {most} bytes", allowed=f"at most {most}")
+        if len(line) == _LONGEST_LINE:
+            refuse(f"has a line of more than {_LONGEST_LINE} letters", allowed=f"at most {_LONGEST_LINE}")
         yield line

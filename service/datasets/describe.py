@@ -17,7 +17,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from service.datasets.forms import Texts
-from service.datasets.tables import Column, Kind, number_of
+from service.datasets.tables import MAX_CELL, Column, Kind, number_of, refuse
 
 _EXACT = 8_192
 _HASHES = 2.0**64
@@ -161,6 +161,8 @@ class Summary:
             self.words = True
             texts = present.astype(object).map(str)
             values = texts.unique()
+            if max(map(len, values)) > MAX_CELL:
+                refuse(f"has a text of more than {MAX_CELL} letters", allowed=f"at most {MAX_CELL}")
             self.distinct.add(pd.util.hash_array(np.asarray(values, dtype=object), categorize=False))
             self.meant.add(values)
             self.texts.add(values)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from service.datasets import csvfile
 from service.datasets.arrays import inspect_arrays
-from service.datasets.tables import MAX_UNPACKED_BYTES, TableInfo, refuse
+from service.datasets.tables import MAX_UNPACKED_BYTES, TableInfo, refuse, refuse_many
 from service.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def inspect(path: Path, file_format: str, missing: Sequence[str] = ()) -> TableI
             found.update(summarize(_chunks(path, file_format, len(names), missing, words)))
         columns = columns_of(found)
         sheet = sample.sheet(columns)
-    except InvalidInput:
+    except (InvalidInput, MemoryError):
         raise
     except Exception as error:  # the errors of pandas and pyarrow have no common base class
         _refuse_unreadable(file_format, error)
@@ -73,6 +73,8 @@ def read_frame(path: Path, file_format: str, missing: Sequence[str] = ()) -> pd.
                 frame[again.columns] = again
         else:
             frame = _plain(pd.read_parquet(path), missing)
+    except MemoryError:
+        raise
     except Exception as error:  # as above
         _refuse_unreadable(file_format, error)
     frame.columns = frame.columns.map(str)
@@ -131,6 +133,7 @@ def _parquet_names(path: Path) -> list[str]:
         refuse("has no rows")
     if rows * len(names) * 8 > MAX_UNPACKED_BYTES:
         refuse(f"unpacks to {rows} rows of {len(names)} columns", value=rows, allowed=f"at most {MAX_UNPACKED_BYTES} bytes")
+    refuse_many(rows, len(names))
     return names
 
 
@@ -168,4 +171,6 @@ def _plain(frame: pd.DataFrame, missing: Sequence[str]) -> pd.DataFrame:
 
 def _refuse_unreadable(file_format: str, error: Exception) -> NoReturn:
     text = str(error).strip() or type(error).__name__
+    if "out of memory" in text:  # of pandas' tokenizer
+        raise MemoryError(text) from None
     refuse(f"cannot be read as {file_format}: {text.splitlines()[0]}")

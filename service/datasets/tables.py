@@ -26,6 +26,10 @@ NEAR = 0.999
 
 _LEAST_ROWS, _ALMOST_ALL = 20, 0.99
 _NAMED_ID = re.compile(r"(?i:(^|[_\s.-])(id|uuid|guid|key|index|nr|no|number|serial)$|^unnamed: \d+$)|[a-z]I[Dd]$")
+MAX_ROWS, MAX_COLUMNS = 20_000_000, 20_000
+MAX_CELL = 100_000
+"""Letters of a text in a cell."""
+
 _MAX_CLASSES_OF_NUMBERS = 20
 _ROWS_PER_CLASS = 20
 
@@ -166,6 +170,17 @@ def refuse(message: str, *, value: object = None, allowed: object = None) -> NoR
         InvalidInput: Always, on the field ``file``.
     """
     raise InvalidInput.one("file", message, value=value, allowed=allowed)
+
+
+def refuse_many(rows: int, columns: int) -> None:
+    """Refuse a table with more rows or columns than any study could use.
+
+    Raises:
+        InvalidInput: On the field ``file``.
+    """
+    for count, most, what in ((rows, MAX_ROWS, "rows"), (columns, MAX_COLUMNS, "columns")):
+        if count > most:
+            refuse(f"has {count} {what}", value=count, allowed=f"at most {most}")
 
 
 def number_of(text: str) -> float:

@@ -5,19 +5,20 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import stat
 import tempfile
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from service.atomic import PART, sync_folder
 from service.datasets.tables import FORMATS
 from service.errors import InvalidInput, StorageFull, TooLarge
 
 _CHUNK = 1 << 20
-_PART = ".part"
 _ABANDONED_SECONDS = 3600.0
 
 
@@ -65,7 +66,7 @@ def save_upload(stream: BinaryIO, filename: str, directory: Path, max_bytes: int
     directory.mkdir(parents=True, exist_ok=True)
     digest = hashlib.sha256()
     size = 0
-    handle, temporary = tempfile.mkstemp(dir=directory, suffix=_PART)
+    handle, temporary = tempfile.mkstemp(dir=directory, suffix=PART)
     try:
         with os.fdopen(handle, "wb") as out:
             while chunk := stream.read(_CHUNK):
@@ -80,7 +81,7 @@ def save_upload(stream: BinaryIO, filename: str, directory: Path, max_bytes: int
         path = stored_path(directory, identity, ending)
         new = not path.exists()
         Path(temporary).replace(path)
-        _sync(directory)
+        sync_folder(directory)
     except BaseException as error:
         Path(temporary).unlink(missing_ok=True)
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -91,7 +92,7 @@ def save_upload(stream: BinaryIO, filename: str, directory: Path, max_bytes: int
 
 def sweep(directory: Path) -> None:
     """Remove uploads that broke off with the process which received them."""
-    for path in directory.glob(f"*{_PART}"):
+    for path in directory.glob(f"*{PART}"):
         with suppress(FileNotFoundError):
             if time.time() - path.stat().st_mtime > _ABANDONED_SECONDS:
                 path.unlink()
@@ -114,27 +115,35 @@ def verified(path: Path, dataset_id: str) -> Path:
     return path
 
 
-def resolve_path(path: str, roots: Sequence[Path]) -> Path:
+@contextmanager
+def held(path: str, roots: Sequence[Path]) -> Iterator[Path]:
     """The file at a path given by a user, which must be in one of the operator's directories after following links.
+
+    It is opened once, and the open file is what is checked: on Linux the path that its block gets leads to this file,
+    whatever is put in its place meanwhile. Elsewhere it is the resolved path.
 
     Raises:
         InvalidInput: It is elsewhere or not a file. The message is the same, so that it reveals nothing about other files.
     """
+    handle = -1
     try:
         resolved = Path(path).resolve()
-        good = any(resolved.is_relative_to(root.resolve()) for root in roots) and resolved.is_file()
+        if _within(resolved, roots) and resolved.is_file():
+            handle = os.open(resolved, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe must not make it wait
+        descriptor = Path(f"/proc/self/fd/{handle}")
+        found = descriptor if descriptor.exists() else resolved
+        good = handle >= 0 and stat.S_ISREG(os.fstat(handle).st_mode) and _within(found.resolve(), roots)
     except (OSError, ValueError, RuntimeError):  # a name that is too long or contains a zero byte, links in a cycle
         good = False
-    if not good:
-        allowed = ", ".join(str(root) for root in roots) or "none: the operator has set no REGSEARCH_DATA_ROOTS"
-        raise InvalidInput.one("data.path", "is not a file under an allowed directory", value=path, allowed=allowed)
-    return resolved
-
-
-def _sync(directory: Path) -> None:
-    """Make a rename in a directory survive a power failure."""
-    handle = os.open(directory, os.O_RDONLY)
     try:
-        os.fsync(handle)
+        if not good:
+            allowed = ", ".join(str(root) for root in roots) or "none: the operator has set no REGSEARCH_DATA_ROOTS"
+            raise InvalidInput.one("data.path", "is not a file under an allowed directory", value=path, allowed=allowed)
+        yield found
     finally:
-        os.close(handle)
+        if handle >= 0:
+            os.close(handle)
+
+
+def _within(resolved: Path, roots: Sequence[Path]) -> bool:
+    return any(resolved.is_relative_to(root.resolve()) for root in roots)

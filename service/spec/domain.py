@@ -18,6 +18,8 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, SerializerFunction
 
 Scalar: TypeAlias = bool | int | float | str
 OFF: Literal["off"] = "off"
+MOST_CHOICES = 500
+"""Optuna's schema keeps the choices of a setting with every trial."""
 
 
 class Frozen(BaseModel):
@@ -57,7 +59,7 @@ class Range(Frozen):
 class Choices(Frozen):
     """One of several values; `off` may be among them."""
 
-    choices: tuple[Scalar, ...] = Field(min_length=1)
+    choices: tuple[Scalar, ...] = Field(min_length=1, max_length=MOST_CHOICES)
 
     @model_serializer
     def _short(self) -> list[Scalar]:

@@ -19,7 +19,7 @@ ARCHITECTURE = tuple(
     if setting.scope == "stack" and setting.group in ("model", "normalization") and name not in ("width", "depth")
 )
 """The settings on which the shapes and the meaning of a network's weights depend, apart from its widths."""
-_GROWTH: Mapping[str, int] = {"mlp": 1, "cnn": 2, "sequence": 1}
+GROWTH: Mapping[str, int] = {"mlp": 1, "cnn": 2, "sequence": 1}
 """Ratio of the widths of successive layers, by family, if a single width is given."""
 
 Value = bool | int | float | str | tuple[float, ...]
@@ -85,7 +85,7 @@ class Recipe(Mapping[str, Value]):
         widths = self._values.get("widths")
         if isinstance(widths, tuple):
             return tuple(int(width) for width in widths)
-        growth = _GROWTH[self.word("family")]
+        growth = GROWTH[self.word("family")]
         return tuple(self.integer("width") * growth**layer for layer in range(self.integer("depth")))
 
     def effective(self) -> dict[str, Value]:

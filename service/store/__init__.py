@@ -20,6 +20,7 @@ from service.store.datasets import Datasets
 from service.store.engine import Database, normalize
 from service.store.history import History
 from service.store.leases import Leases
+from service.store.place import file_of
 from service.store.provenance import Provenances
 from service.store.records import StudyState
 from service.store.schema import check_schema, close_storage, create_schema, optuna_storage
@@ -89,6 +90,8 @@ def open_store(url: str, *, create: bool = False) -> Store:
     try:
         if create:
             create_schema(database)
+        elif (path := file_of(database.url)) is not None and not path.exists():
+            raise DatabaseUnavailable(f"there is no database file {path}: start the service once to make it")
         check_schema(database)
     except BaseException as error:
         database.close()

@@ -10,6 +10,7 @@ import json
 import time
 import uuid
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Dialect, Engine, create_engine, delete, event, literal_column, select, update
@@ -21,6 +22,7 @@ from sqlalchemy.sql.elements import ColumnElement
 
 from service.errors import DatabaseUnavailable
 from service.store import tables as t
+from service.store.place import FileGone, Place, connect_to, file_of
 
 T = TypeVar("T")
 
@@ -62,6 +64,9 @@ def normalize(url: str) -> URL:
 def engine_options(url: URL) -> dict[str, Any]:
     """Options of `create_engine` for both our engine and Optuna's."""
     if url.get_backend_name() == "sqlite":
+        path = file_of(url)
+        if path is not None:
+            return {"creator": partial(connect_to, path, timeout=BUSY_SECONDS)}
         return {"connect_args": {"timeout": BUSY_SECONDS}}
     chosen = {name: value for name, value in _KEEPALIVE.items() if name not in url.query}
     return {"pool_pre_ping": True, "pool_size": 8, "max_overflow": 8, "connect_args": chosen}
@@ -125,6 +130,8 @@ class Database:
         self.engine = make_engine(url)
         self._patience = patience_seconds
         self._sleep = sleep
+        path = file_of(url)
+        self._place = None if path is None else Place(path)
 
     @property
     def is_sqlite(self) -> bool:
@@ -186,11 +193,13 @@ class Database:
         pause = 0.05
         while True:
             try:
+                if self._place is not None and self._place.changed():
+                    self.engine.dispose()  # its connections still have the file that was there before
                 with self.engine.connect() as connection:
                     connection.execution_options(regsearch_reading=reading)
                     with connection.begin():
                         return work(connection)
-            except (DBAPIError, PoolTimeout) as error:
+            except (DBAPIError, PoolTimeout, FileGone) as error:
                 if isinstance(error, DBAPIError) and not _transient(error):
                     raise
                 if time.monotonic() + pause > give_up:
@@ -206,7 +215,15 @@ class Database:
 _TRANSIENT_STATES = ("08", "40", "57P", "53100", "53300", "55P03", "25P03")
 """Prefixes of SQLSTATEs: connection, rollback (deadlock), shutdown, full disk, too many clients, lock and idle timeouts."""
 
-_TRANSIENT_WORDS = ("locked", "connection", "server closed", "consuming input failed", "timeout", "disk is full")
+_TRANSIENT_WORDS = (
+    "no database file",
+    "locked",
+    "connection",
+    "server closed",
+    "consuming input failed",
+    "timeout",
+    "disk is full",
+)
 """Parts of messages without SQLSTATE after which a retry may help."""
 
 _PERMANENT = ("authentication failed", "does not exist", "no password supplied", "translate host name", "resolve host")
@@ -224,5 +241,5 @@ def _transient(error: DBAPIError) -> bool:
     return error.connection_invalidated or any(word in message for word in _TRANSIENT_WORDS)
 
 
-def _cause(error: DBAPIError | PoolTimeout) -> object:
+def _cause(error: DBAPIError | PoolTimeout | FileGone) -> object:
     return error.orig if isinstance(error, DBAPIError) else error

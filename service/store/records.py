@@ -208,6 +208,8 @@ class WorkerRecord:
     started_at: datetime
     seen_at: datetime
     stats: Mapping[str, Any]
+    memory: int | None = None
+    """Bytes that its studies may take, on its device; None for workers of earlier versions."""
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from sqlalchemy import Connection, text
 
 from service.errors import DatabaseUnavailable
 from service.store.engine import Database, engine_options
+from service.store.place import file_of
 
 VERSION_TABLE = "regsearch_version"
 _ADVISORY_LOCK = 0x7265_6773
@@ -44,6 +45,8 @@ def is_ours(name: str | None, kind: str, _parents: Any) -> bool:
 def create_schema(database: Database) -> None:
     """Create the schema, or upgrade it from any earlier version."""
     with _one_at_a_time(database):
+        if (path := file_of(database.url)) is not None:
+            path.touch()  # nothing else makes a database
         close_storage(optuna_storage(database, create=True))
         if schema_version(database) == expected_version():
             return

@@ -127,6 +127,7 @@ workers = Table(
     Column("seen_at", Float(53), nullable=False),
     Column("left_at", Float(53)),
     Column("stats", Text, nullable=False),
+    Column("memory", BigInteger),
 )
 
 datasets = Table(

@@ -24,10 +24,11 @@ class Workers:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def register(self, *, name: str, host: str, pid: int, device: str) -> str:
-        """Register a process; returns its id."""
+    def register(self, *, name: str, host: str, pid: int, device: str, memory: int | None = None) -> str:
+        """Register a process, whose studies may take ``memory`` bytes; returns its id."""
         worker_id = uuid.uuid4().hex
-        values = {"id": worker_id, "name": name, "host": host, "pid": pid, "device": device, "stats": "{}"}
+        values: dict[str, Any] = {"id": worker_id, "name": name, "host": host, "pid": pid, "device": device, "stats": "{}"}
+        values |= {"memory": memory}
         times = {"started_at": self._database.now, "seen_at": self._database.now}
         self._database.write(
             lambda connection: connection.execute(
@@ -70,4 +71,5 @@ def _worker(row: RowMapping) -> WorkerRecord:
         started_at=started,
         seen_at=seen,
         stats=json.loads(row["stats"]),
+        memory=row["memory"],
     )

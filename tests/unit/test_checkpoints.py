@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -32,7 +33,7 @@ def test_only_states_of_open_trials_stay(tmp_path: Path) -> None:
 
 def test_a_checkpoint_that_finds_no_room_is_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     checkpoints = Checkpoints(tmp_path)
-    (tmp_path / "trial-1.part").symlink_to("/dev/full")
+    (tmp_path / f"trial-1.{os.getpid()}.part").symlink_to("/dev/full")
     checkpoints.save(1, {"weights": torch.zeros(10_000)})
     assert "checkpoint of trial 1 can't be written" in caplog.text
     assert list(tmp_path.iterdir()) == []

@@ -42,3 +42,20 @@ print(*found)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "True", "False"]
+
+
+def test_a_worker_has_a_memory_limit_of_its_own() -> None:
+    code = """
+import torch
+from workers.planning.process import limit_memory
+from workers.stack.memory import free_bytes, is_out_of_memory
+assert limit_memory(2048) == 2 << 30
+assert free_bytes(torch.device("cpu")) < 3 << 30
+try:
+    torch.zeros(1 << 30)
+except RuntimeError as error:
+    print(is_out_of_memory(error))
+print(float(torch.ones(1 << 20).sum()))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["True", str(float(1 << 20))]

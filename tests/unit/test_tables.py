@@ -18,7 +18,7 @@ from service.spec.groups.optimizer import OPTIMIZERS
 from service.spec.metrics import Metric, Task
 from service.spec.model import _SHAPES, ACTIVATIONS, LAYOUTS
 from service.spec.parts import Scaling
-from service.spec.recipe import _GROWTH
+from service.spec.recipe import GROWTH
 from service.spec.space import PRESETS
 from workers.data.fitting import SCALERS
 from workers.plain import cnn, layers, network, scaling, schedules, sequence, update
@@ -31,7 +31,7 @@ from workers.stack.techniques import TECHNIQUES
 FAMILIES = SETTINGS["family"].words
 TABLES: list[tuple[str, Collection[str], Collection[str]]] = [
     ("shapes", _SHAPES, FAMILIES),
-    ("growth of layers", _GROWTH, FAMILIES),
+    ("growth of layers", GROWTH, FAMILIES),
     ("layouts", LAYOUTS, FAMILIES),
     ("normalizations", NORMALIZATIONS, FAMILIES),
     ("presets", PRESETS, get_args(Space.model_fields["preset"].annotation)),

@@ -176,13 +176,6 @@ def test_folds_behind_a_given_test_part(bench: Bench) -> None:
     assert len(prepared.split.folds) == 2
 
 
-def test_words_that_are_no_part_fail_the_study_with_what_is_allowed(bench: Bench) -> None:
-    record = bench.run(data={"split": "kind"})
-    assert record.state is StudyState.FAILED
-    assert record.reason is not None
-    assert "allowed: train, valid, test" in record.reason
-
-
 def test_preparing_is_the_studys_own_choice(bench: Bench) -> None:
     plain = bench.load()
     asked = {"scaling": "minmax", "impute": "mean", "flag_missing": True, "impute_categories": "most_frequent"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,7 +14,7 @@ def model_card(about: Mapping[str, Any], preprocessing: Mapping[str, Any]) -> st
     metric = about["metric"].replace("_", " ")
     return "\n".join(
         [
-            f"# {about['study']['name']}: a {about['task']} model for `{about['target']}`",
+            f"# {_plain(about['study']['name'])}: a {about['task']} model for {_code(about['target'])}",
             "",
             f"Trained and chosen by regsearch, study {about['study']['id']}. {about['chosen']['rule']}",
             "",
@@ -77,6 +78,23 @@ def _scores(scores: Mapping[str, Any], metric: str, refit: Mapping[str, Any] | N
     return lines
 
 
+def _plain(text: object) -> str:
+    """A text from outside as Markdown that shows it, on one line."""
+    return re.sub(r"([\\`*_{}\[\]<>|#!&~])", r"\\\1", _one_line(text))
+
+
+def _code(text: object) -> str:
+    """A text from outside as code, between more backticks than it has in a row (CommonMark 6.1)."""
+    shown = _one_line(text)
+    fence = "`" * (1 + max(map(len, re.findall("`+", shown)), default=0))
+    space = " " if len(fence) > 1 or not shown.strip() else ""
+    return f"{fence}{space}{shown}{space}{fence}"
+
+
+def _one_line(text: object) -> str:
+    return "".join(letter if letter.isprintable() else " " for letter in str(text))
+
+
 def _digits(value: float | None, count: int = 4) -> str:
     """A number of a result, where null is an undefined one."""
     return "undefined" if value is None else f"{value:.{count}g}"
@@ -88,7 +106,7 @@ def _columns(preprocessing: Mapping[str, Any]) -> list[str]:
         return [f"It reads an NPZ file with the array `x`: {preprocessing['layout']} examples of {channels} channels."]
     numbers, words = preprocessing["numbers"]["columns"], preprocessing["words"]["columns"]
     return [
-        f"- {kind}: {', '.join(f'`{name}`' for name in names[:_MOST_COLUMNS])}"
+        f"- {kind}: {', '.join(map(_code, names[:_MOST_COLUMNS]))}"
         + (f" and {len(names) - _MOST_COLUMNS} more (see preprocessing.json)" if len(names) > _MOST_COLUMNS else "")
         for kind, names in (("numbers", numbers), ("categories", words))
         if names

@@ -129,16 +129,25 @@ def main(directory: Path) -> None:
     parser.add_argument("--out", default="-", help="where the predictions go; default: standard output")
     given = parser.parse_args()
     try:
-        model = Model.load(directory)
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always", NotUnderstood)
-            out = model.outputs(given.rows)
-        for each in caught:
-            sys.stderr.write(f"warning: {_visible(str(each.message))}\n")
-        with sys.stdout if given.out == "-" else Path(given.out).open("w", encoding="utf-8", newline="") as file:
-            _write(model, out, cast(TextIO, file))
+        predict_file(Model.load(directory), given.rows, given.out)
     except (CannotPredict, OSError) as error:
         sys.exit(str(error))
+
+
+def predict_file(model: Model, rows: str, out_path: str) -> None:
+    """Write predictions of a file's rows to a CSV file, or to standard output if that is ``-``; warnings go to the other.
+
+    Raises:
+        CannotPredict: See `Model.predict`.
+        OSError: A file can't be read or written.
+    """
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", NotUnderstood)
+        out = model.outputs(rows)
+    for each in caught:
+        sys.stderr.write(f"warning: {_visible(str(each.message))}\n")
+    with sys.stdout if out_path == "-" else Path(out_path).open("w", encoding="utf-8", newline="") as file:
+        _write(model, out, cast(TextIO, file))
 
 
 def _write(model: Model, out: Tensor, file: TextIO) -> None:

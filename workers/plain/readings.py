@@ -65,7 +65,7 @@ def _number(name: str, values: Any, reading: Reading) -> dict[str, NDArray[np.fl
 def number_by(reading: Reading, value: Any) -> float:
     r"""A value as a number; NaN where it has neither the reading's form nor that of a plain number.
 
-    >>> number_by({"pattern": r"([+-]?)(\\d{1,3}(?:,\\d{3})*)", "thousands": ",", "decimal": "."}, "74,417")
+    >>> number_by({"pattern": "([+-]?)([0-9,]+)", "thousands": ",", "decimal": "."}, "74,417")
     74417.0
     """
     found = re.fullmatch(reading["pattern"], value.strip()) if isinstance(value, str) else None

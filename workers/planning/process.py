@@ -5,12 +5,14 @@ from __future__ import annotations
 import ctypes
 import functools
 import math
+import resource
 import sys
 
 import torch
 
-from workers.planning.cores import usable_cores
+from workers.planning.cores import usable_cores, usable_memory
 
+_MAPPED_ONLY = 1 << 30
 _MALLOC_TRIM_THRESHOLD, _MALLOC_MMAP_THRESHOLD = -1, -3
 """Parameters of `mallopt(3)`."""
 
@@ -31,6 +33,20 @@ def set_up(threads: int | None = None) -> None:
     if threads is not None:
         torch.set_num_threads(threads)
     usual_threads()
+
+
+def limit_memory(megabytes: float | None) -> int:
+    """Limit this process to so much memory, or to what the machine has for it; returns the limit in bytes.
+
+    Beyond it an allocation fails, which ends a study with its reason, where the kernel would kill the process. What a
+    process maps is more than what it uses, by a part that does not grow with its studies.
+    """
+    limit = usable_memory() if megabytes is None else int(megabytes * 2**20)
+    _, most = resource.getrlimit(resource.RLIMIT_DATA)
+    wanted = limit + _MAPPED_ONLY
+    if most == resource.RLIM_INFINITY or most > wanted:
+        resource.setrlimit(resource.RLIMIT_DATA, (wanted, most))
+    return limit
 
 
 @functools.cache

@@ -7,13 +7,14 @@ plain values only, and loading it never executes pickled code.
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable, Collection, Sequence
-from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from service.atomic import write_whole
 
 FORMAT = 2
 """The format of a checkpoint; one of another format is not used."""
@@ -29,19 +30,11 @@ class Checkpoints:
 
     def save(self, trial_id: int, state: dict[str, Any]) -> None:
         """Write a trial's state, atomically. Where it can't be written (the disk is full), the trial will start again."""
-        path = self._path(trial_id)
-        temporary = path.with_suffix(".part")
         try:
             self._directory.mkdir(parents=True, exist_ok=True)
-            with temporary.open("wb") as file:
-                torch.save({"format": FORMAT, "state": state}, file)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
+            write_whole(self._path(trial_id), partial(torch.save, {"format": FORMAT, "state": state}))
         except (OSError, RuntimeError) as error:
             log.warning("checkpoint of trial %d can't be written, the trial will start again: %s", trial_id, error)
-            with suppress(OSError):
-                temporary.unlink(missing_ok=True)
 
     def load(self, trial_id: int) -> dict[str, Any] | None:
         """A trial's state; None if there is none that can be read."""
@@ -70,7 +63,7 @@ class Checkpoints:
         and for partial files of killed workers. So at most one state per open trial is on disk.
         """
         files = list(self._directory.glob("trial-*.*"))
-        of = {path: int(number) for path in files if (number := path.stem.removeprefix("trial-")).isdecimal()}
+        of = {path: int(number) for path in files if (number := path.name.split(".")[0].removeprefix("trial-")).isdecimal()}
         kept = set(still_open(sorted(set(of.values())))) if of else set()
         for path, trial_id in of.items():
             if trial_id not in kept:

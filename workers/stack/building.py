@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.fx import Graph, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from service.atomic import write_whole
 from workers.stack.blueprint import Blueprint, Part, tensors_of
 from workers.stack.programs import path_of, tidy
 
@@ -70,9 +71,8 @@ def compile_function(function: Callable[..., None], arguments: Sequence[Any], pa
         exported = torch.export.export(graph, tuple(tensors), strict=False)
         made = _compiled(exported.module(), tuple(tensors))
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(f".{os.getpid()}")
-    temporary.write_bytes(Path(made).read_bytes())
-    temporary.replace(path)
+    content = Path(made).read_bytes()
+    write_whole(path, lambda file: file.write(content))
 
 
 def _compiled(module: Any, tensors: tuple[Tensor, ...]) -> str:

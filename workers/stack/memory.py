@@ -6,6 +6,8 @@ that a kernel takes inside one operation is not seen.
 
 from __future__ import annotations
 
+import resource
+import sys
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -86,7 +88,11 @@ def free_bytes(device: torch.device) -> float:
         free, _ = torch.cuda.mem_get_info(device)
         cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return (free + cached) * (1.0 - RESERVE)
-    return float(psutil.virtual_memory().available) * (1.0 - RESERVE)
+    limit, _ = resource.getrlimit(resource.RLIMIT_DATA)
+    left = float(psutil.virtual_memory().available)
+    if limit != resource.RLIM_INFINITY and sys.platform == "linux":
+        left = min(left, float(limit - psutil.Process().memory_info().data))
+    return max(0.0, left) * (1.0 - RESERVE)
 
 
 class _Followed(TorchDispatchMode):  # type: ignore[no-untyped-call]

@@ -18,7 +18,9 @@ import logging
 import os
 import platform
 import shutil
+import struct
 import subprocess
+import tempfile
 import weakref
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,6 +28,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from service.atomic import write_whole
 from workers.stack.blueprint import Blueprint, Part
 
 KEPT = 256
@@ -37,6 +40,8 @@ _SOURCES = Path(__file__).parents[1]
 _DRIVER = Path(__file__).with_name("driver.cpp")
 _DTYPES = (torch.float32, torch.int32, torch.int64)
 _MOST_DIMENSIONS = 8
+_ELF = struct.Struct("<4s36xQ10xHH2x")
+"""Of the header of a library for 64 bits: its mark, and place, entry size and number of entries of the section table."""
 
 
 class _Argument(ctypes.Structure):
@@ -98,11 +103,26 @@ def opened(path: Path) -> Program | None:
         return None
     try:
         os.utime(path)  # it is in use
+        _refuse_torn(path)
         return Program(path, driver)
     except (OSError, AttributeError) as error:
         log.warning("%s can't be loaded, and is compiled again: %s", path, error)
         path.unlink(missing_ok=True)
         return None
+
+
+def _refuse_torn(path: Path) -> None:
+    """Raise OSError for a library whose end is missing: to load it would kill the process.
+
+    Its header tells where its last part is, the table of sections (ELF, "System V ABI", chapter 4).
+    """
+    with path.open("rb") as file:
+        head = file.read(_ELF.size)
+    if len(head) < _ELF.size or not any(head):
+        raise OSError("it is torn")
+    magic, at, size, count = _ELF.unpack(head)
+    if magic == b"\x7fELF" and at + size * count > path.stat().st_size:
+        raise OSError("it is torn")
 
 
 def path_of(blueprint: Blueprint, part: Part, folder: Path) -> Path:
@@ -163,16 +183,25 @@ def _driver(folder: Path) -> ctypes.CDLL | None:
     """The loop around a library's calls (driver.cpp), which is compiled in no time."""
     source = _DRIVER.read_bytes()
     path = folder / f"driver-{hashlib.sha256(source + _machine().encode()).hexdigest()[:16]}.lib"
-    if not path.exists():
+    try:
+        if path.exists():
+            with contextlib.suppress(OSError):
+                _refuse_torn(path)
+                return _callable(path)
         if (command := compiler()) is None:
             return None
-        temporary = path.with_suffix(f".{os.getpid()}")
-        try:
-            subprocess.run([command, "-O2", "-shared", "-fPIC", str(_DRIVER), "-o", str(temporary)], check=True)
-            temporary.replace(path)
-        except (OSError, subprocess.CalledProcessError) as error:
-            log.warning("the programs in %s can't be called, stacks are trained without them: %s", folder, error)
-            return None
+        with tempfile.TemporaryDirectory() as workplace:
+            made = Path(workplace) / path.name
+            subprocess.run([command, "-O2", "-shared", "-fPIC", str(_DRIVER), "-o", str(made)], check=True)
+            content = made.read_bytes()
+        write_whole(path, lambda file: file.write(content))
+        return _callable(path)
+    except (OSError, subprocess.CalledProcessError) as error:
+        log.warning("the programs in %s can't be called, stacks are trained without them: %s", folder, error)
+        return None
+
+
+def _callable(path: Path) -> ctypes.CDLL:
     driver = ctypes.CDLL(str(path))
     driver.regsearch_run.restype = ctypes.c_int64
     driver.regsearch_run.argtypes = [ctypes.c_void_p] * 5 + [ctypes.c_int64] * 2

@@ -215,3 +215,16 @@ def test_the_last_line_of_a_log(tmp_path: Path) -> None:
     assert last_line(log) == ""
     log.write_bytes(b"x" * 10_000 + b"\nwords \xff\n\n")
     assert last_line(log) == "words \ufffd"
+
+
+def test_a_probe_of_the_devices_that_is_killed_is_started_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the kernel does when memory is short."""
+    killed = tmp_path / "killed"
+    probe = tmp_path / "probe"
+    probe.write_text(f"#!/bin/sh\n[ -e {killed} ] && echo '[\"cpu\"]' && exit 0\ntouch {killed}\nkill -9 $$\n")
+    probe.chmod(0o755)
+    monkeypatch.setattr(module.sys, "executable", str(probe))  # type: ignore[attr-defined]
+    assert module.worker_devices() == ["cpu"]
+    probe.write_text("#!/bin/sh\nkill -9 $$\n")
+    with pytest.raises(CannotStart, match="workers can't run here"):
+        module.worker_devices()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 from sklearn import datasets as bundled
 from sklearn.preprocessing import StandardScaler
 
-from service.datasets import BUILTIN, Column, infer_task, inspect, resolve_path, save_upload
+from service.datasets import BUILTIN, Column, held, infer_task, inspect, save_upload
 from service.datasets.uploads import file_format
 from service.errors import InvalidInput, TooLarge, TrialError
 from service.spec import ValidationSpec
@@ -160,14 +161,20 @@ def test_uploads_are_named_by_content_and_limited(tmp_path: Path) -> None:
 def test_paths_stay_under_the_operators_directories(tmp_path: Path) -> None:
     inside, outside = tmp_path / "data", tmp_path / "secret.csv"
     inside.mkdir()
-    outside.write_text("a,b\n1,2\n")
+    outside.write_text("a,b\n3,4\n")
     (inside / "link.csv").symlink_to(outside)
     good = inside / "good.csv"
     good.write_text("a,b\n1,2\n")
-    assert resolve_path(str(good), [inside]) == good.resolve()
-    for bad in (outside, inside / "link.csv", inside / "../secret.csv", inside / "missing.csv"):
-        with pytest.raises(InvalidInput, match=r"data\.path") as caught:
-            resolve_path(str(bad), [inside])
+    pipe = inside / "pipe.csv"
+    os.mkfifo(pipe)
+    with held(str(good), [inside]) as path:
+        good.rename(inside / "elsewhere.csv")
+        good.symlink_to(outside)  # between the check and the reading
+        assert path.read_text() == "a,b\n1,2\n"
+        assert path.resolve() == inside.resolve() / "elsewhere.csv"
+    for bad in (outside, inside / "link.csv", inside / "../secret.csv", inside / "missing.csv", pipe, good):
+        with pytest.raises(InvalidInput, match=r"data\.path") as caught, held(str(bad), [inside]):
+            pass
         assert caught.value.issues[0].value == str(bad)
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -126,6 +128,31 @@ def test_a_program_writes_into_its_arguments_and_is_kept(
     assert opened(broken) is None
     assert not broken.exists(), "it is compiled again"
     assert "can't be loaded" in caplog.text
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.99])
+def test_torn_libraries_count_as_not_there(tmp_path: Path, share: float) -> None:
+    """To load one whose end is missing would end the process."""
+
+    def add(x: torch.Tensor, y: torch.Tensor) -> None:
+        x.add_(y)
+
+    path = tmp_path / "add.so"
+    compile_function(add, [torch.zeros(3), torch.zeros(3)], path)
+    assert opened(path) is not None
+    (driver,) = tmp_path.glob("driver-*.lib")
+    assert not [*tmp_path.glob("*.part")]
+    for whole in (path, driver):
+        torn = tmp_path / "torn" / whole.name
+        torn.parent.mkdir(exist_ok=True)
+        torn.write_bytes(whole.read_bytes()[: round(share * whole.stat().st_size)])
+    code = "import sys, pathlib; from workers.stack.programs import opened; print(opened(pathlib.Path(sys.argv[1])))"
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "torn" / "add.so")], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout.strip()) == (0, "None"), done.stderr
+    (made,) = (tmp_path / "torn").glob("driver-*.lib")
+    assert made.stat().st_size == driver.stat().st_size, "the driver is made again"
 
 
 def test_a_program_that_computes_something_else_is_not_used(caplog: pytest.LogCaptureFixture) -> None:
