@@ -31,7 +31,7 @@ def _patiently(start: Callable[[], T]) -> T:
     while True:
         try:
             return start()
-        except (subprocess.SubprocessError, OSError):
+        except (subprocess.SubprocessError, OSError, AssertionError):
             if time.monotonic() > give_up:
                 raise
             time.sleep(0.5)

@@ -1,4 +1,6 @@
-"""A harness that kills and freezes processes of the real service at random, and checks in the database what is left.
+"""A harness that does harm to the real service at random, and checks in the database what is left.
+
+Processes are killed and frozen, the disk is filled and freed, files are torn, clocks jump, memory runs out.
 
 Used by a short test and by the long benchmark `tests/benchmarks/crash.py`.
 """
@@ -13,22 +15,33 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import text
+import psutil
+from sqlalchemy import Connection, text
 
 from service.cli.client import Client
 from service.cli.supervisor import free_port
+from service.errors import RegsearchError
 from service.store import Store, open_store
 from tests.postgres import restart_postgres, start_postgres
 
 LEASE_SECONDS = 2.0
 ENDED = ("finished", "failed", "cancelled")
+_JUMP_SECONDS = 3600.0
+_TIMES = {
+    "rs_leases": ("expires_at",),
+    "rs_workers": ("started_at", "seen_at"),
+    "rs_studies": ("created_at", "started_at"),
+    "rs_writes": ("at",),
+}
 
 
 class Postgres:
@@ -37,8 +50,8 @@ class Postgres:
     Its data are in a directory of their own: the server runs as another user, whom pytest locks out of its directories.
     """
 
-    def __init__(self) -> None:
-        self._directory = tempfile.mkdtemp(prefix="regsearch-pg-")
+    def __init__(self, place: Path | None = None) -> None:
+        self._directory = tempfile.mkdtemp(prefix="regsearch-pg-", dir=place)
         self.server = start_postgres(Path(self._directory))
 
     @property
@@ -48,11 +61,25 @@ class Postgres:
 
     def crash(self) -> None:
         """SIGKILL to the postmaster, and a new one behind it."""
+        self._end(signal.SIGKILL)
+
+    def restart(self) -> None:
+        """An end in which all connections are cut (`pg_ctl stop -m fast`), and a new start."""
+        self._end(signal.SIGINT)
+
+    def _end(self, number: int) -> None:
         pid = self.server.get_pid()
-        os.kill(pid, signal.SIGKILL)
-        while _alive(pid):
-            time.sleep(0.02)
+        if pid is not None and _alive(pid):
+            os.kill(pid, number)
+            while _alive(pid):
+                time.sleep(0.02)
         restart_postgres(self.server)
+
+    def tend(self) -> None:
+        """Start it if it has ended, as it does on a full disk."""
+        pid = self.server.get_pid()
+        if pid is None or not _alive(pid):
+            restart_postgres(self.server)
 
     def stop(self) -> None:
         """End it for good."""
@@ -60,11 +87,55 @@ class Postgres:
         shutil.rmtree(self._directory, ignore_errors=True)
 
 
-class Cluster:
-    """An API and workers on one database, each a process, started again whenever it is gone."""
+class Disk:
+    """A folder that can be full: a file system in memory. Only root may mount one; else it is a folder like others.
 
-    def __init__(self, home: Path, url: str, *, workers: int, seed: int, postgres: Postgres | None = None) -> None:
+    It is outside of pytest's directories, as PostgreSQL runs as another user.
+    """
+
+    def __init__(self, megabytes: int = 512) -> None:
+        self.place = Path(tempfile.mkdtemp(prefix="regsearch-disk-"))
+        command = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(self.place)]
+        done = subprocess.run(command, capture_output=True, check=False) if shutil.which("mount") else None
+        self.mounted = done is not None and done.returncode == 0
+        self.place.chmod(0o755)
+
+    def fill(self) -> None:
+        """Take all the room that there is."""
+        with suppress(OSError), (self.place / "ballast").open("ab") as file:
+            while True:
+                file.write(b"x" * 2**20)
+                file.flush()
+
+    def free(self) -> None:
+        """Give it back."""
+        (self.place / "ballast").unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Unmount and remove it."""
+        if self.mounted:
+            subprocess.run(["umount", "--lazy", str(self.place)], check=True)
+        shutil.rmtree(self.place, ignore_errors=True)
+
+
+class Cluster:
+    """An API and workers on one database, each a process, started again whenever it is gone.
+
+    ``disk`` is what ``home`` and an embedded database are on, if it can be filled.
+    """
+
+    def __init__(
+        self,
+        home: Path,
+        url: str,
+        *,
+        workers: int,
+        seed: int,
+        postgres: Postgres | None = None,
+        disk: Disk | None = None,
+    ) -> None:
         self.url = url
+        self.disk = disk
         self.port = free_port()
         self.client = Client(f"http://127.0.0.1:{self.port}")
         self.postgres = postgres
@@ -72,6 +143,9 @@ class Cluster:
         self._random = random.Random(seed)
         self._home = home
         self._frozen: list[tuple[float, subprocess.Popen[bytes]]] = []
+        self._undo: list[tuple[float, Callable[[], None]]] = []
+        self._uploads: list[threading.Thread] = []
+        self._scratch = Path(tempfile.mkdtemp(prefix="regsearch-crash-"))  # which is never full
         self._environment = {
             **os.environ,
             "REGSEARCH_HOME": str(home),
@@ -93,15 +167,24 @@ class Cluster:
             )
 
     def strike(self) -> None:
-        """One blow at random: kill a worker, freeze one past its lease, kill the API, or kill the database server."""
+        """One blow at random."""
         blows: list[tuple[str, Callable[[], None]]] = [
             ("kill worker", self._kill_worker),
             ("kill worker", self._kill_worker),
             ("freeze worker", self._freeze_worker),
             ("kill api", self._kill_api),
+            ("kill api and worker", self._kill_both),
+            ("clock forward", partial(self._shift_clock, _JUMP_SECONDS)),
+            ("clock back", partial(self._shift_clock, -_JUMP_SECONDS)),
+            ("tear files", self._tear_files),
+            ("kill reader", self._kill_reader),
+            ("no memory", self._no_memory),
         ]
         if self.postgres is not None:
-            blows.append(("kill postgresql", self.postgres.crash))
+            for what, end in (("kill", self.postgres.crash), ("restart", self.postgres.restart)):
+                blows.append((f"{what} postgresql", partial(self._end_postgres, end)))
+        if self.disk is not None and self.disk.mounted:
+            blows.append(("fill disk", self._fill_disk))
         name, blow = self._random.choice(blows)
         blow()
         self.kills[name] += 1
@@ -118,9 +201,96 @@ class Cluster:
             worker.send_signal(signal.SIGSTOP)
             self._frozen.append((time.monotonic() + 1.5 * LEASE_SECONDS, worker))
 
+    def _end_postgres(self, end: Callable[[], None]) -> None:
+        self._settle()  # it can't start on a full disk
+        end()
+
+    def _settle(self) -> None:
+        """Undo at once what was done for a while."""
+        for _, undo in self._undo:
+            undo()
+        self._undo = []
+
+    def _kill_both(self) -> None:
+        self._kill_api()
+        self._kill_worker()
+
+    def _shift_clock(self, seconds: float) -> None:
+        """Have the database's clock jump: all times in it are moved the other way, which is the same."""
+        with suppress(RegsearchError), closing(open_store(self.url)) as store:
+
+            def shift(connection: Connection) -> None:
+                for table, columns in _TIMES.items():
+                    moved = ", ".join(f"{column} = {column} - ({seconds})" for column in columns)
+                    connection.execute(text(f"UPDATE {table} SET {moved}"))
+
+            store.database.write(shift)
+
+    def _tear_files(self) -> None:
+        """Half of a checkpoint and of a program are lost, and all of another one."""
+        folders = (self._home / "checkpoints", self._home / "cache")
+        files = [path for folder in folders for path in sorted(folder.rglob("*.*")) if path.is_file()]
+        for path in self._random.sample(files, min(3, len(files))):
+            with suppress(OSError):  # it is gone by now
+                torn = path.read_bytes()[: self._random.choice((0, path.stat().st_size // 2))]
+                copy = path.with_name(f"{path.name}.torn")
+                copy.write_bytes(torn)
+                copy.replace(path)  # as after a power failure: nobody has it open
+
+    def _kill_reader(self) -> None:
+        """An upload whose reader dies; the same content was uploaded before, and must not be lost."""
+        upload = threading.Thread(target=self._upload, daemon=True)
+        upload.start()
+        self._uploads.append(upload)
+        give_up = time.monotonic() + 1.0
+        while time.monotonic() < give_up and upload.is_alive():
+            with suppress(psutil.Error):
+                for child in psutil.Process(self._api.pid).children():
+                    if "service.api.inspection" in child.cmdline():
+                        child.kill()
+                        return
+            time.sleep(0.005)
+
+    def _upload(self) -> None:
+        with suppress(RegsearchError, OSError):
+            self.client.upload(self.table, "table")
+
+    def _no_memory(self) -> None:
+        """For a second a worker gets no more than it has."""
+        worker = self._random.choice(self._workers)
+        with suppress(psutil.Error):
+            process = psutil.Process(worker.pid)
+            _, most = process.rlimit(psutil.RLIMIT_DATA)
+            process.rlimit(psutil.RLIMIT_DATA, (process.memory_info().data, most))
+
+            def restore() -> None:
+                with suppress(psutil.Error):
+                    process.rlimit(psutil.RLIMIT_DATA, (most, most))
+
+            self._undo.append((time.monotonic() + 1.0, restore))
+
+    def _fill_disk(self) -> None:
+        assert self.disk is not None
+        self.disk.fill()
+        self._undo.append((time.monotonic() + 1.5 * LEASE_SECONDS, self.disk.free))
+
+    @property
+    def table(self) -> Path:
+        """A file that studies use."""
+        path = self._scratch / "table.csv"
+        if not path.exists():
+            rows = (f"{row * 37 % 101},{row * 7 % 13},{'abc'[row * row % 7 % 3]}\n" for row in range(300))
+            path.write_text("first,second,class\n" + "".join(rows))
+        return path
+
     def tend(self) -> None:
-        """Thaw what has been frozen long enough, and start what is gone again."""
+        """Thaw what has been frozen long enough, undo what was done for a while, and start what is gone again."""
         now = time.monotonic()
+        for due, undo in [each for each in self._undo if each[0] <= now]:
+            self._undo.remove((due, undo))
+            undo()
+        if self.postgres is not None and not self._undo:
+            self.postgres.tend()
         for due, worker in [each for each in self._frozen if each[0] <= now]:
             self._frozen.remove((due, worker))
             if worker.poll() is None:
@@ -145,6 +315,7 @@ class Cluster:
 
     def stop(self) -> None:
         """End all processes."""
+        self._settle()
         for _, worker in self._frozen:
             worker.send_signal(signal.SIGCONT)
         for process in (*self._workers, self._api):
@@ -156,10 +327,16 @@ class Cluster:
                 process.kill()
                 process.wait()
         self.client.close()
+        shutil.rmtree(self._scratch)
 
 
 def storm(cluster: Cluster, specs: list[dict[str, Any]], *, kills: int, pause: tuple[float, float]) -> None:
-    """Strike ``kills`` times while studies are searched, then let them finish. More studies are queued as they end."""
+    """Strike ``kills`` times while studies are searched, then let them finish. More studies are queued as they end.
+
+    Every other study is of an uploaded file.
+    """
+    uploaded = cluster.client.upload(cluster.table, "table")["id"]
+    specs = [*specs, *({**spec, "data": {"dataset": uploaded, "target": "class"}} for spec in specs)]
     ids = [cluster.submit(spec) for spec in specs]
     chooser = random.Random(kills)
     struck = 0
@@ -196,11 +373,14 @@ def broken_invariants(url: str) -> list[str]:
 
 
 QUERIES = {
-    "a study that has not ended": "SELECT study_id FROM rs_studies WHERE state NOT IN ('finished')",
-    "a budget that is not exact": "SELECT study_id FROM rs_studies WHERE complete + pruned + fail <> budget_trials",
+    "a study that has not ended, or for no good reason": """
+        SELECT study_id, state, reason FROM rs_studies WHERE state <> 'finished'
+        AND NOT (state = 'failed' AND reason LIKE '%memory%')""",
+    "a budget that is not exact": """
+        SELECT study_id FROM rs_studies WHERE state = 'finished' AND complete + pruned + fail <> budget_trials""",
     "counters that are not what they count": """
-        SELECT s.study_id FROM rs_studies s JOIN trials t ON t.study_id = s.study_id GROUP BY s.study_id
-        HAVING COUNT(*) <> MAX(s.budget_trials) OR MAX(s.told) <> MAX(s.budget_trials)
+        SELECT s.study_id FROM rs_studies s JOIN trials t ON t.study_id = s.study_id WHERE s.state = 'finished'
+        GROUP BY s.study_id HAVING COUNT(*) <> MAX(s.budget_trials) OR MAX(s.told) <> MAX(s.budget_trials)
             OR SUM(CASE WHEN t.state = 'COMPLETE' THEN 1 ELSE 0 END) <> MAX(s.complete)
             OR SUM(CASE WHEN t.state = 'PRUNED' THEN 1 ELSE 0 END) <> MAX(s.pruned)""",
     "trial numbers that are not dense": """
