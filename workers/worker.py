@@ -118,8 +118,10 @@ class Worker:
             raise
         except Exception as error:  # a bug must fail one study, not the worker, and be reported
             if is_out_of_memory(error):
+                # Perhaps of others: it is tried again, as after a worker that was killed for it, but not for ever.
                 log.warning("study %d: out of memory: %s", lease.study_id, error)
-                self._fail(lease, f"the memory of a worker is too small for this study's data or networks: {error}")
+                self._store.leases.give_up(lease, f"out of memory: {error}")
+                self._stop.asked.wait(POLL_SECONDS)
             else:
                 log.exception("study %d failed", lease.study_id)
                 self._fail(lease, f"internal error: {type(error).__name__}: {error}")

@@ -159,6 +159,11 @@ class Leases:
 
         self._database.write(work)
 
+    def give_up(self, lease: Lease, because: str) -> None:
+        """End a lease whose worker could not go on, as if it had been lost: the study may fail, with ``because`` told."""
+        with suppress(NotFound):
+            self._take_away(lease.token, lease.study_id, None, because)
+
     def reap(self, seconds: float = 0.0) -> int:
         """Remove all expired leases; returns the number that this call removed.
 
@@ -188,12 +193,18 @@ class Leases:
     def _settle(self, study_id: int, connection: Connection) -> None:
         settle(connection, self._database, lock_study(connection, study_id))
 
-    def _take_away(self, token: int, study_id: int, expires_at: float) -> bool:
+    def _take_away(
+        self, token: int, study_id: int, expires_at: float | None, because: str = "killed, or out of memory"
+    ) -> bool:
+        """Delete a lease, unless it was renewed after ``expires_at``; returns whether it was there."""
+
         def work(connection: Connection) -> bool:
             # The study is locked before its lease, as everywhere; a second process then finds nothing left to delete.
             lock = select(t.studies.c.study_id).where(t.studies.c.study_id == study_id).with_for_update()
             connection.execute(lock)
-            unrenewed = and_(t.leases.c.token == token, t.leases.c.expires_at == expires_at)
+            unrenewed = t.leases.c.token == token
+            if expires_at is not None:
+                unrenewed = and_(unrenewed, t.leases.c.expires_at == expires_at)
             phase = connection.execute(delete(t.leases).where(unrenewed).returning(t.leases.c.phase)).scalar()
             if phase is None:
                 return False
@@ -202,9 +213,7 @@ class Leases:
             row = count(connection, study_id, lost_leases=1, lost_in_a_row=0 if trained else 1)
             if row["lost_in_a_row"] >= row["max_lost"] and row["state"] in (*SEARCHED, StudyState.FINALIZING):
                 doing = "loaded its data and prepared its search" if phase == "search" else "finalized it"
-                reason = (
-                    f"{row['lost_in_a_row']} workers in a row were lost, the last while it {doing}: killed, or out of memory"
-                )
+                reason = f"{row['lost_in_a_row']} workers in a row were lost, the last while it {doing}: {because}"
                 end_study(connection, self._database, study_id, StudyState.FAILED, reason)
             return True
 

@@ -252,3 +252,19 @@ def test_a_clock_that_is_set_charges_nobody_and_keeps_no_dead_worker(
     with pytest.raises(LeaseLost):
         store.leases.renew(dead, 60)
     assert store.history.trial(alive.study_id, 0).attempt == 0
+
+
+def test_a_worker_that_gives_up_is_lost_and_its_reason_is_told(store: Store) -> None:
+    study = store.studies.submit(a_spec(budget=BUDGET))
+    for _ in range(3):
+        lease = store.leases.claim("worker", 60)
+        assert lease is not None
+        assert lease.study_id == study
+        store.leases.give_up(lease, "out of memory: 8 GB")
+    found = store.studies.get(study)
+    assert (found.state, found.reason) == (
+        S.FAILED,
+        "3 workers in a row were lost, the last while it loaded its data and prepared its search: out of memory: 8 GB",
+    )
+    assert lease is not None
+    store.leases.give_up(lease, "it has ended")

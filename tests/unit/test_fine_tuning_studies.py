@@ -18,7 +18,7 @@ from service.settings import Settings
 from service.store import Store, open_store
 from service.store.archives import replace_archive
 from service.store.records import StudyState
-from tests.unit.test_whole_studies import _UntilItEnds, wine
+from tests.unit.test_whole_studies import UntilItEnds, wine
 from workers.plain.loader import Model
 from workers.worker import Worker
 
@@ -60,7 +60,7 @@ class Bench:
 
     def run(self, study_id: int) -> int:
         """Search and finalize."""
-        Worker(self.store, self.settings, "cpu", _UntilItEnds(self.store, study_id)).run()
+        Worker(self.store, self.settings, "cpu", UntilItEnds(self.store, study_id)).run()
         record = self.store.studies.get(study_id)
         assert (record.state, record.reason) == (StudyState.FINISHED, None)
         return study_id
@@ -196,7 +196,7 @@ def test_a_network_that_was_replaced_or_deleted_is_not_begun_with(bench: Bench) 
 
 
 def _failure(bench: Bench, study: int) -> str:
-    Worker(bench.store, bench.settings, "cpu", _UntilItEnds(bench.store, study)).run()
+    Worker(bench.store, bench.settings, "cpu", UntilItEnds(bench.store, study)).run()
     record = bench.store.studies.get(study)
     assert record.state is StudyState.FAILED
     return str(record.reason)

@@ -35,7 +35,7 @@ SMALL = {
 }
 
 
-class _UntilItEnds(Stop):
+class UntilItEnds(Stop):
     """Stops the worker when its study has come to an end."""
 
     def __init__(self, store: Store, study_id: int) -> None:
@@ -63,7 +63,7 @@ class Bench:
         usual = {"path": str(self.path), "target": "class", "drop": ["who", "day", "part"]}
         raw = StudySpec.model_validate({**SMALL, **parts, "data": {**usual, **parts.get("data", {})}})
         study_id = self.store.studies.submit(check(raw, self.store, self._settings, Inspections()).spec)
-        worker = Worker(self.store, self._settings, "cpu", _UntilItEnds(self.store, study_id))
+        worker = Worker(self.store, self._settings, "cpu", UntilItEnds(self.store, study_id))
         return self.store.studies.get(study_id), worker
 
     def load(self, **parts: Any) -> Prepared:

@@ -72,6 +72,8 @@ class RawTable:
     part: NDArray[np.int8] | None = None
     readings: Mapping[str, Reading] = field(default_factory=dict)
     channels: str = "auto"
+    kept: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, dtype=np.bool_))
+    """Of the rows of the file, which have a target."""
 
     @property
     def rows(self) -> int:
@@ -141,6 +143,7 @@ def load_table(source: DataSource) -> RawTable:
         part=_part(frame[source.split]) if source.split is not None else _part_of(arrays, kept),
         readings=readings,
         channels=source.channels,
+        kept=kept,
     )
 
 

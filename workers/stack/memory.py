@@ -19,7 +19,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-_ALLOCATOR_MESSAGES = ("not enough memory", "can't allocate memory")
+_ALLOCATOR_MESSAGES = ("not enough memory", "can't allocate memory", "Cannot allocate memory", "can't start new thread")
 
 RESERVE = 0.2
 """Share of the free memory that is left alone: for other stacks, for fragmentation, and for what is not seen."""
@@ -73,7 +73,7 @@ class MemoryNeed:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory ran out: CUDA has a class for it, the CPU's allocator only a message.
+    """Whether memory ran out: CUDA has a class for it, the CPU's allocator and threads without a stack only a message.
 
     It may have been the first error of two: a capture that it breaks off can fail once more when it ends.
     """
