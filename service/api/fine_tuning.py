@@ -24,7 +24,7 @@ from service.store import Store, StudyState
 from service.store.records import StudyRecord
 
 _START = "model.start_from"
-_PREPARED = ("scaling", "impute", "flag_missing", "impute_categories", "max_levels")
+_PREPARED = ("scaling", "impute", "flag_missing", "impute_categories", "max_levels", "layout")
 _SPLITTING = ("seed", "validation", "data.target", "data.groups", "data.time", "data.split")
 
 
@@ -123,7 +123,7 @@ def _columns(spec: StudySpec, table: TableInfo, target: str, earlier: _Earlier) 
     """The inputs must be the features that the network reads."""
     fitted = earlier.fitted
     if isinstance(fitted, ArrayPreprocessing):
-        channels = _channels(spec.model.word, table)
+        channels = _channels(spec.model.word, table, spec.data.layout)
         if channels != len(fitted.mean):
             message = "has examples with another number of channels than the starting network reads"
             yield Issue("data", message, channels, len(fitted.mean))
@@ -161,11 +161,13 @@ def _features(spec: StudySpec, table: TableInfo, target: str) -> dict[str, str]:
     return {column.name: column.kind for column in table.columns if column.name not in others}
 
 
-def _channels(family: str, table: TableInfo) -> int:
+def _channels(family: str, table: TableInfo, layout: str) -> int:
     if family == "sequence":
         return table.shape[-1]
-    grey = isinstance(table, BuiltinFacts) or len(table.shape) == 2
-    return 1 if grey else min(table.shape[0], table.shape[-1])
+    if isinstance(table, BuiltinFacts) or len(table.shape) == 2:
+        return 1
+    first = layout == "channels_first" or (layout == "auto" and table.shape[0] < table.shape[-1])
+    return table.shape[0] if first else table.shape[-1]
 
 
 def _preparation(spec: StudySpec, earlier: _Earlier) -> Iterator[Issue]:

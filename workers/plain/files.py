@@ -75,4 +75,7 @@ def _by_column(file: TextIO, path: str) -> dict[str, list[str | None]]:
     if not columns or not columns[0]:
         raise CannotPredict(f"{path} has no rows")
     named = [name or f"Unnamed: {place}" for place, name in enumerate(names)]  # as pandas, which training reads files by
+    twice = next((name for name in named if named.count(name) > 1), None)
+    if twice is not None:
+        raise CannotPredict(f"{path} has several columns {twice!r}")
     return dict(zip(named, columns, strict=True))

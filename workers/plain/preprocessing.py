@@ -150,7 +150,10 @@ def needed(rows: Any, fitted: Mapping[str, Any], *, raw: bool = False) -> dict[s
         CannotPredict: One is not there.
     """
     rows = _by_column(rows)
-    rows = {str(name): rows[name] for name in (rows.columns if hasattr(rows, "columns") else rows)}
+    names = [*(rows.columns if hasattr(rows, "columns") else rows)]
+    if len({*map(str, names)}) < len(names):
+        raise CannotPredict("there are several columns of one name")
+    rows = {str(name): rows[name] for name in names}
     readings, wanted = fitted.get("readings", {}), [*fitted["numbers"]["columns"], *fitted["words"]["columns"]]
     own = sources(readings, wanted)
     # What a reading makes may be there already, as in the rows of a study.

@@ -17,10 +17,10 @@ from service.datasets.readings import ColumnType, read_as
 from service.datasets.sheet import notes_on, notes_on_target
 from service.errors import InvalidInput
 from workers.data import DataSource, PrepareOptions, load_table
-from workers.data.fitting import fit_table
+from workers.data.fitting import fit_array, fit_table
 from workers.plain.doubts import doubts
 from workers.plain.files import read_csv
-from workers.plain.preprocessing import features
+from workers.plain.preprocessing import CannotPredict, features
 from workers.plain.readings import days_by, derived, hashed, number_by
 
 ROWS = 60
@@ -255,3 +255,31 @@ def test_rare_classes_and_equal_rows_are_told(tmp_path: Path) -> None:
     found = sheet_of(made, tmp_path)
     assert found["y"] == {"rare"}
     assert found[None] == {"rows"}
+
+
+@pytest.mark.parametrize(("channels", "count"), [("auto", 4), ("first", 4), ("last", 6)])
+def test_it_can_be_said_where_images_have_their_channels(tmp_path: Path, channels: str, count: int) -> None:
+    """Of the shape (4, 9, 6) either axis may be the one of the channels."""
+    path = tmp_path / "images.npz"
+    x = np.random.default_rng(0).normal(size=(30, 4, 9, 6))
+    np.savez(path, x=x, y=np.arange(30) % 2)
+    loaded = load_table(DataSource("classification", path=path, format="npz", layout="image", channels=channels))
+    assert loaded.arrays is not None
+    fitted = fit_array(loaded.arrays, np.arange(30), None, "image", loaded.channels)
+    assert len(fitted["mean"]) == count
+    made = features({"x": x}, fitted)
+    assert made.shape == ((30, 6, 4, 9) if channels == "last" else (30, 4, 9, 6))
+    np.testing.assert_allclose(made.mean(axis=(0, 2, 3)), 0.0, atol=1e-5)
+
+
+def test_two_columns_of_one_name_are_refused_by_the_loader(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text("a,a\n1,2\n")
+    with pytest.raises(CannotPredict, match="several columns 'a'"):
+        read_csv(path)
+    fitted = fit_table(pd.DataFrame({"a": np.arange(10.0)}), (), PrepareOptions())
+    frame = pd.DataFrame(np.zeros((2, 2)), columns=["a", "a"])
+    with pytest.raises(CannotPredict, match="several columns of one name"):
+        features(frame, fitted)
+    with pytest.raises(CannotPredict, match="several columns of one name"):
+        features(pd.DataFrame(np.zeros((2, 2)), columns=pd.Index([1, "1"])), fitted)
