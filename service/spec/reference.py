@@ -40,6 +40,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "penalties": ("test_equality.py", "test_techniques.py"),
     "dropout": ("test_equality.py", "test_families.py"),
     "balance": ("test_equality.py",),
+    "loss": ("test_equality.py",),
     "noise": ("test_equality.py", "test_parts.py"),
     "normalization": ("test_equality.py", "test_models.py"),
     "optimizer": ("test_optimizers.py", "test_equality.py", "test_precision.py"),

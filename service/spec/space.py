@@ -17,6 +17,7 @@ from service.spec.groups.averaging import Averaging
 from service.spec.groups.balance import Balance
 from service.spec.groups.dropout import Dropout
 from service.spec.groups.initialization import Initialization
+from service.spec.groups.loss import Loss
 from service.spec.groups.lr_schedule import LrSchedule
 from service.spec.groups.noise import Noise
 from service.spec.groups.normalization import Normalization
@@ -27,7 +28,7 @@ from service.spec.setting import Setting, refuse_unmet, settings_of
 
 # The settings of the last base come first: in the space, in the reference and in the order of sampling.
 class Space(
-    Initialization, Averaging, LrSchedule, Optimizer, Balance, Noise, Augmentation, Normalization, Dropout, Penalties
+    Initialization, Averaging, LrSchedule, Optimizer, Loss, Balance, Noise, Augmentation, Normalization, Dropout, Penalties
 ):
     """The domain of each setting. Omitted settings have the domains of the preset."""
 

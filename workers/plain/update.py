@@ -3,7 +3,8 @@
 Weights are parameters of two or more dimensions; penalties, decay and constraints leave biases and normalizations alone.
 References: Loshchilov and Hutter, "Decoupled weight decay regularization" (ICLR 2019); Parikh and Boyd, "Proximal
 algorithms" (2014); Srivastava et al., "Dropout", JMLR 15 (2014) for the largest norm; King and Zeng, "Logistic Regression
-in Rare Events Data" (2001) for class weights.
+in Rare Events Data" (2001) for class weights; Lin et al., "Focal loss" (ICCV 2017); Huber, "Robust estimation of a location
+parameter" (1964).
 """
 
 from __future__ import annotations
@@ -18,6 +19,9 @@ from torch import Tensor, nn
 from .batches import changed
 from .chance import Chance
 from .network import lr_factors
+
+SUREST = 1e-6
+"""The smallest 1 − p of the focal loss, whose slope is infinite at 0 for γ < 1."""
 
 
 def optimizer_of(network: nn.Module, recipe: Mapping[str, Any]) -> torch.optim.Optimizer:
@@ -122,12 +126,19 @@ def _loss(
     out = out.float()
     if y.is_floating_point():
         target = y if share is None else torch.where(share < 1.0, share * y + (1.0 - share) * y.roll(1), y)
+        if delta := recipe.get("huber_delta"):
+            return 2.0 * F.huber_loss(out.squeeze(1), target, delta=delta)  # torch's is half of the squared error
         return F.mse_loss(out.squeeze(1), target)
-    smoothing = recipe.get("label_smoothing", 0.0)
+    smoothing, gamma = recipe.get("label_smoothing", 0.0), recipe.get("focal_gamma", 0.0)
 
     def of(labels: Tensor) -> Tensor:
         # A mean over the rows, where torch's own mean divides by the sum of their weights.
-        return F.cross_entropy(out, labels, balance, reduction="none", label_smoothing=smoothing).mean()
+        losses = F.cross_entropy(out, labels, balance, reduction="none", label_smoothing=smoothing)
+        if gamma:
+            sure = F.cross_entropy(out, labels, balance, reduction="none") * (1.0 - smoothing)
+            unsure = 1.0 - out.softmax(1).gather(1, labels[:, None]).squeeze(1)
+            losses = losses - sure + unsure.clamp(min=SUREST) ** gamma * sure
+        return losses.mean()
 
     return of(y) if share is None else share * of(y) + (1.0 - share) * of(y.roll(1))
 
