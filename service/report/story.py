@@ -15,7 +15,7 @@ from service.report.networks import predictions, training
 from service.report.protocol import protocol, provenance
 from service.report.recipe import recipe
 from service.report.scene import Role
-from service.result import Ensemble, Importance, Interval, Selection, Spread
+from service.result import Ensemble, Importance, Interval, Selection, Spread, Temperature
 
 _MAX_SHARES = 10
 _MAX_EFFECTS = 8
@@ -112,6 +112,8 @@ def _remarks(source: Source) -> Iterator[str]:
         yield _optimism(result.selection)
     if result.ensemble is not None:
         yield _together(result.ensemble, source.metric)
+    if result.model is not None and result.model.calibration is not None:
+        yield _sureness(result.model.calibration)
     if result.model is not None and result.model.refit is not None:
         refit = result.model.refit
         yield (
@@ -127,6 +129,17 @@ def _together(ensemble: Ensemble, metric: str) -> str:
         f"An ensemble of {len(ensemble.members)} of the trained networks has a test {metric} of "
         f"{number(ensemble.test.mean)} ({between(ensemble.test)}), the winner's best single network has "
         f"{number(ensemble.single.test.mean)}. The ensemble is {clear}."
+    )
+
+
+def _sureness(calibration: Temperature) -> str:
+    if calibration.temperature == 1:
+        return "Its probabilities are left as they are: no temperature fits the validation rows better, or these are few."
+    kind = "too sure" if calibration.temperature > 1 else "too unsure"
+    return (
+        f"Its networks were {kind} of themselves: validation rows gave the temperature {number(calibration.temperature)} "
+        "for their probabilities, with which the cross-entropy on the test rows is "
+        f"{number(calibration.test_after)} instead of {number(calibration.test_before)}. Predicted classes stay the same."
     )
 
 

@@ -23,6 +23,7 @@ from service.result.execution import (
     RowCounts,
     SearchedTrials,
     SearchPlan,
+    Temperature,
 )
 from service.result.insight import (
     ChoiceBin,
@@ -104,6 +105,7 @@ __all__ = [
     "SparsityPoint",
     "Spread",
     "StudyResult",
+    "Temperature",
     "WeightStatistics",
     "Winner",
 ]

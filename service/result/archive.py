@@ -78,6 +78,7 @@ class ArchiveDocument(Part):
     start: ArchivedStart | None = Field(None, description="Only after fine-tuning.")
     model: NetworkShape
     networks: int = Field(1, description="Networks of this shape, whose predictions are averaged.")
+    temperature: float = Field(1.0, description="Divides the outputs of a classification before they are probabilities.")
     target_scale: TargetUnit
     recipe: Mapping[str, Any] = Field(description="Settings that matter.")
     versions: Mapping[str, str] = Field(description="What it was trained with.")

@@ -78,6 +78,19 @@ class Refit(Part):
     test: Interval = Field(description="Score of that average on the locked test rows, before they were trained on.")
 
 
+class Temperature(Part):
+    """How sure a classification's network is: its outputs are divided by the temperature before they are probabilities.
+
+    Losses are mean cross-entropies; a temperature above 1 makes it less sure. No predicted class changes.
+    """
+
+    temperature: float = Field(description="With the smallest loss on validation rows; 1 where these are fewer than 100.")
+    valid_before: Number
+    valid_after: Number
+    test_before: Number = Field(description="Of the networks of the finals, on the locked test rows.")
+    test_after: Number
+
+
 class ChosenNetwork(Part):
     """What is handed out: one trained network, or several whose predictions are averaged."""
 
@@ -91,6 +104,7 @@ class ChosenNetwork(Part):
     rule: str = Field(description="How it was chosen and trained, in words.")
     networks: int = Field(1, description="Number of networks.")
     refit: Refit | None = Field(None, description="Null if it is a network of the search.")
+    calibration: Temperature | None = Field(None, description="Only of a classification, unless it was switched off.")
 
 
 class Delivered(ChosenNetwork):

@@ -158,6 +158,11 @@ class Deliver(Frozen):
         "validation rows is higher than that of the networks alone.",
     )
     seeds: int = Field(5, ge=2, le=50, description="Networks of the ensemble.")
+    temperature: Literal["auto", "off"] = Field(
+        "auto",
+        description="Of a classification: whether its outputs are divided by the temperature for which the labels of "
+        "validation rows are most likely (Guo et al. 2017), so that probabilities are neither too sure nor too unsure.",
+    )
 
 
 SEARCH_SHARE = 0.6

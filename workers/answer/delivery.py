@@ -9,10 +9,11 @@ import hashlib
 from dataclasses import dataclass
 from typing import Any
 
-from service.result import ChosenNetwork, Delivered, Pictures, Refit, Winner
+from service.result import ChosenNetwork, Delivered, Pictures, Refit, Temperature, Winner
 from service.spec import StudySpec
 from service.store.records import StudyRecord
 from workers.answer import Answer
+from workers.answer.finalizer import Averaged
 from workers.answer.networks import outputs
 from workers.answer.refit import Refitted
 from workers.archive import Trained, build_archive
@@ -97,7 +98,15 @@ class Keeper:
             "mean of its best ones. The scores are those of the recipe on part of the rows.",
             networks=count,
             refit=refit,
+            calibration=self._calibration(average, count),
         )
+
+    def _calibration(self, average: Averaged, networks: int) -> Temperature | None:
+        deliver = self.spec.deliver
+        if average.calibrations is None or deliver is None or deliver.temperature == "off":
+            return None
+        alone, together = average.calibrations
+        return together if networks > 1 else alone
 
     def _chosen(self, answer: Answer) -> ChosenNetwork:
         run, folds = answer.run, len(self.data.folds)
@@ -125,5 +134,6 @@ class Keeper:
             "chosen": chosen.to_json(),
             "scores": {"this_network": chosen.validation, "valid": scores["valid"], "test": scores["test"]},
             "data": {"rows": table.rows, "hash": table.data_hash()},
+            **({"temperature": chosen.calibration.temperature} if chosen.calibration else {}),
             **({"start": {"study": model.start_from, "sha256": model.start_sha256}} if model.start_from else {}),
         }

@@ -13,7 +13,7 @@ from typing import assert_never
 import numpy as np
 
 from service.errors import TrialError
-from service.result import Discrimination, Findings, Interval, Recommendation, RowCounts, Winner
+from service.result import Discrimination, Findings, Interval, Recommendation, RowCounts, Temperature, Winner
 from service.spec import Recipe, StudySpec
 from service.store.records import TrialRecord
 from workers.answer import anatomy
@@ -24,6 +24,7 @@ from workers.answer.importance import effects, importance
 from workers.answer.intervals import interval
 from workers.answer.networks import Gauge, Measured, ScoredRows, test_rows, validation_rows
 from workers.answer.statement import Statement, best_place
+from workers.answer.temperature import calibrated
 from workers.answer.ties import recommended, ties
 from workers.answer.training import Trainer
 from workers.answer.verdict import verdict
@@ -61,6 +62,8 @@ class Averaged:
     average: float
     gain: float
     test: Interval
+    calibrations: tuple[Temperature, Temperature] | None = None
+    """Of a classification: that of single networks, and that of their average."""
 
 
 @dataclass(frozen=True)
@@ -171,7 +174,21 @@ class Finalizer:
             scores.append(self._gauge.exact(averaged, valid)[0])
             gains.append(self._gauge.loss(out, valid).mean() - self._gauge.loss(averaged, valid)[0])
         test = interval(self._gauge.score(mean(winner.test_out)[None], rows), self._metric)
-        return Averaged(float(winner.valid.exact.mean()), float(np.mean(scores)), float(np.mean(gains)), test)
+        calibrations = self._calibrate(winner, rows) if self._gauge.task == "classification" else None
+        single = float(winner.valid.exact.mean())
+        return Averaged(single, float(np.mean(scores)), float(np.mean(gains)), test, calibrations)
+
+    def _calibrate(self, winner: Measured, rows: ScoredRows) -> tuple[Temperature, Temperature]:
+        """The temperatures of the winner's networks and of their average, from the validation rows of all folds."""
+        mean = MEANS[self._gauge.task]
+        labels = [validation_rows(self._data, fold).y.cpu() for fold in range(len(winner.valid_outs))]
+        alone = [(out.flatten(0, 1), own.repeat(len(out))) for out, own in zip(winner.valid_outs, labels, strict=True)]
+        together = [(mean(out), own) for out, own in zip(winner.valid_outs, labels, strict=True)]
+        test, own = winner.test_out, rows.y.cpu()
+        return (
+            calibrated(alone, (test.flatten(0, 1), own.repeat(len(test)))),
+            calibrated(together, (mean(test), own)),
+        )
 
     def _score(self, chosen: Chosen, rows: ScoredRows) -> Scores:
         """Score everything on the test rows; returns the ensemble's scores."""

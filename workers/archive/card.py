@@ -19,6 +19,7 @@ def model_card(about: Mapping[str, Any], preprocessing: Mapping[str, Any]) -> st
             f"Trained and chosen by regsearch, study {about['study']['id']}. {about['chosen']['rule']}",
             "",
             *_scores(about["scores"], metric, about["chosen"].get("refit")),
+            *_sureness(about["chosen"].get("calibration")),
             "",
             "## Use it",
             "",
@@ -76,6 +77,17 @@ def _scores(scores: Mapping[str, Any], metric: str, refit: Mapping[str, Any] | N
         interval = f"95 % interval {_digits(test['low'])} to {_digits(test['high'])}"
         lines.append(f"| test | {_digits(test['mean'])} | {interval}, {test['n']} rows that nothing was chosen on |")
     return lines
+
+
+def _sureness(calibration: Mapping[str, Any] | None) -> list[str]:
+    if calibration is None:
+        return []
+    before, after = (_digits(calibration[f"test_{when}"]) for when in ("before", "after"))
+    return [
+        "",
+        f"Its probabilities are those at the temperature {_digits(calibration['temperature'], 3)}, which validation rows "
+        f"have determined: with it the cross-entropy on the test rows was {after}, without it {before}.",
+    ]
 
 
 def _plain(text: object) -> str:

@@ -136,7 +136,7 @@ def _gates(own: Tensor) -> Tensor:
 
 
 def _classes(about: Mapping[str, Any], out: Tensor) -> tuple[Tensor, ...]:
-    return out.argmax(1), out.softmax(1)
+    return out.argmax(1), (out / about.get("temperature", 1.0)).softmax(1)
 
 
 def _number(about: Mapping[str, Any], out: Tensor) -> tuple[Tensor, ...]:

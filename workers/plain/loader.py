@@ -94,7 +94,7 @@ class Model:
         return np.asarray(self.outputs(rows).double().softmax(1).numpy())
 
     def outputs(self, rows: Rows) -> Tensor:
-        """(r, o) the network's outputs: logits, or the standardized prediction.
+        """(r, o) the network's outputs: logits, divided by the temperature, or the standardized prediction.
 
         Warns (`NotUnderstood`) of values that are unknown to training.
         """
@@ -103,7 +103,7 @@ class Model:
         for text in doubts(rows, self.preprocessing):
             warnings.warn(text, NotUnderstood, stacklevel=3)
         x = torch.from_numpy(features(rows, self.preprocessing))
-        return outputs(self.network, x)
+        return outputs(self.network, x) / float(self.about.get("temperature", 1.0))
 
 
 def _classes(about: Mapping[str, Any], out: Tensor) -> NDArray[Any]:
