@@ -127,6 +127,7 @@ class StudyData:
             layout=LAYOUTS[spec.model.word],
             missing=data.missing,
             types=data.types,
+            image_size=data.image_size,
             channels={"channels_first": "first", "channels_last": "last"}.get(data.layout, "auto"),
         )
 

@@ -12,13 +12,17 @@ from service.api.bodies import FormRoute, storable
 from service.api.inspection import inspect_apart
 from service.api.models import DatasetOut
 from service.api.problems import answers
-from service.datasets import BUILTIN, StoredFile, TableInfo, save_upload
-from service.errors import InvalidInput, NotFound
+from service.datasets import BUILTIN, StoredFile, TableInfo, save_upload, stored_path
+from service.errors import Conflict, InvalidInput, NotFound
 from service.settings import Settings
 from service.store import Store
 from service.store.records import DatasetRecord
 
 PATH = "/v1/datasets"
+_FILES = (
+    "CSV, Parquet, Feather or Excel with a table, NPZ with the arrays x and y, or a ZIP of images in folders by class. No "
+    "pickles."
+)
 
 
 def router(store: Store, settings: Settings) -> APIRouter:
@@ -28,7 +32,7 @@ def router(store: Store, settings: Settings) -> APIRouter:
     @routes.post("", status_code=status.HTTP_201_CREATED, responses=answers(413, 415, 422, 507))
     def upload(
         response: Response,
-        file: Annotated[UploadFile, File(description="CSV, Parquet, or NPZ with arrays x and y. No pickles.")],
+        file: Annotated[UploadFile, File(description=_FILES)],
         name: Annotated[str | None, Form(max_length=200, description="Display name; default: the file's name.")] = None,
     ) -> DatasetOut:
         """Store a data set. Its id is a hash of its content, so uploading the same file again returns the same data set."""
@@ -69,7 +73,23 @@ def router(store: Store, settings: Settings) -> APIRouter:
             raise NotFound("data set", dataset_id)
         return DatasetOut.of(store.datasets.get(dataset_id))
 
+    _delete(routes, store, settings)
     return routes
+
+
+def _delete(routes: APIRouter, store: Store, settings: Settings) -> None:
+    @routes.delete("/{dataset_id}", status_code=status.HTTP_204_NO_CONTENT, responses=answers(404, 409, 422))
+    def delete_dataset(dataset_id: str) -> None:
+        """Delete an uploaded data set and its file. 409 while a study that has not ended uses it, and for a built-in one.
+
+        Studies that have ended keep results and models; they can't be replayed.
+        """
+        if dataset_id in BUILTIN:
+            raise Conflict(f"the data set {dataset_id!r} is built in")
+        if not storable(dataset_id):
+            raise NotFound("data set", dataset_id)
+        record = store.datasets.delete(dataset_id)
+        stored_path(settings.datasets_dir, record.id, record.format).unlink(missing_ok=True)
 
 
 def _described(stored: StoredFile, filename: str) -> TableInfo:

@@ -21,6 +21,7 @@ from service.api.issues import validation_issues
 from service.api.memory import check_memory
 from service.datasets import BUILTIN, BuiltinFacts, Column, TableInfo, held, infer_task
 from service.datasets.readings import ColumnType, read_by
+from service.datasets.tables import OF_ARRAYS
 from service.datasets.uploads import file_format, stored_path, verified
 from service.errors import InvalidInput, Issue, NotFound
 from service.search.planned import MOST_POINTS, grid
@@ -49,7 +50,7 @@ def check(spec: StudySpec, store: Store, settings: Settings, inspections: Inspec
         InvalidInput: The data set, a column or the task does not fit; with the field, the value and what is allowed.
     """
     table, dataset_id, own = _table(spec, store, settings, inspections)
-    table = _typed(spec, table, arrays=own == "y")
+    table = _typed(spec, _resized(spec, table), arrays=own == "y")
     target = _target(spec, table, own)
     check_columns(spec, table, target.name, rows_of_arrays=own == "y")
     _family(spec, table)
@@ -117,7 +118,7 @@ def _table(
     if name is None:
         table, ending = _file(spec.data, settings.data_roots, inspections)
         _no_words(spec, ending)
-        return table, None, "y" if ending == "npz" else None
+        return table, None, "y" if ending in OF_ARRAYS else None
     if name in BUILTIN:
         _no_words(spec, "built-in")
         return BUILTIN[name], None, "target"
@@ -130,7 +131,18 @@ def _table(
     if spec.data.missing:  # its description is of another reading
         path = verified(stored_path(settings.datasets_dir, record.id, record.format), record.id)
         return inspections.of(path, record.format, spec.data.missing), record.id, None
-    return table_of(record, settings, store, inspections), record.id, "y" if record.format == "npz" else None
+    return table_of(record, settings, store, inspections), record.id, "y" if record.format in OF_ARRAYS else None
+
+
+def _resized(spec: StudySpec, table: TableInfo) -> TableInfo:
+    """The table with images of the size that `data.image_size` says."""
+    side = spec.data.image_size
+    if side is None:
+        return table
+    if isinstance(table, BuiltinFacts) or len(table.shape) < 2:
+        message = "applies to ZIP files of images only"
+        raise InvalidInput.one("data.image_size", message, value=side, allowed="nothing")
+    return replace(table, shape=(side, side, *table.shape[2:]))
 
 
 def _typed(spec: StudySpec, table: TableInfo, *, arrays: bool) -> TableInfo:
@@ -154,8 +166,8 @@ def _typed(spec: StudySpec, table: TableInfo, *, arrays: bool) -> TableInfo:
 
 def _no_words(spec: StudySpec, ending: str) -> None:
     """Only CSV and Parquet files have words."""
-    if spec.data.missing and ending not in ("csv", "parquet"):
-        message = "applies to CSV and Parquet files only"
+    if spec.data.missing and (ending in OF_ARRAYS or ending == "built-in"):
+        message = "applies to tables in files only"
         raise InvalidInput.one("data.missing", message, value=list(spec.data.missing), allowed="nothing")
 
 

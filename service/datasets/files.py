@@ -9,6 +9,7 @@ raised as `InvalidInput` on the field ``file``. Pickles are never loaded.
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from service.datasets import csvfile
 from service.datasets.arrays import inspect_arrays
+from service.datasets.images import inspect_images
 from service.datasets.tables import MAX_UNPACKED_BYTES, TableInfo, refuse, refuse_many
 from service.errors import InvalidInput
 
@@ -36,6 +38,8 @@ def inspect(path: Path, file_format: str, missing: Sequence[str] = ()) -> TableI
     """
     if file_format == "npz":
         return inspect_arrays(path)
+    if file_format == "zip":
+        return inspect_images(path)
     from service.datasets.describe import columns_of, summarize
     from service.datasets.likeness import Sample
 
@@ -63,7 +67,7 @@ def read_frame(path: Path, file_format: str, missing: Sequence[str] = ()) -> pd.
     """
     import pandas as pd
 
-    _names(path, file_format)
+    frame_names = _names(path, file_format)
     try:
         if file_format == "csv":
             frame: pd.DataFrame = pd.read_csv(path, **_csv_options(path, missing), low_memory=False)
@@ -72,7 +76,7 @@ def read_frame(path: Path, file_format: str, missing: Sequence[str] = ()) -> pd.
                 again = pd.read_csv(path, **_csv_options(path, missing, words), low_memory=False)
                 frame[again.columns] = again
         else:
-            frame = _plain(pd.read_parquet(path), missing)
+            frame = pd.concat(_chunks(path, file_format, len(frame_names), missing), ignore_index=True)
     except MemoryError:
         raise
     except Exception as error:  # as above
@@ -88,6 +92,11 @@ def _names(path: Path, file_format: str) -> list[str]:
             return csvfile.header(path)
         case "parquet":
             return _parquet_names(path)
+        case "feather":
+            return _feather_names(path)
+        case "xlsx":
+            sheet = _sheet(path)
+            return _usable_names(list(map(str, sheet.columns)), len(sheet))
         case _:
             raise AssertionError(f"{file_format} is not a format of tables")
 
@@ -110,7 +119,6 @@ def _is_text(column: pd.Series[Any]) -> bool:
 
 def _parquet_names(path: Path) -> list[str]:
     """The column names without the columns of pandas' row labels."""
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
@@ -118,6 +126,42 @@ def _parquet_names(path: Path) -> list[str]:
             schema, rows = file.schema_arrow, file.metadata.num_rows
     except Exception as error:  # as above
         _refuse_unreadable("parquet", error)
+    return _table_names(schema, rows)
+
+
+def _feather_names(path: Path) -> list[str]:
+    """The column names of an Arrow file (Feather, version 2)."""
+    import pyarrow as pa
+
+    try:
+        with pa.memory_map(str(path)) as source:
+            reader = pa.ipc.open_file(source)
+            rows = sum(reader.get_batch(number).num_rows for number in range(reader.num_record_batches))
+            return _table_names(reader.schema, rows)
+    except InvalidInput:
+        raise
+    except Exception as error:  # as above
+        _refuse_unreadable("feather", error)
+
+
+def _sheet(path: Path) -> pd.DataFrame:
+    """The first sheet of a workbook; its first row has the names."""
+    import pandas as pd
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of styles that openpyxl does not know
+        try:
+            return pd.read_excel(path, sheet_name=0, engine="openpyxl", na_values=[""], keep_default_na=False)
+        except MemoryError:
+            raise
+        except Exception as error:  # as above
+            _refuse_unreadable("xlsx", error)
+
+
+def _table_names(schema: Any, rows: int) -> list[str]:
+    """The names of the columns of an Arrow schema without those of pandas' row labels."""
+    import pyarrow as pa
+
     names = [str(name) for name in schema.names]
     twice = sorted(name for name, times in Counter(names).items() if times > 1)
     if twice:
@@ -126,7 +170,10 @@ def _parquet_names(path: Path) -> list[str]:
     if nested:
         refuse("has columns with lists or records", value=nested, allowed="one value per cell")
     labels = (schema.pandas_metadata or {}).get("index_columns", [])
-    names = [name for name in names if name not in labels]
+    return _usable_names([name for name in names if name not in labels], rows)
+
+
+def _usable_names(names: list[str], rows: int) -> list[str]:
     if len(names) < 2:
         refuse("needs at least two columns: a target and a feature", value=names)
     if rows == 0:
@@ -148,12 +195,29 @@ def _chunks(
         with pd.read_csv(path, **_csv_options(path, missing, words), chunksize=size, low_memory=False) as reader:
             yield from reader
         return
+    if file_format == "xlsx":
+        yield _plain(_sheet(path).copy(), missing)
+        return
+    names = _names(path, file_format)
+    for batch in _batches(path, file_format, names, size):
+        yield _plain(batch.to_pandas(ignore_metadata=True), missing)
+
+
+def _batches(path: Path, file_format: str, names: list[str], size: int) -> Iterator[Any]:
+    """Record batches of the named columns."""
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    names = _parquet_names(path)
-    with pq.ParquetFile(path) as file:
-        for batch in file.iter_batches(batch_size=size, columns=names):
-            yield _plain(batch.to_pandas(ignore_metadata=True), missing)
+    if file_format == "parquet":
+        with pq.ParquetFile(path) as file:
+            yield from file.iter_batches(batch_size=size, columns=names)
+        return
+    with pa.memory_map(str(path)) as source:
+        reader = pa.ipc.open_file(source)
+        for number in range(reader.num_record_batches):
+            whole = reader.get_batch(number).select(names)
+            for start in range(0, whole.num_rows, size):
+                yield whole.slice(start, size)
 
 
 def _plain(frame: pd.DataFrame, missing: Sequence[str]) -> pd.DataFrame:

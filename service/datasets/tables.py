@@ -14,7 +14,11 @@ from typing import Any, Literal, NoReturn
 from service.datasets.forms import TEXT, Form
 from service.errors import InvalidInput
 
-FORMATS = ("csv", "parquet", "npz")
+FORMATS = ("csv", "parquet", "feather", "xlsx", "npz", "zip")
+OF_ARRAYS = ("npz", "zip")
+"""Formats without columns, which have the target `y` themselves."""
+ENDINGS = {"tsv": "csv", "arrow": "feather"}
+"""Other endings of files in these formats."""
 MAX_UNPACKED_BYTES = 4 * 2**30
 """Largest size of a file's content when unpacked, which may be a thousand times its size on disk."""
 

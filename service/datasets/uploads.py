@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from service.atomic import PART, sync_folder
-from service.datasets.tables import FORMATS
+from service.datasets.tables import ENDINGS, FORMATS
 from service.errors import InvalidInput, StorageFull, TooLarge
 
 _CHUNK = 1 << 20
@@ -37,13 +37,14 @@ class StoredFile:
 
 
 def file_format(filename: str, field: str) -> str:
-    """The format according to a file's ending; ``.csv.gz`` is CSV as well.
+    """The format according to a file's ending; ``.csv.gz`` and ``.tsv`` are CSV as well, ``.arrow`` is Feather.
 
     Raises:
         InvalidInput: The ending is not one of `FORMATS`.
     """
     name = filename.lower()
-    ending = "csv" if name.endswith(".csv.gz") else Path(name).suffix.lstrip(".")
+    ending = "csv" if name.endswith((".csv.gz", ".tsv.gz")) else Path(name).suffix.lstrip(".")
+    ending = ENDINGS.get(ending, ending)
     if ending not in FORMATS:
         raise InvalidInput.one(field, f"has the ending {ending!r}", value=filename, allowed=", ".join(FORMATS))
     return ending

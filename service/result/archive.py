@@ -121,6 +121,7 @@ class TablePreprocessing(Part):
     readings: Mapping[str, Mapping[str, Any]] = Field({}, description="How columns are read that are not read as they are.")
     numbers: NumericColumns
     words: CategoricalColumns
+    image: Mapping[str, Any] | None = Field(None, description="Size and mode of images that come from image files.")
 
 
 class ArrayPreprocessing(Part):
@@ -130,6 +131,7 @@ class ArrayPreprocessing(Part):
     version: Literal[1]
     layout: Literal["image", "sequence"]
     channels: Literal["auto", "first", "last"] = Field("auto", description="Where images have their channels.")
+    image: Mapping[str, Any] | None = Field(None, description="Size and mode of images that come from image files.")
     mean: tuple[float, ...]
     scale: tuple[float, ...]
 

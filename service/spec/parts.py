@@ -48,6 +48,13 @@ class DataSpec(Frozen):
         "auto",
         description="Where images (rows, a, b, c) have their channels; `auto`: on the shorter of first and last axis.",
     )
+    image_size: int | None = Field(
+        None,
+        ge=4,
+        le=512,
+        description="Height and width that the images of a ZIP file get; if omitted, those of most of them, or the median, "
+        "at most 224.",
+    )
     groups: str | None = Field(
         None, description="Column of groups, such as patients: no group is divided between parts. Not an input."
     )

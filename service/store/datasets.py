@@ -6,12 +6,12 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, select
+from sqlalchemy import Connection, RowMapping, delete, select
 
-from service.errors import NotFound
+from service.errors import Conflict, NotFound
 from service.store import tables as t
 from service.store.engine import Database, upsert
-from service.store.records import DatasetRecord
+from service.store.records import ENDED, DatasetRecord
 from service.store.rows import dumps, moment
 
 
@@ -52,6 +52,28 @@ class Datasets:
         if row is None:
             raise NotFound("data set", dataset_id)
         return _dataset(row)
+
+    def delete(self, dataset_id: str) -> DatasetRecord:
+        """Forget a data set; its file is the caller's.
+
+        Raises:
+            NotFound: There is no such data set.
+            Conflict: A study that has not ended uses it.
+        """
+        s = t.studies
+
+        def work(connection: Connection) -> int | None:
+            uses = select(s.c.study_id).where(s.c.dataset_id == dataset_id, s.c.state.not_in(ENDED)).limit(1)
+            user = connection.execute(uses).scalar()
+            if user is None:
+                connection.execute(delete(t.datasets).where(t.datasets.c.id == dataset_id))
+            return user
+
+        record = self.get(dataset_id)
+        user = self._database.write(work)
+        if user is not None:
+            raise Conflict(f"study {user} uses the data set {dataset_id!r} and has not ended")
+        return record
 
     def list(self) -> Sequence[DatasetRecord]:
         """All data sets, newest first."""

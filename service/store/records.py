@@ -30,6 +30,7 @@ class StudyState(StrEnum):
 
 
 SEARCHED = (StudyState.QUEUED, StudyState.RUNNING)
+ENDED = (StudyState.FINISHED, StudyState.CANCELLED, StudyState.FAILED)
 """States in which trials are asked and told."""
 
 TrialState = Literal["waiting", "running", "complete", "pruned", "fail"]

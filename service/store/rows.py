@@ -17,7 +17,7 @@ from service.optuna_private import TrialIntermediateValueModel, TrialValueModel
 from service.store import tables as t
 from service.store.bulk import insert_many, update_many
 from service.store.engine import Database, clock
-from service.store.records import SEARCHED, Lease, StudyState
+from service.store.records import ENDED, SEARCHED, Lease, StudyState
 
 OPTUNA_STATE = {
     "waiting": OptunaState.WAITING,
@@ -72,7 +72,7 @@ def set_state(
     connection: Connection, database: Database, study_id: int, state: StudyState, reason: str | None = None
 ) -> None:
     """Write a study's state, and with a terminal state the time at which the study ended."""
-    ended = state in (StudyState.FINISHED, StudyState.CANCELLED, StudyState.FAILED)
+    ended = state in ENDED
     values: dict[str, Any] = {"state": state.value, "reason": reason, "finished_at": database.now if ended else None}
     connection.execute(update(t.studies).where(t.studies.c.study_id == study_id).values(values))
 

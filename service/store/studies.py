@@ -16,7 +16,7 @@ from service.store import tables as t
 from service.store.archives import replace_archive
 from service.store.engine import Database
 from service.store.notes import note_attributes, prepend_to_note
-from service.store.records import SEARCHED, Lease, StudyRecord, StudyState
+from service.store.records import ENDED, SEARCHED, Lease, StudyRecord, StudyState
 from service.store.rows import (
     deadline_passed,
     dumps,
@@ -32,8 +32,6 @@ from service.store.study_rows import best_params, study_record
 
 _NAME_RACES = 30
 """How often another submit may take a free name between the search for it and its use."""
-
-_ENDED = (StudyState.FINISHED, StudyState.CANCELLED, StudyState.FAILED)
 
 
 class Studies:
@@ -169,7 +167,7 @@ class Studies:
             connection.execute(delete(t.leases).where(t.leases.c.study_id == row["study_id"]))
             fail_open_trials(connection, row["study_id"], "cancelled")
 
-        allowed = tuple(state for state in StudyState if state not in _ENDED)
+        allowed = tuple(state for state in StudyState if state not in ENDED)
         self._move(study_id, allowed, StudyState.CANCELLED, then=work)
 
     def extend(self, study_id: int, trials: int) -> None:
@@ -205,7 +203,7 @@ class Studies:
 
         def work(connection: Connection) -> None:
             row = lock_study(connection, study_id)
-            if row["state"] not in _ENDED:
+            if row["state"] not in ENDED:
                 raise Conflict(f"study {study_id} is {row['state']}: cancel it before deleting it")
             of_study = select(t.o_trials.c.trial_id).where(t.o_trials.c.study_id == study_id)
             for table in (t.o_params, t.o_values, t.o_steps, t.o_trial_user, t.o_trial_system, t.o_heartbeats):

@@ -58,8 +58,10 @@ def prepare_all(table: RawTable, split: Split, options: PrepareOptions = _DEFAUL
 
 def _fitted(table: RawTable, train: NDArray[np.int64], options: PrepareOptions) -> Fitted:
     if table.arrays is not None:
-        return fit_array(table.arrays, train, table.lengths, table.layout, table.channels)
-    return fit_table(table.features.iloc[train], table.categorical, options, table.readings)
+        fitted = fit_array(table.arrays, train, table.lengths, table.layout, table.channels)
+    else:
+        fitted = fit_table(table.features.iloc[train], table.categorical, options, table.readings)
+    return fitted if table.image is None else {**fitted, "image": dict(table.image)}
 
 
 def prepare_alike(table: RawTable, split: Split, fitted: Fitted, target: TargetScale | None) -> list[Fold]:

@@ -19,6 +19,7 @@ from service.datasets.readings import ColumnType, read_by
 from service.datasets.tables import PARTS
 from service.errors import TrialError
 from workers.data.fitting import Layout
+from workers.data.pictures import load_pictures
 from workers.plain.columns import WORDS_FOR_MISSING, mapped, text_of
 from workers.plain.readings import Ambiguous, Reading, days_by, derived, number_by
 
@@ -45,6 +46,7 @@ class DataSource:
     missing: tuple[str, ...] = ()
     types: Mapping[str, ColumnType] = field(default_factory=dict)
     channels: str = "auto"
+    image_size: int | None = None
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,8 @@ class RawTable:
     channels: str = "auto"
     kept: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, dtype=np.bool_))
     """Of the rows of the file, which have a target."""
+    image: Mapping[str, Any] | None = None
+    """Size and mode of images that come from image files, as new ones need them."""
 
     @property
     def rows(self) -> int:
@@ -103,6 +107,7 @@ class _Content:
     arrays: Arrays | None = None
     columns: Mapping[str, Column] = field(default_factory=dict)
     """Of a file with columns: how each is read."""
+    image: Mapping[str, Any] | None = None
 
     @property
     def readings(self) -> dict[str, Reading]:
@@ -142,8 +147,9 @@ def load_table(source: DataSource) -> RawTable:
         times=_times(frame[source.time], content.readings.get(source.time)) if source.time is not None else None,
         part=_part(frame[source.split]) if source.split is not None else _part_of(arrays, kept),
         readings=readings,
-        channels=source.channels,
+        channels="last" if content.image is not None else source.channels,
         kept=kept,
+        image=content.image,
     )
 
 
@@ -159,8 +165,12 @@ def _read(source: DataSource) -> _Content:
         found = {column.name: column for column in read_by(facts.columns, _types(source))}
         return _Content(frame.drop(columns=list(source.drop)), pd.Series(y), labels, columns=found)
     assert source.path is not None, "a source has a name or a path"
+    if source.format == "zip":
+        arrays, pictures = load_pictures(source.path, source.image_size)
+        image = {"size": list(pictures.size), "mode": pictures.mode}
+        return replace(_of_arrays(arrays, source.layout), image=image)
     if source.format == "npz":
-        return _read_arrays(source.path, source.layout)
+        return _of_arrays(load_arrays(source.path), source.layout)
     frame = read_frame(source.path, source.format, source.missing)
     target = frame[source.target]
     frame = frame.drop(columns=list(source.drop))
@@ -172,8 +182,7 @@ def _types(source: DataSource) -> dict[str, ColumnType]:
     return {**source.types, **dict.fromkeys(source.categorical, "category")}
 
 
-def _read_arrays(path: Path, layout: Layout) -> _Content:
-    arrays = load_arrays(path)
+def _of_arrays(arrays: Arrays, layout: Layout) -> _Content:
     dimensions: dict[Layout, tuple[int, ...]] = {"flat": (2, 3, 4), "sequence": (3,), "image": (3, 4)}
     if arrays.x.ndim not in dimensions[layout]:
         raise TrialError(f"examples of shape {arrays.x.shape[1:]} can't be read as {layout}")

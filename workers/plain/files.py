@@ -12,19 +12,29 @@ from typing import Any, TextIO, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from .images import read_images
 from .preprocessing import CannotPredict
 
 _SEPARATORS = (",", ";", "\t", "|")
 _NAMES = {"x": "x", "y": "y", "len": "lengths", "lengths": "lengths"}
 
 
-def read_rows(path: str | Path) -> Mapping[str, Any]:
-    """A file of rows by column or array: NPZ by its name, else CSV.
+def read_rows(path: str | Path, image: Mapping[str, Any] | None = None) -> Mapping[str, Any]:
+    """A file of rows by column or array: NPZ by its name, else CSV; images where training has read such (``image``).
 
     Raises:
-        CannotPredict: As `read_npz` and `read_csv`.
+        CannotPredict: As `read_npz` and `read_csv`, or an image can't be read.
     """
-    return read_npz(path) if str(path).endswith(".npz") else read_csv(path)
+    if str(path).endswith(".npz"):
+        return read_npz(path)
+    if image is None:
+        return read_csv(path)
+    try:
+        return read_images(Path(path), image)
+    except ImportError:
+        raise CannotPredict("images are read by Pillow: pip install pillow") from None
+    except (OSError, ValueError) as error:
+        raise CannotPredict(f"{path} can't be read as images: {error}") from None
 
 
 def read_npz(path: str | Path) -> dict[str, NDArray[Any]]:

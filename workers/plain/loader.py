@@ -3,7 +3,8 @@
     model = Model.load("directory of the unpacked archive")
     model.predict("new.csv")                    # a CSV file, a pandas DataFrame, or {column: values}
 
-Images and series come as an NPZ file with the array `x` (and `lengths`), or as arrays. Shapes: `r` rows, `o` outputs.
+Images and series come as an NPZ file with the array `x` (and `lengths`), or as arrays; a model of image files reads a ZIP
+file or a folder of them, or a single one. Shapes: `r` rows, `o` outputs.
 Every column of the training data must be there; others are ignored.
 """
 
@@ -99,7 +100,7 @@ class Model:
         Warns (`NotUnderstood`) of values that are unknown to training.
         """
         if isinstance(rows, str | Path):
-            rows = read_rows(rows)
+            rows = read_rows(rows, self.preprocessing.get("image"))
         for text in doubts(rows, self.preprocessing):
             warnings.warn(text, NotUnderstood, stacklevel=3)
         x = torch.from_numpy(features(rows, self.preprocessing))

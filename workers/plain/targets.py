@@ -38,8 +38,8 @@ def examples(rows: str | Path, target: str, archive: Path) -> tuple[Tensor, Tens
     about, fitted = (
         json.loads((archive / name).read_text(encoding="utf-8")) for name in ("recipe.json", "preprocessing.json")
     )
-    columns = read_rows(rows)
-    named = "y" if str(rows).endswith(".npz") else target
+    columns = read_rows(rows, fitted.get("image"))
+    named = "y" if str(rows).endswith(".npz") or fitted.get("image") else target
     if named not in columns:
         raise CannotPredict(f"there is no column {named!r} of targets; the columns are: {', '.join(columns)}")
     reading = fitted.get("readings", {}).get(named)
