@@ -103,6 +103,19 @@ def test_a_regression_says_the_same_alone(normalization: str, scaling: Any, tmp_
     np.testing.assert_array_equal(np.array(predictions, dtype=float), fold.target.restore(expected[:, 0].numpy()))
 
 
+def test_probabilities_are_those_at_the_models_temperature(tmp_path: Path) -> None:
+    rows = people(tmp_path / "people.csv")
+    table = load_table(DataSource("classification", path=rows, target="class"))
+    made, about = untrained(a_fold(table), 3), {**ABOUT, "classes": list(table.labels)}
+    plain, cool = (
+        Model.load(unpacked(build_archive(made, {**about, **more}), tmp_path / name))
+        for name, more in (("plain", {}), ("cool", {"temperature": 3.0}))
+    )
+    powers = plain.probabilities(rows) ** (1 / 3)
+    np.testing.assert_allclose(cool.probabilities(rows), powers / powers.sum(1, keepdims=True), rtol=1e-5)
+    assert list(cool.predict(rows)) == list(plain.predict(rows))
+
+
 def test_rows_come_as_a_frame_or_as_columns_too(tmp_path: Path) -> None:
     rows = people(tmp_path / "people.csv")
     table = load_table(DataSource("classification", path=rows, target="class"))
