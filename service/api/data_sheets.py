@@ -67,19 +67,20 @@ def table_of(record: DatasetRecord, settings: Settings, store: Store, inspection
 def notes_for(given: StudySpec, spec: StudySpec, table: TableInfo, target: Column) -> list[Note]:
     """What a study should know of its data: of the columns that it uses as inputs, and of its target."""
     uses = {column.name: _use(spec, column, target) for column in table.columns}
-    classes = spec.task == "classification"
-    notes = [
-        note
-        for note in notes_on(table)
-        if note.column is None
-        or uses[note.column] == "input"
-        or (uses[note.column] == "target" and note.topic in _OF_TARGETS)
-    ]
     asked = {*given.data.types, *given.data.categorical}
-    notes = [note for note in notes if not (note.column in asked and note.topic in ("ambiguous", "text"))]
-    about = notes_on_target(table, target, classes=classes)
-    notes = [*about, *(note for note in notes if note.text not in {each.text for each in about})]
-    notes = [note for note in notes if note.column is None or uses[note.column] in ("input", "target")]
+
+    def concerns(note: Note) -> bool:
+        if note.column is None:
+            return True
+        if note.column in asked and note.topic in ("ambiguous", "text"):
+            return False
+        return uses[note.column] == "input" or (uses[note.column] == "target" and note.topic in _OF_TARGETS)
+
+    classes = spec.task == "classification"
+    about = [
+        note for note in notes_on_target(table, target, classes=classes) if uses[str(note.column)] in ("input", "target")
+    ]
+    notes = [*about, *filter(concerns, notes_on(table, target.name))]
     if given.task is None and spec.task == "regression" and target.whole and target.distinct <= _FEW_VALUES:
         text = (
             f"The target {target.name!r} has {target.distinct} distinct whole numbers and is read as a quantity; "

@@ -117,17 +117,17 @@ def _table(
     name = spec.data.dataset
     if name is None:
         table, ending = _file(spec.data, settings.data_roots, inspections)
-        _no_words(spec, ending)
+        _check_format(spec, ending)
         return table, None, "y" if ending in OF_ARRAYS else None
     if name in BUILTIN:
-        _no_words(spec, "built-in")
+        _check_format(spec, "built-in")
         return BUILTIN[name], None, "target"
     try:
         record = store.datasets.get(name)
     except NotFound:
         known = [*BUILTIN, *(record.id for record in store.datasets.list())]
         raise InvalidInput.one("data.dataset", "does not exist", value=name, allowed=known) from None
-    _no_words(spec, record.format)
+    _check_format(spec, record.format)
     if spec.data.missing:  # its description is of another reading
         path = verified(stored_path(settings.datasets_dir, record.id, record.format), record.id)
         return inspections.of(path, record.format, spec.data.missing), record.id, None
@@ -137,12 +137,7 @@ def _table(
 def _resized(spec: StudySpec, table: TableInfo) -> TableInfo:
     """The table with images of the size that `data.image_size` says."""
     side = spec.data.image_size
-    if side is None:
-        return table
-    if isinstance(table, BuiltinFacts) or len(table.shape) < 2:
-        message = "applies to ZIP files of images only"
-        raise InvalidInput.one("data.image_size", message, value=side, allowed="nothing")
-    return replace(table, shape=(side, side, *table.shape[2:]))
+    return table if side is None else replace(table, shape=(side, side, *table.shape[2:]))
 
 
 def _typed(spec: StudySpec, table: TableInfo, *, arrays: bool) -> TableInfo:
@@ -164,8 +159,11 @@ def _typed(spec: StudySpec, table: TableInfo, *, arrays: bool) -> TableInfo:
     return replace(table, columns=read_by(table.columns, {**types, **asked}))
 
 
-def _no_words(spec: StudySpec, ending: str) -> None:
-    """Only CSV and Parquet files have words."""
+def _check_format(spec: StudySpec, ending: str) -> None:
+    """Only tables in files have words, and only ZIP files images of several sizes."""
+    if spec.data.image_size is not None and ending != "zip":
+        message = "applies to ZIP files of images only"
+        raise InvalidInput.one("data.image_size", message, value=spec.data.image_size, allowed="nothing")
     if spec.data.missing and (ending in OF_ARRAYS or ending == "built-in"):
         message = "applies to tables in files only"
         raise InvalidInput.one("data.missing", message, value=list(spec.data.missing), allowed="nothing")

@@ -24,7 +24,6 @@ _SENTENCE = 4
 """Words of a text on average from which texts are sentences."""
 _AFFIXED = re.compile(
     r"[+-]?(?P<before>[$€£¥]?\s?)[+-]?\d[\d.,' \u00a0\u202f]*?"
-    r""
     r"(?P<after>\s?[%‰°]\S?|\s[^\W\d_]{1,12}|[a-z]{2,8}|)"
 )
 _SPACES = " \u00a0\u202f"
@@ -118,7 +117,6 @@ class Times:
     alive: Sequence[str] = _FORMATS
     clock: bool = False
     """Whether a time of day other than midnight occurred."""
-    naive: bool = True
 
     def add(self, text: str) -> None:
         """Keep the formats that can read this text."""

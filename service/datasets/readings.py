@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import Literal, get_args
+from typing import Literal
 
 from service.datasets.forms import COMPACT, PLAIN, TEXT, Form
 from service.datasets.tables import Column
@@ -46,7 +46,7 @@ def _time(column: Column, word: str, *, native: bool) -> Form:
         raise _unlike(column, word, "times, or whole numbers such as 20240503")
     form = column.forms.get(word) or column.forms.get("date")
     if form is None or form["kind"] != "date":
-        raise _unlike(column, word, f"times in one form ({', '.join(get_args(ColumnType)[4:7])})")
+        raise _unlike(column, word, "times in one form")
     return form
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from service.datasets.tables import NEAR, Column, TableInfo, number_of
+from service.datasets.tables import NEAR, Column, Pair, TableInfo, number_of
 
 Topic = Literal[
     "header", "id", "constant", "reading", "ambiguous", "text", "blanks", "rare", "large", "empty", "copy", "rows", "target"
@@ -29,14 +29,14 @@ class Note:
     warns: bool = True
 
 
-def notes_on(table: TableInfo) -> list[Note]:
-    """All that can be said without knowing what is the target."""
+def notes_on(table: TableInfo, target: str | None = None) -> list[Note]:
+    """All that can be said without knowing what is the target; without its near copies, where it is known."""
     columns = table.columns
     notes = [*_header(columns), *_rows(table)]
     for column in columns:
         for rule in _RULES:
             notes += rule(column, table.rows)
-    return [*notes, *_copies(table)]
+    return [*notes, *(note for pair in table.sheet.pairs if target not in (pair.first, pair.second) for note in _copy(pair))]
 
 
 def notes_on_target(table: TableInfo, target: Column, *, classes: bool) -> list[Note]:
@@ -131,8 +131,7 @@ def _large(column: Column, rows: int) -> Iterator[Note]:
 _RULES: Sequence[Callable[[Column, int], Iterator[Note]]] = (_reading, _id, _constant, _blanks, _large)
 
 
-def _copies(table: TableInfo) -> Iterator[Note]:
-    for pair in table.sheet.pairs:
-        if pair.strength >= NEAR:
-            text = f"The columns {pair.first!r} and {pair.second!r} tell nearly the same ({pair.how})."
-            yield Note("copy", pair.second, text, warns=False)
+def _copy(pair: Pair) -> Iterator[Note]:
+    if pair.strength >= NEAR:
+        text = f"The columns {pair.first!r} and {pair.second!r} tell nearly the same ({pair.how})."
+        yield Note("copy", pair.second, text, warns=False)

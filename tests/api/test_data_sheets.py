@@ -86,6 +86,7 @@ WRONG = [
     ({"split": "bad_part"}, "data.split", "'holdout'"),
     ({"split": "clinic"}, "data.split", "'c0'"),
     ({"layout": "channels_last"}, "data.layout", "applies to images"),
+    ({"image_size": 32}, "data.image_size", "applies to ZIP files of images"),
 ]
 
 

@@ -162,8 +162,8 @@ def _read(source: DataSource) -> _Content:
         if source.layout == "image" and facts.image is not None:
             images = np.asarray(x, dtype=np.float32).reshape(-1, *facts.image)
             return _Content(_no_columns(len(y)), pd.Series(y), labels, Arrays(images, np.asarray(y)))
-        found = {column.name: column for column in read_by(facts.columns, _types(source))}
-        return _Content(frame.drop(columns=list(source.drop)), pd.Series(y), labels, columns=found)
+        columns = {column.name: column for column in read_by(facts.columns, _types(source))}
+        return _Content(frame.drop(columns=list(source.drop)), pd.Series(y), labels, columns=columns)
     assert source.path is not None, "a source has a name or a path"
     if source.format == "zip":
         arrays, pictures = load_pictures(source.path, source.image_size)
@@ -173,9 +173,10 @@ def _read(source: DataSource) -> _Content:
         return _of_arrays(load_arrays(source.path), source.layout)
     frame = read_frame(source.path, source.format, source.missing)
     target = frame[source.target]
-    frame = frame.drop(columns=list(source.drop))
-    columns = {column.name: column for column in read_by(columns_of(summarize([frame])), _types(source))}
-    return _Content(frame.drop(columns=[str(source.target)]), target, columns=columns)
+    # All columns, as at submit: those that are left out may show the mark of decimals.
+    found = read_by(columns_of(summarize([frame])), _types(source))
+    columns = {column.name: column for column in found if column.name not in source.drop}
+    return _Content(frame.drop(columns=[str(source.target), *source.drop]), target, columns=columns)
 
 
 def _types(source: DataSource) -> dict[str, ColumnType]:

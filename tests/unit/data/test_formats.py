@@ -12,14 +12,14 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from service.datasets import inspect, read_frame
+from service.datasets import images, inspect, read_frame
 from service.datasets.images import pictures_in
 from service.datasets.uploads import file_format
 from service.errors import InvalidInput
 from service.spec import ValidationSpec
 from workers.data import DataSource, load_table, make_split, prepare
 from workers.plain.files import read_rows
-from workers.plain.images import pixels
+from workers.plain.images import ENDINGS, pixels
 from workers.plain.preprocessing import CannotPredict, features
 
 
@@ -57,6 +57,10 @@ def test_a_table_is_the_same_in_every_format(tmp_path: Path, ending: str) -> Non
     assert list(loaded.features.columns)[3] == "day: days"
     np.testing.assert_allclose(loaded.features["day: days"], 19723 + np.arange(60))
     np.testing.assert_allclose(loaded.features["size"], made["size"])
+
+
+def test_the_loader_knows_the_same_images() -> None:
+    assert images.ENDINGS == ENDINGS
 
 
 def test_endings_name_formats() -> None:

@@ -64,6 +64,14 @@ def test_numbers_in_a_form_of_their_own_are_numbers(tmp_path: Path, case: str) -
     assert loaded.features["a"].is_monotonic_increasing != (first < 0)
 
 
+def test_a_column_that_is_left_out_still_shows_the_mark_of_decimals(tmp_path: Path) -> None:
+    path = table(tmp_path, NUMBERS["thousands that another column's decimals decide"][0])
+    path.write_text(path.read_text().replace("y\n", "y,z\n", 1).replace("\n", ",1\n").replace("y,z,1", "y,z", 1))
+    assert described(path).kind == "numeric"
+    loaded = load_table(DataSource("regression", path=path, target="z", drop=("y",)))
+    assert loaded.features["a"].iloc[0] == 1000.0
+
+
 TIMES = {
     "days": "%Y-%m-%d",
     "times": "%Y-%m-%dT%H:%M:%S",
