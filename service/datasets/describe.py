@@ -101,11 +101,13 @@ class Levels:
 
     rows: Counter[str] | None = field(default_factory=Counter)
 
-    def add(self, values: pd.Series[Any]) -> None:
-        """Add the present values of a chunk."""
+    def add(self, values: NDArray[Any], counts: NDArray[Any]) -> None:
+        """Add the distinct values of a chunk, and how often each occurs in it."""
         if self.rows is not None:
-            counts = values.value_counts()
-            self.rows.update({text_of(value): int(count) for value, count in counts.iloc[: _EXACT + 1].items()})
+            if len(values) + len(self.rows) > 2 * _EXACT:
+                self.rows = None
+                return
+            self.rows.update(dict(zip(map(text_of, values.tolist()), counts.tolist(), strict=True)))
             if len(self.rows) > _EXACT:
                 self.rows = None
 
@@ -151,30 +153,38 @@ class Summary:
 
     def add(self, chunk: pd.Series[Any]) -> None:
         """Add a chunk of the column."""
-        present = chunk.dropna()
         self.rows += len(chunk)
-        self.missing += len(chunk) - len(present)
-        if present.empty:
-            self.void = self.void or is_categorical(chunk)
-            return
         if is_categorical(chunk):
-            self.words = True
-            texts = present.astype(object).map(str)
-            values = texts.unique()
-            if max(map(len, values)) > MAX_CELL:
-                refuse(f"has a text of more than {MAX_CELL} letters", allowed=f"at most {MAX_CELL}")
-            self.distinct.add(pd.util.hash_array(np.asarray(values, dtype=object), categorize=False))
-            self.meant.add(values)
-            self.texts.add(values)
-            self.levels.add(texts)
-        else:
+            self._add_words(chunk.dropna(), len(chunk))
+            return
+        numbers = chunk.to_numpy(dtype=np.float64, na_value=np.nan) + 0.0  # −0.0 becomes 0.0, which it equals
+        missing = np.isnan(numbers)
+        if missing.any():
+            numbers = numbers[~missing]
+            self.missing += len(chunk) - len(numbers)
+        if len(numbers):
             self.numbers = True
-            numbers = present.to_numpy(dtype=np.float64) + 0.0  # −0.0 becomes 0.0, which it equals
             self.whole = self.whole and is_whole(numbers)
             self.low, self.high = min(self.low, float(numbers.min())), max(self.high, float(numbers.max()))
             self.distinct.add(pd.util.hash_array(numbers))
             if self.whole:
-                self.levels.add(present)
+                self.levels.add(*np.unique(numbers, return_counts=True))
+
+    def _add_words(self, present: pd.Series[Any], rows: int) -> None:
+        self.missing += rows - len(present)
+        if present.empty:
+            self.void = True
+            return
+        self.words = True
+        texts = present.astype(object).map(str)
+        counts = texts.value_counts(sort=False)  # in the order of their first rows
+        values = counts.index.to_numpy(dtype=object)
+        if max(map(len, values)) > MAX_CELL:
+            refuse(f"has a text of more than {MAX_CELL} letters", allowed=f"at most {MAX_CELL}")
+        self.distinct.add(pd.util.hash_array(values, categorize=False))
+        self.meant.add(values)
+        self.texts.add(values)
+        self.levels.add(values, counts.to_numpy())
 
     def decimals(self) -> set[str]:
         """The marks of decimals that the column shows."""

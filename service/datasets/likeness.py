@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from service.datasets.tables import NEAR, Column, Pair, Sheet
 
-_SAMPLE = 4000
+_SAMPLE, _LEAST_SAMPLE, _CELLS = 4000, 100, 1_000_000
 _MOST_NUMBERS, _MOST_WORDS = 300, 60
 _ID = 0.3
 """What tells something of another column, in a column with a value of its own in each row."""
@@ -48,7 +48,8 @@ class Sample:
         chunk = chunk.set_axis(pd.RangeIndex(self.rows, self.rows + len(chunk)))
         self.rows += len(chunk)
         self._kept.append(chunk[chunk.index % self._every == 0])
-        while sum(map(len, self._kept)) > 2 * _SAMPLE:
+        most = max(_LEAST_SAMPLE, min(_SAMPLE, _CELLS // max(1, chunk.shape[1])))
+        while sum(map(len, self._kept)) > 2 * most:
             self._every *= 2
             self._kept = [part[part.index % self._every == 0] for part in self._kept]
 
