@@ -81,7 +81,7 @@ def test_what_may_be_read_otherwise_than_meant_is_told_at_upload_and_submit(clie
 def test_words_for_missing_values_need_a_file_that_has_words(client: TestClient) -> None:
     answer = client.post("/v1/studies", json=SMALL | {"data": {"dataset": "diabetes", "missing": ["?"]}})
     assert answer.status_code == 422
-    assert "data.missing: applies to CSV and Parquet files only" in answer.json()["detail"]
+    assert "data.missing: applies to tables in files only" in answer.json()["detail"]
 
 
 def test_a_study_reports_where_it_is(client: TestClient, store: Store) -> None:

@@ -99,7 +99,9 @@ def backend(request: pytest.FixtureRequest) -> str:
 def empty_url(request: pytest.FixtureRequest, backend: str, tmp_path: Path) -> Iterator[str]:
     """URL of an empty database."""
     if backend == "sqlite":
-        yield f"sqlite:///{tmp_path / 'regsearch.db'}"
+        path = tmp_path / "regsearch.db"
+        path.touch()  # which is an empty database
+        yield f"sqlite:///{path}"
         return
     yield from _own_database(request.getfixturevalue("postgres"), "template1")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from alembic import command
@@ -62,6 +63,14 @@ def test_the_first_schema_is_upgraded_to_the_current_one(empty_url: str, missing
 def test_a_missing_schema_is_reported(empty_url: str) -> None:
     with pytest.raises(DatabaseUnavailable, match="schema version None"):
         open_store(empty_url)
+
+
+def test_a_file_that_is_not_there_is_reported_and_not_made(tmp_path: Path) -> None:
+    with pytest.raises(DatabaseUnavailable, match=r"there is no database file .*start the service once to make it"):
+        open_store(f"sqlite:///{tmp_path / 'regsearch.db'}")
+    assert list(tmp_path.iterdir()) == []
+    open_store(f"sqlite:///{tmp_path / 'regsearch.db'}", create=True).close()
+    open_store(f"sqlite:///{tmp_path / 'regsearch.db'}").close()
 
 
 def test_creating_again_changes_nothing(database_url: str) -> None:

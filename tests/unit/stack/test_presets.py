@@ -13,11 +13,12 @@ from tests.unit.stack.runs import data, protocol, runner
 from workers.stack.run import Run
 from workers.stack.stack import StackKey
 
-# Settings of other families only.
+# But for settings of other families and of regressions only.
 EVERYTHING = {
     name: setting.searched.model_dump()
     for name, setting in SPACE_SETTINGS.items()
     if name not in ("normalization_groups", "batch_size", "lr")
+    and setting.task in (None, "classification")
     and (setting.when is None or setting.when.parent != "family" or "mlp" in setting.when.values)
     and (setting.when is None or setting.when.parent not in ("lr_schedule", "init", "optimizer"))
 }
