@@ -56,14 +56,16 @@ def main() -> None:
     """All databases, in rounds of `BLOWS_PER_ROUND`."""
     options = Options("crash", __doc__, quick={"kills": 4, "workers": 1}, optional=["postgresql"])
     options.add_argument("--kills", type=int, default=1000, help="blows on each database")
+    options.add_argument("--kills-postgresql", type=int, default=None, help="on PostgreSQL, if not as many")
     options.add_argument("--workers", type=int, default=2, help="worker processes")
     given = options.given()
-    rounds = Rounds("crash", given)
+    rounds = Rounds("crash", given, count="kills_postgresql")
     figures = {}
     for name in (name for name in ("sqlite", "postgresql") if name not in given.without):
         found = []
-        for number in range(-(-given.kills // BLOWS_PER_ROUND)):
-            blows = min(BLOWS_PER_ROUND, given.kills - number * BLOWS_PER_ROUND)
+        kills = given.kills if name == "sqlite" or given.kills_postgresql is None else given.kills_postgresql
+        for number in range(-(-kills // BLOWS_PER_ROUND)):
+            blows = min(BLOWS_PER_ROUND, kills - number * BLOWS_PER_ROUND)
             found.append(rounds.once(f"{name} {number}", partial(weather, name, number, blows, given.workers)))
         figures[name] = {
             "blows": dict(sum((Counter(each["kills"]) for each in found), Counter())),
