@@ -46,10 +46,10 @@ def inspect(path: Path, file_format: str, missing: Sequence[str] = ()) -> TableI
     names = _names(path, file_format)
     sample = Sample()
     try:
-        found = summarize(sample.passing(_chunks(path, file_format, len(names), missing)))
+        found = summarize(sample.passing(_chunks(path, file_format, names, missing)))
         words = [index for index, summary in enumerate(found.values()) if summary.words]
         if words and file_format == "csv":  # read again: chunks before may have been numbers, and words taken for missing
-            found.update(summarize(_chunks(path, file_format, len(names), missing, words)))
+            found.update(summarize(_chunks(path, file_format, names, missing, words)))
         columns = columns_of(found)
         sheet = sample.sheet(columns)
     except (InvalidInput, MemoryError):
@@ -67,7 +67,7 @@ def read_frame(path: Path, file_format: str, missing: Sequence[str] = ()) -> pd.
     """
     import pandas as pd
 
-    frame_names = _names(path, file_format)
+    names = _names(path, file_format)
     try:
         if file_format == "csv":
             frame: pd.DataFrame = pd.read_csv(path, **_csv_options(path, missing), low_memory=False)
@@ -76,7 +76,7 @@ def read_frame(path: Path, file_format: str, missing: Sequence[str] = ()) -> pd.
                 again = pd.read_csv(path, **_csv_options(path, missing, words), low_memory=False)
                 frame[again.columns] = again
         else:
-            frame = pd.concat(_chunks(path, file_format, len(frame_names), missing), ignore_index=True)
+            frame = pd.concat(_chunks(path, file_format, names, missing), ignore_index=True)
     except MemoryError:
         raise
     except Exception as error:  # as above
@@ -95,7 +95,7 @@ def _names(path: Path, file_format: str) -> list[str]:
         case "feather":
             return _feather_names(path)
         case "xlsx":
-            sheet = _sheet(path)
+            sheet = _sheet(path, 1)
             return _usable_names(list(map(str, sheet.columns)), len(sheet))
         case _:
             raise AssertionError(f"{file_format} is not a format of tables")
@@ -144,14 +144,14 @@ def _feather_names(path: Path) -> list[str]:
         _refuse_unreadable("feather", error)
 
 
-def _sheet(path: Path) -> pd.DataFrame:
-    """The first sheet of a workbook; its first row has the names."""
+def _sheet(path: Path, rows: int | None = None) -> pd.DataFrame:
+    """The first sheet of a workbook, or its first ``rows``; the row before them has the names."""
     import pandas as pd
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of styles that openpyxl does not know
         try:
-            return pd.read_excel(path, sheet_name=0, engine="openpyxl", na_values=[""], keep_default_na=False)
+            return pd.read_excel(path, sheet_name=0, engine="openpyxl", nrows=rows, na_values=[""], keep_default_na=False)
         except MemoryError:
             raise
         except Exception as error:  # as above
@@ -185,20 +185,19 @@ def _usable_names(names: list[str], rows: int) -> list[str]:
 
 
 def _chunks(
-    path: Path, file_format: str, columns: int, missing: Sequence[str], words: Sequence[int] = ()
+    path: Path, file_format: str, names: list[str], missing: Sequence[str], words: Sequence[int] = ()
 ) -> Iterator[pd.DataFrame]:
     """The table in chunks; with ``words`` only the columns of a CSV file with these indices, as text."""
     import pandas as pd
 
-    size = max(1000, _CELLS_PER_CHUNK // columns)
+    size = max(1000, _CELLS_PER_CHUNK // len(names))
     if file_format == "csv":
         with pd.read_csv(path, **_csv_options(path, missing, words), chunksize=size, low_memory=False) as reader:
             yield from reader
         return
     if file_format == "xlsx":
-        yield _plain(_sheet(path).copy(), missing)
+        yield _plain(_sheet(path), missing)
         return
-    names = _names(path, file_format)
     for batch in _batches(path, file_format, names, size):
         yield _plain(batch.to_pandas(ignore_metadata=True), missing)
 

@@ -144,7 +144,6 @@ class Cluster:
         self._home = home
         self._frozen: list[tuple[float, subprocess.Popen[bytes]]] = []
         self._undo: list[tuple[float, Callable[[], None]]] = []
-        self._uploads: list[threading.Thread] = []
         self._scratch = Path(tempfile.mkdtemp(prefix="regsearch-crash-"))  # which is never full
         self._environment = {
             **os.environ,
@@ -241,7 +240,6 @@ class Cluster:
         """An upload whose reader dies; the same content was uploaded before, and must not be lost."""
         upload = threading.Thread(target=self._upload, daemon=True)
         upload.start()
-        self._uploads.append(upload)
         give_up = time.monotonic() + 1.0
         while time.monotonic() < give_up and upload.is_alive():
             with suppress(psutil.Error):

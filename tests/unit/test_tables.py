@@ -21,7 +21,7 @@ from service.spec.parts import Scaling
 from service.spec.recipe import GROWTH
 from service.spec.space import PRESETS
 from workers.data.fitting import SCALERS
-from workers.plain import cnn, layers, network, scaling, schedules, sequence, update
+from workers.plain import cnn, layers, network, readings, scaling, schedules, sequence, update
 from workers.plain.loader import DECODED
 from workers.scoring.metrics import AREAS, NAMES
 from workers.stack.gradient import EXAMPLE_LOSSES
@@ -56,6 +56,7 @@ TABLES: list[tuple[str, Collection[str], Collection[str]]] = [
     ("scalings", SCALERS, get_args(Scaling)),
     ("transforms", scaling.TRANSFORMS, get_args(Scaling)),
     ("losses", EXAMPLE_LOSSES, get_args(Task)),
+    ("readings understood", readings.UNDERSTOOD, readings.MADE),
     ("decoded outputs", DECODED, get_args(Task)),
 ]
 

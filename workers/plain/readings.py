@@ -53,9 +53,9 @@ def derived(columns: Any, readings: Mapping[str, Reading]) -> dict[str, Any]:
     return made
 
 
-def names_of(name: str, reading: Reading | None) -> list[str]:
+def names_of(name: str, reading: Reading) -> list[str]:
     """The columns that a reading makes of a column."""
-    return [name] if reading is None else [*MADE[reading["kind"]](name, [], reading)]
+    return [*MADE[reading["kind"]](name, [], reading)]
 
 
 def _number(name: str, values: Any, reading: Reading) -> dict[str, NDArray[np.float64]]:
@@ -156,14 +156,19 @@ MADE: Mapping[str, Callable[[str, Any, Reading], dict[str, NDArray[np.float64]]]
 
 
 def understood(reading: Reading, value: Any) -> bool:
-    """Whether a value that is not missing has the form of its column."""
-    match reading["kind"]:
-        case "number":
-            return not math.isnan(number_by(reading, value))
-        case "date":
-            return not math.isnan(days_by(reading, value))
-        case _:
-            return True
+    """Whether a value that is not missing has the form of its column.
+
+    Raises:
+        KeyError: There is no such kind of reading.
+    """
+    return UNDERSTOOD[reading["kind"]](reading, value)
+
+
+UNDERSTOOD: Mapping[str, Callable[[Reading, Any], bool]] = {
+    "number": lambda reading, value: not math.isnan(number_by(reading, value)),
+    "date": lambda reading, value: not math.isnan(days_by(reading, value)),
+    "text": lambda reading, value: True,
+}
 
 
 def sources(readings: Mapping[str, Reading], wanted: Sequence[str]) -> dict[str, str]:
