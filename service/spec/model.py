@@ -75,10 +75,12 @@ class ModelSpec(Frozen):
         "off: one input per level. The embeddings are weights, to which penalties, decay and `max_norm` apply.",
     )] = None
     numeric_embedding: Annotated[Domain | None, Setting(
-        group="model", kind="word", words=("none", "periodic"), neutral="none", scope="stack", search=Fixed(value="none"),
-        advised=Choices(choices=("none", "periodic")), when=When("family", ("mlp",)),
+        group="model", kind="word", words=("none", "periodic", "piecewise_linear"), neutral="none", scope="stack",
+        search=Fixed(value="none"), advised=Choices(choices=("none", "periodic", "piecewise_linear")),
+        when=When("family", ("mlp",)),
         doc="Embedding of numbers: `periodic` turns each x into (x, W·cos(2π·w·x + c) + v), 4 units from 16 learnt "
-        "frequencies (PBLD; Gorishniy et al. 2022, Holzmüller et al. 2024).")] = None
+        "frequencies (PBLD; Gorishniy et al. 2022, Holzmüller et al. 2024); `piecewise_linear` is linear between each two "
+        "of 49 quantiles of the training rows, in 16 units (Gorishniy et al. 2022, 2025).")] = None
     feature_scaling: Annotated[Domain | None, Setting(
         group="model", kind="bool", neutral=False, scope="stack", search=Fixed(value=False),
         advised=Choices(choices=(False, True)), when=When("family", ("mlp",)),
@@ -87,6 +89,12 @@ class ModelSpec(Frozen):
         group="model", kind="bool", neutral=False, scope="stack", search=Fixed(value=False),
         advised=Choices(choices=(False, True)), when=When("family", ("mlp",)),
         doc="Hidden units compute (1 − a)·x + a·activation(x) with a learnt a, at first 1 (Holzmüller et al. 2024).")] = None
+    members: Annotated[Domain | None, Setting(
+        group="model", kind="int", low=1, high=64, neutral=1, scope="stack", search=Fixed(value=1),
+        advised=Choices(choices=(1, 8, 32)), when=When("family", ("mlp",)),
+        doc="Networks that share their weights, but for a factor of every input and output of a layer and heads of their "
+        "own; trained by the mean of their losses, judged and delivered as the average of their predictions (BatchEnsemble, "
+        "Wen et al. 2020; TabM, Gorishniy et al. 2025). An update takes about this many times as long.")] = None
     bias_lr_factor: Annotated[Domain | None, _lr_factor("the linear layers' biases")] = None
     embedding_lr_factor: Annotated[Domain | None, _lr_factor("`numeric_embedding`")] = None
     scaling_lr_factor: Annotated[Domain | None, _lr_factor("`feature_scaling`")] = None

@@ -67,10 +67,10 @@ class DataSpec(Frozen):
     )
     scaling: Scaling | None = Field(
         None,
-        description="Scaling of numeric columns; if omitted, `robust` with the presets `tabular` and `realmlp`, else "
-        "`standard`. In this order: to mean 0 and standard deviation 1; minus the median, divided by the "
-        "interquartile range, and smoothly clipped at ±3; to [0, 1]; to quantiles of a normal distribution; `standard` "
-        "after sign(x)·ln(1 + |x|); or none.",
+        description="Scaling of numeric columns; if omitted, `robust` with the presets `tabular` and `realmlp`, "
+        "`quantile` with `tabm`, else `standard`. In this order: to mean 0 and standard deviation 1; minus the median, "
+        "divided by the interquartile range, and smoothly clipped at ±3; to [0, 1]; to quantiles of a normal distribution; "
+        "`standard` after sign(x)·ln(1 + |x|); or none.",
     )
     impute: Literal["median", "mean", "most_frequent"] = Field(
         "median", description="Replacement of missing numbers: a statistic of the column's training rows."

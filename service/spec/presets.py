@@ -2,7 +2,8 @@
 
 They fill in what a study leaves out, and nothing else. Values that depend on the task are filled in once it is known.
 References: Holzmüller et al., "Better by default: strong pre-tuned MLPs and boosted trees on tabular data" (NeurIPS 2024)
-for the network and the settings called RealMLP-TD, with rates converted to ordinary parametrization (see `fan_in_lr`).
+for the network and the settings called RealMLP-TD, with rates converted to ordinary parametrization (see `fan_in_lr`);
+Gorishniy et al., "TabM: Advancing tabular deep learning with parameter-efficient ensembling" (ICLR 2025).
 """
 
 from __future__ import annotations
@@ -73,6 +74,21 @@ def _whole(width: int, rates: Mapping[Task, Any]) -> Whole:
     )
 
 
+_TABM = Whole(
+    model={
+        "activation": "relu",
+        "width": 512,
+        "depth": 3,
+        "members": 32,
+        "numeric_embedding": "piecewise_linear",
+    },
+    scaling="quantile",
+    study={"early_stopping": {"patience": 16}},
+    trials=30,  # each takes as long as 32 of an ordinary network
+    by_task={},
+    first={task: {"weight_decay": 3e-4, "dropout": 0.1} for task in _TASKS},
+)
+
 PENDING = ("activation", "lr", "label_smoothing")
 """Settings that depend on the task with some preset; until it is known they may have any value."""
 USUAL = "tabular"
@@ -80,6 +96,7 @@ USUAL = "tabular"
 WHOLE: Mapping[str, Whole] = {
     "tabular": _whole(128, _RATES),
     "realmlp": _whole(256, {task: values["lr"] for task, values in _PUBLISHED.items()}),
+    "tabm": _TABM,
 }
 """By the word of `space.preset`."""
 
@@ -120,7 +137,7 @@ def filled_for_task(document: Mapping[str, Any], task: Task, metric: str, *, cat
         return found
     neutral: dict[str, Any] = {"embedding": "off"} if not categories else {}
     neutral |= {"label_smoothing": "off"} if metric in PROBABILITY_METRICS else {}
-    for part, values in whole.by_task[task].items():
+    for part, values in whole.by_task.get(task, {}).items():
         given = {name: value for name, value in document[part].items() if value is not None}
         found[part] = {name: neutral.get(name, value) for name, value in values.items()} | given
     return found

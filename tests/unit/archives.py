@@ -69,7 +69,7 @@ def untrained(fold: Fold, classes: int, family: str = "mlp", **settings: Any) ->
     categories = fold.preprocessor["words"]["sizes"] if fold.preprocessor["kind"] == "table" else ()
     shape = Shape.of(recipe.effective(), fold.x_train.shape[1:], classes, categories)
     module = build(shape)
-    initialize(module, recipe, 5)
+    initialize(module, recipe, 5, torch.from_numpy(fold.x_train))
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for name, value in [*module.named_parameters(), *module.named_buffers()]:

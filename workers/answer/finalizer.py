@@ -28,7 +28,7 @@ from workers.answer.temperature import calibrated
 from workers.answer.ties import recommended, ties
 from workers.answer.training import Trainer
 from workers.answer.verdict import verdict
-from workers.plain.network import MEANS
+from workers.plain.members import MEANS
 from workers.scoring.curves import describe
 from workers.scoring.pictures import MOST_CLASSES
 from workers.scoring.scores import Scores

@@ -47,7 +47,7 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 
 from plain.layers import dropout_of
-from plain.network import Shape, build, initialize
+from plain.network import Shape, build, initialize, spread
 from plain.preprocessing import CannotPredict
 from plain.targets import examples, split
 from plain.training import WATCHES, Rows, train
@@ -67,8 +67,8 @@ if __name__ == "__main__":
     except (CannotPredict, OSError) as error:
         sys.exit(str(error))
     network = build(Shape.from_json(NETWORK), dropout_of(RECIPE))
-    initialize(network, RECIPE, SEED)
     rows = {rows}
+    initialize(network, RECIPE, SEED, spread(rows.x))
     trained = train(network, RECIPE, rows, epochs=EPOCHS, watch=WATCHES[{watched!r}], seed=SEED, **STOPPING)
     for epoch, (loss, watched) in enumerate(zip(trained.losses, trained.watched)):
         print(f"epoch {{epoch}}: training loss {{loss:.4g}}, watched {{watched:.4g}}")

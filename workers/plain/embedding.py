@@ -24,6 +24,17 @@ def embedding_width(levels: int, widest: int) -> int:
     return min(widest, round(1.6 * math.pow(levels, 0.56)))
 
 
+def sources(features: int, categories: Sequence[int]) -> tuple[int, ...]:
+    """(d,) the column of the data that each of the ``features`` comes from; the last are one-hot ``categories``.
+
+    >>> sources(6, (3, 1))
+    (0, 1, 2, 2, 2, 3)
+    """
+    numbers = features - sum(categories)
+    blocks = [numbers + place for place, levels in enumerate(categories) for _ in range(levels)]
+    return (*range(numbers), *blocks)
+
+
 class Table(nn.Embedding):
     """An `nn.Embedding` that reads one-hot rows instead of codes."""
 

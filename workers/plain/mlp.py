@@ -1,7 +1,8 @@
 """The multilayer perceptron: (linear, normalization, activation, dropout) for every hidden layer, then a linear head.
 
-Before them come embeddings of categories and of numbers and a scaling layer, where these are on. A normalization in the
-position `after` follows the activation. With ``skip_connections`` a hidden layer as wide as its input adds that input to its
+Before them come embeddings of categories and of numbers and a scaling layer, where these are on. With ``members`` each
+linear layer is that of several networks that share their weights. A normalization in the position `after` follows the
+activation. With ``skip_connections`` a hidden layer as wide as its input adds that input to its
 output (He et al., "Deep residual learning", 2016).
 """
 
@@ -16,11 +17,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .embedding import Embeddings, embedding_width
+from .embedding import Embeddings, embedding_width, sources
 from .layers import ACTIVATIONS, FEATURE_NORMS, MakesDropout, WeightNormLinear, linear, no_dropout
-from .numeric import Blend, Periodic, Scale
+from .members import MEANS, Adapted, MembersHead
+from .numeric import BINS, Blend, Periodic, PiecewiseLinear, Scale
 
-NUMERIC_EMBEDDINGS: Mapping[str, type[Periodic] | None] = {"none": None, "periodic": Periodic}
+NUMERIC_EMBEDDINGS: Mapping[str, type[Periodic] | type[PiecewiseLinear] | None] = {
+    "none": None,
+    "periodic": Periodic,
+    "piecewise_linear": PiecewiseLinear,
+}
 """By the words of the setting."""
 REFERENCE_FAN_IN = 256
 """With `fan_in_lr`, inputs of a layer whose learning rate is `lr` itself."""
@@ -29,6 +35,7 @@ _ADDITIONS = frozenset(
         "numeric_embedding",
         "feature_scaling",
         "learnt_activation",
+        "members",
         "bias_lr_factor",
         "embedding_lr_factor",
         "scaling_lr_factor",
@@ -40,7 +47,9 @@ _ADDITIONS = frozenset(
 
 
 class Mlp(nn.Module):
-    """Shapes: (b, d) to (b, outputs). The keywords but ``categories`` and ``dropout`` are settings of a recipe.
+    """Shapes: (b, d) to (b, outputs), with several ``members`` in training mode (b, members, outputs).
+
+    The keywords but ``categories`` and ``dropout`` are settings of a recipe.
 
     The last inputs are one-hot ``categories``: the number of levels of each.
     """
@@ -60,6 +69,7 @@ class Mlp(nn.Module):
         numeric_embedding: str = "none",
         feature_scaling: bool = False,
         learnt_activation: bool = False,
+        members: int = 1,
         bias_lr_factor: float = 1.0,
         embedding_lr_factor: float = 1.0,
         scaling_lr_factor: float = 1.0,
@@ -70,13 +80,14 @@ class Mlp(nn.Module):
     ) -> None:
         super().__init__()
         (features,) = inputs
+        self.sources = sources(features, categories)
         after_activation = normalization_position == "after"
         self.input_dropout = dropout("input_dropout")
         self.embeddings = Embeddings(features, categories, embedding) if embedding and categories else None
         embedded = self.embeddings.outputs if self.embeddings else features
         self._numbers = features - sum(categories)
-        periodic = NUMERIC_EMBEDDINGS[numeric_embedding] if self._numbers else None
-        self.numeric = periodic(self._numbers) if periodic else None
+        numeric = NUMERIC_EMBEDDINGS[numeric_embedding] if self._numbers else None
+        self.numeric = numeric(self._numbers) if numeric else None
         embedded += self.numeric.outputs - self._numbers if self.numeric else 0
         self.scaling = Scale(embedded) if feature_scaling else None
         self._factors = {
@@ -90,7 +101,10 @@ class Mlp(nn.Module):
         self.blocks = nn.ModuleList()
         for layer, (before, after) in enumerate(pairwise(sizes)):
             # A following batch normalization takes any bias away; its gradient is rounding noise, which Adam scales up.
-            dense = linear(before, after, normalization, bias=normalization != "batch" or after_activation)
+            bias = members == 1 and (normalization != "batch" or after_activation)
+            dense = linear(before, after, normalization, bias=bias)
+            if members > 1:
+                dense = Adapted(dense, before, after, members, first=layer == 0)
             active = ACTIVATIONS[activation]()
             middle = [
                 FEATURE_NORMS[normalization](after, normalization_groups),
@@ -99,11 +113,16 @@ class Mlp(nn.Module):
             ordered = reversed(middle) if after_activation and moves(normalization) else middle
             self.blocks.append(nn.Sequential(dense, *ordered, dropout("dropout", layer)))
         self._skips = tuple(skip_connections and before == after for before, after in pairwise(sizes))
-        self.head = nn.Linear(sizes[-1], outputs)
-        self.largest_activation = max(features, *sizes)
+        self.head = nn.Linear(sizes[-1], outputs) if members == 1 else MembersHead(sizes[-1], outputs, members)
+        self._members = members
+        encoded = self._numbers * BINS if isinstance(self.numeric, PiecewiseLinear) else 0
+        self.largest_activation = max(features, encoded, *(members * size for size in sizes))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(b, d) to logits, or standardized predictions of a regression, (b, outputs)."""
+        """(b, d) to logits, or standardized predictions of a regression, (b, outputs).
+
+        Several members have outputs of their own in training mode, (b, members, outputs); else those of their average.
+        """
         x = self.input_dropout(x)
         if self.embeddings is not None:
             x = self.embeddings(x)
@@ -111,32 +130,41 @@ class Mlp(nn.Module):
             x = torch.cat([self.numeric(x[:, : self._numbers]), x[:, self._numbers :]], dim=1)
         if self.scaling is not None:
             x = self.scaling(x)
+        if self._members > 1:
+            x = x.repeat_interleave(self._members, dim=0)
         for block, skip in zip(self.blocks, self._skips, strict=True):
             x = x + block(x) if skip else block(x)
         out: Tensor = self.head(x)
-        return out
+        if self._members == 1 or self.training:
+            return out
+        return MEANS["regression" if out.shape[2] == 1 else "classification"](out.transpose(0, 1))
+
+    def observe(self, x: Tensor) -> None:
+        """Let the embedding of numbers see the training examples ``x`` (r, d)."""
+        if isinstance(self.numeric, PiecewiseLinear):
+            self.numeric.observe(x[:, : self._numbers])
 
     def lr_factors(self) -> dict[str, float]:
         """By what the learning rate of each parameter is multiplied, by its name."""
         found = {}
         for name, module in self.named_modules():
-            for own, parameter in module.named_parameters(name, recurse=False):
-                found[own] = self._factor(module, parameter)
+            for own, _ in module.named_parameters(name, recurse=False):
+                found[own] = self._factor(module, own)
         return found
 
-    def _factor(self, module: nn.Module, parameter: nn.Parameter) -> float:
+    def _factor(self, module: nn.Module, name: str) -> float:
         match module:
             case Scale():
                 return self._factors["scaling"]
             case Blend():
                 return self._factors["activation"]
-            case Periodic():
+            case Periodic() | PiecewiseLinear():
                 return self._factors["embedding"]
-            case nn.Linear() | WeightNormLinear() if parameter.ndim == 1:
+            case nn.Linear() | WeightNormLinear() | Adapted() if name.endswith("bias"):
                 return self._factors["bias"]
             case nn.Linear() if self._fan_in_lr:
                 return math.sqrt(REFERENCE_FAN_IN / module.in_features)
-            case _:  # normalizations, tables of categories, weights under weight normalization
+            case _:  # normalizations, tables of categories, members' factors, weights under weight normalization
                 return 1.0
 
     @staticmethod

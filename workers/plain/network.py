@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from .cnn import Cnn
-from .layers import MakesDropout, no_dropout
+from .layers import MakesDropout, WeightNorm, no_dropout
+from .members import MEANS
 from .mlp import Mlp
 from .sequence import SequenceModel
 
@@ -27,6 +28,7 @@ HEAD = "head."
 """How the names of the last layer's parameters begin, in every family."""
 
 _ROWS_AT_ONCE = 4096
+_SEEN_ROWS = 4096
 _NOT_SETTINGS = {"inputs", "outputs", "categories", "dropout"}
 
 
@@ -127,17 +129,6 @@ class Average(nn.Module):
         return f"members.{number}."
 
 
-def _mean_of_probabilities(out: Tensor) -> Tensor:
-    return out.log_softmax(-1).logsumexp(0) - math.log(len(out))
-
-
-MEANS: Mapping[str, Callable[[Tensor], Tensor]] = {
-    "classification": _mean_of_probabilities,
-    "regression": lambda out: out.mean(0),
-}
-"""By task: the outputs (b, o) that stand for the average of predictions, of the outputs (n, b, o) of n networks."""
-
-
 @torch.no_grad()
 def outputs(network: nn.Module, x: Tensor) -> Tensor:
     """(r, o) outputs of a ``network`` in eval mode, always as many rows at once, for the last bit may depend on that."""
@@ -155,9 +146,17 @@ def adopt(network: nn.Module, weights: Mapping[str, Tensor]) -> None:
     assert not lacking, f"the weights are of another network, without {lacking}"
 
 
+def spread(rows: Tensor) -> Tensor:
+    """At most some thousand of ``rows`` (r, ...), at even distances: what a network sees of them as it is initialized."""
+    return rows[:: -(-len(rows) // _SEEN_ROWS)]
+
+
 @torch.no_grad()
-def initialize(network: nn.Module, recipe: Mapping[str, Any], seed: int) -> None:
+def initialize(network: nn.Module, recipe: Mapping[str, Any], seed: int, seen: Tensor | None = None) -> None:
     """Overwrite the weights of ``network`` with fresh ones as ``recipe`` asks, drawn from ``seed`` alone.
+
+    What depends on the data, bins of numbers and ``unit_variance``, is made for the training examples ``seen`` (r, ...), on
+    the network's device, and left as it is without them.
 
     Weights as ``init`` names them (`he` is fan in, gain √2; `orthogonal` has gain √2), embeddings standard normal (as
     numbers come scaled, and as `nn.Embedding` does); biases zero; normalization gains one and statistics reset. Layers with
@@ -183,6 +182,44 @@ def initialize(network: nn.Module, recipe: Mapping[str, Any], seed: int) -> None
             _reset(module)
         elif callable(reset := getattr(module, "reset_parameters", None)):
             reset()
+    if seen is not None:
+        _show(network, recipe, seen)
+
+
+def _show(network: nn.Module, recipe: Mapping[str, Any], seen: Tensor) -> None:
+    """What `initialize` makes for the training examples ``seen``."""
+    observe: Callable[[Tensor], None] | None = getattr(network, "observe", None)
+    if observe is not None:
+        observe(seen)
+    if recipe.get("unit_variance"):
+        _to_unit_variance(network, seen)
+
+
+def _to_unit_variance(network: nn.Module, seen: Tensor) -> None:
+    """Divide the weights of every linear layer and convolution by the standard deviation of its outputs, from first to last.
+
+    One pass does it, as a layer's scaled outputs are what the next one sees. Reference: Mishkin and Matas, "All you need is
+    a good init" (ICLR 2016), whose further passes change nothing for layers without a bias.
+    """
+
+    def scale(layer: nn.Module, inputs: tuple[Tensor, ...], out: Tensor) -> Tensor:
+        deviation = out.std()
+        if not deviation > 0:  # it sees nothing but zeros
+            return out
+        weight = layer.weight_g if isinstance(layer, WeightNorm) else layer.weight
+        assert isinstance(weight, Tensor), "these layers have one"
+        weight.div_(deviation)
+        return out / deviation
+
+    layers = [module for module in network.modules() if isinstance(module, nn.Linear | nn.Conv2d | WeightNorm)]
+    handles = [layer.register_forward_hook(scale) for layer in layers]
+    training = network.training
+    try:
+        network.eval()(seen)
+    finally:
+        network.train(training)
+        for handle in handles:
+            handle.remove()
 
 
 def _reset(module: _BatchNorm) -> None:

@@ -1,7 +1,7 @@
 """One training run in plain sight: a recipe, a network, rows; epochs with a schedule, averaging and early stopping.
 
     network = build(shape, dropout_of(recipe))
-    initialize(network, recipe, seed)
+    initialize(network, recipe, seed, spread(x))
     trained = train(network, recipe, Rows(x, y, x_valid, y_valid), epochs=100, patience=20, seed=seed)
 
 A lane of a stack does the same, update for update; the tests hold both against each other. Shapes: `n` training rows, `m`

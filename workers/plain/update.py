@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from .batches import changed
 from .chance import Chance
+from .members import flattened
 from .network import lr_factors
 
 SUREST = 1e-6
@@ -120,12 +121,13 @@ def _loss(
     network: nn.Module, recipe: Mapping[str, Any], x: Tensor, y: Tensor, chance: Chance, balance: Tensor | None
 ) -> Tensor:
     """The mean loss of a batch after all changes of its examples and labels."""
-    x, share = changed(x, recipe, chance)
+    x, share = changed(x, recipe, chance, getattr(network, "sources", ()))
     with torch.autocast(x.device.type, torch.bfloat16, enabled=recipe.get("precision") == "bfloat16"):
         out = network(x)
     out = out.float()
     if y.is_floating_point():
         target = y if share is None else torch.where(share < 1.0, share * y + (1.0 - share) * y.roll(1), y)
+        out, target = flattened(out, target)
         if delta := recipe.get("huber_delta"):
             return 2.0 * F.huber_loss(out.squeeze(1), target, delta=delta)  # torch's is half of the squared error
         return F.mse_loss(out.squeeze(1), target)
@@ -133,10 +135,11 @@ def _loss(
 
     def of(labels: Tensor) -> Tensor:
         # A mean over the rows, where torch's own mean divides by the sum of their weights.
-        losses = F.cross_entropy(out, labels, balance, reduction="none", label_smoothing=smoothing)
+        logits, labels = flattened(out, labels)
+        losses = F.cross_entropy(logits, labels, balance, reduction="none", label_smoothing=smoothing)
         if gamma:
-            sure = F.cross_entropy(out, labels, balance, reduction="none") * (1.0 - smoothing)
-            unsure = 1.0 - out.softmax(1).gather(1, labels[:, None]).squeeze(1)
+            sure = F.cross_entropy(logits, labels, balance, reduction="none") * (1.0 - smoothing)
+            unsure = 1.0 - logits.softmax(1).gather(1, labels[:, None]).squeeze(1)
             losses = losses - sure + unsure.clamp(min=SUREST) ** gamma * sure
         return losses.mean()
 

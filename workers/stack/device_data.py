@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from workers.data import Fold
+from workers.plain.network import spread
 from workers.plain.update import balanced
 
 
@@ -59,6 +60,16 @@ class DeviceData:
     def valid_x(self) -> Tensor:
         """(m, ...) the validation examples of the only fold."""
         return self.x[self.valid[0]]
+
+    def seen(self, fold: int) -> Tensor:
+        """(r, ...) on the CPU, the training examples of a fold that networks see as they are initialized."""
+        if fold not in self._seen:
+            self._seen[fold] = self.x[spread(self.train[fold])].cpu()
+        return self._seen[fold]
+
+    @functools.cached_property
+    def _seen(self) -> dict[int, Tensor]:
+        return {}
 
     @property
     def train_rows(self) -> int:

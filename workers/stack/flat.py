@@ -41,6 +41,7 @@ class FlatModel:
         self._sizes = [parameter.numel() for parameter in parameters.values()]
         buffers = {name: value for name, value in self.module.named_buffers() if not _is_hyper(name)}
         self.buffer_names = tuple(buffers)
+        self._buffer_shapes = [value.shape for value in buffers.values()]
         self._buffer_sizes = [value.numel() for value in buffers.values()]
         self._batch_norms = [layer for layer in self.module.modules() if hasattr(layer, "running_mean")]
         self._convolves = any(isinstance(layer, nn.Conv2d | WeightNormConv2d) for layer in self.module.modules())
@@ -175,11 +176,10 @@ class FlatModel:
         return {name: _unflatten(part, shape) for name, part, shape in parts}
 
     def _buffers(self, stats: Tensor) -> dict[str, Tensor]:
-        return (
-            dict(zip(self.buffer_names, torch.split_with_sizes(stats, self._buffer_sizes), strict=True))
-            if self.buffer_names
-            else {}
-        )
+        if not self.buffer_names:
+            return {}
+        parts = zip(self.buffer_names, torch.split_with_sizes(stats, self._buffer_sizes), self._buffer_shapes, strict=True)
+        return {name: part.view(shape) for name, part, shape in parts}
 
 
 def _fast(x: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ sum of their losses is, row by row, the gradient of each loss.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -69,6 +69,10 @@ class Gradient:
         self.micro_batches = micro_batches
         self.mixed_precision = mixed_precision
         self.loss = EXAMPLE_LOSSES[task]
+        sources: Sequence[int] = getattr(model.module, "sources", ())
+        self._data_columns = len(set(sources))
+        device = next(model.module.parameters()).device
+        self._sources = torch.tensor(sources, device=device) if sources else None
         self._on = [technique for technique in TECHNIQUES if technique.name in techniques]
 
     def __call__(
@@ -81,15 +85,18 @@ class Gradient:
         """
         parts = min(self.micro_batches, x.shape[1])
         if parts == 1:
-            return self._of_part(state, Batch(x, y, columns, keys))
+            return self._of_part(state, self._batch(x, y, columns, keys))
         gradient, losses = torch.zeros_like(state.weights), torch.zeros_like(columns["momentum"])
         for number, (own_x, own_y) in enumerate(zip(x.tensor_split(parts, 1), y.tensor_split(parts, 1), strict=True)):
             share = own_x.shape[1] / x.shape[1]
-            own, (loss, stats) = self._of_part(state, Batch(own_x, own_y, columns, combine(keys, number)))
+            own, (loss, stats) = self._of_part(state, self._batch(own_x, own_y, columns, combine(keys, number)))
             gradient.add_(own, alpha=share)
             losses.add_(loss, alpha=share)
             state = replace(state, stats=stats)
         return gradient, (losses, state.stats)
+
+    def _batch(self, x: Tensor, y: Tensor, columns: Columns, keys: Tensor) -> Batch:
+        return Batch(x, y, columns, keys, sources=self._sources, data_columns=self._data_columns)
 
     def _of_part(self, state: LaneState, batch: Batch) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         if len(batch.x) > 1 and not self.model.stacks:
@@ -133,14 +140,14 @@ class Gradient:
         parts = []
         for lane in range(len(batch.x)):
             own = torch.tensor([lane], device=batch.x.device)
-            alone = Batch(batch.x[own], batch.y[own], select_columns(batch.columns, own), batch.keys[own])
+            alone = self._batch(batch.x[own], batch.y[own], select_columns(batch.columns, own), batch.keys[own])
             parts.append(self._of_part(state.select(own), alone))
         gradients, rest = zip(*parts, strict=True)
         losses, stats = zip(*rest, strict=True)
         return torch.cat(gradients), (torch.cat(losses), torch.cat(stats))
 
     def _losses(self, out: Tensor, batch: Batch) -> Tensor:
-        """(k, b) losses of the labels, which are mixed like their examples."""
+        """(k, b) losses of the labels, which are mixed like their examples; of the m members of a network (k, b·m)."""
         if batch.share is None:
             return self._loss(out, batch.y, batch)
         if batch.y.is_floating_point():
@@ -149,6 +156,8 @@ class Gradient:
         return share * self._loss(out, batch.y, batch) + (1.0 - share) * self._loss(out, partner(batch.y), batch)
 
     def _loss(self, out: Tensor, labels: Tensor, batch: Batch) -> Tensor:
+        if out.ndim == 4:  # members are as further examples
+            out, labels = out.flatten(1, 2), labels.repeat_interleave(out.shape[2], dim=1)
         losses = self.loss(out, labels)
         for technique in self._on:
             losses = technique.on_losses(losses, out, labels, batch.columns, self.techniques)

@@ -117,7 +117,7 @@ class Stack:
 
     def load(self, lane: int, recipe: Recipe, *, seed: int, fold: int = 0) -> None:
         """Start a new run in ``lane``: weights from ``seed`` or `DeviceData.start`, the recipe's rates."""
-        initialize(self.model.template, recipe, seed)
+        initialize(self.model.template, recipe, seed, self.data.seen(fold))
         if self.data.start is not None and recipe.word("fine_tune") != "off":
             adopt(self.model.template, self.data.start)
         weights, stats = self.model.rows()

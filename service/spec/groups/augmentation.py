@@ -11,7 +11,7 @@ _IMAGES = When("family", ("cnn",))
 
 
 class Augmentation(Frozen):
-    """Random transformations of training images, drawn for each image; the strengths are per lane. Images only."""
+    """Random transformations of training images, drawn for each image; the strengths are per lane. `cutmix` also for tables."""
 
     rotation: Annotated[Domain | None, Setting(
         group="augmentation", kind="float", low=0.0, high=180.0, neutral=0.0, off=True, regularizer=True, when=_IMAGES,
@@ -44,8 +44,8 @@ class Augmentation(Frozen):
         doc="Side of a randomly placed patch that is set to the mean, as a fraction of height and width (DeVries and Taylor "
         "2017).")] = None
     cutmix: Annotated[Domain | None, Setting(
-        group="augmentation", kind="float", low=0.0, high=100.0, neutral=0.0, off=True, regularizer=True, when=_IMAGES,
-        search=Fixed(value=OFF), advised=Range(low=0.1, high=1.0, log=True, off=True),
-        doc="α of cutmix: a patch is replaced by that of another image, and the label is mixed in proportion to its area, "
-        "which is drawn from Beta(α, α) per batch (Yun et al. 2019). With `mixup` on as well, each batch uses one of the two.",
+        group="augmentation", kind="float", low=0.0, high=100.0, neutral=0.0, off=True, regularizer=True,
+        when=When("family", ("cnn", "mlp")), search=Fixed(value=OFF), advised=Range(low=0.1, high=1.0, log=True, off=True),
+        doc="α of cutmix: a patch is replaced by that of another image, or some columns by those of another row (Kadra et al. "
+        "2021), and the label is mixed in proportion; the share is drawn from Beta(α, α) per batch (Yun et al. 2019). With `mixup` on as well, each batch uses one of the two.",
     )] = None

@@ -23,3 +23,8 @@ class Initialization(Frozen):
     init_std: Annotated[Domain | None, Setting(
         group="initialization", kind="float", low=0.0, high=10.0, neutral=0.05, search=Range(low=0.01, high=0.2, log=True),
         when=When("init", ("normal",)), doc="Standard deviation of the initial weights.")] = None
+    unit_variance: Annotated[Domain | None, Setting(
+        group="initialization", kind="bool", neutral=False, search=Fixed(value=False),
+        advised=Choices(choices=(False, True)), when=When("family", ("mlp", "cnn")),
+        doc="Scales the initial weights so that the outputs of every linear layer and convolution have variance 1 on training "
+        "examples (LSUV; Mishkin and Matas 2016).")] = None

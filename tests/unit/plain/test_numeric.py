@@ -12,7 +12,7 @@ from torch import nn
 
 from workers.plain.mlp import Mlp
 from workers.plain.network import Shape, build, initialize, lr_factors
-from workers.plain.numeric import FREQUENCIES, Blend, Periodic, Scale
+from workers.plain.numeric import BIN_UNITS, BINS, FREQUENCIES, Blend, Periodic, PiecewiseLinear, Scale
 from workers.plain.update import optimizer_of
 
 STRONG = {
@@ -48,6 +48,55 @@ def test_a_periodic_embedding_begins_as_published() -> None:
     assert float(layer.phase.detach().abs().max()) <= math.pi
     assert float(layer.phase.detach().std()) == pytest.approx(math.pi / math.sqrt(3), rel=0.05)
     assert float(layer.weight.detach().abs().max()) <= 0.25
+
+
+def test_a_piecewise_linear_embedding_interpolates_between_quantiles() -> None:
+    generator = torch.Generator().manual_seed(4)
+    # A number with many values, one with two, a constant.
+    x = torch.stack([torch.randn(981, generator=generator), torch.arange(981) % 2.0, torch.full((981,), 3.0)], 1)
+    layer = PiecewiseLinear(3)
+    layer.initialize(lambda weight: None, generator)
+    layer.observe(x)
+    np.testing.assert_allclose(layer.edges[0], np.quantile(x[:, 0].numpy(), np.linspace(0, 1, BINS + 1)), atol=0.02)
+    torch.testing.assert_close(layer.edges[1, :2], torch.tensor([0.0, 1.0]))
+    assert float(layer.edges[1].diff()[1:].abs().sum()) == float(layer.edges[2].diff().abs().sum()) == 0.0
+    with torch.no_grad():
+        layer.weight.normal_(generator=generator)
+    values = torch.tensor([-9.0, -0.7, 0.0, 0.31, 9.0])
+    found = layer(torch.stack([values, values, values], 1)).detach().view(5, 3, BIN_UNITS)
+    w, slope, bias = (each.detach().numpy() for each in (layer.weight, layer.slope, layer.bias.view(3, BIN_UNITS)))
+    for number, edges in ((0, layer.edges[0].numpy()), (1, np.array([0.0, 1.0])), (2, np.array([3.0]))):
+        heights = np.concatenate([np.zeros((1, BIN_UNITS)), np.cumsum(w[number, : len(edges) - 1], axis=0)])
+        for unit in range(BIN_UNITS):
+            curve = np.interp(values.numpy(), edges, heights[:, unit])
+            expected = curve + slope[number, unit] * values.numpy() + bias[number, unit]
+            np.testing.assert_allclose(found[:, number, unit], expected, rtol=1e-3, atol=1e-3)
+
+
+def test_bins_are_those_of_the_rows_that_training_sees() -> None:
+    shape = Shape.of({"family": "mlp", "widths": (4,), "numeric_embedding": "piecewise_linear"}, (5,), 2, (3,))
+    network, x = build(shape), torch.randn(300, 5)
+    initialize(network, {}, 0, x)
+    assert isinstance(network, Mlp)
+    assert isinstance(network.numeric, PiecewiseLinear)
+    edges = network.numeric.edges
+    assert edges.shape == (2, BINS + 1)
+    torch.testing.assert_close(edges[:, 0], x[:, :2].amin(0))
+    torch.testing.assert_close(edges[:, -1], x[:, :2].amax(0))
+
+
+@pytest.mark.parametrize("normalization", ["none", "weight", "layer"])
+def test_unit_variance_on_training_rows(normalization: str) -> None:
+    settings = {"widths": (40, 30), "activation": "selu", "normalization": normalization, "members": 2}
+    network, x = build(Shape.of({"family": "mlp", **settings}, (5,), 3)), 7.0 * torch.randn(500, 5)
+    initialize(network, {"unit_variance": True, "init": "normal", "init_std": 0.01}, 0, x)
+    seen: dict[str, float] = {}
+    for name, module in network.named_modules():
+        if type(module).__name__ in ("Linear", "WeightNormLinear", "MembersHead"):
+            module.register_forward_hook(lambda _, __, out, name=name: seen.__setitem__(name, float(out.detach().std())))
+    network.eval()(x)
+    assert len(seen) == 3
+    assert list(seen.values()) == pytest.approx([1.0, 1.0, 1.0], rel=1e-3)
 
 
 def test_scaling_and_blending() -> None:

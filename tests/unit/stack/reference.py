@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from service.spec import Recipe
 from workers.plain import training
 from workers.plain.chance import Chance
-from workers.plain.network import adopt, build, initialize
+from workers.plain.network import adopt, build, initialize, spread
 from workers.stack.device_data import DeviceData
 from workers.stack.dropout import LaneDropout
 from workers.stack.hashing import combine, draw, normal, permutations, uniform
@@ -59,10 +59,10 @@ class LaneChance(Chance):
         return mixing.shares(mixing.beta_quantiles(alpha)[None], self._of(what)[None])[0]
 
 
-def network_of(setting: Recipe, seed: int, on: DeviceData) -> nn.Module:
-    """With its initial weights, and dropout that takes a lane's keys."""
+def network_of(setting: Recipe, seed: int, on: DeviceData, fold: int = 0) -> nn.Module:
+    """With its initial weights on a fold, and dropout that takes a lane's keys."""
     network = build(StackKey.of(setting, on.inputs, on.outputs, on.categories).shape, LaneDropout)
-    initialize(network, setting, seed)
+    initialize(network, setting, seed, spread(on.x[on.train[fold]]))
     if on.start is not None and setting.word("fine_tune") != "off":
         adopt(network, on.start)
     return network
@@ -72,7 +72,7 @@ def alone(
     setting: Recipe, seed: int, on: DeviceData, epochs: int, *, network: nn.Module | None = None, fold: int = 0
 ) -> training.Trained:
     """Trained to the last epoch on the rows of a fold; ``network`` stands in for the recipe's own."""
-    network = network or network_of(setting, seed, on)
+    network = network or network_of(setting, seed, on, fold)
     depth = len(setting.widths)
     for layer in network.modules():
         if isinstance(layer, LaneDropout):

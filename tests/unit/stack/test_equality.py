@@ -179,6 +179,42 @@ def test_a_lane_with_the_strong_base_is_plain_pytorch(activation: str, optimizer
         np.testing.assert_allclose(ours[name], value, rtol=5e-3, atol=5e-4, err_msg=name)
 
 
+@pytest.mark.parametrize("task", ["classification", "regression"])
+@pytest.mark.parametrize("fold", [0, 1])
+def test_a_lane_of_members_with_bins_is_plain_pytorch(task: str, fold: int) -> None:
+    extra = {"label_smoothing": 0.1, "focal_gamma": 1.0} if task == "classification" else {"huber_delta": 0.5}
+    shape = {"members": 4, "numeric_embedding": "piecewise_linear", "normalization": "layer", "unit_variance": True}
+    on_as_well = {"weight_decay": 1.0, "max_norm": 0.9, "averaging": "ema", "ema_decay": 0.7}
+    setting = recipe(dropout=0.2, mixup=0.8, cutmix=0.3, **on_as_well, **shape, **extra)
+    how, on = protocol(task, epochs=4), data(task=task, folds=2)
+    stack = runner(setting, on)
+    run = Run(0, setting, ((fold, 7),), how)
+    stack.add([Run(1, recipe(**{**setting, "l1": 0.1}), ((0, 1),), how), run])
+    for _ in range(4):
+        stack.epoch()
+    found = alone(setting, 7, on, epochs=4, fold=fold)
+    np.testing.assert_allclose(run.curve["train_loss"], found.losses, rtol=1e-4, atol=1e-5)
+    (ours,) = stack.best_weights(run)
+    for name, value in found.network.state_dict().items():
+        if "num_batches_tracked" not in name:
+            np.testing.assert_allclose(ours[name], value, rtol=5e-3, atol=5e-4, err_msg=name)
+
+
+def test_cutmix_of_rows_is_that_of_plain_pytorch() -> None:
+    on = data()
+    found = {}
+    for alpha in (0.0, 0.5):
+        setting = recipe(cutmix=alpha)
+        stack = runner(setting, on)
+        run = Run(0, setting, ((0, 3),), protocol(epochs=4))
+        stack.add([Run(1, recipe(l1=0.1), ((0, 1),), protocol(epochs=4)), run])
+        for _ in range(4):
+            stack.epoch()
+        found[alpha] = run.curve["train_loss"]
+        np.testing.assert_allclose(found[alpha], alone(setting, 3, on, epochs=4).losses, rtol=1e-4, atol=1e-5)
+    assert max(np.abs(np.subtract(found[0.0], found[0.5]))) > 0.01
+
+
 def test_lanes_come_and_go_without_touching_others() -> None:
     settings = eight()
     how = protocol(epochs=8)

@@ -64,7 +64,6 @@ def test_a_stack_computes_only_what_its_lanes_have_on() -> None:
 def test_a_lane_does_not_notice_a_technique_that_others_have_on() -> None:
     """Two lanes alike, one in a stack of plain ones, one beside a lane with everything."""
     techniques = {each.name for each in TECHNIQUES} - {
-        "cutmix",
         "frozen",
         "huber_delta",
         *AUGMENTATIONS,

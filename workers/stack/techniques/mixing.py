@@ -1,4 +1,5 @@
-"""Pairs of examples mixed: mixup of all inputs, cutmix of a patch of images; a lane with both on draws one for every batch.
+"""Pairs of examples mixed: mixup of all inputs, cutmix of a patch of images or of some columns of a table's rows; a lane
+with both on draws one for every batch.
 
 A pair is an example and the one before it, for batches are in random order. The share of a pair's first example is drawn
 from Beta(α, α) once per batch, by inversion of a table of quantiles that is the lane's column.
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from service.spec import Recipe
 from workers.plain.augmentation import cut_mixed
+from workers.plain.batches import row_mixed
 from workers.stack.hashing import combine, draw, uniform
 from workers.stack.techniques.base import Batch, Columns, Technique
 
@@ -88,16 +90,21 @@ class Mixup(_Mixing):
 
 
 class Cutmix(_Mixing):
-    """A patch of a pair of images, after mixup."""
+    """A patch of a pair of images, or some columns of a pair of rows, after mixup."""
 
     name = "cutmix"
     order = 31
 
     def on_batch(self, batch: Batch, on: frozenset[str]) -> None:
-        """Cut the patch, and note the share of pixels that stay."""
+        """Cut the patch or the columns, and note the share of pixels or columns that stay."""
         keys = combine(batch.key("cutmix"), _PLACE)
-        across, down = uniform(draw(keys[:, None], torch.arange(2, dtype=torch.int32, device=keys.device)[None])).unbind(1)
-        batch.x, share = cut_mixed(batch.x, partner(batch.x), self._share(batch, on), across, down)
+        count = 2 if batch.sources is None else batch.data_columns
+        numbers = uniform(draw(keys[:, None], torch.arange(count, dtype=torch.int32, device=keys.device)[None]))
+        wanted, other = self._share(batch, on), partner(batch.x)
+        if batch.sources is not None:
+            batch.x, share = row_mixed(batch.x, other, wanted, numbers, batch.sources)
+        else:
+            batch.x, share = cut_mixed(batch.x, other, wanted, *numbers.unbind(1))
         batch.share = share if batch.share is None else batch.share * share
 
 
