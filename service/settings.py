@@ -20,6 +20,9 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="Address on which the API listens.")
     port: int = Field(8000, ge=0, le=65535, description="Port on which the API listens.")
     public_url: str = Field("", description="URL under which users reach the API, for links in a separate dashboard.")
+    allowed_hosts: tuple[str, ...] = Field(
+        (), description="JSON list of host names under which people reach the API, `*.` before all names of a domain."
+    )
     data_roots: tuple[Path, ...] = Field((), description="JSON list of directories whose files a study may name by path.")
     max_upload_mb: float = Field(512.0, gt=0, description="Largest accepted data set, in MiB.")
     max_model_mb: float = Field(256.0, gt=0, le=900, description="Largest trained model that is kept, in MiB.")
@@ -32,7 +35,9 @@ class Settings(BaseSettings):
     )
     lease_seconds: float = Field(30.0, gt=0, description="A worker that does not renew its lease for this time loses it.")
     turn_seconds: float = Field(30.0, gt=0, description="How long a study keeps a worker while another study has none.")
-    dashboard: Literal["readonly", "writable", "off"] = Field("readonly", description="How optuna-dashboard is served.")
+    dashboard: Literal["readonly", "writable", "off", "only"] = Field(
+        "readonly", description="How optuna-dashboard is served; `only`: read-only, by a process that has nothing else."
+    )
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["text", "json"] = "text"
 

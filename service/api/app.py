@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api import dashboard, datasets, operations, problems, replays, reports, studies
 from service.api.bodies import BodyLimit
+from service.api.foreign import ForeignRequests
 from service.api.openapi import describe
 from service.settings import Settings
 from service.store import Store
@@ -26,16 +27,20 @@ Submit a study with `POST /v1/studies`, poll it with `GET /v1/studies/{id}`, rea
 
 
 def create_app(store: Store, settings: Settings) -> FastAPI:
-    """Build the API and, unless it is switched off, the dashboard on the same database."""
-    app = FastAPI(title="regsearch", version=version("regsearch"), description=ABOUT)
+    """Build the API and, unless it is switched off, the dashboard on the same database; or the dashboard only."""
+    document = None if settings.dashboard == "only" else "/openapi.json"
+    app = FastAPI(title="regsearch", version=version("regsearch"), description=ABOUT, openapi_url=document)
     problems.install(app)
     app.add_middleware(BodyLimit, upload_path=datasets.PATH, max_upload_bytes=int(settings.max_upload_mb * 2**20))
+    app.add_middleware(ForeignRequests, settings=settings)
     app.add_middleware(Requests)
-    app.include_router(studies.router(store, settings))
-    app.include_router(reports.router(store))
-    app.include_router(replays.router(store))
-    app.include_router(datasets.router(store, settings))
-    app.include_router(operations.router(store, settings.home))
+    app.include_router(operations.health(store, settings.home))
+    if settings.dashboard != "only":
+        app.include_router(studies.router(store, settings))
+        app.include_router(reports.router(store))
+        app.include_router(replays.router(store))
+        app.include_router(datasets.router(store, settings))
+        app.include_router(operations.router(store))
     if settings.dashboard != "off":
         dashboard.mount(app, store, writable=settings.dashboard == "writable")
     describe(app)

@@ -70,6 +70,8 @@ class JsonRoute(APIRoute):
             if self.body_field is not None and (body := await request.body()):
                 _require_media_type(request, "application/json", "+json")
                 check_json(body)
+            elif request.headers.get("content-type"):  # a command without a body is no target for forms either
+                _require_media_type(request, "application/json", "+json")
             return await handle(request)
 
         return strict

@@ -28,12 +28,9 @@ METRICS: dict[int | str, dict[str, Any]] = {
 }
 
 
-def router(store: Store, home: Path) -> APIRouter:
-    """/healthz, /readyz, /metrics and /v1/workers."""
+def health(store: Store, home: Path) -> APIRouter:
+    """/healthz and /readyz."""
     routes = APIRouter(tags=["operations"])
-    registry = CollectorRegistry()
-    registry.register(StoreCollector(store))
-
     one_ping = anyio.CapacityLimiter(1)
 
     @routes.get("/healthz")
@@ -48,6 +45,15 @@ def router(store: Store, home: Path) -> APIRouter:
             await to_thread.run_sync(check_ready, store, home, abandon_on_cancel=True, limiter=one_ping)
             return {"status": "ready"}
         raise DatabaseUnavailable(f"the database did not answer within {READY_SECONDS:.0f} s")
+
+    return routes
+
+
+def router(store: Store) -> APIRouter:
+    """/metrics and /v1/workers."""
+    routes = APIRouter(tags=["operations"])
+    registry = CollectorRegistry()
+    registry.register(StoreCollector(store))
 
     @routes.get("/metrics", response_class=Response, responses=METRICS)
     def metrics() -> Response:

@@ -15,7 +15,7 @@ from service.report.networks import predictions, training
 from service.report.protocol import protocol, provenance
 from service.report.recipe import recipe
 from service.report.scene import Role
-from service.result import Ensemble, Importance, Interval, Selection, Spread, Temperature
+from service.result import Ensemble, Importance, Interval, Selection, Spread, Temperature, Thresholds
 
 _MAX_SHARES = 10
 _MAX_EFFECTS = 8
@@ -114,6 +114,8 @@ def _remarks(source: Source) -> Iterator[str]:
         yield _together(result.ensemble, source.metric)
     if result.model is not None and result.model.calibration is not None:
         yield _sureness(result.model.calibration)
+    if result.model is not None and result.model.thresholds is not None:
+        yield _deciding(result.model.thresholds, source.metric)
     if result.model is not None and result.model.refit is not None:
         refit = result.model.refit
         yield (
@@ -140,6 +142,15 @@ def _sureness(calibration: Temperature) -> str:
         f"Its networks were {kind} of themselves: validation rows gave the temperature {number(calibration.temperature)} "
         "for their probabilities, with which the cross-entropy on the test rows is "
         f"{number(calibration.test_after)} instead of {number(calibration.test_before)}. Predicted classes stay the same."
+    )
+
+
+def _deciding(found: Thresholds, metric: str) -> str:
+    if not any(found.biases):
+        return "It decides for the class with the largest probability: no thresholds score better on validation rows."
+    return (
+        f"It decides by thresholds that validation rows have determined, with which the test {metric} of the networks of "
+        f"the finals is {number(found.test_after)} instead of {number(found.test_before)}. Probabilities stay the same."
     )
 
 

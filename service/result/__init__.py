@@ -24,6 +24,7 @@ from service.result.execution import (
     SearchedTrials,
     SearchPlan,
     Temperature,
+    Thresholds,
 )
 from service.result.insight import (
     ChoiceBin,
@@ -106,6 +107,7 @@ __all__ = [
     "Spread",
     "StudyResult",
     "Temperature",
+    "Thresholds",
     "WeightStatistics",
     "Winner",
 ]

@@ -79,6 +79,9 @@ class ArchiveDocument(Part):
     model: NetworkShape
     networks: int = Field(1, description="Networks of this shape, whose predictions are averaged.")
     temperature: float = Field(1.0, description="Divides the outputs of a classification before they are probabilities.")
+    class_biases: tuple[float, ...] | None = Field(
+        None, description="Added to the undivided outputs of the classes before the largest one determines the class."
+    )
     target_scale: TargetUnit
     recipe: Mapping[str, Any] = Field(description="Settings that matter.")
     versions: Mapping[str, str] = Field(description="What it was trained with.")

@@ -91,6 +91,19 @@ class Temperature(Part):
     test_after: Number
 
 
+class Thresholds(Part):
+    """How a classification's network decides: what is added to its outputs before the largest one determines the class.
+
+    Scores are of the study's metric. Probabilities stay the same.
+    """
+
+    biases: tuple[float, ...] = Field(description="Of each class; all 0 where none score better on validation rows.")
+    valid_before: Number
+    valid_after: Number = Field(description="On each half of the validation rows with the biases of the other half.")
+    test_before: Number = Field(description="Of the networks of the finals, on the locked test rows.")
+    test_after: Number
+
+
 class ChosenNetwork(Part):
     """What is handed out: one trained network, or several whose predictions are averaged."""
 
@@ -105,6 +118,9 @@ class ChosenNetwork(Part):
     networks: int = Field(1, description="Number of networks.")
     refit: Refit | None = Field(None, description="Null if it is a network of the search.")
     calibration: Temperature | None = Field(None, description="Only of a classification, unless it was switched off.")
+    thresholds: Thresholds | None = Field(
+        None, description="Only for the metrics `balanced_accuracy`, `f1` and `f1_macro`, unless they were switched off."
+    )
 
 
 class Delivered(ChosenNetwork):

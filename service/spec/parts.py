@@ -170,6 +170,12 @@ class Deliver(Frozen):
         description="Of a classification: whether its outputs are divided by the temperature for which the labels of "
         "validation rows are most likely (Guo et al. 2017), so that probabilities are neither too sure nor too unsure.",
     )
+    thresholds: Literal["auto", "off"] = Field(
+        "auto",
+        description="With the metrics `balanced_accuracy`, `f1` and `f1_macro`: whether the network decides for a class by "
+        "thresholds with the best score on validation rows, instead of the largest probability. They are used if those "
+        "of each half of these rows score better on the other half.",
+    )
 
 
 SEARCH_SHARE = 0.6

@@ -292,7 +292,7 @@ def test_the_dashboard_can_be_left_out(store: Store, tmp_path: Path) -> None:
     from service.api.app import create_app  # noqa: PLC0415  # the fixtures' application has the dashboard
 
     app: FastAPI = create_app(store, Settings(home=tmp_path, dashboard="off"))
-    with TestClient(app) as client:
+    with TestClient(app, base_url="http://localhost") as client:
         check_problem(client.get("/dashboard"), 404)
         check_problem(client.get("/"), 404)
 

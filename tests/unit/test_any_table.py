@@ -140,7 +140,7 @@ def test_a_table_of_any_kind_gets_an_answer_or_a_sentence(made: tuple[pd.DataFra
 
 
 def _from_upload_to_prediction(store: Store, own: Settings, path: Path, target: str) -> None:
-    with TestClient(create_app(store, own)) as client:
+    with TestClient(create_app(store, own), base_url="http://localhost") as client:
         answer = client.post("/v1/datasets", files={"file": (path.name, path.read_bytes())})
         if answer.status_code != 201:
             assert _sentence(answer)

@@ -116,6 +116,20 @@ def test_probabilities_are_those_at_the_models_temperature(tmp_path: Path) -> No
     assert list(cool.predict(rows)) == list(plain.predict(rows))
 
 
+def test_a_model_decides_by_its_thresholds(tmp_path: Path) -> None:
+    rows = people(tmp_path / "people.csv")
+    table = load_table(DataSource("classification", path=rows, target="class"))
+    made, about = untrained(a_fold(table), 3), {**ABOUT, "classes": list(table.labels), "temperature": 2.0}
+    plain, decided = (
+        Model.load(unpacked(build_archive(made, {**about, **more}), tmp_path / name))
+        for name, more in (("plain", {}), ("decided", {"class_biases": [0.0, 1.2, -0.8]}))
+    )
+    np.testing.assert_array_equal(decided.probabilities(rows), plain.probabilities(rows))
+    biased = 2.0 * np.log(plain.probabilities(rows)) + [0.0, 1.2, -0.8]  # of the outputs before the temperature
+    assert list(decided.predict(rows)) == [table.labels[place] for place in biased.argmax(1)]
+    assert list(decided.predict(rows)) != list(plain.predict(rows))
+
+
 def test_rows_come_as_a_frame_or_as_columns_too(tmp_path: Path) -> None:
     rows = people(tmp_path / "people.csv")
     table = load_table(DataSource("classification", path=rows, target="class"))

@@ -37,7 +37,7 @@ class Bench:
         self.settings = Settings(home=home / "home", data_roots=(home,), cache=home / "cache")
         self.settings.home.mkdir()
         self.store: Store = open_store(self.settings.database_url, create=True)
-        self.client = TestClient(create_app(self.store, self.settings))
+        self.client = TestClient(create_app(self.store, self.settings), base_url="http://localhost")
         frame = wine().drop(columns=["who", "day", "part"])
         frame.to_csv(home / "wine.csv", index=False)
         frame["class"] = np.where(frame["x0"] > 13, "strong", "weak")

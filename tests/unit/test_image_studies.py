@@ -30,7 +30,7 @@ def test_a_zip_file_of_images_is_searched_and_a_folder_of_new_ones_predicted(tmp
     own.home.mkdir()
     store = open_store(own.database_url, create=True)
     path = cats_and_dogs(tmp_path / "pets.zip")
-    with TestClient(create_app(store, own)) as client:
+    with TestClient(create_app(store, own), base_url="http://localhost") as client:
         answer = client.post("/v1/datasets", files={"file": ("pets.zip", path.read_bytes())})
         assert answer.status_code == 201, answer.text
         data = answer.json()

@@ -118,7 +118,7 @@ def test_tables_are_read_as_pytorch_reads_them(case: Any, activation: str, tmp_p
     task = "classification" if target == "class" else "regression"
     table = load_table(DataSource(task, path=people(tmp_path / "people.csv"), target=target, drop=drop))
     made = untrained(a_fold(table, options), 3 if target == "class" else 1, activation=activation, **settings)
-    calibrated = {"temperature": 2.5} if task == "classification" else {}
+    calibrated = {"temperature": 2.5, "class_biases": [0.5, -1.0, 2.0]} if task == "classification" else {}
     archive = build_archive(made, {**ABOUT, "task": task, "classes": list(table.labels), **calibrated})
     session = opened(to_onnx(in_format_1(archive) if settings["normalization"] in OLD else archive))
     model, rows = loaded(archive), strange(table)
@@ -135,8 +135,9 @@ def compare_classes(found: Sequence[Any], model: Model, rows: Any) -> None:
     label, probabilities = found
     expected = model.probabilities(rows)
     np.testing.assert_allclose(probabilities, expected, rtol=1e-5, atol=1e-5)
-    second, first = np.sort(expected)[:, -2:].T
-    sure = first - second > 1e-5
+    biases = np.array(model.about.get("class_biases") or np.zeros(expected.shape[1])) / model.about.get("temperature", 1.0)
+    second, first = np.sort(np.log(expected.clip(1e-300)) + biases)[:, -2:].T
+    sure = first - second > 1e-4
     assert sure.mean() > 0.5
     assert np.array(label)[sure].tolist() == model.predict(rows)[sure].tolist()
 

@@ -9,7 +9,7 @@ import hashlib
 from dataclasses import dataclass
 from typing import Any
 
-from service.result import ChosenNetwork, Delivered, Pictures, Refit, Temperature, Winner
+from service.result import ChosenNetwork, Delivered, Pictures, Refit, Temperature, Thresholds, Winner
 from service.spec import StudySpec
 from service.store.records import StudyRecord
 from workers.answer import Answer
@@ -99,6 +99,7 @@ class Keeper:
             networks=count,
             refit=refit,
             calibration=self._calibration(average, count),
+            thresholds=self._thresholds(average, count),
         )
 
     def _calibration(self, average: Averaged, networks: int) -> Temperature | None:
@@ -106,6 +107,13 @@ class Keeper:
         if average.calibrations is None or deliver is None or deliver.temperature == "off":
             return None
         alone, together = average.calibrations
+        return together if networks > 1 else alone
+
+    def _thresholds(self, average: Averaged, networks: int) -> Thresholds | None:
+        deliver = self.spec.deliver
+        if average.thresholds is None or deliver is None or deliver.thresholds == "off":
+            return None
+        alone, together = average.thresholds
         return together if networks > 1 else alone
 
     def _chosen(self, answer: Answer) -> ChosenNetwork:
@@ -135,5 +143,6 @@ class Keeper:
             "scores": {"this_network": chosen.validation, "valid": scores["valid"], "test": scores["test"]},
             "data": {"rows": table.rows, "hash": table.data_hash()},
             **({"temperature": chosen.calibration.temperature} if chosen.calibration else {}),
+            **({"class_biases": list(chosen.thresholds.biases)} if chosen.thresholds else {}),
             **({"start": {"study": model.start_from, "sha256": model.start_sha256}} if model.start_from else {}),
         }

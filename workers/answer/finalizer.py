@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import assert_never
 
 import numpy as np
 
 from service.errors import TrialError
-from service.result import Discrimination, Findings, Interval, Recommendation, RowCounts, Temperature, Winner
+from service.result import Discrimination, Findings, Interval, Recommendation, RowCounts, Temperature, Thresholds, Winner
 from service.spec import Recipe, StudySpec
 from service.store.records import TrialRecord
 from workers.answer import anatomy
@@ -25,6 +26,7 @@ from workers.answer.intervals import interval
 from workers.answer.networks import Gauge, Measured, ScoredRows, test_rows, validation_rows
 from workers.answer.statement import Statement, best_place
 from workers.answer.temperature import calibrated
+from workers.answer.thresholds import TUNED, Judged, tuned
 from workers.answer.ties import recommended, ties
 from workers.answer.training import Trainer
 from workers.answer.verdict import verdict
@@ -64,6 +66,8 @@ class Averaged:
     test: Interval
     calibrations: tuple[Temperature, Temperature] | None = None
     """Of a classification: that of single networks, and that of their average."""
+    thresholds: tuple[Thresholds, Thresholds] | None = None
+    """Of metrics that have some, likewise."""
 
 
 @dataclass(frozen=True)
@@ -176,7 +180,18 @@ class Finalizer:
         test = interval(self._gauge.score(mean(winner.test_out)[None], rows), self._metric)
         calibrations = self._calibrate(winner, rows) if self._gauge.task == "classification" else None
         single = float(winner.valid.exact.mean())
-        return Averaged(single, float(np.mean(scores)), float(np.mean(gains)), test, calibrations)
+        decided = self._decide(winner, rows) if self._gauge.metric in TUNED else None
+        return Averaged(single, float(np.mean(scores)), float(np.mean(gains)), test, calibrations, decided)
+
+    def _decide(self, winner: Measured, rows: ScoredRows) -> tuple[Thresholds, Thresholds]:
+        """The thresholds of the winner's networks and of their average, from the validation rows of all folds."""
+        mean = MEANS[self._gauge.task]
+        labels = [validation_rows(self._data, fold).y.cpu() for fold in range(len(winner.valid_outs))]
+        alone = [Judged(out, own) for out, own in zip(winner.valid_outs, labels, strict=True)]
+        together = [Judged(mean(each.out)[None], each.labels) for each in alone]
+        test, own = winner.test_out, rows.y.cpu()
+        find = partial(tuned, self._gauge.metric, self._data.device.positive)
+        return find(alone, Judged(test, own)), find(together, Judged(mean(test)[None], own))
 
     def _calibrate(self, winner: Measured, rows: ScoredRows) -> tuple[Temperature, Temperature]:
         """The temperatures of the winner's networks and of their average, from the validation rows of all folds."""

@@ -20,6 +20,7 @@ def model_card(about: Mapping[str, Any], preprocessing: Mapping[str, Any]) -> st
             "",
             *_scores(about["scores"], metric, about["chosen"].get("refit")),
             *_sureness(about["chosen"].get("calibration")),
+            *_deciding(about["chosen"].get("thresholds"), metric),
             "",
             "## Use it",
             "",
@@ -87,6 +88,17 @@ def _sureness(calibration: Mapping[str, Any] | None) -> list[str]:
         "",
         f"Its probabilities are those at the temperature {_digits(calibration['temperature'], 3)}, which validation rows "
         f"have determined: with it the cross-entropy on the test rows was {after}, without it {before}.",
+    ]
+
+
+def _deciding(thresholds: Mapping[str, Any] | None, metric: str) -> list[str]:
+    if thresholds is None or not any(thresholds["biases"]):
+        return []
+    before, after = (_digits(thresholds[f"test_{when}"]) for when in ("before", "after"))
+    return [
+        "",
+        f"It decides for a class by thresholds that validation rows have determined, not for the largest probability: with "
+        f"them the {metric} on the test rows was {after}, without them {before}.",
     ]
 
 

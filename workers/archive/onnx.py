@@ -136,7 +136,9 @@ def _gates(own: Tensor) -> Tensor:
 
 
 def _classes(about: Mapping[str, Any], out: Tensor) -> tuple[Tensor, ...]:
-    return out.argmax(1), (out / about.get("temperature", 1.0)).softmax(1)
+    biases = about.get("class_biases")
+    decided = out if biases is None else out + torch.tensor(biases)
+    return decided.argmax(1), (out / about.get("temperature", 1.0)).softmax(1)
 
 
 def _number(about: Mapping[str, Any], out: Tensor) -> tuple[Tensor, ...]:

@@ -108,7 +108,9 @@ class Model:
 
 
 def _classes(about: Mapping[str, Any], out: Tensor) -> NDArray[Any]:
-    return np.asarray(np.array(about["classes"], dtype=object)[out.argmax(1).numpy()])
+    biases = torch.tensor(about.get("class_biases") or [0.0] * len(about["classes"]))
+    decided = (out + biases / about.get("temperature", 1.0)).argmax(1)  # the outputs are divided by the temperature
+    return np.asarray(np.array(about["classes"], dtype=object)[decided.numpy()])
 
 
 def _numbers(about: Mapping[str, Any], out: Tensor) -> NDArray[Any]:

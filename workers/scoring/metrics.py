@@ -63,24 +63,31 @@ def _regression(out: Tensor, target: Tensor, mask: Tensor, scale: Tensor) -> Ten
 
 def _classification(out: Tensor, target: Tensor, mask: Tensor, positive: int) -> list[Tensor]:
     """The cheap metrics, (k,) each: the loss, and those that follow from the confusion table."""
-    rows = mask.sum(1)
-    loss = (F.cross_entropy(out.transpose(1, 2), target, reduction="none") * mask).sum(1) / rows
-    table = confusion(out.argmax(2), target, mask, out.shape[2])
+    loss = (F.cross_entropy(out.transpose(1, 2), target, reduction="none") * mask).sum(1) / mask.sum(1)
+    decided = of_confusion(confusion(out.argmax(2), target, mask, out.shape[2]), positive)
+    return [loss, *(loss if name == "log_loss" else decided[name] for name in NAMES["classification"][1:])]
+
+
+def of_confusion(table: Tensor, positive: int) -> dict[str, Tensor]:
+    """By name, (k,) each, the metrics that follow from confusion tables (k, c, c)."""
+    rows = table.sum((1, 2))
     hits = table.diagonal(dim1=1, dim2=2)
     actual, predicted = table.sum(2), table.sum(1)
     others = rows[:, None] - actual
     recall = _share(hits, actual)
-    balanced = recall.sum(1) / (actual > 0).sum(1)
-    # Precision, recall, specificity, F1 of each class against the rest: (4, k, c).
-    each = torch.stack(
-        [_share(hits, predicted), recall, _share(others - predicted + hits, others), _share(2.0 * hits, actual + predicted)]
-    )
+    each = {
+        "precision": _share(hits, predicted),
+        "recall": recall,
+        "specificity": _share(others - predicted + hits, others),
+        "f1": _share(2.0 * hits, actual + predicted),
+    }
     # scikit-learn averages over the classes that occur among targets or predictions.
     seen = (actual + predicted) > 0
-    macro = (each * seen).sum(2) / seen.sum(1)
+    macro = {name: (values * seen).sum(1) / seen.sum(1) for name, values in each.items()}
+    chosen = {name: values[:, positive] for name, values in each.items()} if table.shape[1] == 2 else macro
     accuracy = hits.sum(1) / rows
-    chosen = each[:, :, positive] if out.shape[2] == 2 else macro
-    return [loss, accuracy, balanced, *chosen, macro[3], accuracy, loss]
+    balanced = recall.sum(1) / (actual > 0).sum(1)
+    return {"accuracy": accuracy, "balanced_accuracy": balanced, **chosen, "f1_macro": macro["f1"], "f1_micro": accuracy}
 
 
 def _share(part: Tensor, whole: Tensor) -> Tensor:
