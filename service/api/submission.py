@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from service.api.columns import check_columns, check_division, check_embedding, check_rows, has_categories, no_column
 from service.api.data_sheets import DataSheet, data_sheet, notes_for, table_of
+from service.api.earlier import check_earlier
 from service.api.fine_tuning import bound_to_start
 from service.api.inspection import Inspections
 from service.api.issues import validation_issues
@@ -66,6 +67,7 @@ def check(spec: StudySpec, store: Store, settings: Settings, inspections: Inspec
     check_division(resolved, table)
     check_memory(resolved, table, store)
     _grid(resolved)
+    check_earlier(resolved, store)
     bound, about_start = bound_to_start(resolved, table, target.name, store)
     notes = notes_for(spec, bound, table, target)
     told = [note.text for note in notes if note.warns]

@@ -15,7 +15,7 @@ from service.report.networks import predictions, training
 from service.report.protocol import protocol, provenance
 from service.report.recipe import recipe
 from service.report.scene import Role
-from service.result import Ensemble, Importance, Interval, Selection, Spread, Temperature, Thresholds
+from service.result import Ensemble, Importance, Interval, Selection, Spread, Temperature, Thresholds, WarmStart
 
 _MAX_SHARES = 10
 _MAX_EFFECTS = 8
@@ -110,6 +110,8 @@ def _remarks(source: Source) -> Iterator[str]:
         yield f"The simplest of them is {recommended.name}: {recommended.reason}."
     if result.selection is not None:
         yield _optimism(result.selection)
+    if result.warm_start is not None:
+        yield _begun(result.warm_start, source.metric)
     if result.ensemble is not None:
         yield _together(result.ensemble, source.metric)
     if result.model is not None and result.model.calibration is not None:
@@ -142,6 +144,15 @@ def _sureness(calibration: Temperature) -> str:
         f"Its networks were {kind} of themselves: validation rows gave the temperature {number(calibration.temperature)} "
         "for their probabilities, with which the cross-entropy on the test rows is "
         f"{number(calibration.test_after)} instead of {number(calibration.test_before)}. Predicted classes stay the same."
+    )
+
+
+def _begun(found: WarmStart, metric: str) -> str:
+    which = ", ".join(map(str, found.studies))
+    return (
+        f"The search began with the trials of {'study' if len(found.studies) == 1 else 'studies'} {which}. Of its first "
+        f"trials, the {found.informed_trials} drawn by these have a median {metric} of {number(found.informed)} on "
+        f"validation rows, the {found.random_trials} drawn at random {number(found.random)}."
     )
 
 

@@ -35,6 +35,7 @@ from service.result.insight import (
     LayerWeights,
     RangeBin,
     SparsityPoint,
+    WarmStart,
     WeightStatistics,
 )
 from service.result.predictions import (
@@ -108,6 +109,7 @@ __all__ = [
     "StudyResult",
     "Temperature",
     "Thresholds",
+    "WarmStart",
     "WeightStatistics",
     "Winner",
 ]

@@ -14,6 +14,16 @@ Course = tuple[Number, ...]
 """One value per epoch of `Curves.epochs`."""
 
 
+class WarmStart(Part):
+    """What the trials of earlier studies gained: the study's first trials, drawn by them and at random in turn."""
+
+    studies: tuple[int, ...] = Field(description="Ids of the earlier studies.")
+    informed: Number = Field(description="Median of the best values of the trials drawn by earlier ones.")
+    random: Number = Field(description="Median of the best values of the trials drawn at random.")
+    informed_trials: int = Field(description="Number of these trials that have a value.")
+    random_trials: int
+
+
 class Importance(Part):
     """Importances of settings for the values of complete trials, largest first; null where they are not meaningful."""
 

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from service.result.base import Later, Number, Part
 from service.result.execution import Delivered, Execution, Reading, RowCounts
-from service.result.insight import Curves, Effect, Importance, SparsityPoint, WeightStatistics
+from service.result.insight import Curves, Effect, Importance, SparsityPoint, WarmStart, WeightStatistics
 from service.result.predictions import Discrimination, Pictures
 from service.result.scores import Ablation, Ensemble, FrontTrial, Interval, Recommendation, Selection, Setting, Winner
 from service.spec.metrics import Direction, Metric
@@ -37,6 +37,7 @@ class Findings(Part):
     front: tuple[FrontTrial, ...] | None = Field(
         None, description="Pareto front of a study with several objectives; the best by its metric first."
     )
+    warm_start: WarmStart | None = Field(None, description="Only with `search_from`.")
     weights: Later[Mapping[str, WeightStatistics]]
     curves: Later[Mapping[str, Curves]]
     sparsification: Later[Mapping[str, tuple[SparsityPoint, ...]]]
@@ -50,6 +51,10 @@ class Findings(Part):
     def with_front(self, front: tuple[FrontTrial, ...]) -> Findings:
         """The same findings with a Pareto front."""
         return self.model_copy(update={"front": front})
+
+    def with_warm_start(self, warm_start: WarmStart) -> Findings:
+        """The same findings with what earlier studies gained."""
+        return self.model_copy(update={"warm_start": warm_start})
 
     def with_discrimination(self, discrimination: Mapping[str, Discrimination]) -> Findings:
         """The same findings with the discrimination of classes."""

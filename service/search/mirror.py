@@ -20,6 +20,7 @@ from optuna.trial import TrialState
 
 from service.errors import TrialError
 from service.search.bobyqa import DISCARDED, BobyqaSampler
+from service.search.evidence import Evidence
 from service.search.lipo import LipoSampler
 from service.search.parameters import Drawn, Params, walked
 from service.search.planned import Planned
@@ -33,17 +34,17 @@ logging.getLogger("optuna").setLevel(logging.WARNING)
 
 
 class Search:
-    """A study in memory with its sampler. Not thread-safe.
+    """A study in memory with its sampler, and ``evidence`` of earlier studies. Not thread-safe.
 
     Raises:
         TrialError: The sampler needs a package that is not installed.
     """
 
-    def __init__(self, spec: StudySpec, *, seed: int | None = None) -> None:
+    def __init__(self, spec: StudySpec, *, seed: int | None = None, evidence: Evidence | None = None) -> None:
         self.spec = spec
         self.planned = Planned(spec)
         """Returns the parameters planned for a trial number, or None."""
-        self._sampler = make_sampler(spec, spec.seed if seed is None else seed)
+        self._sampler = make_sampler(spec, spec.seed if seed is None else seed, evidence)
         self._space = whole_space(spec)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -164,7 +165,7 @@ def whole_space(spec: StudySpec) -> WholeSpace | None:
             return None
 
 
-def make_sampler(spec: StudySpec, seed: int) -> BaseSampler:
+def make_sampler(spec: StudySpec, seed: int, evidence: Evidence | None = None) -> BaseSampler:
     """The sampler of a study; grid and QMC draw at random after the last planned point.
 
     Raises:
@@ -173,7 +174,7 @@ def make_sampler(spec: StudySpec, seed: int) -> BaseSampler:
     made: BaseSampler
     match spec.sampler:
         case TpeSampler(startup_trials=startup):
-            made = BatchTpeSampler(startup_trials=startup, seed=seed)
+            made = BatchTpeSampler(startup_trials=startup, seed=seed, evidence=evidence)
         case GpSampler(startup_trials=startup):
             made = optuna.samplers.GPSampler(seed=seed, n_startup_trials=startup, warn_independent_sampling=False)
         case CmaEsSampler(startup_trials=startup, population=population):

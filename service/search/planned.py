@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
+from service.search.evidence import drawn_at_random
 from service.search.parameters import Drawn, distributions, placed, walked, whole
 from service.spec import OFF, SETTINGS, GridSampler, QmcSampler, StudySpec
 
@@ -43,6 +44,8 @@ class Planned:
         if number < len(self._spec.enqueue):
             return enqueued(self._spec, number)
         index = number - len(self._spec.enqueue)
+        if drawn_at_random(self._spec, number):
+            return _random(self._spec, number)
         if isinstance(self._spec.sampler, QmcSampler):
             places = dict(zip(self._names, self._sobol(index), strict=True))
             return walked(self._spec, lambda name, kind: placed(kind, places[name]))
@@ -95,6 +98,11 @@ def enqueued(spec: StudySpec, index: int) -> Drawn:
         return placed(kind, place)
 
     return walked(spec, choose)
+
+
+def _random(spec: StudySpec, number: int) -> Drawn:
+    draws = random.Random(f"{spec.seed} {number} for comparison")
+    return walked(spec, lambda _, kind: placed(kind, draws.random()))
 
 
 def _exactly(kind: BaseDistribution, value: Any) -> Any:

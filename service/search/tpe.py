@@ -23,6 +23,7 @@ from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from service.optuna_private import split_multi_objective
+from service.search.evidence import Evidence
 from service.search.parzen import Density, density
 
 CANDIDATES = 24
@@ -38,10 +39,12 @@ class BatchTpeSampler(BaseSampler):
     Args:
         startup_trials: Values are drawn at random until this number of trials has finished.
         seed: Seed of the generators.
+        evidence: Trials of earlier studies, which count as finished ones before all of this study's.
     """
 
-    def __init__(self, *, startup_trials: int, seed: int) -> None:
+    def __init__(self, *, startup_trials: int, seed: int, evidence: Evidence | None = None) -> None:
         self._startup_trials = startup_trials
+        self._evidence = evidence or Evidence()
         self._rng = np.random.default_rng(seed)
         self._random = RandomSampler(seed=seed)
         self._good: list[dict[str, Any]] | None = None
@@ -62,14 +65,16 @@ class BatchTpeSampler(BaseSampler):
         self._several = len(study.directions) > 1
         self._at_once = math.ceil(n / math.ceil(n / DRAWN_AT_ONCE)) if n else 1
         self._good = None
-        if len(finished) < max(1, self._startup_trials):
+        if len(finished) + len(self._evidence) < max(1, self._startup_trials):
             return
         good = good_trials(study, finished)
-        self._good = [trial.params for trial in sorted(good, key=lambda trial: trial.number)]
+        own = [trial.params for trial in sorted(good, key=lambda trial: trial.number)]
+        self._good = [*map(dict, self._evidence.good), *own]
         count_as_bad = {*_FINISHED, TrialState.RUNNING}
         chosen = {trial.number for trial in good}
         bad = [trial for trial in trials if trial.state in count_as_bad and trial.number not in chosen]
-        self._bad = [bad[i].params for i in _spread(len(bad), MAX_BAD)]
+        known = [*map(dict, self._evidence.bad), *(trial.params for trial in bad)]
+        self._bad = [known[i] for i in _spread(len(known), MAX_BAD)]
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
         """Remove the trial from its batch, or begin a batch of one."""

@@ -68,6 +68,13 @@ class StudySpec(Frozen):
         max_length=10_000,
         description="Settings of the first trials, each as `{setting: value}`; omitted settings are drawn at random.",
     )
+    search_from: tuple[int, ...] = Field(
+        (),
+        max_length=20,
+        description="Ids of finished studies of like data or networks, whose trials the search begins with (sampler `tpe`, "
+        "one objective): their best and their other trials, by rank within each study. Of the first 16 trials every second "
+        "one is drawn at random instead; the result has the medians of both halves.",
+    )
     pruner: Pruner = MedianPruner()
     budget: BudgetSpec = BudgetSpec()
     deliver: OptionalDeliver = Field(Deliver(), description="What is handed out, or `off`: see `deliver` below.")
@@ -137,6 +144,19 @@ class StudySpec(Frozen):
         if monitor not in ("metric", "loss", *allowed):
             wanted = ", ".join(("metric", "loss", *allowed))
             _refuse("early_stopping.monitor", f"does not fit a {self.task} task", monitor, wanted)
+        return self
+
+    @model_validator(mode="after")
+    def _earlier_trials_can_be_used(self) -> StudySpec:
+        if not self.search_from:
+            return self
+        if len(set(self.search_from)) < len(self.search_from):
+            _refuse("search_from", "has a study twice", list(self.search_from), "each study once")
+        given = list(self.search_from)
+        if not isinstance(self.sampler, TpeSampler):
+            _refuse("search_from", f"can't be used by the sampler {self.sampler.name}", given, "the sampler tpe")
+        if self.also:
+            _refuse("search_from", "supports one objective only", given, "no further objectives in `also`")
         return self
 
     @model_validator(mode="after")

@@ -30,6 +30,7 @@ from workers.answer.thresholds import TUNED, Judged, tuned
 from workers.answer.ties import recommended, ties
 from workers.answer.training import Trainer
 from workers.answer.verdict import verdict
+from workers.answer.warm_start import warm_start
 from workers.plain.members import MEANS
 from workers.scoring.curves import describe
 from workers.scoring.pictures import MOST_CLASSES
@@ -263,9 +264,11 @@ class Finalizer:
         both: Sequence[Candidate],
         rows: ScoredRows,
     ) -> Findings:
-        """Add the Pareto front if there are several objectives, and the discrimination if it is a classification."""
+        """Add the front of several objectives, what earlier studies gained, the discrimination of a classification."""
         if self._spec.also:
             findings = findings.with_front(front(self._spec, trials))
+        if self._spec.search_from:
+            findings = findings.with_warm_start(warm_start(self._spec, trials))
         match self._gauge.task:
             case "classification" if len(self._data.table.labels) > MOST_CLASSES:
                 return findings

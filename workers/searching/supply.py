@@ -9,16 +9,22 @@ from __future__ import annotations
 
 from concurrent.futures import Future, ThreadPoolExecutor
 
+from service.errors import NotFound, TrialError
 from service.pruning import Judge
-from service.search import Search
+from service.search import Evidence, Past, Search
 from service.spec import NoPruner, StudySpec, ThresholdPruner
+from service.spec.metrics import sign_of
 from service.store import Store
 from service.store.records import AskedTrial, FinishedTrial, Lease, Proposal, TrialResult
 from workers.timing import Timer
 
 
 class Supply:
-    """Trials for one lease. All methods belong to the training thread."""
+    """Trials for one lease. All methods belong to the training thread.
+
+    Raises:
+        TrialError: An earlier study that the search is to begin with has been deleted.
+    """
 
     def __init__(self, store: Store, lease: Lease, spec: StudySpec, judge: Judge, *, seed: int) -> None:
         assert spec.metric is not None, "a stored spec is resolved"
@@ -28,7 +34,7 @@ class Supply:
         self._judge = judge
         # These two pruners do not compare a trial with earlier ones.
         self._compares = not isinstance(spec.pruner, NoPruner | ThresholdPruner)
-        self._search = Search(spec, seed=seed)
+        self._search = Search(spec, seed=seed, evidence=_evidence(store, spec))
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="supply")
         self._future: Future[tuple[list[AskedTrial], list[FinishedTrial]]] | None = None
         self._told: list[tuple[AskedTrial, TrialResult]] = []
@@ -103,3 +109,22 @@ class Supply:
             drawn = (trial.params, trial.distributions)
             self._search.tell(trial.number, trial.state, trial.value, trial.epochs, drawn, [*trial.also.values()])
         return [*foreign]
+
+
+def _evidence(store: Store, spec: StudySpec) -> Evidence:
+    """The trials of the studies that a search begins with."""
+    studies = []
+    for study_id in spec.search_from:
+        try:
+            sign = sign_of(store.studies.get(study_id).metric)
+        except NotFound:
+            raise TrialError(f"study {study_id}, whose trials the search is to begin with, has been deleted") from None
+        finished = store.history.since(study_id, 0)
+        studies.append(
+            [
+                Past(each.params, each.state == "complete", sign * each.value, each.epochs)
+                for each in finished
+                if each.value is not None
+            ]
+        )
+    return Evidence.of(spec, studies)
