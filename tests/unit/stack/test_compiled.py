@@ -9,6 +9,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,11 +30,15 @@ from workers.stack.techniques import techniques_of
 from workers.stack.workshop import Workshop
 
 
+NORMALIZED = {"normalization": "batch"}
+MEMBERS = {"members": 3, "numeric_embedding": "piecewise_linear", "cutmix": 0.5}
+
+
 @pytest.mark.costly
-@pytest.mark.parametrize("folds", [1, 2])
-def test_compiled_runs_have_the_curves_of_eager_ones(tmp_path: Path, folds: int) -> None:
+@pytest.mark.parametrize(("folds", "shape"), [(1, NORMALIZED), (2, NORMALIZED), (2, MEMBERS)], ids=str)
+def test_compiled_runs_have_the_curves_of_eager_ones(tmp_path: Path, folds: int, shape: dict[str, Any]) -> None:
     """Eleven runs of one or two folds on blocks of four lanes; after two epochs they go over to programs."""
-    settings = [*eight(normalization="batch"), *eight(normalization="batch")[:3]]
+    settings = [*eight(**shape), *eight(**shape)[:3]]
     on, how = data(folds=folds), protocol(epochs=5)
     key = StackKey.of(settings[0], on.inputs, on.outputs)
 
