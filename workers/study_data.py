@@ -124,6 +124,7 @@ class StudyData:
             groups=data.groups,
             time=data.time,
             split=data.split,
+            weights=data.weights,
             layout=LAYOUTS[spec.model.word],
             missing=data.missing,
             types=data.types,

@@ -13,7 +13,6 @@ from service.suggestions import meant
 
 _MIN_ROWS = 20
 _MIN_ROWS_IN_PART = 2
-_DIVIDING = ("groups", "time", "split")
 
 
 def check_columns(spec: StudySpec, table: TableInfo, target: str, *, rows_of_arrays: bool) -> None:
@@ -29,13 +28,15 @@ def check_columns(spec: StudySpec, table: TableInfo, target: str, *, rows_of_arr
     for field, wanted in (("categorical", spec.data.categorical), ("drop", spec.data.drop)):
         for index, name in enumerate(wanted):
             _check_column(f"data.{field}.{index}", name, names, target)
-    dividing: dict[str, str] = {}
-    for field in _DIVIDING:
+    aside: dict[str, str] = {}
+    for field in ("groups", "time", "split", "weights"):
         column: str | None = getattr(spec.data, field)
         if column is not None:
-            _check_dividing(spec, f"data.{field}", column, [] if rows_of_arrays else names, target, dividing)
-            dividing[column] = field
-    if set(names) <= {*spec.data.drop, *dividing}:
+            _check_aside(spec, f"data.{field}", column, [] if rows_of_arrays else names, target, aside)
+            aside[column] = field
+    if spec.data.weights is not None:
+        _check_weights(_column(table, spec.data.weights))
+    if set(names) <= {*spec.data.drop, *aside}:
         raise InvalidInput.one("data.drop", "leaves no input column", value=list(spec.data.drop), allowed="fewer columns")
 
 
@@ -53,15 +54,28 @@ def check_embedding(spec: StudySpec, table: TableInfo, target: str) -> None:
 
 def has_categories(spec: StudySpec, table: TableInfo, target: str) -> bool:
     """Whether there is a categorical input."""
-    others = {target, *spec.data.drop, *(getattr(spec.data, field) for field in _DIVIDING)}
+    others = {target, *spec.data.drop, *spec.data.aside}
     inferred = any(column.kind == "categorical" and column.name not in others for column in table.columns)
     return inferred or bool(spec.data.categorical)
 
 
-def _check_dividing(
+def _check_weights(column: Column) -> None:
+    message = None
+    if column.kind != "numeric":
+        message = f"is a column of the kind {column.kind}"
+    elif column.missing:
+        message = f"has {column.missing} rows without a number"
+    elif (column.low is not None and column.low < 0) or column.high == 0:
+        message = f"goes from {column.low:g} to {column.high:g}"
+    if message is not None:
+        allowed = "numbers of at least 0, not all of them 0, in every row"
+        raise InvalidInput.one("data.weights", message, value=column.name, allowed=allowed)
+
+
+def _check_aside(
     spec: StudySpec, field: str, column: str, names: Sequence[str], target: str, others: dict[str, str]
 ) -> None:
-    """Check a column that defines the split: it is not an input, so it may have no other use."""
+    """Check a column that divides or weighs the rows: it is not an input, so it may have no other use."""
     if not names:
         raise InvalidInput.one(field, "names a column, but arrays have no columns", value=column, allowed="nothing")
     _check_column(field, column, names, target)

@@ -25,7 +25,7 @@ class ColumnUse(BaseModel):
     """What a study makes of a column."""
 
     name: str
-    use: str = Field(description="target, input, groups, time, split, or dropped.")
+    use: str = Field(description="target, input, groups, time, split, weights, or dropped.")
     kind: str
     why: str
     missing: int
@@ -93,7 +93,7 @@ def notes_for(given: StudySpec, spec: StudySpec, table: TableInfo, target: Colum
 def _use(spec: StudySpec, column: Column, target: Column) -> str:
     data = spec.data
     uses = {target.name: "target", **dict.fromkeys(data.drop, "dropped")}
-    uses |= {name: word for word, name in (("groups", data.groups), ("time", data.time), ("split", data.split)) if name}
+    uses |= data.aside
     return uses.get(column.name, "input")
 
 

@@ -157,7 +157,7 @@ def _features(spec: StudySpec, table: TableInfo, target: str) -> dict[str, str]:
     """The kinds of the columns that a network would read, by name."""
     if table.column("x") is not None and len(table.columns) == 2:
         return {f"x{index}": "numeric" for index in range(math.prod(table.shape))}
-    others = {target, *spec.data.drop, spec.data.groups, spec.data.time, spec.data.split}
+    others = {target, *spec.data.drop, *spec.data.aside}
     return {column.name: column.kind for column in table.columns if column.name not in others}
 
 

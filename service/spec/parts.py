@@ -62,6 +62,11 @@ class DataSpec(Frozen):
         None,
         description="Column of numbers or times: training uses earlier rows, validation and test later ones. Not an input.",
     )
+    weights: str | None = Field(
+        None,
+        description="Column of numbers, at least 0, by which each row's loss is multiplied in training; they are divided by "
+        "their mean over the training rows. Scores count all rows alike. Not an input.",
+    )
     split: str | None = Field(
         None, description="Column with the words train, valid and test, which divide the rows. Not an input."
     )
@@ -85,6 +90,12 @@ class DataSpec(Frozen):
         le=10_000,
         description="Maximum number of categories of a column with separate inputs; rarer ones share one.",
     )
+
+    @property
+    def aside(self) -> dict[str, str]:
+        """The columns that divide or weigh the rows, which are no inputs, with what each is used as."""
+        uses = ("groups", "time", "split", "weights")
+        return {name: use for use in uses if (name := getattr(self, use)) is not None}
 
     @model_validator(mode="after")
     def _one_source(self) -> DataSpec:

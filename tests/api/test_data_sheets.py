@@ -85,6 +85,9 @@ WRONG = [
     ({"time": "two"}, "data.time", "2 distinct times, too few"),
     ({"split": "bad_part"}, "data.split", "'holdout'"),
     ({"split": "clinic"}, "data.split", "'c0'"),
+    ({"weights": "clinic"}, "data.weights", "kind categorical"),
+    ({"weights": "y"}, "data.weights", "is the target"),
+    ({"weights": "two", "groups": "two"}, "data.weights", "already used as data.groups"),
     ({"layout": "channels_last"}, "data.layout", "applies to images"),
     ({"image_size": 32}, "data.image_size", "applies to ZIP files of images"),
 ]

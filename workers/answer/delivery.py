@@ -68,7 +68,8 @@ class Keeper:
 
     def _training(self, stop_after: int | None) -> Training:
         spec, stopping = self.spec, self.spec.early_stopping
-        common: dict[str, Any] = {"target": target_name(spec), "epochs": spec.budget.epochs, "stop_after": stop_after}
+        aside = {"target": target_name(spec), "weights": spec.data.weights}
+        common: dict[str, Any] = {**aside, "epochs": spec.budget.epochs, "stop_after": stop_after}
         if stopping is None:
             return Training(**common, watched=str(spec.metric))
         watched = str(spec.metric) if stopping.monitor == "metric" else stopping.monitor

@@ -25,6 +25,7 @@ class Training:
     target: str
     epochs: int
     watched: str
+    weights: str | None = None
     patience: int | None = None
     min_delta: float = 0.0
     restore_best: bool = True
@@ -49,12 +50,13 @@ sys.path.insert(0, str(HERE))
 from plain.layers import dropout_of
 from plain.network import Shape, build, initialize, spread
 from plain.preprocessing import CannotPredict
-from plain.targets import examples, split
+from plain.targets import examples, split, weights
 from plain.training import WATCHES, Rows, train
 
 RECIPE = {recipe}
 NETWORK = {network}
 TARGET = {target!r}
+WEIGHTS = {weights!r}
 EPOCHS = {epochs}
 STOPPING = {stopping}
 SEED = 0
@@ -63,7 +65,7 @@ if __name__ == "__main__":
     if len(sys.argv) != 2:
         sys.exit("usage: python train.py ROWS, a CSV file with the columns of the training data, or an NPZ file")
     try:
-        x, y = examples(sys.argv[1], TARGET, HERE)
+        (x, y), w = examples(sys.argv[1], TARGET, HERE), weights(sys.argv[1], WEIGHTS)
     except (CannotPredict, OSError) as error:
         sys.exit(str(error))
     network = build(Shape.from_json(NETWORK), dropout_of(RECIPE))
@@ -89,9 +91,10 @@ def program(shape: Shape, recipe: Recipe, training: Training) -> str:
         ),
         network=_written(shape.to_json()),
         target=training.target,
+        weights=training.weights,
         epochs=training.epochs,
         stopping=stopping if training.patience or again else {},
-        rows="Rows(x, y, x, y)  # nothing is held out" if again else "split(x, y, SEED)",
+        rows="Rows(x, y, x, y, w)  # nothing is held out" if again else "split(x, y, w, SEED)",
         watched=training.watched if known else "loss",
         instead="" if known else f"\nThe study's early stopping watched {training.watched}; this program watches the loss.",
     )

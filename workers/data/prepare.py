@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from service.errors import TrialError
 from workers.data.fitting import Fitted, PrepareOptions, alike, fit_array, fit_table
 from workers.data.split import Split
 from workers.data.table import RawTable
@@ -42,6 +43,8 @@ class Fold:
     y_valid: NDArray[Any]
     target: TargetScale
     preprocessor: Fitted
+    weights: NDArray[np.float32] | None = None
+    """(rows,) of the training rows, with the mean 1."""
 
 
 def prepare(table: RawTable, split: Split, fold: int, options: PrepareOptions = _DEFAULTS) -> Fold:
@@ -84,7 +87,18 @@ def _fold(
         y_valid=targets(table, valid, scale),
         target=scale,
         preprocessor=fitted,
+        weights=_weights(table, train),
     )
+
+
+def _weights(table: RawTable, train: NDArray[np.int64]) -> NDArray[np.float32] | None:
+    if table.weights is None:
+        return None
+    own = table.weights[train]
+    if not own.any():
+        raise TrialError("all training rows have the weight 0")
+    weights: NDArray[np.float32] = (own / own.mean()).astype(np.float32)
+    return weights
 
 
 def features(table: RawTable, rows: NDArray[np.int64], fitted: Fitted) -> NDArray[np.float32]:

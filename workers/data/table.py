@@ -29,7 +29,8 @@ class DataSource:
     """The source of the rows, a built-in ``name`` or a ``path`` in ``format``; and how to read them.
 
     ``categorical`` columns are read as categories whatever they contain; ``groups``, ``time`` and ``split`` name columns
-    that define the split and are not features. ``layout`` keeps the shape of images or sequences in an NPZ file.
+    that define the split, ``weights`` one that weighs the rows; none of them is a feature. ``layout`` keeps the shape of
+    images or sequences in an NPZ file.
     """
 
     task: str
@@ -42,6 +43,7 @@ class DataSource:
     groups: str | None = None
     time: str | None = None
     split: str | None = None
+    weights: str | None = None
     layout: Layout = "flat"
     missing: tuple[str, ...] = ()
     types: Mapping[str, ColumnType] = field(default_factory=dict)
@@ -57,7 +59,7 @@ class RawTable:
     ``features`` then has no columns; ``lengths`` (rows,) are those of padded sequences.
     ``readings`` tell how ``features`` came about, as new rows need it; ``channels`` where images have theirs.
     ``groups`` (rows,) are group numbers, −1 for none; ``times`` (rows,) order the rows; ``part`` (rows,) is 0, 1 or 2 for
-    training, validation and test rows where the file itself defines them.
+    training, validation and test rows where the file itself defines them; ``weights`` (rows,) are those of their losses.
     """
 
     features: pd.DataFrame
@@ -72,6 +74,7 @@ class RawTable:
     groups: NDArray[np.int64] | None = None
     times: NDArray[np.float64] | None = None
     part: NDArray[np.int8] | None = None
+    weights: NDArray[np.float64] | None = None
     readings: Mapping[str, Reading] = field(default_factory=dict)
     channels: str = "auto"
     kept: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, dtype=np.bool_))
@@ -94,6 +97,8 @@ class RawTable:
         digest = hashlib.sha256(repr((self.task, self.labels, list(map(str, self.features.columns)))).encode())
         digest.update(np.ascontiguousarray(self.row_hashes).tobytes())
         digest.update(np.ascontiguousarray(self.target).tobytes())
+        if self.weights is not None:
+            digest.update(np.ascontiguousarray(self.weights).tobytes())
         return digest.hexdigest()
 
 
@@ -127,10 +132,10 @@ def load_table(source: DataSource) -> RawTable:
     kept = _usable(content.target, source.task)
     frame, target = content.frame[kept].reset_index(drop=True), content.target[kept].reset_index(drop=True)
     values, labels = _encode_target(target, source.task)
-    dividing = [name for name in (source.groups, source.time, source.split) if name is not None]
-    unread = {*dividing, *([str(source.target)] if source.task != "regression" else [])}
+    aside = [name for name in (source.groups, source.time, source.split, source.weights) if name is not None]
+    unread = {*aside, *([str(source.target)] if source.task != "regression" else [])}
     readings = {name: reading for name, reading in content.readings.items() if name not in unread}
-    features = _derived(frame.drop(columns=dividing), readings)
+    features = _derived(frame.drop(columns=aside), readings)
     arrays = content.arrays
     shaped = arrays.x[kept] if arrays is not None and source.layout != "flat" else None
     return RawTable(
@@ -146,6 +151,7 @@ def load_table(source: DataSource) -> RawTable:
         groups=pd.factorize(frame[source.groups])[0].astype(np.int64) if source.groups is not None else None,
         times=_times(frame[source.time], content.readings.get(source.time)) if source.time is not None else None,
         part=_part(frame[source.split]) if source.split is not None else _part_of(arrays, kept),
+        weights=_weights(frame[source.weights], content.readings.get(source.weights)) if source.weights else None,
         readings=readings,
         channels="last" if content.image is not None else source.channels,
         kept=kept,
@@ -260,6 +266,16 @@ def _times(column: pd.Series[Any], reading: Reading | None) -> NDArray[np.float6
         return np.where(np.isnat(moments), -np.inf, moments.astype(np.int64).astype(np.float64))
     except (ValueError, TypeError) as error:
         raise TrialError(f"the time column {column.name!r} contains neither numbers nor ISO 8601 times: {error}") from None
+
+
+def _weights(column: pd.Series[Any], reading: Reading | None) -> NDArray[np.float64]:
+    if reading is not None and reading["kind"] == "number":
+        found = np.array(mapped(column, lambda value: number_by(reading, value)), dtype=np.float64)
+    else:
+        found = pd.to_numeric(column, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
+    if not (np.isfinite(found).all() and (found >= 0).all()):
+        raise TrialError(f"the weights {column.name!r} are not all numbers of at least 0")
+    return found
 
 
 def _part_of(arrays: Arrays | None, kept: NDArray[np.bool_]) -> NDArray[np.int8] | None:

@@ -68,8 +68,26 @@ def encoded(values: Sequence[Any], about: Mapping[str, Any]) -> Tensor:
     return torch.tensor(found)
 
 
-def split(x: Tensor, y: Tensor, seed: int) -> Rows:
-    """Training and validation rows, divided at random."""
+def weights(rows: str | Path, column: str | None) -> Tensor | None:
+    """(r,) the weights of a file's rows, with the mean 1; None without a ``column`` of weights.
+
+    Raises:
+        CannotPredict: The column is missing, or is not all numbers of at least 0.
+        OSError: The file can't be read.
+    """
+    if column is None:
+        return None
+    columns = read_rows(rows, None)
+    if column not in columns:
+        raise CannotPredict(f"there is no column {column!r} of weights")
+    found = torch.tensor([number_of(value) for value in columns[column]], dtype=torch.float64)
+    if not bool((found >= 0).all()) or not bool(found.isfinite().all()) or not bool(found.any()):
+        raise CannotPredict(f"the weights {column!r} are not all numbers of at least 0")
+    return (found / found.mean()).float()
+
+
+def split(x: Tensor, y: Tensor, w: Tensor | None, seed: int) -> Rows:
+    """Training and validation rows with the weights of the former, divided at random."""
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))
     valid, train = order.tensor_split([round(VALID_SHARE * len(x))])
-    return Rows(x[train], y[train], x[valid], y[valid])
+    return Rows(x[train], y[train], x[valid], y[valid], None if w is None else w[train] / w[train].mean())

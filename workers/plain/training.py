@@ -29,12 +29,13 @@ from .update import class_weights, optimizer_of, update
 
 @dataclass(frozen=True)
 class Rows:
-    """Training and validation rows, on one device."""
+    """Training and validation rows, on one device; ``weights`` (n,) with the mean 1 multiply the losses of training rows."""
 
     x: Tensor
     y: Tensor
     x_valid: Tensor
     y_valid: Tensor
+    weights: Tensor | None = None
 
 
 Watch = Callable[[nn.Module, Rows], float]
@@ -100,7 +101,9 @@ def train(
         loss = 0.0
         for number, (chosen, lr) in enumerate(zip(order.chunk(updates), schedule.rates(epoch, updates), strict=True)):
             batch, done = (rows.x[chosen], rows.y[chosen]), epoch * updates + number
-            loss += update(network, optimizer, now, batch, lr=float(lr), chance=chance, number=done, balance=balance)
+            weights = None if rows.weights is None else rows.weights[chosen]
+            how: dict[str, Any] = {"lr": float(lr), "chance": chance, "number": done, "balance": balance}
+            loss += update(network, optimizer, now, batch, weights=weights, **how)
             average.after_update()
         average.after_epoch(epoch)
         trained.network = average.shown.eval()

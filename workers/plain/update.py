@@ -88,6 +88,7 @@ def update(
     chance: Chance,
     number: int = 0,
     balance: Tensor | None = None,
+    weights: Tensor | None = None,
 ) -> float:
     """Train ``network`` on one ``batch`` of examples (b, ...) and targets (b,), in place.
 
@@ -100,6 +101,7 @@ def update(
         chance: Gives the random numbers.
         number: How many updates came before.
         balance: (classes,) as `class_weights` gives it.
+        weights: (b,) by which the losses are multiplied; None for all alike.
 
     Returns:
         The loss before the update, without penalties.
@@ -108,17 +110,24 @@ def update(
     x, y = batch
     parts = min(int(recipe.get("micro_batches", 1)), len(x))
     loss = 0.0
-    for part, (own_x, own_y) in enumerate(zip(x.tensor_split(parts), y.tensor_split(parts), strict=True)):
+    w = torch.ones(len(x), device=x.device) if weights is None else weights
+    for part, own in enumerate(zip(x.tensor_split(parts), y.tensor_split(parts), w.tensor_split(parts), strict=True)):
         chance.begin(number, part if parts > 1 else None)
-        own = _loss(network, recipe, own_x, own_y, chance, balance) * (len(own_x) / len(x))
-        own.backward()  # type: ignore[no-untyped-call]
-        loss += own.item()
+        found = _loss(network, recipe, *own, chance, balance) * (len(own[0]) / len(x))
+        found.backward()  # type: ignore[no-untyped-call]
+        loss += found.item()
     _descend(network, optimizer, recipe, lr)
     return loss
 
 
 def _loss(
-    network: nn.Module, recipe: Mapping[str, Any], x: Tensor, y: Tensor, chance: Chance, balance: Tensor | None
+    network: nn.Module,
+    recipe: Mapping[str, Any],
+    x: Tensor,
+    y: Tensor,
+    weights: Tensor,
+    chance: Chance,
+    balance: Tensor | None,
 ) -> Tensor:
     """The mean loss of a batch after all changes of its examples and labels."""
     x, share = changed(x, recipe, chance, getattr(network, "sources", ()))
@@ -126,24 +135,33 @@ def _loss(
         out = network(x)
     out = out.float()
     if y.is_floating_point():
-        target = y if share is None else torch.where(share < 1.0, share * y + (1.0 - share) * y.roll(1), y)
-        out, target = flattened(out, target)
-        if delta := recipe.get("huber_delta"):
-            return 2.0 * F.huber_loss(out.squeeze(1), target, delta=delta)  # torch's is half of the squared error
-        return F.mse_loss(out.squeeze(1), target)
-    smoothing, gamma = recipe.get("label_smoothing", 0.0), recipe.get("focal_gamma", 0.0)
+        if share is not None:
+            y, weights = (torch.where(share < 1.0, share * own + (1.0 - share) * own.roll(1), own) for own in (y, weights))
+        return (flattened(out, weights)[1] * _errors(*flattened(out, y), recipe)).mean()
 
-    def of(labels: Tensor) -> Tensor:
+    def of(labels: Tensor, own: Tensor) -> Tensor:
         # A mean over the rows, where torch's own mean divides by the sum of their weights.
-        logits, labels = flattened(out, labels)
-        losses = F.cross_entropy(logits, labels, balance, reduction="none", label_smoothing=smoothing)
-        if gamma:
-            sure = F.cross_entropy(logits, labels, balance, reduction="none") * (1.0 - smoothing)
-            unsure = 1.0 - logits.softmax(1).gather(1, labels[:, None]).squeeze(1)
-            losses = losses - sure + unsure.clamp(min=SUREST) ** gamma * sure
-        return losses.mean()
+        return (flattened(out, own)[1] * _surprises(*flattened(out, labels), recipe, balance)).mean()
 
-    return of(y) if share is None else share * of(y) + (1.0 - share) * of(y.roll(1))
+    return of(y, weights) if share is None else share * of(y, weights) + (1.0 - share) * of(y.roll(1), weights.roll(1))
+
+
+def _errors(out: Tensor, target: Tensor, recipe: Mapping[str, Any]) -> Tensor:
+    """(b,) squared errors, or those of Huber, of outputs (b, 1)."""
+    if delta := recipe.get("huber_delta"):  # torch's is half of the squared error
+        return 2.0 * F.huber_loss(out.squeeze(1), target, delta=delta, reduction="none")
+    return F.mse_loss(out.squeeze(1), target, reduction="none")
+
+
+def _surprises(out: Tensor, labels: Tensor, recipe: Mapping[str, Any], balance: Tensor | None) -> Tensor:
+    """(b,) cross-entropies of outputs (b, classes)."""
+    smoothing, gamma = recipe.get("label_smoothing", 0.0), recipe.get("focal_gamma", 0.0)
+    losses = F.cross_entropy(out, labels, balance, reduction="none", label_smoothing=smoothing)
+    if gamma:
+        sure = F.cross_entropy(out, labels, balance, reduction="none") * (1.0 - smoothing)
+        unsure = 1.0 - out.softmax(1).gather(1, labels[:, None]).squeeze(1)
+        losses = losses - sure + unsure.clamp(min=SUREST) ** gamma * sure
+    return losses
 
 
 def _descend(network: nn.Module, optimizer: torch.optim.Optimizer, recipe: Mapping[str, Any], lr: float) -> None:

@@ -52,7 +52,7 @@ class StackKey:
 @dataclass(frozen=True)
 class Blueprint:
     """A stack of ``lanes`` lanes: its update of ``batch`` rows each, its evaluation of ``rows`` rows, the same for all
-    lanes if ``shared``.
+    lanes if ``shared``; with a weight of every row if ``weighted``.
     """
 
     key: StackKey
@@ -63,6 +63,7 @@ class Blueprint:
     batch: int
     rows: int
     shared: bool
+    weighted: bool = False
 
     def computation(self, part: Part) -> Callable[..., None]:
         """A function of tensors that writes its results into its arguments, for a CPU."""
@@ -93,7 +94,8 @@ class Blueprint:
         y = torch.zeros(k, self.batch, dtype=torch.int64 if self.task == "classification" else torch.float32)
         keys = torch.zeros(k, model.dropouts + len(OLD_KEYS), dtype=torch.int32)
         lr, hold, bias = torch.zeros(k), torch.zeros(k), torch.ones(2, k)
-        return [state, columns, torch.zeros(k), lr, bias, hold, keys, torch.zeros(k, self.batch, *inputs), y]
+        weights = [torch.ones(k, self.batch)] if self.weighted else []
+        return [state, columns, torch.zeros(k), lr, bias, hold, keys, torch.zeros(k, self.batch, *inputs), y, *weights]
 
 
 class Training:

@@ -29,7 +29,8 @@ class DeviceData:
     weights that make the classes of a fold's training rows count alike (`workers.plain.update.balanced`). ``wanted`` are
     the metrics that the study looks at, ``positive`` the positive class of two (see `workers.scoring.metrics`).
     The last inputs of a table are one-hot ``categories``, given by their numbers of levels. Lanes that are fine-tuned begin
-    with ``start``, a state dict on the CPU, which may lack the last layer.
+    with ``start``, a state dict on the CPU, which may lack the last layer. ``weights`` (R,) multiply the losses of training
+    rows, where they are not all alike.
     """
 
     x: Tensor
@@ -45,6 +46,7 @@ class DeviceData:
     positive: int = 1
     categories: tuple[int, ...] = ()
     start: Mapping[str, Tensor] | None = None
+    weights: Tensor | None = None
 
     @property
     def device(self) -> torch.device:
@@ -94,12 +96,13 @@ class DeviceData:
         start: Mapping[str, Tensor] | None = None,
     ) -> DeviceData:
         """Copy prepared folds to ``device``."""
-        xs, ys, train, valid = [], [], [], []
+        xs, ys, train, valid, weights = [], [], [], [], []
         above = 0
         for fold in folds:
             n, m = len(fold.y_train), len(fold.y_valid)
             xs += [fold.x_train, fold.x_valid]
             ys += [fold.y_train, fold.y_valid]
+            weights += [np.ones(n, dtype=np.float32) if fold.weights is None else fold.weights, np.ones(m, dtype=np.float32)]
             train.append(np.arange(above, above + n))
             valid.append(np.arange(above + n, above + n + m))
             above += n + m
@@ -122,6 +125,7 @@ class DeviceData:
             positive=positive,
             categories=_categories(folds),
             start=start,
+            weights=None if folds[0].weights is None else torch.from_numpy(np.concatenate(weights)).to(device),
         )
 
 

@@ -76,27 +76,31 @@ class Gradient:
         self._on = [technique for technique in TECHNIQUES if technique.name in techniques]
 
     def __call__(
-        self, state: LaneState, columns: Columns, keys: Tensor, x: Tensor, y: Tensor
+        self, state: LaneState, columns: Columns, keys: Tensor, x: Tensor, y: Tensor, weights: Tensor | None = None
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """The gradient of a batch ``x (k, b, ...)``, ``y (k, b)``, from parts of it that are in memory one after the other.
+        """The gradient of a batch ``x (k, b, ...)``, ``y (k, b)`` with the ``weights`` (k, b) of its losses, from parts of
+        it that are in memory one after the other.
 
         Returns:
             (k, P), and the losses (k,) with the running statistics (k, Q) after this pass.
         """
         parts = min(self.micro_batches, x.shape[1])
         if parts == 1:
-            return self._of_part(state, self._batch(x, y, columns, keys))
+            return self._of_part(state, self._batch(x, y, columns, keys, weights))
         gradient, losses = torch.zeros_like(state.weights), torch.zeros_like(columns["momentum"])
-        for number, (own_x, own_y) in enumerate(zip(x.tensor_split(parts, 1), y.tensor_split(parts, 1), strict=True)):
+        split = [None] * parts if weights is None else weights.tensor_split(parts, 1)
+        each = zip(x.tensor_split(parts, 1), y.tensor_split(parts, 1), split, strict=True)
+        for number, (own_x, own_y, own_weights) in enumerate(each):
             share = own_x.shape[1] / x.shape[1]
-            own, (loss, stats) = self._of_part(state, self._batch(own_x, own_y, columns, combine(keys, number)))
+            part = self._batch(own_x, own_y, columns, combine(keys, number), own_weights)
+            own, (loss, stats) = self._of_part(state, part)
             gradient.add_(own, alpha=share)
             losses.add_(loss, alpha=share)
             state = replace(state, stats=stats)
         return gradient, (losses, state.stats)
 
-    def _batch(self, x: Tensor, y: Tensor, columns: Columns, keys: Tensor) -> Batch:
-        return Batch(x, y, columns, keys, sources=self._sources, data_columns=self._data_columns)
+    def _batch(self, x: Tensor, y: Tensor, columns: Columns, keys: Tensor, weights: Tensor | None) -> Batch:
+        return Batch(x, y, columns, keys, weights=weights, sources=self._sources, data_columns=self._data_columns)
 
     def _of_part(self, state: LaneState, batch: Batch) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         if len(batch.x) > 1 and not self.model.stacks:
@@ -140,7 +144,9 @@ class Gradient:
         parts = []
         for lane in range(len(batch.x)):
             own = torch.tensor([lane], device=batch.x.device)
-            alone = self._batch(batch.x[own], batch.y[own], select_columns(batch.columns, own), batch.keys[own])
+            weights = None if batch.weights is None else batch.weights[own]
+            columns = select_columns(batch.columns, own)
+            alone = self._batch(batch.x[own], batch.y[own], columns, batch.keys[own], weights)
             parts.append(self._of_part(state.select(own), alone))
         gradients, rest = zip(*parts, strict=True)
         losses, stats = zip(*rest, strict=True)
@@ -149,16 +155,20 @@ class Gradient:
     def _losses(self, out: Tensor, batch: Batch) -> Tensor:
         """(k, b) losses of the labels, which are mixed like their examples; of the m members of a network (k, b·m)."""
         if batch.share is None:
-            return self._loss(out, batch.y, batch)
+            return self._loss(out, batch.y, batch.weights, batch)
         if batch.y.is_floating_point():
-            return self._loss(out, mixed(batch.y, batch.share), batch)
-        share = batch.share[:, None]
-        return share * self._loss(out, batch.y, batch) + (1.0 - share) * self._loss(out, partner(batch.y), batch)
+            weights = None if batch.weights is None else mixed(batch.weights, batch.share)
+            return self._loss(out, mixed(batch.y, batch.share), weights, batch)
+        share, others = batch.share[:, None], None if batch.weights is None else partner(batch.weights)
+        own = self._loss(out, batch.y, batch.weights, batch)
+        return share * own + (1.0 - share) * self._loss(out, partner(batch.y), others, batch)
 
-    def _loss(self, out: Tensor, labels: Tensor, batch: Batch) -> Tensor:
+    def _loss(self, out: Tensor, labels: Tensor, weights: Tensor | None, batch: Batch) -> Tensor:
         if out.ndim == 4:  # members are as further examples
-            out, labels = out.flatten(1, 2), labels.repeat_interleave(out.shape[2], dim=1)
+            members, out = out.shape[2], out.flatten(1, 2)
+            labels = labels.repeat_interleave(members, dim=1)
+            weights = None if weights is None else weights.repeat_interleave(members, dim=1)
         losses = self.loss(out, labels)
         for technique in self._on:
             losses = technique.on_losses(losses, out, labels, batch.columns, self.techniques)
-        return losses
+        return losses if weights is None else weights * losses

@@ -78,8 +78,17 @@ class Stack:
     def blueprint(self) -> Blueprint:
         """What its programs depend on."""
         data, rows = self.data, self._evaluated_at_once(self.lanes, int(self.data.valid.shape[1]))
-        techniques = tuple(sorted(self.techniques))
-        return Blueprint(self.key, data.task, data.outputs, techniques, self.lanes, self.batch, rows, data.folds == 1)
+        return Blueprint(
+            self.key,
+            data.task,
+            data.outputs,
+            tuple(sorted(self.techniques)),
+            self.lanes,
+            self.batch,
+            rows,
+            shared=data.folds == 1,
+            weighted=data.weights is not None,
+        )
 
     def use(self, part: Part, program: Program) -> None:
         """Compute ``part`` by a program made for its present `blueprint`."""
@@ -174,7 +183,8 @@ class Stack:
                 last = min(updates, first + chunk)
                 rows = batches[first:last]
                 settings = [values[first:last] for values in (lr, bias, hold, keys)]
-                self._train(total, *settings, self.data.x[rows], self.data.y[rows])
+                weights = [] if self.data.weights is None else [self.data.weights[rows]]
+                self._train(total, *settings, self.data.x[rows], self.data.y[rows], *weights)
         return total / updates
 
     def _train(self, total: Tensor, *steps: Tensor) -> None:

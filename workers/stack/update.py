@@ -40,7 +40,16 @@ class Update:
         self._factors = model.lr_factors()
 
     def __call__(
-        self, state: LaneState, columns: Columns, lr: Tensor, bias: Tensor, hold: Tensor, keys: Tensor, x: Tensor, y: Tensor
+        self,
+        state: LaneState,
+        columns: Columns,
+        lr: Tensor,
+        bias: Tensor,
+        hold: Tensor,
+        keys: Tensor,
+        x: Tensor,
+        y: Tensor,
+        weights: Tensor | None = None,
     ) -> Tensor:
         """Train every lane on its own batch ``x (k, b, ...)``, ``y (k, b)``.
 
@@ -51,11 +60,12 @@ class Update:
             hold: (k,) shares of the average that this update keeps, where there is averaging.
             keys: (k, L + len(OLD_KEYS)) int32 (see `update_keys`).
             x, y: The batches.
+            weights: (k, b) by which the losses are multiplied.
 
         Returns:
             (k,) losses before the update.
         """
-        gradient, (losses, stats) = self.gradient(state, columns, keys, x, y)
+        gradient, (losses, stats) = self.gradient(state, columns, keys, x, y, weights)
         with torch.no_grad():
             state.stats.copy_(stats)
             state.updates.add_(1)

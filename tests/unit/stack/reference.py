@@ -78,5 +78,7 @@ def alone(
         if isinstance(layer, LaneDropout):
             layer.rate.fill_(setting.layers(layer.setting, depth)[layer.layer])
     valid = on.valid[fold][on.mask[fold] > 0]
-    rows = training.Rows(on.x[on.train[fold]], on.y[on.train[fold]], on.x[valid], on.y[valid])
+    train = on.train[fold]
+    weights = None if on.weights is None else on.weights[train]
+    rows = training.Rows(on.x[train], on.y[train], on.x[valid], on.y[valid], weights)
     return training.train(network, setting, rows, epochs=epochs, seed=seed, chance=LaneChance(seed, network))

@@ -29,7 +29,6 @@ from workers.stack.stack import Stack, StackKey
 from workers.stack.techniques import techniques_of
 from workers.stack.workshop import Workshop
 
-
 NORMALIZED = {"normalization": "batch"}
 MEMBERS = {"members": 3, "numeric_embedding": "piecewise_linear", "cutmix": 0.5}
 

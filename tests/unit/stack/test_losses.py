@@ -60,7 +60,7 @@ def test_an_outlier_of_the_target_pulls_less_with_the_huber_loss() -> None:
         rule = torch.optim.SGD(network.parameters(), lr=0.2)
         for _ in range(400):
             rule.zero_grad()
-            _loss(network, {"huber_delta": delta}, x, y, Chance(0), None).backward()  # type: ignore[no-untyped-call]
+            _loss(network, {"huber_delta": delta}, x, y, torch.ones(20), Chance(0), None).backward()  # type: ignore[no-untyped-call]
             rule.step()
         slopes[delta] = float(network.weight.detach())
     assert abs(slopes[1.0] - 1.0) < 0.2 < abs(slopes[0.0] - 1.0)

@@ -56,8 +56,8 @@ def key_of(name: str, keys: Tensor) -> Tensor:
 class Batch:
     """``x (k, b, ...)``, ``y (k, b)`` and ``keys (k, L + len(OLD_KEYS))`` int32 of one update.
 
-    ``share`` (k,) is that of every example's own label, where examples are mixed. ``sources`` (d,) are the columns of the
-    data, out of ``data_columns``, that the inputs of a table's rows come from.
+    ``share`` (k,) is that of every example's own label, where examples are mixed; ``weights`` (k, b) multiply the losses.
+    ``sources`` (d,) are the columns of the data, out of ``data_columns``, that the inputs of a table's rows come from.
     """
 
     x: Tensor
@@ -65,6 +65,7 @@ class Batch:
     columns: Columns
     keys: Tensor
     share: Tensor | None = None
+    weights: Tensor | None = None
     sources: Tensor | None = None
     data_columns: int = 0
 
