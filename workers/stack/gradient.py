@@ -137,7 +137,7 @@ class Gradient:
         with self.model.running_statistics():
             fixed, _ = self.model.forward(weights, stats, rates, batch.keys, batch.x)
         frozen = batch.columns[FROZEN][:, None] > 0
-        return torch.where(frozen[:, None], fixed, out), torch.where(frozen, stats, updated)
+        return torch.where(frozen.view(-1, *(1 for _ in out.shape[1:])), fixed, out), torch.where(frozen, stats, updated)
 
     def _one_by_one(self, state: LaneState, batch: Batch) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """The gradients of networks that are faster each by itself, which also takes the memory of one lane only."""

@@ -200,6 +200,16 @@ def test_a_lane_of_members_with_bins_is_plain_pytorch(task: str, fold: int) -> N
             np.testing.assert_allclose(ours[name], value, rtol=5e-3, atol=5e-4, err_msg=name)
 
 
+def test_a_frozen_body_of_members_is_that_of_plain_pytorch() -> None:
+    setting, on = recipe(fine_tune="head", members=5, normalization="batch", dropout=0.2), data()
+    stack, how = runner(setting, on), protocol(epochs=3)
+    run = Run(0, setting, ((0, 3),), how)
+    stack.add([Run(1, recipe(**{**setting, "fine_tune": "all"}), ((0, 1),), how), run])
+    for _ in range(3):
+        stack.epoch()
+    np.testing.assert_allclose(run.curve["train_loss"], alone(setting, 3, on, epochs=3).losses, rtol=1e-4, atol=1e-5)
+
+
 def test_cutmix_of_rows_is_that_of_plain_pytorch() -> None:
     on = data()
     found = {}
