@@ -11,7 +11,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,13 @@ def check(checkout: Path) -> None:
         sys.exit(f"{checkout} is not a checkout that can be measured: {reason}")
 
 
-def search(checkout: Path, study: Mapping[str, Any], cache: Path, roots: Path | None = None) -> dict[str, Any]:
+def search(
+    checkout: Path,
+    study: Mapping[str, Any],
+    cache: Path,
+    roots: Path | None = None,
+    worker_cores: Collection[int] | None = None,
+) -> dict[str, Any]:
     """Search a study, and stop as soon as its search is over.
 
     Args:
@@ -54,6 +61,7 @@ def search(checkout: Path, study: Mapping[str, Any], cache: Path, roots: Path | 
         study: The body of `POST /v1/studies`.
         cache: Where they keep what they measure and compile.
         roots: The directory of the files that the study names.
+        worker_cores: The cores that the worker is confined to.
 
     Returns:
         Trials, trial-epochs, seconds from the worker's first lease to the end of the last trial, their rate, and the last
@@ -78,11 +86,26 @@ def search(checkout: Path, study: Mapping[str, Any], cache: Path, roots: Path | 
             client = Client(f"http://127.0.0.1:{port}")
             client.wait_until_ready(READY_SECONDS)
             number = client.post("/v1/studies", dict(study))["id"]
-            supervisor.add("worker", "workers")
+            with confined(worker_cores):
+                supervisor.add("worker", "workers")
             stats = _until_searched(supervisor, client, number)
             figures = _figures(client, number)
             client.close()
     return figures | stats
+
+
+@contextmanager
+def confined(cores: Collection[int] | None) -> Iterator[None]:
+    """Processes started within it may use these ``cores`` only."""
+    if cores is None:
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, cores)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 def _until_searched(supervisor: Supervisor, client: Client, number: int) -> dict[str, Any]:
