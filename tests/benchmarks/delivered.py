@@ -60,6 +60,7 @@ from pytabkit.models.sklearn import sklearn_interfaces as models
 name, task, train, test, target, categorical, out = sys.argv[1:]
 categorical = json.loads(categorical)
 frames = [pd.read_csv(path) for path in (train, test)]
+frames = [frame.drop(columns=frames[0].columns[frames[0].isna().all()]) for frame in frames]  # there are such columns
 for column in frames[0].columns:
     if column != target and (column in categorical or not pd.api.types.is_numeric_dtype(frames[0][column])):
         for frame in frames:
@@ -142,7 +143,8 @@ def ours(client: Client, task: Task, study: dict[str, Any], scratch: Path) -> tu
 
 def boosted(task: Task) -> float:
     """scikit-learn's gradient boosting with its defaults; categories are told to it."""
-    train, test = pd.read_csv(task.train), pd.read_csv(task.test)
+    train = pd.read_csv(task.train).dropna(axis=1, how="all")  # it takes no column without any number
+    test = pd.read_csv(task.test)[train.columns]
     for column in train.columns.drop(task.target):
         if column in task.categorical or not pd.api.types.is_numeric_dtype(train[column]):
             kind = pd.CategoricalDtype(sorted(train[column].fillna("").astype(str).unique()))
