@@ -2,8 +2,9 @@
 
     python -m tests.benchmarks.first_trial [--rounds 5]
 
-A service with one idle worker; in each round everything is new, the caches of measurements and programs too. ``first``: of a
-study of 300 trials with all defaults on diabetes. ``small``: the last of 12 trials of 8 epochs on 200 rows.
+A service with one idle worker; in each round everything is new, the caches of measurements and programs too. ``tabular``: of
+a study with all defaults on diabetes, whose trials are five folds each. ``default``: with the preset `default`. ``small``:
+the last of 12 trials of 8 epochs on 200 rows with all defaults.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from service.cli.client import Client
 from service.cli.local import running
 from service.cli.supervisor import free_port
 from service.settings import Settings
+from tests.benchmarks.default_study import STUDY
 from tests.benchmarks.rounds import Options, Rounds, in_turn, spread
 
 POLL_SECONDS = 0.2
@@ -56,9 +58,14 @@ def seconds(study: Callable[[Client, Path], dict[str, Any]], trials: int) -> flo
             return (ends[trials - 1] - datetime.fromisoformat(posted["created_at"])).total_seconds()
 
 
-def first(client: Client, home: Path) -> dict[str, Any]:
+def tabular(client: Client, home: Path) -> dict[str, Any]:
     """A study with all defaults."""
     return {"data": {"dataset": "diabetes"}}
+
+
+def default(client: Client, home: Path) -> dict[str, Any]:
+    """A study of a plain network."""
+    return {"data": {"dataset": "diabetes"}, **STUDY}
 
 
 def small(client: Client, home: Path) -> dict[str, Any]:
@@ -70,10 +77,14 @@ def small(client: Client, home: Path) -> dict[str, Any]:
 def main() -> None:
     """Round by round."""
     options = Options("first_trial", __doc__, quick={"rounds": 1})
-    options.add_argument("--rounds", type=int, default=5, help="of both in turn")
+    options.add_argument("--rounds", type=int, default=5, help="of all in turn")
     given = options.given()
     rounds = Rounds("first_trial", given)
-    sides = {"first": partial(seconds, first, 1), "small": partial(seconds, small, SMALL_TRIALS)}
+    sides = {
+        "tabular": partial(seconds, tabular, 1),
+        "default": partial(seconds, default, 1),
+        "small": partial(seconds, small, SMALL_TRIALS),
+    }
     done = [rounds.once(f"{number}", partial(in_turn, sides, number)) for number in range(given.rounds)]
     rounds.conclude({side: spread(each[side] for each in done) for side in sides})
 
