@@ -53,9 +53,7 @@ def row_mixed(x: Tensor, other: Tensor, share: Tensor, numbers: Tensor, sources:
     return mixed, 1.0 - taken.to(x.dtype).mean(-1)
 
 
-def _mixed(
-    x: Tensor, recipe: Mapping[str, Any], chance: Chance, sources: Sequence[int]
-) -> tuple[Tensor, Tensor | None]:
+def _mixed(x: Tensor, recipe: Mapping[str, Any], chance: Chance, sources: Sequence[int]) -> tuple[Tensor, Tensor | None]:
     """Mixup or cutmix; a recipe with both on draws one of them for every batch."""
     mixup, cutmix = recipe.get("mixup"), recipe.get("cutmix")
     if mixup and cutmix:
