@@ -4,7 +4,7 @@
 
 The study has the preset `default` on a built-in data set, a service and a worker of its own, and an SQLite file. The worker
 is confined to so many cores by its affinity, as `taskset` and many schedulers do, and finds that out by itself. A first
-search fills the caches for all of them; then the numbers of cores take turns. ``over_one`` is the rate over that with one
+search with each number fills the caches, for the programs differ; then the numbers take turns. ``over_one`` is the rate over that with one
 core within a round.
 """
 
@@ -34,7 +34,8 @@ def measure(study: dict[str, Any], cores: list[int], number: int) -> dict[str, d
         caches = Path(scratch)
         usable = sorted(os.sched_getaffinity(0))
         sides = {f"{count}": partial(search, ROOT, study, caches, worker_cores=usable[:count]) for count in cores}
-        search(ROOT, study, caches)
+        for fill in sides.values():
+            fill()
         return in_turn(sides, number)
 
 

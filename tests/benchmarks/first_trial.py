@@ -48,6 +48,8 @@ def seconds(study: Callable[[Client, Path], dict[str, Any]], trials: int) -> flo
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(home / "inductor")
         settings = Settings(home=home / "home", cache=home / "cache", port=free_port())
         with running(settings, Console(stderr=True, quiet=True), 1) as (_, client):
+            while not any(worker["state"] == "alive" for worker in client.get("/v1/workers")):
+                time.sleep(POLL_SECONDS)
             posted = client.post("/v1/studies", study(client, home))
             number = posted["id"]
             while client.get(f"/v1/studies/{number}")["trials"]["finished"] < trials:
