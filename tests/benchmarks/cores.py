@@ -4,8 +4,8 @@
 
 The study has the preset `default` on a built-in data set, a service and a worker of its own, and an SQLite file. The worker
 is confined to so many cores by its affinity, as `taskset` and many schedulers do, and finds that out by itself. A first
-search with each number fills the caches, for the programs differ; then the numbers take turns. ``over_one`` is the rate over that with one
-core within a round.
+search with each number fills the caches, for the programs differ; then the numbers take turns. ``over_one`` is the rate
+over that with one core within a round.
 """
 
 from __future__ import annotations
