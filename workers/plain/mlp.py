@@ -139,6 +139,11 @@ class Mlp(nn.Module):
             return out
         return MEANS["regression" if out.shape[2] == 1 else "classification"](out.transpose(0, 1))
 
+    @property
+    def observes(self) -> bool:
+        """Whether it has something to `observe`."""
+        return isinstance(self.numeric, PiecewiseLinear)
+
     def observe(self, x: Tensor) -> None:
         """Let the embedding of numbers see the training examples ``x`` (r, d)."""
         if isinstance(self.numeric, PiecewiseLinear):

@@ -151,6 +151,11 @@ def spread(rows: Tensor) -> Tensor:
     return rows[:: -(-len(rows) // _SEEN_ROWS)]
 
 
+def looks_at_examples(network: nn.Module, recipe: Mapping[str, Any]) -> bool:
+    """Whether `initialize` makes something of training examples."""
+    return bool(recipe.get("unit_variance")) or bool(getattr(network, "observes", False))
+
+
 @torch.no_grad()
 def initialize(network: nn.Module, recipe: Mapping[str, Any], seed: int, seen: Tensor | None = None) -> None:
     """Overwrite the weights of ``network`` with fresh ones as ``recipe`` asks, drawn from ``seed`` alone.

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from service.spec import Recipe
-from workers.plain.network import adopt, initialize
+from workers.plain.network import adopt, initialize, looks_at_examples
 from workers.scoring.metrics import evaluate
 from workers.stack.blueprint import Blueprint, Part, StackKey, tensors_of, update_of
 from workers.stack.device_data import DeviceData
@@ -126,7 +126,8 @@ class Stack:
 
     def load(self, lane: int, recipe: Recipe, *, seed: int, fold: int = 0) -> None:
         """Start a new run in ``lane``: weights from ``seed`` or `DeviceData.start`, the recipe's rates."""
-        initialize(self.model.template, recipe, seed, self.data.seen(fold))
+        seen = self.data.seen(fold) if looks_at_examples(self.model.template, recipe) else None
+        initialize(self.model.template, recipe, seed, seen)
         if self.data.start is not None and recipe.word("fine_tune") != "off":
             adopt(self.model.template, self.data.start)
         weights, stats = self.model.rows()

@@ -200,6 +200,19 @@ def test_a_lane_of_members_with_bins_is_plain_pytorch(task: str, fold: int) -> N
             np.testing.assert_allclose(ours[name], value, rtol=5e-3, atol=5e-4, err_msg=name)
 
 
+@pytest.mark.parametrize(
+    ("settings", "looks"),
+    [({}, False), ({"numeric_embedding": "piecewise_linear"}, True), ({"unit_variance": True}, True)],
+    ids=str,
+)
+def test_examples_are_copied_only_for_networks_that_look_at_them(settings: dict[str, Any], looks: bool) -> None:
+    setting, on = recipe(**settings), data()
+    stack = runner(setting, on)
+    stack.add([Run(0, setting, ((0, 1),), protocol())])
+    stack.epoch()
+    assert ("_seen" in vars(on)) == looks
+
+
 def test_a_frozen_body_of_members_is_that_of_plain_pytorch() -> None:
     setting, on = recipe(fine_tune="head", members=5, normalization="batch", dropout=0.2), data()
     stack, how = runner(setting, on), protocol(epochs=3)
