@@ -9,6 +9,7 @@ from service.datasets.tables import PARTS
 from service.errors import InvalidInput
 from service.spec import SETTINGS, StudySpec
 from service.spec.domain import can_leave
+from service.spec.parts import ASIDE
 from service.suggestions import meant
 
 _MIN_ROWS = 20
@@ -29,7 +30,7 @@ def check_columns(spec: StudySpec, table: TableInfo, target: str, *, rows_of_arr
         for index, name in enumerate(wanted):
             _check_column(f"data.{field}.{index}", name, names, target)
     aside: dict[str, str] = {}
-    for field in ("groups", "time", "split", "weights"):
+    for field in ASIDE:
         column: str | None = getattr(spec.data, field)
         if column is not None:
             _check_aside(spec, f"data.{field}", column, [] if rows_of_arrays else names, target, aside)

@@ -14,6 +14,10 @@ from service.spec.metrics import Monitor
 Scaling = Literal["standard", "robust", "minmax", "quantile", "log", "none"]
 
 
+ASIDE = ("groups", "time", "split", "weights")
+"""Keys of `DataSpec` that name a column which divides or weighs the rows, and is no input."""
+
+
 class DataSpec(Frozen):
     """The source of the rows, the column to predict, and preprocessing."""
 
@@ -94,8 +98,7 @@ class DataSpec(Frozen):
     @property
     def aside(self) -> dict[str, str]:
         """The columns that divide or weigh the rows, which are no inputs, with what each is used as."""
-        uses = ("groups", "time", "split", "weights")
-        return {name: use for use in uses if (name := getattr(self, use)) is not None}
+        return {name: use for use in ASIDE if (name := getattr(self, use)) is not None}
 
     @model_validator(mode="after")
     def _one_source(self) -> DataSpec:

@@ -7,19 +7,20 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, TypeVar
 
-from service.result import ChosenNetwork, Delivered, Pictures, Refit, Temperature, Thresholds, Winner
+from service.result import ChosenNetwork, Delivered, Pictures, Refit, Winner
 from service.spec import StudySpec
 from service.store.records import StudyRecord
 from workers.answer import Answer
-from workers.answer.finalizer import Averaged
 from workers.answer.networks import outputs
 from workers.answer.refit import Refitted
 from workers.archive import Trained, build_archive
 from workers.archive.program import Training, program
 from workers.scoring.pictures import test_pictures
 from workers.study_data import Prepared, target_name
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -77,8 +78,9 @@ class Keeper:
         return Training(**common, watched=watched, **rule)
 
     def _trained_again(self, answer: Answer, again: Refitted) -> ChosenNetwork:
-        assert self.spec.deliver is not None, "something was trained again"
-        average, count, part = answer.average, len(again.weights), self.spec.deliver.rows
+        deliver = self.spec.deliver
+        assert deliver is not None, "something was trained again"
+        average, count, part = answer.average, len(again.weights), deliver.rows
         where = "all rows" if part == "all" else "the training and validation rows"
         what = f"The average of {count} networks" if count > 1 else "One network"
         refit = Refit(
@@ -99,23 +101,9 @@ class Keeper:
             "mean of its best ones. The scores are those of the recipe on part of the rows.",
             networks=count,
             refit=refit,
-            calibration=self._calibration(average, count),
-            thresholds=self._thresholds(average, count),
+            calibration=_of(average.calibrations, deliver.temperature, count),
+            thresholds=_of(average.thresholds, deliver.thresholds, count),
         )
-
-    def _calibration(self, average: Averaged, networks: int) -> Temperature | None:
-        deliver = self.spec.deliver
-        if average.calibrations is None or deliver is None or deliver.temperature == "off":
-            return None
-        alone, together = average.calibrations
-        return together if networks > 1 else alone
-
-    def _thresholds(self, average: Averaged, networks: int) -> Thresholds | None:
-        deliver = self.spec.deliver
-        if average.thresholds is None or deliver is None or deliver.thresholds == "off":
-            return None
-        alone, together = average.thresholds
-        return together if networks > 1 else alone
 
     def _chosen(self, answer: Answer) -> ChosenNetwork:
         run, folds = answer.run, len(self.data.folds)
@@ -147,3 +135,11 @@ class Keeper:
             **({"class_biases": list(chosen.thresholds.biases)} if chosen.thresholds else {}),
             **({"start": {"study": model.start_from, "sha256": model.start_sha256}} if model.start_from else {}),
         }
+
+
+def _of(found: tuple[T, T] | None, asked: Literal["auto", "off"], networks: int) -> T | None:
+    """That of single networks or of their average, whichever is handed out; None where it is off or there is none."""
+    if found is None or asked == "off":
+        return None
+    alone, together = found
+    return together if networks > 1 else alone

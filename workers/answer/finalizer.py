@@ -179,32 +179,27 @@ class Finalizer:
             scores.append(self._gauge.exact(averaged, valid)[0])
             gains.append(self._gauge.loss(out, valid).mean() - self._gauge.loss(averaged, valid)[0])
         test = interval(self._gauge.score(mean(winner.test_out)[None], rows), self._metric)
-        calibrations = self._calibrate(winner, rows) if self._gauge.task == "classification" else None
         single = float(winner.valid.exact.mean())
-        decided = self._decide(winner, rows) if self._gauge.metric in TUNED else None
-        return Averaged(single, float(np.mean(scores)), float(np.mean(gains)), test, calibrations, decided)
+        calibrations, thresholds = self._decided(winner, rows) if self._gauge.task == "classification" else (None, None)
+        return Averaged(single, float(np.mean(scores)), float(np.mean(gains)), test, calibrations, thresholds)
 
-    def _decide(self, winner: Measured, rows: ScoredRows) -> tuple[Thresholds, Thresholds]:
-        """The thresholds of the winner's networks and of their average, from the validation rows of all folds."""
-        mean = MEANS[self._gauge.task]
+    def _decided(
+        self, winner: Measured, rows: ScoredRows
+    ) -> tuple[tuple[Temperature, Temperature], tuple[Thresholds, Thresholds] | None]:
+        """Temperatures and thresholds of the winner's networks and of their average, from validation rows of all folds."""
+        mean, positive = MEANS[self._gauge.task], self._data.device.positive
         labels = [validation_rows(self._data, fold).y.cpu() for fold in range(len(winner.valid_outs))]
         alone = [Judged(out, own) for out, own in zip(winner.valid_outs, labels, strict=True)]
-        together = [Judged(mean(each.out)[None], each.labels) for each in alone]
-        test, own = winner.test_out, rows.y.cpu()
-        find = partial(tuned, self._gauge.metric, self._data.device.positive)
-        return find(alone, Judged(test, own)), find(together, Judged(mean(test)[None], own))
-
-    def _calibrate(self, winner: Measured, rows: ScoredRows) -> tuple[Temperature, Temperature]:
-        """The temperatures of the winner's networks and of their average, from the validation rows of all folds."""
-        mean = MEANS[self._gauge.task]
-        labels = [validation_rows(self._data, fold).y.cpu() for fold in range(len(winner.valid_outs))]
-        alone = [(out.flatten(0, 1), own.repeat(len(out))) for out, own in zip(winner.valid_outs, labels, strict=True)]
-        together = [(mean(out), own) for out, own in zip(winner.valid_outs, labels, strict=True)]
-        test, own = winner.test_out, rows.y.cpu()
-        return (
-            calibrated(alone, (test.flatten(0, 1), own.repeat(len(test)))),
-            calibrated(together, (mean(test), own)),
+        together, test = [each.averaged(mean) for each in alone], Judged(winner.test_out, rows.y.cpu())
+        averaged = test.averaged(mean)
+        calibrations = (
+            calibrated([each.flat() for each in alone], test.flat()),
+            calibrated([each.flat() for each in together], averaged.flat()),
         )
+        if self._gauge.metric not in TUNED:
+            return calibrations, None
+        find = partial(tuned, self._gauge.metric, positive)
+        return calibrations, (find(alone, test), find(together, averaged))
 
     def _score(self, chosen: Chosen, rows: ScoredRows) -> Scores:
         """Score everything on the test rows; returns the ensemble's scores."""

@@ -3,13 +3,12 @@
 A bias is added to the outputs of each class before the largest decides; with two classes that is a threshold of the
 probability. The biases are those with the best score on validation rows that no network of their fold was trained on.
 Reference: Koyejo et al., "Consistent binary classification with generalized performance metrics" (NeurIPS 2014), why a
-threshold is enough. Shapes: `n` networks, `r` rows, `o` classes, `g` biases that are
-tried at once.
+threshold is enough. Shapes: `n` networks, `r` rows, `o` classes, `g` biases that are tried at once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -34,6 +33,14 @@ class Judged:
     out: Tensor
     labels: Tensor
 
+    def averaged(self, mean: Callable[[Tensor], Tensor]) -> Judged:
+        """As of one network, whose outputs are the ``mean`` (r, o) of these."""
+        return Judged(mean(self.out)[None], self.labels)
+
+    def flat(self) -> tuple[Tensor, Tensor]:
+        """(n·r, o) outputs and (n·r,) labels."""
+        return self.out.flatten(0, 1), self.labels.repeat(len(self.out))
+
     def part(self, number: int) -> Judged:
         """Every second row, from the first or the second on."""
         return Judged(self.out[:, number::2], self.labels[number::2])
@@ -54,10 +61,11 @@ def tuned(metric: Metric, positive: int, valid: Sequence[Judged], test: Judged) 
 
     none = torch.zeros(valid[0].out.shape[2])
     before = score(valid, none)
-    halves = [[each.part(number) for each in valid] for number in (0, 1)]
-    after = (score(halves[1], found(halves[0])) + score(halves[0], found(halves[1]))) / 2.0
-    enough = sum(len(each.labels) for each in valid) >= _LEAST_ROWS
-    biases = found(valid) if enough and after > before else none
+    after = before
+    if sum(len(each.labels) for each in valid) >= _LEAST_ROWS:
+        halves = [[each.part(number) for each in valid] for number in (0, 1)]
+        after = (score(halves[1], found(halves[0])) + score(halves[0], found(halves[1]))) / 2.0
+    biases = found(valid) if after > before else none
     return Thresholds(
         biases=tuple(round(float(value), 4) for value in biases),
         valid_before=before,
