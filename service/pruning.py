@@ -24,10 +24,10 @@ from service.spec import (
     PatientPruner,
     PercentilePruner,
     Pruner,
-    StudySpec,
     SuccessiveHalvingPruner,
     ThresholdPruner,
 )
+from service.spec.searchable import Searchable
 
 
 @dataclass(frozen=True)
@@ -51,12 +51,12 @@ class Judge(Protocol):
         """The numbers of the trials to prune."""
 
 
-def make_judge(spec: StudySpec) -> Judge:
+def make_judge(spec: Searchable) -> Judge:
     """The judge for a study's pruner."""
     return _judge(spec.pruner, spec, spec.sign)
 
 
-def _judge(pruner: Pruner, spec: StudySpec, sign: float) -> Judge:
+def _judge(pruner: Pruner, spec: Searchable, sign: float) -> Judge:
     judge: Judge
     match pruner:
         case MedianPruner(startup_trials=startup, warmup_epochs=warmup):

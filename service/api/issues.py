@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from service.errors import Issue
 from service.spec import Range, StudySpec
+from service.spec.external import ExternalSpec
 from service.suggestions import meant
 
 _KINDS: Mapping[str, str] = {
@@ -36,6 +37,8 @@ _OBJECTS = frozenset({"model_attributes_type", "model_type", "dict_type"})
 _SIGNS = {"greater_than_equal": "≥", "greater_than": ">", "less_than_equal": "≤", "less_than": "<"}
 _MOST = 50
 """Errors that an answer lists."""
+EXECUTORS: Mapping[str, type[BaseModel]] = {"workers": StudySpec, "external": ExternalSpec}
+"""The spec of a study by who trains: the tags of the union that a submit takes."""
 _PLACES = ("body", "query", "path", "header")
 
 
@@ -50,7 +53,10 @@ def request_issues(found: Sequence[Mapping[str, Any]], body: type[BaseModel]) ->
     for error in found[: _MOST + 1]:
         place, *parts = error["loc"] or ("body",)
         assert place in _PLACES, f"not a place in a request: {place!r}"
-        issues.append(_issue(error, parts, body if place == "body" else None))
+        root = body
+        if place == "body" and parts and parts[0] in EXECUTORS:
+            root = EXECUTORS[str(parts.pop(0))]
+        issues.append(_issue(error, parts, root if place == "body" else None))
     return _some(issues)
 
 

@@ -131,7 +131,7 @@ class Submitted(StudyOut):
     """A queued study with its plan, and how its data are read."""
 
     plan: dict[str, Any]
-    data: DataSheet
+    data: DataSheet | None = Field(description="Null of a study that a program runs, whose data are its own.")
 
 
 class DryRun(BaseModel):

@@ -20,7 +20,6 @@ from starlette.exceptions import HTTPException
 
 from service import errors
 from service.api.issues import request_issues
-from service.api.models import ExtendIn
 from service.spec import StudySpec
 
 log = logging.getLogger(__name__)
@@ -110,7 +109,7 @@ def install(app: FastAPI) -> None:
 
     def invalid(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, RequestValidationError)
-        found = request_issues(error.errors(), ExtendIn if request.url.path.endswith("/extend") else StudySpec)
+        found = request_issues(error.errors(), _body_of(request))
         return problem(request, HTTPStatus.UNPROCESSABLE_ENTITY, "; ".join(map(str, found)), found)
 
     def http(request: Request, error: Exception) -> JSONResponse:
@@ -134,6 +133,13 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(HTTPException, http)
     app.add_exception_handler(Exception, unexpected)
+
+
+def _body_of(request: Request) -> type[BaseModel]:
+    """The model of a request's body; of a submit, whose union has tags, that of studies that workers run."""
+    field = getattr(request.scope.get("route"), "body_field", None)
+    wanted = field.field_info.annotation if field is not None else None
+    return wanted if isinstance(wanted, type) and issubclass(wanted, BaseModel) else StudySpec
 
 
 def answers(*statuses: int) -> dict[int | str, dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Response
@@ -12,6 +13,7 @@ from service.api.problems import answers
 from service.errors import Conflict
 from service.report import Source, build_report, to_html, to_markdown
 from service.result import Reading, Result
+from service.result.external import ExternalResult
 from service.store import Store
 from service.store.records import StudyRecord
 
@@ -77,10 +79,27 @@ def result_of(record: StudyRecord) -> Result:
     Raises:
         Conflict: The study has no result.
     """
+    if record.external:
+        raise Conflict(
+            f"study {record.id} was run by a program (executor: external): its result is at /v1/studies/{record.id}/result"
+        )
+    return Result.model_validate(_stored(record))
+
+
+def external_result_of(record: StudyRecord) -> ExternalResult:
+    """The result of a study that a program ran.
+
+    Raises:
+        Conflict: The study has no result.
+    """
+    return ExternalResult.model_validate(_stored(record))
+
+
+def _stored(record: StudyRecord) -> Mapping[str, Any]:
     if record.result is None:
         reason = f" ({record.reason})" if record.reason else ""
         raise Conflict(f"study {record.id} is {record.state}{reason}: it has no result")
-    return Result.model_validate(record.result)
+    return record.result
 
 
 def readings_of(store: Store, study_id: int) -> tuple[Reading, ...]:

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Path, Query, Response, status
+from pydantic import Discriminator, Tag
 
 from service.api.bodies import JsonRoute
 from service.api.inspection import Inspections
 from service.api.models import DryRun, ExtendIn, StudyId, StudyOut, StudyPage, Submitted, TrialOut, TrialPage
 from service.api.problems import answers
-from service.api.reports import readings_of, result_of
-from service.api.submission import check, check_more, note_of, plan_of
+from service.api.reports import external_result_of, readings_of, result_of
+from service.api.submission import check, check_external, check_more, note_of, plan_of
 from service.result import StudyResult
+from service.result.external import ExternalStudyResult
 from service.settings import Settings
 from service.spec import StudySpec
+from service.spec.external import ExternalSpec
 from service.store import Store, StudyState
 from service.store.records import TrialState
 
@@ -40,7 +44,31 @@ EXAMPLES: Any = {
             "seed": 7,
         },
     },
+    "external": {
+        "summary": "A program of yours trains",
+        "value": {
+            "executor": "external",
+            "metric": "val_loss",
+            "direction": "minimize",
+            "space": {
+                "weight_decay": {"low": 1e-5, "high": 1.0, "log": True, "off": True},
+                "custom": {"hidden": {"low": 32, "high": 512, "log": True}},
+            },
+        },
+    },
 }
+
+
+def _executor(body: Any) -> str:
+    """The tag of a submitted spec; workers run what does not say otherwise."""
+    return "external" if isinstance(body, Mapping) and body.get("executor") == "external" else "workers"
+
+
+AnySpec = Annotated[
+    Annotated[StudySpec, Tag("workers")] | Annotated[ExternalSpec, Tag("external")],
+    Discriminator(_executor),
+    Body(openapi_examples=EXAMPLES),
+]
 
 
 def router(store: Store, settings: Settings) -> APIRouter:
@@ -49,8 +77,17 @@ def router(store: Store, settings: Settings) -> APIRouter:
     inspections = Inspections()
 
     @routes.post("", status_code=status.HTTP_201_CREATED, responses=answers(413, 415, 422))
-    def submit(spec: Annotated[StudySpec, Body(openapi_examples=EXAMPLES)], response: Response) -> Submitted:
-        """Queue a study. Only `data` is required; everything else has defaults (see the spec reference)."""
+    def submit(spec: AnySpec, response: Response) -> Submitted:
+        """Queue a study. Only `data` is required; everything else has defaults (see the spec reference).
+
+        With `executor: external` a program of yours trains, and asks for trials (`trials:ask`).
+        """
+        if isinstance(spec, ExternalSpec):
+            check_external(spec)
+            study_id = store.studies.submit(spec, note=note_of(spec))
+            response.headers["Location"] = f"/v1/studies/{study_id}"
+            study = StudyOut.of(store.studies.get(study_id))
+            return Submitted(**study.model_dump(), plan=plan_of(spec), data=None)
         submission = check(spec, store, settings, inspections)
         advice = {"warnings": list(submission.warnings), "data": submission.data.model_dump(mode="json")}
         study_id = store.studies.submit(
@@ -90,9 +127,12 @@ def router(store: Store, settings: Settings) -> APIRouter:
         return TrialOut.of(store.history.trial(study_id, number))
 
     @routes.get("/{study_id}/result", responses=answers(404, 409, 422), response_model_exclude_unset=True)
-    def get_result(study_id: StudyId) -> StudyResult:
+    def get_result(study_id: StudyId) -> StudyResult | ExternalStudyResult:
         """The result: winner, baseline, test scores with intervals, ablation, readings of the test part. 409 until then."""
         record = store.studies.get(study_id)
+        if record.external:
+            found = external_result_of(record)
+            return found.of_study(record.id, record.name, record.state, readings_of(store, study_id))
         return result_of(record).of_study(record.id, record.name, record.state, readings_of(store, study_id))
 
     _transitions(routes, store)

@@ -24,10 +24,12 @@ from service.datasets import BUILTIN, BuiltinFacts, Column, TableInfo, held, inf
 from service.datasets.readings import ColumnType, read_by
 from service.datasets.tables import OF_ARRAYS
 from service.datasets.uploads import file_format, stored_path, verified
-from service.errors import InvalidInput, Issue, NotFound
+from service.errors import InvalidInput, Issue, NotFound, TrialError
+from service.search import Search
 from service.search.planned import MOST_POINTS, grid
 from service.settings import Settings
 from service.spec import DataSpec, GridSampler, StudySpec, Task
+from service.spec.external import ExternalSpec
 from service.spec.guidance import warnings_for
 from service.spec.model import FAMILIES
 from service.store import Store
@@ -79,6 +81,19 @@ def check(spec: StudySpec, store: Store, settings: Settings, inspections: Inspec
     )
 
 
+def check_external(spec: ExternalSpec) -> None:
+    """Check a study that a program runs.
+
+    Raises:
+        InvalidInput: A grid has too many or too few points, or a sampler lacks its package here.
+    """
+    _grid(spec)
+    try:
+        Search(spec)
+    except TrialError as error:
+        raise InvalidInput.one("sampler", str(error), value=spec.sampler.name, allowed="another sampler") from None
+
+
 def check_more(study: StudyRecord, trials: int) -> None:
     """Check that a study could have been submitted with so many more ``trials``.
 
@@ -86,8 +101,9 @@ def check_more(study: StudyRecord, trials: int) -> None:
         InvalidInput: The budget or the grid would be too large or too small, on the field ``trials``.
     """
     raw = {**study.spec, "budget": {**study.spec["budget"], "trials": study.budget_trials + trials}}
+    kind = ExternalSpec if study.external else StudySpec
     try:
-        _grid(StudySpec.model_validate(raw))
+        _grid(kind.model_validate(raw))
     except (ValidationError, InvalidInput) as error:
         issues = validation_issues(error) if isinstance(error, ValidationError) else error.issues
         together = f"with the {study.budget_trials} trials that the study has"
@@ -96,7 +112,7 @@ def check_more(study: StudyRecord, trials: int) -> None:
         ) from None
 
 
-def note_of(spec: StudySpec) -> str:
+def note_of(spec: StudySpec | ExternalSpec) -> str:
     """The study's note in the dashboard: what is searched, and the whole spec."""
     aims = ", and ".join(f"validation **{name}**, to be {direction}d" for name, direction in spec.objectives.items())
     text = json.dumps(spec.model_dump(mode="json", exclude_none=True), indent=2)
@@ -106,10 +122,10 @@ def note_of(spec: StudySpec) -> str:
     )
 
 
-def plan_of(spec: StudySpec) -> dict[str, Any]:
-    """The plan of a study as far as it follows from the spec."""
-    most = spec.budget.trials * spec.budget.epochs
-    return {"searched": spec.searched, "stacks": spec.stack_keys, "most_trial_epochs": most}
+def plan_of(spec: StudySpec | ExternalSpec) -> dict[str, Any]:
+    """The plan of a study as far as it follows from the spec; programs train no stacks."""
+    stacks = {"stacks": spec.stack_keys} if isinstance(spec, StudySpec) else {}
+    return {"searched": spec.searched, **stacks, "most_trial_epochs": spec.budget.trials * spec.budget.epochs}
 
 
 def _table(
@@ -275,7 +291,7 @@ def _positive(spec: StudySpec, task: Task, target: Column, table: TableInfo) -> 
         raise InvalidInput.one("data.positive", f"there is no class {value!r}", value=value, allowed=list(table.classes))
 
 
-def _grid(spec: StudySpec) -> None:
+def _grid(spec: StudySpec | ExternalSpec) -> None:
     """A grid must have a point for every trial that is not enqueued."""
     if not isinstance(spec.sampler, GridSampler):
         return

@@ -5,6 +5,7 @@ and the command line, the report and the client read. Imports pydantic and `serv
       Findings          settings with their scores, ablation, ensemble, importances, curves, the verdict
       Execution         time, trials, provenance, readings of the test part
     StudyResult       a result with its study's id, name and state, as the API gives it
+    external          the result of a study whose trials a program of the user's ran
 
 Undefined numbers are NaN, and null in JSON. Parts that do not apply to a study (`front` with one objective,
 `discrimination` of a regression) are None and left out of its JSON. A result that an earlier version stored is read like any

@@ -2,6 +2,6 @@
 
 from service.search.evidence import Evidence, Past, drawn_at_random
 from service.search.mirror import Search
-from service.search.parameters import Params, distributions, recipe
+from service.search.parameters import Params, distributions, recipe, values
 
-__all__ = ["Evidence", "Params", "Past", "Search", "distributions", "drawn_at_random", "recipe"]
+__all__ = ["Evidence", "Params", "Past", "Search", "distributions", "drawn_at_random", "recipe", "values"]

@@ -18,7 +18,7 @@ from typing import Any
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from service.search.parameters import whole
-from service.spec import StudySpec
+from service.spec.searchable import Searchable
 
 COMPARED = 8
 """First trials drawn by earlier ones, and as many at random in turn with them."""
@@ -45,7 +45,7 @@ class Evidence:
     bad: tuple[Mapping[str, Any], ...] = ()
 
     @classmethod
-    def of(cls, spec: StudySpec, studies: Iterable[Sequence[Past]]) -> Evidence:
+    def of(cls, spec: Searchable, studies: Iterable[Sequence[Past]]) -> Evidence:
         """What earlier ``studies`` tell a study; values that it can't take are left out."""
         kinds = whole(spec)
         good: list[Mapping[str, Any]] = []
@@ -82,7 +82,7 @@ def _possible(kind: BaseDistribution, value: Any) -> bool:
             raise AssertionError(f"no setting has a {type(kind).__name__}")
 
 
-def drawn_at_random(spec: StudySpec, number: int) -> bool | None:
+def drawn_at_random(spec: Searchable, number: int) -> bool | None:
     """Whether a trial is one of the first that are drawn at random for comparison; None if it is not compared at all.
 
     Enqueued trials are not.

@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 from optuna.study import Study, StudyDirection
 
 from service.optuna_private import non_domination_rank
-from service.spec import StudySpec, sign_of
+from service.spec.searchable import Searchable
 
 MOST_SORTED = 1000
 """Fronts are distinguished until they contain this many trials; the remaining trials share the last front."""
 
 
-def ranks(spec: StudySpec, values: Sequence[Sequence[float]]) -> NDArray[np.int64]:
+def ranks(spec: Searchable, values: Sequence[Sequence[float]]) -> NDArray[np.int64]:
     """The front of each trial, 0 for the first; with one objective, its rank among the distinct values.
 
     Args:
@@ -32,7 +32,7 @@ def ranks(spec: StudySpec, values: Sequence[Sequence[float]]) -> NDArray[np.int6
     Returns:
         (n,) ranks.
     """
-    signs = [sign_of(name) for name in spec.objectives]
+    signs = [1.0 if direction == "minimize" else -1.0 for direction in spec.objectives.values()]
     signed = np.asarray(values, dtype=np.float64).reshape(-1, len(signs)) * signs
     return np.asarray(non_domination_rank(signed, n_below=MOST_SORTED), dtype=np.int64)
 

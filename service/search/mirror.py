@@ -27,8 +27,9 @@ from service.search.planned import Planned
 from service.search.tpe import BatchTpeSampler
 from service.search.whole import WholeSpace
 from service.spec import BobyqaSampler as BobyqaSpec
-from service.spec import CmaEsSampler, GpSampler, GridSampler, NsgaSampler, QmcSampler, RandomSampler, StudySpec, TpeSampler
+from service.spec import CmaEsSampler, GpSampler, GridSampler, NsgaSampler, QmcSampler, RandomSampler, TpeSampler
 from service.spec import LipoSampler as LipoSpec
+from service.spec.searchable import Searchable
 
 logging.getLogger("optuna").setLevel(logging.WARNING)
 
@@ -40,7 +41,7 @@ class Search:
         TrialError: The sampler needs a package that is not installed.
     """
 
-    def __init__(self, spec: StudySpec, *, seed: int | None = None, evidence: Evidence | None = None) -> None:
+    def __init__(self, spec: Searchable, *, seed: int | None = None, evidence: Evidence | None = None) -> None:
         self.spec = spec
         self.planned = Planned(spec)
         """Returns the parameters planned for a trial number, or None."""
@@ -154,7 +155,7 @@ def _suggest(trial: optuna.Trial, name: str, kind: BaseDistribution) -> Any:
             raise AssertionError(f"no setting has a {type(kind).__name__}")
 
 
-def whole_space(spec: StudySpec) -> WholeSpace | None:
+def whole_space(spec: Searchable) -> WholeSpace | None:
     """The space without conditions, if the sampler draws all parameters jointly; None otherwise."""
     match spec.sampler:
         case CmaEsSampler():
@@ -165,7 +166,7 @@ def whole_space(spec: StudySpec) -> WholeSpace | None:
             return None
 
 
-def make_sampler(spec: StudySpec, seed: int, evidence: Evidence | None = None) -> BaseSampler:
+def make_sampler(spec: Searchable, seed: int, evidence: Evidence | None = None) -> BaseSampler:
     """The sampler of a study; grid and QMC draw at random after the last planned point.
 
     Raises:

@@ -10,15 +10,16 @@ from typing import Any, assert_never
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-from service.spec import OFF, SETTINGS, Choices, Domain, Fixed, PerLayer, Range, Recipe, StudySpec, Value
+from service.spec import OFF, Choices, Domain, Fixed, PerLayer, Range, Recipe, Value
 from service.spec.domain import possible_values
+from service.spec.searchable import Searchable
 
 Params = Mapping[str, Any]
 Drawn = tuple[dict[str, Any], dict[str, BaseDistribution]]
 """The parameters of a trial, and their distributions."""
 
 
-def distributions(spec: StudySpec, params: Params) -> dict[str, BaseDistribution]:
+def distributions(spec: Searchable, params: Params) -> dict[str, BaseDistribution]:
     """Distributions of the parameters whose conditions hold given ``params`` drawn so far, as in define-by-run."""
     found: dict[str, BaseDistribution] = {}
     for name in spec.searched:
@@ -33,41 +34,46 @@ def distributions(spec: StudySpec, params: Params) -> dict[str, BaseDistribution
     return found
 
 
-def recipe(spec: StudySpec, params: Params) -> Recipe:
+def recipe(spec: Searchable, params: Params) -> Recipe:
     """The value of every setting for a trial with these parameters."""
-    values: dict[str, Value] = {}
-    if spec.model.widths is not None:
-        values["widths"] = tuple(float(width) for width in spec.model.widths)
+    return Recipe(values(spec, params))
+
+
+def values(spec: Searchable, params: Params) -> dict[str, Value]:
+    """The values of those settings whose conditions hold in a trial with these parameters."""
+    found: dict[str, Value] = {}
+    if spec.widths is not None:
+        found["widths"] = tuple(float(width) for width in spec.widths)
     for name, domain in spec.domains.items():
         if _condition_holds(spec, name, params):
-            values[name] = _value(spec, name, domain, params)
-    return Recipe(values)
+            found[name] = _value(spec, name, domain, params)
+    return found
 
 
-def _own(spec: StudySpec, name: str, domain: Domain, params: Params) -> dict[str, BaseDistribution]:
+def _own(spec: Searchable, name: str, domain: Domain, params: Params) -> dict[str, BaseDistribution]:
     match domain:
         case Choices(choices=choices) if len(choices) > 1:
             return {name: CategoricalDistribution(choices)}
         case Range(per_layer=True):
             depth = _depth(spec, params)
-            return {f"{name}_{layer + 1}": _numeric(name, domain) for layer in range(depth)}
+            return {f"{name}_{layer + 1}": _numeric(spec, name, domain) for layer in range(depth)}
         case Range():
-            return {name: _numeric(name, domain)}
+            return {name: _numeric(spec, name, domain)}
         case Choices() | Fixed() | PerLayer():
             return {}
 
 
-def _numeric(name: str, domain: Range) -> BaseDistribution:
-    kind = SETTINGS[name].kind
+def _numeric(spec: Searchable, name: str, domain: Range) -> BaseDistribution:
+    kind = spec.settings[name].kind
     if kind == "int":
         return IntDistribution(int(domain.low), int(domain.high), log=domain.log)
     assert kind == "float", f"{name} is a {kind}, which has no range"
     return FloatDistribution(domain.low, domain.high, log=domain.log)
 
 
-def _value(spec: StudySpec, name: str, domain: Domain, params: Params) -> Value:
+def _value(spec: Searchable, name: str, domain: Domain, params: Params) -> Value:
     """The value of one setting; `off` becomes its neutral value."""
-    setting = SETTINGS[name]
+    setting = spec.settings[name]
     match domain:
         case Fixed(value=value):
             drawn: Value = value
@@ -86,23 +92,22 @@ def _value(spec: StudySpec, name: str, domain: Domain, params: Params) -> Value:
     return setting.neutral if drawn == OFF and setting.off else drawn
 
 
-def _condition_holds(spec: StudySpec, name: str, params: Params) -> bool:
-    when = SETTINGS[name].when
+def _condition_holds(spec: Searchable, name: str, params: Params) -> bool:
+    when = spec.settings[name].when
     if when is None:
         return True
-    parent = spec.domains[when.parent]
-    return _value(spec, when.parent, parent, params) in when.values
+    return _value(spec, when.parent, spec.domains[when.parent], params) in when.values
 
 
-def _ready(spec: StudySpec, name: str, domain: Domain, params: Params) -> bool:
+def _ready(spec: Searchable, name: str, domain: Domain, params: Params) -> bool:
     """Whether everything that a setting depends on has been drawn, and its condition holds."""
     if isinstance(domain, Range) and domain.per_layer and not _decided(spec, "depth", params):
         return False
-    when = SETTINGS[name].when
+    when = spec.settings[name].when
     return when is None or (_decided(spec, when.parent, params) and _condition_holds(spec, name, params))
 
 
-def _decided(spec: StudySpec, name: str, params: Params) -> bool:
+def _decided(spec: Searchable, name: str, params: Params) -> bool:
     match spec.domains.get(name):
         case Range():
             return name in params
@@ -112,19 +117,19 @@ def _decided(spec: StudySpec, name: str, params: Params) -> bool:
             return True
 
 
-def _depth(spec: StudySpec, params: Params) -> int:
-    if spec.model.widths is not None:
-        return len(spec.model.widths)
+def _depth(spec: Searchable, params: Params) -> int:
+    if spec.widths is not None:
+        return len(spec.widths)
     depth = spec.domains["depth"]
     value = _value(spec, "depth", depth, params)
     assert isinstance(value, int | float)
     return int(value)
 
 
-def whole(spec: StudySpec) -> dict[str, BaseDistribution]:
+def whole(spec: Searchable) -> dict[str, BaseDistribution]:
     """The distributions of all parameters that a trial may have: the space without conditions."""
     found: dict[str, BaseDistribution] = {}
-    deepest = {"depth": spec.model.depths()[1]}
+    deepest = {"depth": spec.deepest}
     for name, domain in spec.domains.items():
         if not _can_matter(spec, name):
             continue
@@ -134,16 +139,16 @@ def whole(spec: StudySpec) -> dict[str, BaseDistribution]:
     return found
 
 
-def _can_matter(spec: StudySpec, name: str) -> bool:
+def _can_matter(spec: Searchable, name: str) -> bool:
     """Whether a setting's condition can hold somewhere in the space."""
-    when = SETTINGS[name].when
+    when = spec.settings[name].when
     if when is None:
         return True
     values = possible_values(spec.domains[when.parent])
     return _can_matter(spec, when.parent) and (values is None or not set(values).isdisjoint(when.values))
 
 
-def walked(spec: StudySpec, choose: Callable[[str, BaseDistribution], Any]) -> Drawn:
+def walked(spec: Searchable, choose: Callable[[str, BaseDistribution], Any]) -> Drawn:
     """A trial's parameters, conditions first, each with the value that ``choose(name, distribution)`` returns."""
     params: dict[str, Any] = {}
     kinds: dict[str, BaseDistribution] = {}

@@ -21,7 +21,8 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 
 from service.search.evidence import drawn_at_random
 from service.search.parameters import Drawn, distributions, placed, walked, whole
-from service.spec import OFF, SETTINGS, GridSampler, QmcSampler, StudySpec
+from service.spec import OFF, GridSampler, QmcSampler
+from service.spec.searchable import Searchable
 
 MOST_POINTS = 1_000_000
 _MOST_BLOCKS = 4096
@@ -31,7 +32,7 @@ _SOBOL_BLOCK = 256
 class Planned:
     """The planned parameters of a study's trials by number. Not thread-safe."""
 
-    def __init__(self, spec: StudySpec) -> None:
+    def __init__(self, spec: Searchable) -> None:
         self._spec = spec
         self._names = sorted(whole(spec))
         self._grid = grid(spec, spec.sampler.points) if isinstance(spec.sampler, GridSampler) else []
@@ -80,7 +81,7 @@ class Planned:
         return point
 
 
-def enqueued(spec: StudySpec, index: int) -> Drawn:
+def enqueued(spec: Searchable, index: int) -> Drawn:
     """The parameters of an enqueued trial; those not given are drawn at random from the study's seed."""
     given = spec.enqueue[index]
     draws = random.Random(f"{spec.seed} {index}")
@@ -92,7 +93,7 @@ def enqueued(spec: StudySpec, index: int) -> Drawn:
         setting, _, layer = name.rpartition("_")
         if name.startswith("use_") and (used := name.removeprefix("use_")) in given:
             return given[used] != OFF
-        if layer.isdigit() and setting in given and setting in SETTINGS:
+        if layer.isdigit() and setting in given and setting in spec.settings:
             value = given[setting]
             return _exactly(kind, value[int(layer) - 1] if isinstance(value, tuple) else value)
         return placed(kind, place)
@@ -100,7 +101,7 @@ def enqueued(spec: StudySpec, index: int) -> Drawn:
     return walked(spec, choose)
 
 
-def _random(spec: StudySpec, number: int) -> Drawn:
+def _random(spec: Searchable, number: int) -> Drawn:
     draws = random.Random(f"{spec.seed} {number} for comparison")
     return walked(spec, lambda _, kind: placed(kind, draws.random()))
 
@@ -127,7 +128,7 @@ class Block:
         return math.prod(map(len, self.values.values()))
 
 
-def grid(spec: StudySpec, points: int) -> list[Block]:
+def grid(spec: Searchable, points: int) -> list[Block]:
     """The grid with ``points`` values of every range; a setting is varied only where its condition holds.
 
     Raises:
@@ -139,9 +140,9 @@ def grid(spec: StudySpec, points: int) -> list[Block]:
     return blocks
 
 
-def _blocks(spec: StudySpec, points: int) -> Iterator[Block]:
+def _blocks(spec: Searchable, points: int) -> Iterator[Block]:
     """One block for each combination of the parameters that others depend on."""
-    parents = {setting.when.parent for setting in SETTINGS.values() if setting.when is not None} | {"depth"}
+    parents = {setting.when.parent for setting in spec.settings.values() if setting.when is not None} | {"depth"}
     waiting: list[dict[str, Any]] = [{}]
     while waiting:
         fixed = waiting.pop()

@@ -12,13 +12,13 @@ from typing import Any
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 
 from service.search.parameters import Drawn, Params, placed, walked, whole
-from service.spec import StudySpec
+from service.spec.searchable import Searchable
 
 
 class WholeSpace:
     """The parameters of a study without conditions; ``numeric`` represents choices by numbers as well."""
 
-    def __init__(self, spec: StudySpec, *, numeric: bool) -> None:
+    def __init__(self, spec: Searchable, *, numeric: bool) -> None:
         self._spec = spec
         self._kinds = whole(spec)
         self._numeric = numeric

@@ -6,7 +6,7 @@ import contextlib
 import math
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
@@ -28,6 +28,7 @@ from service.spec.parts import (
 from service.spec.presets import PENDING, filled, filled_for_task, first_trial, usual_trials
 from service.spec.pruners import HyperbandPruner, MedianPruner, NoPruner, PatientPruner, Pruner
 from service.spec.samplers import OF_SEVERAL_OBJECTIVES, Sampler, TpeSampler
+from service.spec.searchable import searched
 from service.spec.setting import Setting, refuse_unmet
 from service.spec.space import SPACE_SETTINGS, Space
 
@@ -39,6 +40,9 @@ SETTINGS: dict[str, Setting] = {**MODEL_SETTINGS, **SPACE_SETTINGS}
 class StudySpec(Frozen):
     """One search over regularization settings. Only ``data`` is required."""
 
+    executor: Literal["workers"] = Field(
+        "workers", description="Who trains: the workers of the service; `external` is a program (see External studies)."
+    )
     name: str = Field(
         "study", min_length=1, max_length=200, pattern=r"^\S(.*\S)?$", description="Name; a number is added if it is taken."
     )
@@ -224,15 +228,22 @@ class StudySpec(Frozen):
     @cached_property
     def searched(self) -> list[str]:
         """The settings that have more than one possible value, in trials that can occur."""
-        return [name for name, domain in self.domains.items() if isinstance(domain, Range | Choices) and self._occurs(name)]
+        return searched(self.domains, SETTINGS)
 
-    def _occurs(self, name: str) -> bool:
-        """Whether the condition of a setting can hold, and that of the setting it depends on."""
-        when = SETTINGS[name].when
-        if when is None or when.parent not in self.domains:
-            return True
-        values = possible_values(self.domains[when.parent])
-        return (values is None or not set(values).isdisjoint(when.values)) and self._occurs(when.parent)
+    @property
+    def settings(self) -> Mapping[str, Setting]:
+        """The declarations of all settings."""
+        return SETTINGS
+
+    @property
+    def widths(self) -> tuple[int, ...] | None:
+        """Numbers of units of the hidden layers where they are fixed, one by one."""
+        return self.model.widths
+
+    @property
+    def deepest(self) -> int:
+        """The largest number of hidden layers."""
+        return self.model.depths()[1]
 
     @property
     def stack_keys(self) -> int:

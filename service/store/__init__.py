@@ -18,6 +18,7 @@ from service.store.archives import ModelArchives
 from service.store.conclusions import Conclusions
 from service.store.datasets import Datasets
 from service.store.engine import Database, normalize
+from service.store.finals import Finals
 from service.store.history import History
 from service.store.leases import Leases
 from service.store.place import file_of
@@ -44,6 +45,7 @@ class Store:
         self.studies = Studies(database)
         self.trials = Trials(database)
         self.history = History(database)
+        self.finals = Finals(database)
         self.leases = Leases(database)
         self.provenance = Provenances(database)
         self.conclusions = Conclusions(database)

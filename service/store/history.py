@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -24,7 +25,7 @@ _COLUMNS = (
     t.o_trials.c.datetime_start,
     t.o_trials.c.datetime_complete,
 )
-
+_VALUE = (t.o_steps.c.intermediate_value, t.o_steps.c.intermediate_value_type)
 
 _MOST_IDS = 500
 """Ids in one query; below the limit of bound variables of every SQLite version."""
@@ -110,8 +111,7 @@ class History:
 
     def _reported(self, connection: Connection, study_id: int, trial_id: int) -> dict[str, list[float]]:
         metric = connection.execute(select(t.studies.c.metric).where(t.studies.c.study_id == study_id)).scalar_one()
-        columns = (t.o_steps.c.intermediate_value, t.o_steps.c.intermediate_value_type)
-        query = select(*columns).where(t.o_steps.c.trial_id == trial_id).order_by(t.o_steps.c.step)
+        query = select(*_VALUE).where(t.o_steps.c.trial_id == trial_id).order_by(t.o_steps.c.step)
         values = [step_value(value, kind) for value, kind in connection.execute(query)]
         return {metric: values} if values else {}
 
@@ -142,6 +142,22 @@ class History:
             )
             for row in rows
         ]
+
+    def reported(self, trial_ids: Sequence[int]) -> dict[int, list[float]]:
+        """The intermediate values so far of some trials by their ids, one for each step from 0; NaN where one is missing."""
+        columns = (t.o_steps.c.trial_id, t.o_steps.c.step, *_VALUE)
+        query = select(*columns).where(t.o_steps.c.trial_id.in_(trial_ids)).order_by(t.o_steps.c.trial_id, t.o_steps.c.step)
+        curves: dict[int, list[float]] = {trial_id: [] for trial_id in trial_ids}
+        for trial_id, step, value, kind in self._database.read(lambda connection: connection.execute(query).all()):
+            curve = curves[trial_id]
+            curve += [math.nan] * (step - len(curve))
+            curve.append(step_value(value, kind))
+        return curves
+
+    def running_under(self, lease: Lease) -> dict[int, int]:
+        """The trials that run under a lease: ids by number."""
+        query = select(t.trials.c.number, t.trials.c.trial_id).where(t.trials.c.lease_token == lease.token)
+        return self._database.read(lambda connection: {row.number: row.trial_id for row in connection.execute(query)})
 
     def open_among(self, trial_ids: Sequence[int]) -> set[int]:
         """Those of the given trials that are WAITING or RUNNING, in any study."""

@@ -21,6 +21,7 @@ from sqlalchemy.sql.elements import ColumnElement
 from service.errors import LeaseLost, NotFound
 from service.store import tables as t
 from service.store.engine import Database
+from service.store.finals import put_back_finals
 from service.store.records import SEARCHED, Lease, StudyState
 from service.store.retries import put_back
 from service.store.rows import count, end_study, inserted_key, lock_study, settle
@@ -76,20 +77,53 @@ class Leases:
                 return None
             phase = "finalize" if row["state"] == StudyState.FINALIZING else "search"
             expires = self._database.now + seconds
-            values = {"study_id": row["study_id"], "worker_id": worker_id, "phase": phase, "expires_at": expires}
-            token = inserted_key(connection.execute(insert(t.leases).values(values)))
-            if row["state"] == StudyState.QUEUED:
-                started = {"state": StudyState.RUNNING.value, "reason": None}
-                first = {"started_at": func.coalesce(t.studies.c.started_at, self._database.now)}
-                query = update(t.studies).where(t.studies.c.study_id == row["study_id"])
-                connection.execute(query.values(started | first))
-            counted = update(t.studies).where(t.studies.c.study_id == row["study_id"])
-            connection.execute(counted.values(leases=t.studies.c.leases + 1, served_at=self._database.now))
+            token = _taken(connection, self._database, row, worker_id, phase, expires)
             taken = {"token": token, "study_id": row["study_id"], "worker_id": worker_id, "phase": phase}
             return {**taken, "ordinal": row["leases"]}
 
         answer = self._database.write_once(work)
         return None if answer is None else Lease(**answer)
+
+    def hold(self, study_id: int, client: str, seconds: float) -> Lease | None:
+        """The lease of a user's program on an external study, renewed, or a new one; None where there is nothing to do.
+
+        Args:
+            study_id: Of a study whose trials a program runs.
+            client: What the program calls itself; the only one that knows it, so that nobody else writes for it.
+            seconds: For how long.
+
+        Raises:
+            NotFound: There is no such study.
+        """
+
+        def work(connection: Connection) -> dict[str, Any] | None:
+            row = lock_study(connection, study_id)
+            if row["state"] not in (*SEARCHED, StudyState.FINALIZING):
+                return None
+            phase = "finalize" if row["state"] == StudyState.FINALIZING else "search"
+            expires = self._database.now + seconds
+            mine = (t.leases.c.study_id == study_id) & (t.leases.c.worker_id == client)
+            renewed = update(t.leases).where(mine).values(expires_at=expires).returning(t.leases.c.token)
+            token = connection.execute(renewed).scalar()
+            if token is None:
+                token = _taken(connection, self._database, row, client, phase, expires)
+            return {"token": token, "study_id": study_id, "worker_id": client, "phase": phase, "ordinal": row["leases"]}
+
+        answer = self._database.write_once(work)
+        return None if answer is None else Lease(**answer)
+
+    def held(self, study_id: int, client: str) -> Lease:
+        """The lease that a program holds.
+
+        Raises:
+            LeaseLost: It holds none.
+        """
+        mine = (t.leases.c.study_id == study_id) & (t.leases.c.worker_id == client)
+        query = select(t.leases.c.token, t.leases.c.phase).where(mine)
+        row = self._database.read(lambda connection: connection.execute(query).first())
+        if row is None:
+            raise LeaseLost(f"no program {client} holds trials of study {study_id}: its lease has expired")
+        return Lease(row.token, study_id, client, row.phase, 0)
 
     def _first_of_queue(self, connection: Connection) -> RowMapping | None:
         """The next study, with its row locked.
@@ -127,7 +161,8 @@ class Leases:
         finalizable = and_(s.c.state == StudyState.FINALIZING.value, held == 0)
         open_states = s.c.state.in_((*SEARCHED, StudyState.FINALIZING))  # implied, but lets the index be used
         query = select(s.c.study_id, s.c.state, s.c.leases).select_from(joined)
-        query = query.where(open_states, or_(searchable, finalizable), *conditions)
+        ours = s.c.executor == "workers"
+        query = query.where(open_states, ours, or_(searchable, finalizable), *conditions)
         served = func.coalesce(s.c.served_at, 0.0)
         return query.order_by(s.c.priority.desc(), owned, held, served, s.c.study_id).limit(1)
 
@@ -200,8 +235,9 @@ class Leases:
 
         def work(connection: Connection) -> bool:
             # The study is locked before its lease, as everywhere; a second process then finds nothing left to delete.
-            lock = select(t.studies.c.study_id).where(t.studies.c.study_id == study_id).with_for_update()
-            connection.execute(lock)
+            lock = select(t.studies.c.executor).where(t.studies.c.study_id == study_id).with_for_update()
+            # Of a program nothing is known that would tell why it ended, or whether it had trials at all.
+            program = connection.execute(lock).scalar() == "external"
             unrenewed = t.leases.c.token == token
             if expires_at is not None:
                 unrenewed = and_(unrenewed, t.leases.c.expires_at == expires_at)
@@ -210,7 +246,7 @@ class Leases:
                 return False
             trained = connection.execute(select(_in_training(study_id))).scalar_one()
             self._put_back(connection, token, study_id, lost=True)
-            row = count(connection, study_id, lost_leases=1, lost_in_a_row=0 if trained else 1)
+            row = count(connection, study_id, lost_leases=1, lost_in_a_row=0 if trained or program else 1)
             if row["lost_in_a_row"] >= row["max_lost"] and row["state"] in (*SEARCHED, StudyState.FINALIZING):
                 doing = "loaded its data and prepared its search" if phase == "search" else "finalized it"
                 reason = f"{row['lost_in_a_row']} workers in a row were lost, the last while it {doing}: {because}"
@@ -250,7 +286,28 @@ class Leases:
     def _put_back(self, connection: Connection, token: int, study_id: int, *, lost: bool) -> None:
         row = lock_study(connection, study_id)
         row = put_back(connection, row, t.trials.c.lease_token == token, attempt=lost)
+        put_back_finals(connection, row, token, attempt=lost)
         settle(connection, self._database, row)
+
+
+def _taken(
+    connection: Connection,
+    database: Database,
+    row: RowMapping,
+    worker_id: str,
+    phase: str,
+    expires: ColumnElement[float],
+) -> int:
+    """Insert a lease on the study of a locked ``row``, which runs from now on; returns its token."""
+    values = {"study_id": row["study_id"], "worker_id": worker_id, "phase": phase, "expires_at": expires}
+    token = inserted_key(connection.execute(insert(t.leases).values(values)))
+    study = update(t.studies).where(t.studies.c.study_id == row["study_id"])
+    if row["state"] == StudyState.QUEUED:
+        started = {"state": StudyState.RUNNING.value, "reason": None}
+        first = {"started_at": func.coalesce(t.studies.c.started_at, database.now)}
+        connection.execute(study.values(started | first))
+    connection.execute(study.values(leases=t.studies.c.leases + 1, served_at=database.now))
+    return token
 
 
 def _in_training(study_id: int) -> ColumnElement[bool]:

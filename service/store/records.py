@@ -11,8 +11,7 @@ from typing import Any, Literal
 
 from optuna.distributions import BaseDistribution
 
-from service.spec import direction_of
-from service.spec.metrics import Direction
+from service.spec.metrics import Direction, direction_of
 
 Params = Mapping[str, Any]
 
@@ -64,7 +63,10 @@ class BestTrial:
 
 @dataclass(frozen=True)
 class StudyRecord:
-    """A study in the queue. ``spec`` is its `StudySpec` as JSON, ``epochs`` the number trained over all trials."""
+    """A study in the queue. ``epochs`` is the number trained over all trials.
+
+    ``spec`` is its `StudySpec` or `ExternalSpec` as JSON.
+    """
 
     id: int
     name: str
@@ -92,7 +94,14 @@ class StudyRecord:
     @property
     def objectives(self) -> dict[str, Direction]:
         """The directions of all objectives by name, `metric` first."""
-        return {name: direction_of(name) for name in (self.metric, *self.spec.get("also", ()))}
+        also = self.spec.get("also", ())
+        further = also if isinstance(also, Mapping) else {name: direction_of(name) for name in also}
+        return {self.metric: "minimize" if self.direction == "minimize" else "maximize", **further}
+
+    @property
+    def external(self) -> bool:
+        """Whether a program of the user's runs its trials."""
+        return self.spec.get("executor") == "external"
 
 
 @dataclass(frozen=True)
@@ -159,6 +168,27 @@ class TrialResult:
     def values(self) -> tuple[float, ...]:
         """Its values of all objectives; empty if it has none."""
         return () if self.value is None or math.isnan(self.value) else (self.value, *self.also.values())
+
+
+@dataclass(frozen=True)
+class FinalRun:
+    """A run of a setting with one seed after the search of an external study; ``number`` counts them from 0.
+
+    ``trial`` is the one that found the setting, None for baselines and ablations; ``value`` and ``test`` are what the
+    program told: the objective on validation data, and on test data if it has any.
+    """
+
+    number: int
+    name: str
+    role: Literal["finalist", "baseline", "ablation"]
+    trial: int | None
+    seed_index: int
+    params: Params
+    state: Literal["waiting", "running", "complete", "fail"] = "waiting"
+    attempt: int = 0
+    value: float | None = None
+    test: float | None = None
+    reason: str | None = None
 
 
 @dataclass(frozen=True)

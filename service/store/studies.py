@@ -12,6 +12,7 @@ from sqlalchemy.exc import IntegrityError
 
 from service.errors import Conflict, InvalidInput, LeaseLost, NotFound
 from service.spec import StudySpec
+from service.spec.external import ExternalSpec
 from service.store import tables as t
 from service.store.archives import replace_archive
 from service.store.engine import Database
@@ -42,7 +43,7 @@ class Studies:
 
     def submit(
         self,
-        spec: StudySpec,
+        spec: StudySpec | ExternalSpec,
         *,
         note: str = "",
         dataset_id: str | None = None,
@@ -85,7 +86,7 @@ class Studies:
                 return self._database.write_once(work)
         return self._database.write_once(work)
 
-    def _row(self, study_id: int, name: str, spec: StudySpec, whole: Mapping[str, Any]) -> dict[str, Any]:
+    def _row(self, study_id: int, name: str, spec: StudySpec | ExternalSpec, whole: Mapping[str, Any]) -> dict[str, Any]:
         return {
             "study_id": study_id,
             "name": name,
@@ -97,8 +98,9 @@ class Studies:
             "max_retries": spec.budget.max_retries,
             "max_lost": spec.budget.max_lost_workers,
             "max_failed": spec.budget.max_failed_trials,
+            "executor": spec.executor,
             "metric": spec.metric,
-            "direction": spec.direction,
+            "direction": spec.objectives[str(spec.metric)],
             "budget_trials": spec.budget.trials,
             "budget_seconds": spec.budget.search_seconds,
             "created_at": self._database.now,
@@ -190,6 +192,7 @@ class Studies:
             spec["budget"]["trials"] = row["budget_trials"] + trials
             values = {"budget_trials": row["budget_trials"] + trials, "spec": dumps(spec)}
             connection.execute(update(t.studies).where(t.studies.c.study_id == study_id).values(values))
+            connection.execute(delete(t.finals).where(t.finals.c.study_id == study_id))
 
         allowed = (*SEARCHED, StudyState.PAUSED, StudyState.FINISHED)
         self._move(study_id, allowed, StudyState.QUEUED, then=work, keep=(*SEARCHED, StudyState.PAUSED))
@@ -208,7 +211,7 @@ class Studies:
             of_study = select(t.o_trials.c.trial_id).where(t.o_trials.c.study_id == study_id)
             for table in (t.o_params, t.o_values, t.o_steps, t.o_trial_user, t.o_trial_system, t.o_heartbeats):
                 connection.execute(delete(table).where(table.c.trial_id.in_(of_study)))
-            for table in (t.trials, t.test_accesses, t.model_archives, t.leases, t.studies):
+            for table in (t.trials, t.finals, t.test_accesses, t.model_archives, t.leases, t.studies):
                 connection.execute(delete(table).where(table.c.study_id == study_id))
             for table in (t.o_trials, t.o_study_user, t.o_study_system, t.o_directions, t.o_studies):
                 connection.execute(delete(table).where(table.c.study_id == study_id))

@@ -46,6 +46,7 @@ studies = Table(
     Column("state", String(16), nullable=False),
     Column("reason", Text),
     Column("spec", Text, nullable=False),
+    Column("executor", String(16), nullable=False, server_default="workers"),
     Column("owner", String(100), nullable=False),
     Column("priority", Integer, nullable=False),
     Column("max_parallel", Integer),
@@ -114,6 +115,29 @@ leases = Table(
     Column("expires_at", Float(53), nullable=False),
     sqlite_autoincrement=True,
 )
+
+finals = Table(
+    "rs_finals",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("study_id", Integer, ForeignKey("rs_studies.study_id", ondelete="CASCADE"), nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("name", String(200), nullable=False),
+    Column("role", String(16), nullable=False),
+    Column("trial", Integer),
+    Column("seed_index", Integer, nullable=False),
+    Column("params", Text, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("lease_token", Integer, index=True),
+    Column("ask_key", String(32)),
+    Column("told_by", String(64)),
+    Column("attempt", Integer, nullable=False, default=0),
+    Column("value", Float(53)),
+    Column("test", Float(53)),
+    Column("reason", Text),
+    UniqueConstraint("study_id", "number", name="rs_finals_are_dense"),
+)
+"""Runs of a program after the search: settings over seeds. `told_by` is the client, `test` is read for two settings only."""
 
 workers = Table(
     "rs_workers",

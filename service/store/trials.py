@@ -48,7 +48,11 @@ class Trials:
         self._database = database
 
     def ask(
-        self, lease: Lease, proposals: Sequence[Proposal], planned: Callable[[int], Proposal | None] = lambda _: None
+        self,
+        lease: Lease,
+        proposals: Sequence[Proposal],
+        planned: Callable[[int], Proposal | None] = lambda _: None,
+        key: str | None = None,
     ) -> list[AskedTrial]:
         """Ask for trials to run under this lease, at most one per proposal: first WAITING ones, then new ones.
 
@@ -57,6 +61,7 @@ class Trials:
             proposals: The first ones become the parameters of new trials, as far as the budget allows; the others are
                 not used.
             planned: Returns the parameters planned for a trial number, which replace its proposal, or None.
+            key: Of this ask, at most 31 characters: the same ask under the same lease returns the same trials.
 
         Returns:
             The trials, now RUNNING; new ones are ``fresh``. Empty if the study's search is paused or over.
@@ -64,7 +69,7 @@ class Trials:
         Raises:
             LeaseLost: The lease is gone, but the search continues.
         """
-        key = uuid.uuid4().hex[:31]
+        key = uuid.uuid4().hex[:31] if key is None else key
 
         def work(connection: Connection) -> list[AskedTrial]:
             row = lock_study(connection, lease.study_id)
