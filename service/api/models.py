@@ -140,7 +140,7 @@ class DryRun(BaseModel):
     spec: dict[str, Any] = Field(description="With all defaults filled in.")
     warnings: list[str]
     plan: dict[str, Any]
-    data: DataSheet
+    data: DataSheet | None = Field(description="Null of a study that a program runs, whose data are its own.")
 
 
 class TrialOut(BaseModel):

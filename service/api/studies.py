@@ -85,21 +85,24 @@ def router(store: Store, settings: Settings) -> APIRouter:
         if isinstance(spec, ExternalSpec):
             check_external(spec)
             study_id = store.studies.submit(spec, note=note_of(spec))
-            response.headers["Location"] = f"/v1/studies/{study_id}"
-            study = StudyOut.of(store.studies.get(study_id))
-            return Submitted(**study.model_dump(), plan=plan_of(spec), data=None)
-        submission = check(spec, store, settings, inspections)
-        advice = {"warnings": list(submission.warnings), "data": submission.data.model_dump(mode="json")}
-        study_id = store.studies.submit(
-            submission.spec, note=note_of(submission.spec), dataset_id=submission.dataset_id, advice=advice
-        )
+            plan, data = plan_of(spec), None
+        else:
+            submission = check(spec, store, settings, inspections)
+            advice = {"warnings": list(submission.warnings), "data": submission.data.model_dump(mode="json")}
+            study_id = store.studies.submit(
+                submission.spec, note=note_of(submission.spec), dataset_id=submission.dataset_id, advice=advice
+            )
+            plan, data = plan_of(submission.spec), submission.data
         response.headers["Location"] = f"/v1/studies/{study_id}"
         study = StudyOut.of(store.studies.get(study_id))
-        return Submitted(**study.model_dump(), plan=plan_of(submission.spec), data=submission.data)
+        return Submitted(**study.model_dump(), plan=plan, data=data)
 
     @routes.post("/dry-run", responses=answers(413, 415, 422))
-    def dry_run(spec: Annotated[StudySpec, Body(openapi_examples=EXAMPLES)]) -> DryRun:
+    def dry_run(spec: AnySpec) -> DryRun:
         """What a submit of this spec would answer: the spec with all defaults, warnings, the plan, how the data are read."""
+        if isinstance(spec, ExternalSpec):
+            check_external(spec)
+            return DryRun(spec=spec.model_dump(mode="json", exclude_none=True), warnings=[], plan=plan_of(spec), data=None)
         checked = check(spec, store, settings, inspections)
         whole = checked.spec.model_dump(mode="json", exclude_none=True)
         return DryRun(spec=whole, warnings=list(checked.warnings), plan=plan_of(checked.spec), data=checked.data)
@@ -126,6 +129,12 @@ def router(store: Store, settings: Settings) -> APIRouter:
         """One trial with its learning curves."""
         return TrialOut.of(store.history.trial(study_id, number))
 
+    _result(routes, store)
+    _transitions(routes, store)
+    return routes
+
+
+def _result(routes: APIRouter, store: Store) -> None:
     @routes.get("/{study_id}/result", responses=answers(404, 409, 422), response_model_exclude_unset=True)
     def get_result(study_id: StudyId) -> StudyResult | ExternalStudyResult:
         """The result: winner, baseline, test scores with intervals, ablation, readings of the test part. 409 until then."""
@@ -134,9 +143,6 @@ def router(store: Store, settings: Settings) -> APIRouter:
             found = external_result_of(record)
             return found.of_study(record.id, record.name, record.state, readings_of(store, study_id))
         return result_of(record).of_study(record.id, record.name, record.state, readings_of(store, study_id))
-
-    _transitions(routes, store)
-    return routes
 
 
 def _transitions(routes: APIRouter, store: Store) -> None:

@@ -14,10 +14,10 @@ from pydantic import ValidationError
 from rich.console import Console, RenderableType
 
 from service.cli import doctor, local, prediction, render
-from service.cli.client import Client, Refused
 from service.cli.options import DataFile, Format, Home, Json, Name, Port, StudyId, Url
 from service.cli.study_file import read_study
 from service.cli.watch import watch as follow
+from service.client.connection import HttpClient, Refused
 from service.errors import RegsearchError
 from service.settings import Settings, load_settings
 
@@ -61,8 +61,8 @@ def _settings(home: Path | None = None, port: int | None = None) -> Settings:
     return load_settings().model_copy(update={name: value for name, value in given.items() if value is not None})
 
 
-def _client(url: str | None) -> Client:
-    return _open.enter_context(closing(Client(url or local.address(load_settings()))))
+def _client(url: str | None) -> HttpClient:
+    return _open.enter_context(closing(HttpClient(url or local.address(load_settings()))))
 
 
 @app.command()
@@ -119,7 +119,9 @@ def submit(
     for warning in study["warnings"]:
         err.print(f"Warning: {warning}", style="yellow", highlight=False, markup=False)
     if dry_run:
-        out.print(render.data_sheet(study["data"], study["plan"]))
+        if study["data"] is not None:
+            out.print(render.data_sheet(study["data"]))
+        out.print(render.plan(study["plan"]))
         return
     render.echo(out, f"study {study['id']} is {study['state']}: {client.url}{study['links']['dashboard']}")
     if watch:
@@ -287,7 +289,7 @@ def examine(port: Port = None, home: Home = None) -> None:
         raise typer.Exit(1)
 
 
-def _watch(client: Client, study_id: int) -> None:
+def _watch(client: HttpClient, study_id: int) -> None:
     try:
         study = follow(client, study_id, out)
     except KeyboardInterrupt:

@@ -12,9 +12,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from service.cli.client import Client, Refused, Unreachable
 from service.cli.local import address
 from service.cli.supervisor import CannotStart, check_port, worker_devices
+from service.client.connection import HttpClient, Refused, Unreachable
 from service.errors import DatabaseUnavailable, RegsearchError
 from service.settings import Settings
 
@@ -75,7 +75,7 @@ def _port(settings: Settings, answer_seconds: float) -> str:
     try:
         check_port(settings.host, settings.port)
     except CannotStart as error:
-        client = Client(where, timeout=answer_seconds)
+        client = HttpClient(where, timeout=answer_seconds)
         try:
             client.get("/readyz")
         except Refused as refused:

@@ -15,7 +15,6 @@ from pathlib import Path
 from rich.console import Console
 
 from service.cli import render
-from service.cli.client import Client
 from service.cli.supervisor import (
     CannotStart,
     Signals,
@@ -27,6 +26,7 @@ from service.cli.supervisor import (
     worker_devices,
 )
 from service.cli.watch import watch
+from service.client.connection import HttpClient
 from service.errors import RegsearchError
 from service.settings import Settings
 
@@ -88,7 +88,7 @@ def warm(names: Sequence[str]) -> None:
 @contextmanager
 def running(
     settings: Settings, console: Console, workers: int | None, signals: Signals | None = None
-) -> Iterator[tuple[Supervisor, Client]]:
+) -> Iterator[tuple[Supervisor, HttpClient]]:
     """Run the API, the dashboard and workers as child processes: ready when the block begins, ended when it ends.
 
     Raises:
@@ -107,7 +107,7 @@ def running(
     echo = partial(render.echo, console)
     with Supervisor(environment, settings.home, echo, lambda: signals.impatient) as supervisor:
         api = supervisor.add("api", "service.cli", "serve")
-        client = Client(address(settings))
+        client = HttpClient(address(settings))
         devices = worker_devices() if workers != 0 else []  # takes seconds; the API starts meanwhile
         _wait(api.log, supervisor, client, signals)
         count = len(devices) if workers is None else workers
@@ -125,7 +125,7 @@ def _worker_arguments(device: str, count: int) -> list[str]:
     return ["--device", device, *threads]
 
 
-def _wait(log: Path, supervisor: Supervisor, client: Client, signals: Signals) -> None:
+def _wait(log: Path, supervisor: Supervisor, client: HttpClient, signals: Signals) -> None:
     give_up = time.monotonic() + READY_SECONDS
     while time.monotonic() < give_up:
         signals.check()

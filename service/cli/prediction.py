@@ -7,7 +7,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from service.cli.client import Client
+from service.client.connection import HttpClient
 from service.errors import RegsearchError
 
 _NEEDED = ("torch", "safetensors", "numpy")
@@ -17,7 +17,7 @@ class PredictionFailed(RegsearchError):
     """The loader failed; the message is the last line that it printed."""
 
 
-def predict(client: Client, study_id: int, rows: Path, out: Path | None) -> None:
+def predict(client: HttpClient, study_id: int, rows: Path, out: Path | None) -> None:
     """Write predictions for the rows of a CSV or NPZ file to ``out``, or to standard output.
 
     Raises:

@@ -10,10 +10,11 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from service.cli.client import Refused
+from service.client.connection import Refused
 
 if TYPE_CHECKING:  # the models take a while to load
     from service.result import Ablation, FrontTrial, Result, Setting, Spread
+    from service.result.external import ExternalResult
 
 _COLUMNS = 8
 _IMPORTANT = 5
@@ -51,8 +52,31 @@ def refusal(error: Refused) -> RenderableType:
     return table
 
 
-def data_sheet(sheet: Mapping[str, Any], plan: Mapping[str, Any]) -> RenderableType:
-    """How a study would read its data, and what it would search."""
+def _external(found: ExternalResult) -> RenderableType:
+    """The result of a study that a program ran."""
+    title = f"{found.metric}: mean over {found.seeds} seeds" if found.seeds > 1 else found.metric
+    scores = Table("setting", "validation", "test", "behind the winner", title=title, title_justify="left")
+    settings = (found.winner, *([found.baseline] if found.baseline else []), *found.others)
+    for place, setting in enumerate(settings):
+        behind = setting.behind_winner
+        told = f"{number(behind.mean)} ({number(behind.low)} to {number(behind.high)})" if behind else ""
+        name = f"{setting.name} (tie)" if setting.name in found.ties else setting.name
+        valid, test = (number(each.mean if each else None) for each in (setting.valid, setting.test))
+        scores.add_row(Text(name, style="green" if place == 0 else ""), valid, test, told, end_section=place == 0)
+    winning = Text.assemble(("Winning settings  ", "bold"), recipe(found.winner.params))
+    parts: list[RenderableType] = [Text(found.verdict, style="bold"), "", scores, winning]
+    if found.ablation:
+        parts += [ablation(found.ablation, found.metric)]
+    return Group(*parts)
+
+
+def plan(planned: Mapping[str, Any]) -> RenderableType:
+    """What a study would search."""
+    return Text(f"searched: {', '.join(planned['searched'])}; at most {planned['most_trial_epochs']} trial epochs")
+
+
+def data_sheet(sheet: Mapping[str, Any]) -> RenderableType:
+    """How a study would read its data."""
     table = Table(title=f"{sheet['used']} of {sheet['rows']} rows are used", title_justify="left")
     for heading in ("column", "use", "read as", "distinct", "missing", "notes"):
         table.add_column(heading, overflow="fold")
@@ -61,8 +85,7 @@ def data_sheet(sheet: Mapping[str, Any], plan: Mapping[str, Any]) -> RenderableT
         counts = str(column["distinct"]), str(column["missing"])
         cells = (column["name"], column["use"], read_as, *counts, "\n".join(column["notes"]))
         table.add_row(*(Text(cell) for cell in cells))
-    searched = Text(f"searched: {', '.join(plan['searched'])}; at most {plan['most_trial_epochs']} trial epochs")
-    return Group(*(Text(note) for note in sheet["notes"]), table, searched)
+    return Group(*(Text(note) for note in sheet["notes"]), table)
 
 
 def studies(page: Mapping[str, Any]) -> RenderableType:
@@ -130,8 +153,12 @@ def study(found: Mapping[str, Any]) -> RenderableType:
     return table
 
 
-def result(found: Result) -> RenderableType:
+def result(found: Result | ExternalResult) -> RenderableType:
     """The result of a study: verdict, scores, recipe, ablation, front, further findings."""
+    from service.result.external import ExternalResult
+
+    if isinstance(found, ExternalResult):
+        return _external(found)
     metric = found.metric.replace("_", " ")
     scores = Table(title=f"{metric}: mean over {found.seeds} seeds", title_justify="left")
     scores.add_column("setting")

@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from service.cli.client import Client, Refused, Unreachable
 from service.cli.render import number, seconds
+from service.client.connection import HttpClient, Refused, Unreachable
 
 ENDED = ("finished", "cancelled", "failed")
 _LINE_SECONDS = 5.0
@@ -20,7 +20,7 @@ OUTAGE_SECONDS = 30.0
 """How long a service may be unreachable, as during a restart, before watching it fails."""
 
 
-def watch(client: Client, study_id: int, console: Console, alive: Callable[[], None] = lambda: None) -> dict[str, Any]:
+def watch(client: HttpClient, study_id: int, console: Console, alive: Callable[[], None] = lambda: None) -> dict[str, Any]:
     """Show a study's progress until it has ended or is paused; returns it. ``alive`` is called before every poll.
 
     Raises:
@@ -52,7 +52,7 @@ def watch(client: Client, study_id: int, console: Console, alive: Callable[[], N
             study = _poll(client, study_id, alive)
 
 
-def _poll(client: Client, study_id: int, alive: Callable[[], None]) -> dict[str, Any]:
+def _poll(client: HttpClient, study_id: int, alive: Callable[[], None]) -> dict[str, Any]:
     """The study as it is now; an outage is waited out."""
     give_up = time.monotonic() + OUTAGE_SECONDS
     while True:

@@ -267,10 +267,9 @@ def _verdict(
     test_gain: SeedInterval | None,
 ) -> str:
     assert winner.valid is not None, "the winner has scores"
-    if baseline is not None and test_gain is not None and winner.test is not None and baseline.test is not None:
+    own, other, told, where = winner.valid, baseline.valid if baseline else None, gain, ""
+    if baseline is not None and test_gain is not None and winner.test is not None:
         own, other, told, where = winner.test, baseline.test, test_gain, " on test data"
-    else:
-        own, other, told, where = winner.valid, baseline.valid if baseline else None, gain, ""
     start = f"{winner.name.capitalize()} reaches a {spec.metric} of {own.mean:.4g}{where} over {own.n} seeds"
     if baseline is None:
         return f"{start}; it has no regularizer on, so there is nothing to compare it with."

@@ -95,7 +95,7 @@ class LipoSampler(BaseSampler):
 
     def _choose(self, candidates: Floats) -> int:
         """Index of the first candidate that may be the best point; if there is none, of the one with the highest bound."""
-        from scipy.spatial.distance import cdist  # noqa: PLC0415  # the service never samples, and has no SciPy
+        from scipy.spatial.distance import cdist  # noqa: PLC0415  # slow to import, and needed only here
 
         constant = (1 + ALPHA) ** math.ceil(math.log(self._slope, 1 + ALPHA)) if self._slope > 0 else 0.0
         bound = (self._values + constant * cdist(candidates, self._points)).min(axis=1)

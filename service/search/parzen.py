@@ -156,7 +156,7 @@ def _drawn(rng: np.random.Generator, cumulative: Floats, m: int) -> NDArray[np.i
 
 def _mass(low: Floats, high: Floats) -> Floats:
     """Probability of the standard normal between two numbers, computed in its left tail for precision."""
-    from scipy.special import ndtr  # noqa: PLC0415  # slow to import; the service never samples, and has no SciPy
+    from scipy.special import ndtr  # noqa: PLC0415  # slow to import, and needed only here
 
     right = low > 0
     found: Floats = ndtr(np.where(right, -low, high)) - ndtr(np.where(right, -high, low))

@@ -16,8 +16,8 @@ import psutil
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from service.cli.client import Client
 from service.cli.supervisor import free_port
+from service.client.connection import HttpClient
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
@@ -62,7 +62,7 @@ class Service:
                 stdout=out,
                 stderr=out,
             )
-        self.client = Client(self.url)
+        self.client = HttpClient(self.url)
         self.client.wait_until_ready(120)
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -27,8 +27,8 @@ from typing import Any
 import psutil
 from sqlalchemy import Connection, text
 
-from service.cli.client import Client
 from service.cli.supervisor import free_port
+from service.client.connection import HttpClient
 from service.errors import RegsearchError
 from service.store import Store, open_store
 from tests.postgres import restart_postgres, start_postgres
@@ -137,7 +137,7 @@ class Cluster:
         self.url = url
         self.disk = disk
         self.port = free_port()
-        self.client = Client(f"http://127.0.0.1:{self.port}")
+        self.client = HttpClient(f"http://127.0.0.1:{self.port}")
         self.postgres = postgres
         self.kills: Counter[str] = Counter()
         self._random = random.Random(seed)

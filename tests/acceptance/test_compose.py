@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from service.cli.client import Client
 from service.cli.supervisor import free_port
+from service.client.connection import HttpClient
 from tests.acceptance.conftest import wait_for
 from tests.acceptance.crash import Postgres
 
@@ -73,7 +73,7 @@ def running(services: dict[str, Any], tmp_path: Path) -> Iterator[tuple[dict[str
         with (tmp_path / f"{name}.log").open("wb") as log:
             processes.append(subprocess.Popen([found, *arguments], env=environment, stdout=log, stderr=log))
         if name == "api":  # the others depend on it being healthy
-            client = Client(f"http://127.0.0.1:{ports['8000']}")
+            client = HttpClient(f"http://127.0.0.1:{ports['8000']}")
             client.wait_until_ready(120)
             client.close()
     yield ports, services
@@ -86,7 +86,7 @@ def running(services: dict[str, Any], tmp_path: Path) -> Iterator[tuple[dict[str
 
 def test_every_container_does_its_part(running: tuple[dict[str, int], dict[str, Any]]) -> None:
     ports, services = running
-    client = Client(f"http://127.0.0.1:{ports['8000']}")
+    client = HttpClient(f"http://127.0.0.1:{ports['8000']}")
     spec = {
         "data": {"dataset": "wine"},
         "model": {"widths": [8]},

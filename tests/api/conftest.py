@@ -18,8 +18,8 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from service.api.app import create_app
-from service.cli.client import Client
 from service.cli.supervisor import free_port
+from service.client.connection import HttpClient
 from service.settings import Settings
 from service.store import Store, open_store
 
@@ -78,7 +78,7 @@ class Serving:
         with self.log.open("ab") as log:
             command = [sys.executable, "-m", "service.cli", "serve"]
             self.process = subprocess.Popen(command, env=self.environment, stdout=log, stderr=log)
-        self.client = Client(self.url)
+        self.client = HttpClient(self.url)
         self.client.wait_until_ready(120)
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -105,7 +105,7 @@ def test_an_onnx_model_is_waited_for_while_a_worker_makes_it(
         if len(waits) == 2:
             store.archives.keep_onnx(1, sha256, b"a model")
 
-    monkeypatch.setattr("service.cli.client.time.sleep", asleep)
+    monkeypatch.setattr("service.client.connection.time.sleep", asleep)
     command, path = command_of(own, monkeypatch, capsys), tmp_path / "model.onnx"
     done = command("model", "1", "--onnx", "--out", str(path))
     assert (done.returncode, path.read_bytes(), waits) == (0, b"a model", [5.0, 5.0]), done.stderr

@@ -16,9 +16,9 @@ import pytest
 from rich.console import Console
 
 from service.cli import doctor
-from service.cli.client import Client, Refused
 from service.cli.supervisor import free_port
 from service.cli.watch import watch
+from service.client.connection import HttpClient, Refused
 from service.settings import Settings
 from tests.api.conftest import Serving
 
@@ -100,7 +100,7 @@ def test_a_service_that_is_restarted_is_still_watched(tmp_path: Path) -> None:
     port = free_port()
     first = Serving(tmp_path / "home", port)
     study = first.client.post("/v1/studies", SPEC)
-    watcher = Client(first.url)
+    watcher = HttpClient(first.url)
     found: list[dict[str, Any]] = []
     polls = threading.Event()
     console = Console(file=io.StringIO())

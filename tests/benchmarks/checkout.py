@@ -17,8 +17,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from service.cli.client import Client
 from service.cli.supervisor import Supervisor, free_port, last_line
+from service.client.connection import HttpClient
 
 READY_SECONDS = 120.0
 POLL_SECONDS = 0.5
@@ -83,7 +83,7 @@ def search(
         }
         with Supervisor(environment(checkout) | settings, Path(scratch), print) as supervisor:
             supervisor.add("api", "service.cli", "serve")
-            client = Client(f"http://127.0.0.1:{port}")
+            client = HttpClient(f"http://127.0.0.1:{port}")
             client.wait_until_ready(READY_SECONDS)
             number = client.post("/v1/studies", dict(study))["id"]
             with confined(worker_cores):
@@ -108,7 +108,7 @@ def confined(cores: Collection[int] | None) -> Iterator[None]:
         os.sched_setaffinity(0, before)
 
 
-def _until_searched(supervisor: Supervisor, client: Client, number: int) -> dict[str, Any]:
+def _until_searched(supervisor: Supervisor, client: HttpClient, number: int) -> dict[str, Any]:
     """Wait for the search's end; what the worker told last of its occupancy and its time."""
     stats: dict[str, Any] = {}
     while True:
@@ -127,7 +127,7 @@ def _until_searched(supervisor: Supervisor, client: Client, number: int) -> dict
     return stats
 
 
-def _figures(client: Client, number: int) -> dict[str, Any]:
+def _figures(client: HttpClient, number: int) -> dict[str, Any]:
     """What the search did, from the study and its trials."""
     study = client.get(f"/v1/studies/{number}")
     trials: list[dict[str, Any]] = []

@@ -40,10 +40,11 @@ from rich.console import Console
 from scipy import stats
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 
-from service.cli.client import Client
 from service.cli.local import running
 from service.cli.supervisor import free_port
 from service.cli.watch import watch
+from service.client.connection import HttpClient
+from service.result import StudyResult
 from service.settings import Settings
 from service.spec import Task as Kind
 from tests.benchmarks.honest_answer import FILES, gain
@@ -117,7 +118,7 @@ def _text(label: object) -> str:
     return str(int(number)) if number.is_integer() else text
 
 
-def ours(client: Client, task: Task, study: dict[str, Any], scratch: Path) -> tuple[float, dict[str, Any]]:
+def ours(client: HttpClient, task: Task, study: dict[str, Any], scratch: Path) -> tuple[float, dict[str, Any]]:
     """The score of the model that is downloaded after a study, and what is to be known of the study."""
     dataset = client.upload(task.train, None)["id"]
     data = {"dataset": dataset, "target": task.target, "categorical": task.categorical}
@@ -126,6 +127,7 @@ def ours(client: Client, task: Task, study: dict[str, Any], scratch: Path) -> tu
     if ended["state"] != "finished":
         sys.exit(f"{task.name}: {ended['state']}: {ended['reason']}")
     result = client.result(posted["id"])
+    assert isinstance(result, StudyResult), "workers ran it"
     folder = scratch / f"model-{posted['id']}"
     with zipfile.ZipFile(io.BytesIO(client.download(f"/v1/studies/{posted['id']}/model"))) as archive:
         archive.extractall(folder)

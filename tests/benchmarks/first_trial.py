@@ -21,9 +21,9 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from service.cli.client import Client
 from service.cli.local import running
 from service.cli.supervisor import free_port
+from service.client.connection import HttpClient
 from service.settings import Settings
 from tests.benchmarks.default_study import STUDY
 from tests.benchmarks.rounds import Options, Rounds, in_turn, spread
@@ -41,7 +41,7 @@ def rows(path: Path) -> Path:
     return path
 
 
-def seconds(study: Callable[[Client, Path], dict[str, Any]], trials: int) -> float:
+def seconds(study: Callable[[HttpClient, Path], dict[str, Any]], trials: int) -> float:
     """From the submit to the moment at which so many trials had been told; in a home and with caches of its own."""
     with tempfile.TemporaryDirectory() as scratch:
         home = Path(scratch)
@@ -60,17 +60,17 @@ def seconds(study: Callable[[Client, Path], dict[str, Any]], trials: int) -> flo
             return (ends[trials - 1] - datetime.fromisoformat(posted["created_at"])).total_seconds()
 
 
-def tabular(client: Client, home: Path) -> dict[str, Any]:
+def tabular(client: HttpClient, home: Path) -> dict[str, Any]:
     """A study with all defaults."""
     return {"data": {"dataset": "diabetes"}}
 
 
-def default(client: Client, home: Path) -> dict[str, Any]:
+def default(client: HttpClient, home: Path) -> dict[str, Any]:
     """A study of a plain network."""
     return {"data": {"dataset": "diabetes"}, **STUDY}
 
 
-def small(client: Client, home: Path) -> dict[str, Any]:
+def small(client: HttpClient, home: Path) -> dict[str, Any]:
     """A small one."""
     dataset = client.upload(rows(home / "rows.csv"), None)["id"]
     return {"data": {"dataset": dataset, "target": "y"}, "budget": {"trials": SMALL_TRIALS, "epochs": SMALL_EPOCHS}}

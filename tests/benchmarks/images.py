@@ -24,10 +24,10 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
-from service.cli.client import Client
 from service.cli.local import running
 from service.cli.supervisor import free_port
 from service.cli.watch import watch
+from service.client.connection import HttpClient
 from service.settings import Settings
 from tests.benchmarks.rounds import Options, Rounds, must_exist
 
@@ -72,7 +72,7 @@ def vowels(directory: Path, arguments: argparse.Namespace, target: Path) -> dict
     return {"model": model, "space": {"preset": "sequences", "batch_size": 64}, "validation": shares}
 
 
-def search(client: Client, path: Path, how: dict[str, Any], console: Console) -> dict[str, Any]:
+def search(client: HttpClient, path: Path, how: dict[str, Any], console: Console) -> dict[str, Any]:
     """Search one file; returns what is worth keeping of the answer."""
     dataset = client.upload(path, path.stem)
     study = client.post("/v1/studies", {"name": path.stem, "data": {"dataset": dataset["id"]}, **how})

@@ -19,17 +19,17 @@ from typing import Any
 
 from rich.console import Console
 
-from service.cli.client import Client
 from service.cli.local import running
 from service.cli.supervisor import free_port
 from service.cli.watch import watch
+from service.client.connection import HttpClient
 from service.settings import Settings
 from tests.benchmarks.rounds import Options, Rounds, must_exist
 
 FILES = ("data.csv.gz", "meta.json")
 
 
-def search(client: Client, folder: Path, how: dict[str, Any], console: Console) -> dict[str, Any]:
+def search(client: HttpClient, folder: Path, how: dict[str, Any], console: Console) -> dict[str, Any]:
     """Upload one data set, search it, and return what is worth keeping of the answer."""
     meta = json.loads((folder / "meta.json").read_text())
     with tempfile.TemporaryDirectory() as scratch:

@@ -10,8 +10,8 @@ import pytest
 from rich.console import Console, RenderableType
 
 from service.cli import render
-from service.cli.client import Refused, visible
 from service.cli.watch import line
+from service.client.connection import Refused, visible
 from service.result import (
     Ablation,
     Ensemble,

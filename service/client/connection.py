@@ -1,4 +1,4 @@
-"""The command line's HTTP client of the service; a problem document becomes an exception that holds its entries."""
+"""A connection to a service: requests and responses; a problem document becomes an exception that holds its entries."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from service.errors import RegsearchError
 
 if TYPE_CHECKING:  # the models take a while to load
     from service.result import StudyResult
+    from service.result.external import ExternalStudyResult
 
 
 class Refused(RegsearchError):
@@ -29,8 +30,8 @@ class Unreachable(RegsearchError):
     """No regsearch service answers at the address."""
 
 
-class Client:
-    """Calls to one service.
+class HttpClient:
+    """Calls to one service. Thread-safe.
 
     Raises (every method):
         Refused: The service rejected the request; with its reasons.
@@ -48,7 +49,7 @@ class Client:
         """GET a path; returns the decoded response."""
         return self._call("GET", path, params=query)
 
-    def result(self, study_id: int) -> StudyResult:
+    def result(self, study_id: int) -> StudyResult | ExternalStudyResult:
         """The result of a finished study.
 
         Raises:
@@ -57,9 +58,12 @@ class Client:
         from pydantic import ValidationError
 
         from service.result import StudyResult
+        from service.result.external import ExternalStudyResult
 
+        document = self.get(f"/v1/studies/{study_id}/result")
+        kind = ExternalStudyResult if document.get("executor") == "external" else StudyResult
         try:
-            return StudyResult.model_validate(self.get(f"/v1/studies/{study_id}/result"))
+            return kind.model_validate(document)
         except ValidationError as error:
             place = ".".join(map(str, error.errors()[0]["loc"]))
             raise Unreachable(
@@ -69,6 +73,19 @@ class Client:
     def post(self, path: str, body: Any = None) -> Any:
         """POST JSON to a path; returns the decoded response."""
         return self._call("POST", path, json=body)
+
+    def repeat(self, path: str, body: Any, *, patience: float) -> Any:
+        """As `post`, for requests that may be repeated: through an outage of at most ``patience`` seconds."""
+        give_up, pause = time.monotonic() + patience, 0.1
+        while True:
+            try:
+                return self.post(path, body)
+            except (Unreachable, Refused) as error:
+                outage = isinstance(error, Unreachable) or error.status >= 500
+                if not outage or time.monotonic() + pause > give_up:
+                    raise
+            time.sleep(pause)
+            pause = min(5.0, 2.0 * pause)
 
     def delete(self, path: str) -> None:
         """DELETE a path."""
