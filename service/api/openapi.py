@@ -7,6 +7,7 @@ generated clients and editors accept what the service accepts.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -44,12 +45,39 @@ def _completed(document: Schema) -> Schema:
         for name in properties:
             if name in SETTINGS:
                 properties[name] = _setting(SETTINGS[name])
-    study = schemas["StudySpec"]["properties"]
-    for name in ("sampler", "pruner"):
-        tags = list(study[name]["discriminator"]["mapping"])
-        study[name] = {"anyOf": [{"enum": tags, "type": "string"}, study[name]]}
-    study["early_stopping"]["anyOf"].append({"const": OFF})
+    for part in ("StudySpec", "ExternalSpec"):
+        study = schemas[part]["properties"]
+        for name in ("sampler", "pruner"):
+            tags = list(study[name]["discriminator"]["mapping"])
+            study[name] = {"anyOf": [{"enum": tags, "type": "string"}, study[name]]}
+    schemas["StudySpec"]["properties"]["early_stopping"]["anyOf"].append({"const": OFF})
+    space = schemas["ExternalSpec"]["properties"]["space"]
+    schemas["ExternalSpec"]["properties"]["space"] = _external_space(space["description"])
     return document
+
+
+def _external_space(description: str) -> Schema:
+    """The forms of the space of a study that a program runs."""
+    alone = {name: dataclasses.replace(setting, per_layer=False) for name, setting in SETTINGS.items()}
+    value: Schema = {"type": ["boolean", "number", "string"]}
+    limits: Schema = {"low": {"type": "number"}, "high": {"type": "number"}, "kind": {"enum": ["int", "float"]}}
+    flags: Schema = {"log": {"type": "boolean"}, "off": {"type": "boolean"}}
+    ranges = {
+        "type": "object",
+        "properties": {**limits, **flags},
+        "required": ["low", "high"],
+        "additionalProperties": False,
+    }
+    choices = {"type": "array", "items": value, "minItems": 1}
+    named = {"type": "object", "properties": {"choices": choices}, "required": ["choices"], "additionalProperties": False}
+    own = {"type": "object", "additionalProperties": {"anyOf": [value, choices, named, ranges]}}
+    known = {name: _setting(setting) for name, setting in alone.items()}
+    return {
+        "type": "object",
+        "description": description,
+        "properties": {**known, "custom": own},
+        "additionalProperties": False,
+    }
 
 
 def _setting(setting: Setting) -> Schema:

@@ -11,7 +11,7 @@ from service.api.bodies import JsonRoute
 from service.api.models import StudyId
 from service.api.problems import answers
 from service.errors import Conflict
-from service.report import Source, build_report, to_html, to_markdown
+from service.report import ExternalSource, Report, Source, build_external_report, build_report, to_html, to_markdown
 from service.result import Reading, Result
 from service.result.external import ExternalResult
 from service.store import Store
@@ -34,7 +34,7 @@ def router(store: Store) -> APIRouter:
     @routes.get("/{study_id}/report", response_class=Response, responses={**_PAGES, **answers(404, 409, 422)})
     def get_report(study_id: StudyId, format_: Annotated[ReportFormat, Query(alias="format")] = "html") -> Response:
         """The report as one self-contained document. 409 until the study is finished."""
-        report = build_report(_source(store, study_id))
+        report = _report(store, study_id)
         match format_:
             case "html":
                 return Response(to_html(report), media_type="text/html", headers={"content-security-policy": _POLICY})
@@ -107,8 +107,10 @@ def readings_of(store: Store, study_id: int) -> tuple[Reading, ...]:
     return tuple(Reading.model_validate(each) for each in store.studies.test_accesses(study_id))
 
 
-def _source(store: Store, study_id: int) -> Source:
-    study = store.studies.get(study_id)
-    result = result_of(study)
+def _report(store: Store, study_id: int) -> Report:
+    study, readings = store.studies.get(study_id), readings_of(store, study_id)
+    result = external_result_of(study) if study.external else result_of(study)
     trials, _ = store.history.page(study_id, limit=_MOST_TRIALS)
-    return Source(study, result, trials, readings_of(store, study_id))
+    if isinstance(result, ExternalResult):
+        return build_external_report(ExternalSource(study, result, trials, readings))
+    return build_report(Source(study, result, trials, readings))

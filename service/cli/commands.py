@@ -128,6 +128,31 @@ def submit(
         _watch(client, study["id"])
 
 
+@app.command(context_settings={"ignore_unknown_options": True})
+def run(
+    command: Annotated[list[str], typer.Argument(metavar="-- COMMAND", help="With {lr} or {args} where settings go.")],
+    study: Annotated[
+        str, typer.Option("--study", help="A study in YAML or JSON with `executor: external`, or the id of one.")
+    ],
+    parallel: Annotated[int, typer.Option(min=1, max=1000, help="Runs at a time.")] = 1,
+    grace: Annotated[float, typer.Option(min=0.0, help="Seconds that a stopped script has to end by itself.")] = 10.0,
+    url: Url = None,
+) -> None:
+    """Run a script for every trial of a study: `regsearch run --study study.yaml -- python train.py {args}`.
+
+    Settings are in $REGSEARCH_PARAMS (JSON), $REGSEARCH_PARAM_LR and so on, the seed in $REGSEARCH_SEED. Values are lines
+    such as `val_loss=0.31` in the output, or JSON lines in the file $REGSEARCH_RESULTS.
+    """
+    from service.cli.run import run_script
+    from service.client import Client
+
+    client = _open.enter_context(Client(url or local.address(load_settings())))
+    running = client.study(int(study) if study.isdecimal() else read_study(Path(study)))
+    render.echo(out, f"study {running.id}: {client.connection.url}{running.latest['links']['dashboard']}")
+    run_script(running, command, parallel=parallel, grace=grace)
+    _watch(client.connection, running.id)
+
+
 @app.command("watch")
 def watch_study(study_id: StudyId, url: Url = None) -> None:
     """Show a study's progress, and then its result."""

@@ -180,17 +180,23 @@ class Study:
             lease_seconds: As of `trials`.
         """
         over = threading.Event()
+        sessions = [Session(self.connection, self.id, lease_seconds) for _ in range(threads)]
 
-        def work() -> None:
-            with closing(Session(self.connection, self.id, lease_seconds)) as session:
+        def work(session: Session) -> None:
+            with closing(session):
                 for trial in session.trials():
                     self._one(function, trial, catch, over)
                     if over.is_set():
                         return
 
         with ThreadPoolExecutor(threads, thread_name_prefix="regsearch trial") as pool:
-            for done in [pool.submit(work) for _ in range(threads)]:
-                done.result()
+            try:
+                for done in [pool.submit(work, session) for session in sessions]:
+                    done.result()
+            except BaseException:
+                for session in sessions:  # what runs is given back, and learns of it
+                    session.close()
+                raise
 
     @staticmethod
     def _one(

@@ -76,6 +76,8 @@ class Session:
         with self._lock:
             kept = list(self._open.values())
             self._open.clear()
+        for trial in kept:
+            trial.lost("it was given back")
         if kept:
             with contextlib.suppress(Refused, Unreachable):
                 self.call("release")
@@ -165,6 +167,11 @@ class Trial:
         if self._decision != "lost":
             self._decision, self.stopped = answer["decision"], answer["reason"]
         return self._decision != "continue"
+
+    @property
+    def lost_to_another(self) -> bool:
+        """Whether it was given away, so that it can't be told here."""
+        return self._decision == "lost"
 
     @property
     def pruned(self) -> bool:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
-from typing import Any
 
 from service.report import charts_scores, charts_search
 from service.report.axes import number
 from service.report.content import Block, Figure, Report, Section, Source, Table, Text, Tile, between, objective, over_seeds
 from service.report.data import data_sheet
+from service.report.findings import ablation, search
 from service.report.front import trade_offs
 from service.report.networks import predictions, training
 from service.report.protocol import protocol, provenance
@@ -19,19 +18,19 @@ from service.result import Ensemble, Importance, Interval, Selection, Spread, Te
 
 _MAX_SHARES = 10
 _MAX_EFFECTS = 8
-_BEST_TRIALS = 10
 
 
 def build_report(source: Source) -> Report:
     """The whole report of a finished study."""
     result, study = source.result, source.study
+    searched = search(source.trials, source.metric, result.winner.trial, minimize=source.minimize)
     sections = [
         Section("The answer", list(_answer(source))),
         Section("Trade-offs between objectives", list(trade_offs(source))),
         Section("Which regularizers helped", list(_credit(source))),
         Section("How it trained", list(training(source))),
         Section("What it predicts", list(predictions(source))),
-        Section("How the search went", list(_search(source))),
+        Section("How the search went", list(searched)),
         Section("The recipe", list(recipe(source))),
         Section("The data", list(data_sheet(source))),
         Section("How this was measured", list(protocol(source))),
@@ -183,7 +182,7 @@ def _optimism(selection: Selection) -> str:
 def _credit(source: Source) -> Iterator[Block]:
     result = source.result
     if result.ablation:
-        yield _ablation(source)
+        yield ablation(result.ablation, source.metric)
     importance = result.importance
     if importance is not None and (importance.fanova or importance.ped_anova):
         yield _importance(importance)
@@ -197,32 +196,6 @@ def _credit(source: Source) -> Iterator[Block]:
             "trials share it."
         )
         yield Figure(charts_search.effects(effects, source.metric), caption)
-
-
-def _ablation(source: Source) -> Figure:
-    ablation = sorted(source.result.ablation, key=lambda row: -row.change)
-    drawing = charts_scores.changes(
-        [(row.without, row.change, row.low, row.high) for row in ablation],
-        f"validation {source.metric}, worse by",
-        "What is lost without each of the winner's regularizers",
-    )
-    table = Table(
-        ("switched off", f"validation {source.metric}", "worse by", "95 % interval"),
-        [
-            (
-                row.without,
-                over_seeds(row.valid),
-                number(row.change),
-                f"{number(row.low)} to {number(row.high)}" if math.isfinite(row.low) else "–",
-            )
-            for row in ablation
-        ],
-    )
-    caption = (
-        "The winner trained again over the same seeds with one regularizer switched off at a time. A bar to the right shows "
-        "how much this regularizer helped. If its whiskers (95 % over seeds) include zero, this may be chance."
-    )
-    return Figure(drawing, caption, table, wide=True)
 
 
 def _importance(importance: Importance) -> Figure:
@@ -239,46 +212,3 @@ def _importance(importance: Importance) -> Figure:
         ("setting", *found), [(name, *(f"{v:.1%}" if v is not None else "–" for v in shares)) for name, shares in rows]
     )
     return Figure(charts_scores.shares(rows, list(found), "Importance of settings"), caption, table)
-
-
-def _search(source: Source) -> Iterator[Block]:
-    trials = source.trials
-    winner = source.result.winner.trial
-    valued = [trial for trial in trials if trial.value is not None]
-    if len(valued) < 2:
-        return
-    counts = {state: sum(trial.state == state for trial in trials) for state in ("complete", "pruned", "fail")}
-    caption = (
-        f"{counts['complete']} complete trials (dots), {counts['pruned']} pruned (rings, at their best value), "
-        f"{counts['fail']} failed. The line is the best complete value so far; the large dot is the winner's trial. Values "
-        "outside the chart are drawn on its edge."
-    )
-    drawing = charts_search.history(trials, source.metric, minimize=source.minimize, winner=winner)
-    yield Figure(drawing, caption, _best_trials(source))
-    lines = charts_search.parallel(trials, source.metric, minimize=source.minimize, winner=winner)
-    if lines is not None:
-        caption = (
-            "Each line is a complete trial, through its settings down to its value; the best tenth is coloured, and the "
-            "winner's line is thick. Where coloured lines converge, good trials agree; where they spread, the setting did "
-            "not matter."
-        )
-        yield Figure(lines, caption)
-
-
-def _best_trials(source: Source) -> Table:
-    sign = 1.0 if source.minimize else -1.0
-    complete = [trial for trial in source.trials if trial.state == "complete" and trial.value is not None]
-    best = sorted(complete, key=lambda trial: sign * (trial.value or 0.0))[:_BEST_TRIALS]
-    rows = [
-        (
-            f"trial {trial.number}",
-            number(trial.value),
-            ", ".join(f"{name} {_short(value)}" for name, value in charts_search.settings_of(trial.params).items()),
-        )
-        for trial in best
-    ]
-    return Table(("best trials", f"validation {source.metric}", "settings"), rows)
-
-
-def _short(value: Any) -> str:
-    return number(value) if isinstance(value, float) else str(value)

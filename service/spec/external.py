@@ -149,7 +149,7 @@ class ExternalSpec(Frozen):
     priority: int = Field(0, ge=-100, le=100, description="Kept for display; programs choose their study themselves.")
     metric: MetricName = Field(description="Objective: what the program reports, under any name.")
     direction: Direction | None = Field(
-        None, description="`minimize` or `maximize`; may be left out for metrics that the service knows."
+        None, description="May be left out for metrics that the service knows, such as `log_loss`."
     )
     also: dict[MetricName, Direction] = Field(
         {},

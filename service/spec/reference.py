@@ -19,6 +19,7 @@ from pydantic_core import PydanticUndefined
 
 from service.spec import metrics
 from service.spec.domain import Choices, Domain, Fixed, PerLayer, Range, possible_values
+from service.spec.external import SAMPLERS, ExternalSpec, Patience
 from service.spec.model import MODEL_SETTINGS, ModelSpec
 from service.spec.parts import BudgetSpec, Conclude, DataSpec, Deliver, EarlyStopping, ValidationSpec
 from service.spec.pruners import Pruner
@@ -56,7 +57,10 @@ TESTS: dict[str, tuple[str, ...]] = {
 
 def render() -> str:
     """The reference in Markdown."""
-    parts = (_opening(), _study(), _model(), _space(), _metrics(), _parts(), _samplers(), _pruners(), _techniques())
+    parts = (
+        *(_opening(), _study(), _model(), _space(), _metrics(), _parts(), _samplers(), _pruners()),
+        *(_external(), _techniques()),
+    )
     return "\n".join(line for part in parts for line in part).rstrip() + "\n"
 
 
@@ -67,6 +71,7 @@ def _opening() -> Iterator[str]:
     yield "Only `data` is required. How to submit a study: [README](../../README.md#use-it), [REST](../README.md)."
     yield ""
     titles = ["The study", "`model`", "`space`", "Metrics", *(f"`{name}`" for name in PARTS), "Samplers", "Pruners"]
+    titles.append("External studies")
     yield "Contents: " + " · ".join(f"[{title}](#{anchor(title)})" for title in [*titles, "Techniques and their tests"])
     yield ""
 
@@ -183,6 +188,13 @@ def _named(key: str, union: Any) -> Iterator[str]:
     """One section for each member of a tagged union."""
     for member in get_args(get_args(union)[0]):
         yield from _titled(f"### `{key}: {member.model_fields['name'].default}`", member)
+
+
+def _external() -> Iterator[str]:
+    yield from _titled("## External studies", ExternalSpec)
+    yield from _titled("### `early_stopping` of an external study", Patience)
+    yield f"Samplers for external studies: {', '.join(f'`{name}`' for name in SAMPLERS)}."
+    yield ""
 
 
 def _techniques() -> Iterator[str]:

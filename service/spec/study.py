@@ -41,7 +41,8 @@ class StudySpec(Frozen):
     """One search over regularization settings. Only ``data`` is required."""
 
     executor: Literal["workers"] = Field(
-        "workers", description="Who trains: the workers of the service; `external` is a program (see External studies)."
+        "workers",
+        description="Who trains: the workers of the service; `external` is a program of yours (see External studies).",
     )
     name: str = Field(
         "study", min_length=1, max_length=200, pattern=r"^\S(.*\S)?$", description="Name; a number is added if it is taken."

@@ -9,6 +9,7 @@ import pytest
 from fastapi.testclient import TestClient
 from jsonschema import Draft202012Validator
 
+from service.api.issues import EXECUTORS
 from service.api.studies import EXAMPLES
 from service.spec import SETTINGS, StudySpec
 from service.store import Store
@@ -32,19 +33,37 @@ ACCEPTED: list[dict[str, Any]] = [
     StudySpec.model_validate({"data": {"dataset": "diabetes"}}).resolved("regression", 442).model_dump(mode="json"),
     SMALL | {"sampler": "random", "pruner": {"name": "none"}, "early_stopping": "off"},
     SMALL | {"space": {"l1": "off", "l2": 0.1, "weight_decay": ["off", 0.1], "dropout": {"per_layer": [0.1, 0.2, 0.3]}}},
+    {
+        "executor": "external",
+        "metric": "rmse",
+        "space": {
+            "dropout": [0.1, "off"],
+            "lr": {"low": 1e-4, "high": 1e-2, "log": True},
+            "custom": {
+                "hidden": {"low": 8, "high": 64},
+                "norm": ["batch", "off"],
+                "depth_of_tree": {"choices": [1, 2]},
+                "k": 3,
+            },
+        },
+    },
     SMALL | {"model": {"width": {"low": 8, "high": 64, "log": True}, "depth": [1, 2]}},
 ]
 
 
 @pytest.mark.parametrize("spec", ACCEPTED)
 def test_what_the_service_takes_fits_the_schema(document: dict[str, Any], spec: dict[str, Any]) -> None:
-    StudySpec.model_validate(spec)
-    assert [error.message for error in schema_of(document, "StudySpec").iter_errors(spec)] == []
+    kind = EXECUTORS[spec.get("executor", "workers")]
+    kind.model_validate(spec)
+    assert [error.message for error in schema_of(document, kind.__name__).iter_errors(spec)] == []
 
 
 def test_what_is_misspelt_does_not_fit_the_schema(document: dict[str, Any]) -> None:
     wrong = [parts for parts, field, _ in BAD_SUBMITS if field in ("space.normalization", "spcae")]
     assert len(wrong) == 2
+    external = {"executor": "external", "metric": "rmse"}
+    for space in ({"lr": "off"}, {"lrr": 0.1}, {"custom": {"a": {"low": 1}}}, {"dropout": {"per_layer": [0.1]}}):
+        assert list(schema_of(document, "ExternalSpec").iter_errors({**external, "space": space})), space
     for parts in [*wrong, {"space": {"lr": "off"}}, {"space": {"dropout": 2}}, {"space": {"lr": {"low": 0.1}}}]:
         assert list(schema_of(document, "StudySpec").iter_errors(SMALL | parts)), parts
 
@@ -71,9 +90,10 @@ def test_every_answer_fits_its_schema(client: TestClient, store: Store, document
 
 def test_a_result_is_described_to_its_leaves(document: dict[str, Any]) -> None:
     answer = document["paths"]["/v1/studies/{study_id}/result"]["get"]["responses"]["200"]
-    assert answer["content"]["application/json"]["schema"] == {"$ref": "#/components/schemas/StudyResult"}
+    kinds = [each["$ref"].rpartition("/")[2] for each in answer["content"]["application/json"]["schema"]["anyOf"]]
+    assert kinds == ["StudyResult", "ExternalStudyResult"]
     schemas = document["components"]["schemas"]
-    names = reached(schemas, "StudyResult")
+    names = reached(schemas, "StudyResult") | reached(schemas, "ExternalStudyResult")
     assert {"Setting", "Interval", "Curves", "Discrimination", "Delivered", "Provenance", "Reading"} <= names
     for name in names:
         assert schemas[name]["description"], name
