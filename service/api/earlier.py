@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from service.errors import InvalidInput, Issue, NotFound
 from service.spec import StudySpec
+from service.spec.external import any_spec
 from service.store import Store, StudyState
 
 _FIELD = "search_from"
@@ -31,7 +32,7 @@ def _unsuitable(study_id: int, spec: StudySpec, store: Store) -> str | None:
         return f"there is no study {study_id}"
     if record.state is not StudyState.FINISHED:
         return f"study {study_id} is {record.state}, not finished"
-    searched = StudySpec.model_validate(record.spec).searched
+    searched = any_spec(record.spec).searched
     if set(searched).isdisjoint(spec.searched):
         return f"study {study_id} searched other settings only: {', '.join(searched) or 'none'}"
     return None

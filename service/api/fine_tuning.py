@@ -73,6 +73,9 @@ def _earlier(study_id: int, store: Store) -> _Earlier:
         record = store.studies.get(study_id)
     except NotFound:
         raise InvalidInput.one(_START, f"there is no study {study_id}", value=study_id, allowed="a finished study") from None
+    if record.external:
+        message = f"study {study_id} was run by a program, which has its networks"
+        raise InvalidInput.one(_START, message, value=study_id, allowed="a study that workers ran")
     if record.state is not StudyState.FINISHED:
         message = f"study {study_id} is {record.state}; its network is available once it is finished"
         raise InvalidInput.one(_START, message, value=study_id, allowed="a finished study")

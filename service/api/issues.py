@@ -42,9 +42,9 @@ EXECUTORS: Mapping[str, type[BaseModel]] = {"workers": StudySpec, "external": Ex
 _PLACES = ("body", "query", "path", "header")
 
 
-def validation_issues(error: ValidationError) -> list[Issue]:
-    """The errors of a failed validation of a spec."""
-    return _some([_issue(each, list(each["loc"]), StudySpec) for each in error.errors(include_url=False)[: _MOST + 1]])
+def validation_issues(error: ValidationError, spec: type[BaseModel] = StudySpec) -> list[Issue]:
+    """The errors of a failed validation of a ``spec``."""
+    return _some([_issue(each, list(each["loc"]), spec) for each in error.errors(include_url=False)[: _MOST + 1]])
 
 
 def request_issues(found: Sequence[Mapping[str, Any]], body: type[BaseModel]) -> list[Issue]:

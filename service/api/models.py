@@ -93,10 +93,8 @@ class StudyOut(BaseModel):
             remaining_seconds=_remaining(record, elapsed),
             links={
                 "self": here,
-                "trials": f"{here}/trials",
-                "result": f"{here}/result",
-                "report": f"{here}/report",
-                "model": f"{here}/model",
+                **{name: f"{here}/{name}" for name in ("trials", "result", "report")},
+                **({} if record.external else {"model": f"{here}/model"}),
                 "dashboard": f"/dashboard/studies/{record.id}",
             },
             spec=record.spec,

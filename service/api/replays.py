@@ -52,10 +52,12 @@ def router(store: Store) -> APIRouter:
     """Routes under /v1/studies/{id}."""
     routes = APIRouter(prefix="/v1/studies", tags=["studies"], route_class=JsonRoute)
 
-    @routes.post("/{study_id}/replay", status_code=status.HTTP_201_CREATED, responses=answers(404, 422))
+    @routes.post("/{study_id}/replay", status_code=status.HTTP_201_CREATED, responses=answers(404, 409, 422))
     def replay(study_id: StudyId, response: Response) -> StudyOut:
         """Queue the study again, with the same spec, seed, data and number of lanes. Compare them when it is finished."""
         record = store.studies.get(study_id)
+        if record.external:
+            raise Conflict(f"study {study_id} was run by a program (executor: external), which alone can run it again")
         spec = StudySpec.model_validate(record.spec)
         spec = spec.model_copy(update={"name": f"{spec.name[: _MAX_NAME - len(_SUFFIX)]}{_SUFFIX}"})
         attributes = {REPLAY_OF: study_id}

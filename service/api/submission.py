@@ -29,7 +29,7 @@ from service.search import Search
 from service.search.planned import MOST_POINTS, grid
 from service.settings import Settings
 from service.spec import DataSpec, GridSampler, StudySpec, Task
-from service.spec.external import ExternalSpec
+from service.spec.external import ExternalSpec, any_spec
 from service.spec.guidance import warnings_for
 from service.spec.model import FAMILIES
 from service.store import Store
@@ -101,9 +101,8 @@ def check_more(study: StudyRecord, trials: int) -> None:
         InvalidInput: The budget or the grid would be too large or too small, on the field ``trials``.
     """
     raw = {**study.spec, "budget": {**study.spec["budget"], "trials": study.budget_trials + trials}}
-    kind = ExternalSpec if study.external else StudySpec
     try:
-        _grid(kind.model_validate(raw))
+        _grid(any_spec(raw))
     except (ValidationError, InvalidInput) as error:
         issues = validation_issues(error) if isinstance(error, ValidationError) else error.issues
         together = f"with the {study.budget_trials} trials that the study has"

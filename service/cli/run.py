@@ -44,7 +44,11 @@ def run_script(study: Study, command: Sequence[str], *, parallel: int, grace: fl
         grace: Seconds that a stopped script has for its own end.
     """
     metric = str(study.latest["metric"])
-    study.run(lambda trial: Script(trial, command, metric, grace).run(), threads=parallel, catch=ScriptFailed)
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # which ends the scripts, too
+    try:
+        study.run(lambda trial: Script(trial, command, metric, grace).run(), threads=parallel, catch=ScriptFailed)
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def arguments(command: Sequence[str], params: Mapping[str, Any]) -> list[str]:

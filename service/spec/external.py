@@ -24,11 +24,11 @@ from service.spec.pruners import MedianPruner, NoPruner, Pruner
 from service.spec.samplers import OF_SEVERAL_OBJECTIVES, Sampler, TpeSampler
 from service.spec.searchable import searched
 from service.spec.setting import Setting
-from service.spec.study import SETTINGS
+from service.spec.study import SETTINGS, StudySpec
 from service.suggestions import meant
 
 CUSTOM = "custom"
-SAMPLERS = ("tpe", "random", "cmaes", "nsga2", "grid", "qmc", "lipo")
+SAMPLERS = ("tpe", "random", "cma_es", "nsga2", "grid", "qmc", "lipo")
 """Those that need neither torch nor a package that the service lacks."""
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,99}")
 MetricName = Annotated[str, Field(min_length=1, max_length=60, pattern=r"^[A-Za-z_][A-Za-z0-9_./@-]*$")]
@@ -278,6 +278,11 @@ class ExternalSpec(Frozen):
     def search_from(self) -> tuple[int, ...]:
         """None: evidence is transferred between studies of workers only."""
         return ()
+
+
+def any_spec(document: Mapping[str, Any]) -> StudySpec | ExternalSpec:
+    """A stored spec, of either kind."""
+    return (ExternalSpec if document.get("executor") == "external" else StudySpec).model_validate(document)
 
 
 def _refuse(key: str, message: str, value: Any, allowed: str) -> NoReturn:

@@ -61,7 +61,7 @@ class Finals:
                 if not added:
                     return [], True
                 _insert(connection, lease.study_id, added)
-                runs += added
+                runs = [*runs, *added]
             chosen = [run.number for run in runs if run.state == "waiting"][:n]
             of_study = (t.finals.c.study_id == lease.study_id) & t.finals.c.number.in_(chosen)
             taken = {"state": "running", "lease_token": lease.token, "ask_key": key}

@@ -13,7 +13,6 @@ from service.errors import NotFound, TrialError
 from service.pruning import Judge
 from service.search import Evidence, Past, Search
 from service.spec import NoPruner, StudySpec, ThresholdPruner
-from service.spec.metrics import sign_of
 from service.store import Store
 from service.store.records import AskedTrial, FinishedTrial, Lease, Proposal, TrialResult
 from workers.timing import Timer
@@ -116,7 +115,7 @@ def _evidence(store: Store, spec: StudySpec) -> Evidence:
     studies = []
     for study_id in spec.search_from:
         try:
-            sign = sign_of(store.studies.get(study_id).metric)
+            sign = 1.0 if store.studies.get(study_id).direction == "minimize" else -1.0
         except NotFound:
             raise TrialError(f"study {study_id}, whose trials the search is to begin with, has been deleted") from None
         finished = store.history.since(study_id, 0)
