@@ -16,13 +16,10 @@ def lightning_callback(trial: Trial, monitor: str) -> Any:
     With several processes the first one reports, and all of them stop.
 
     Raises:
-        ModuleNotFoundError: Neither `lightning` nor `pytorch_lightning` is installed.
+        ModuleNotFoundError: `lightning` is not installed.
         KeyError: In training: the module logs no such metric.
     """
-    try:
-        from lightning.pytorch import Callback
-    except ModuleNotFoundError:
-        from pytorch_lightning import Callback
+    from lightning.pytorch import Callback
 
     class Reporting(Callback):  # type: ignore[misc, unused-ignore]  # of a library that may be absent
         """Reports to the service."""
@@ -57,7 +54,7 @@ def transformers_callback(trial: Trial, monitor: str = "eval_loss") -> Any:
         def __init__(self) -> None:
             self._steps = 0
 
-        def on_evaluate(self, _arguments: Any, _state: Any, control: Any, metrics: Any = None, **_: Any) -> None:
+        def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any = None, **kwargs: Any) -> None:
             """Report."""
             if trial.report(self._steps, float(_monitored(metrics or {}, monitor))):
                 control.should_training_stop = True

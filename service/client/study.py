@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -148,7 +148,7 @@ class Study:
         """End it permanently."""
         self.latest = self.connection.post(f"{self._path}/cancel")
 
-    def trials(self, *, lease_seconds: float = 60.0) -> Iterator[Trial]:
+    def trials(self, *, lease_seconds: float = 60.0) -> Generator[Trial, None, None]:
         """Trials for this program, until the study is over; the answer's final runs are among them.
 
         Use each as a context, which tells its end: ``with trial: …``. One that is left open when the next is asked for is

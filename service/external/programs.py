@@ -17,7 +17,7 @@ from service.external.answer import conclude, plan_finals
 from service.external.conductor import Asked, Conductor, Decision, Told, final_seed
 from service.spec.external import ExternalSpec
 from service.store import Store, StudyState
-from service.store.records import ENDED, FinalRun, Lease, StudyRecord
+from service.store.records import ENDED, FinalRun, Lease, StudyRecord, TrialRecord
 
 FINAL = "final-"
 """How the names of final runs begin; trials of the search are named by their number."""
@@ -200,19 +200,24 @@ class Programs:
 
     def _finals(self, lease: Lease, spec: ExternalSpec, n: int, key: str) -> list[FinalRun]:
         """Final runs under a lease; once all have ended the study is finished."""
-        trials, _ = self._store.history.page(lease.study_id, state="complete", limit=_MOST_TRIALS)
+
+        def plan(known: Sequence[FinalRun]) -> list[FinalRun]:
+            return plan_finals(spec, self._complete(lease.study_id), known)
+
         try:
-            runs, done = self._store.finals.ask(lease, n, lambda known: plan_finals(spec, trials, known), key)
+            runs, done = self._store.finals.ask(lease, n, plan, key)
             if done:
                 self._finish(lease, spec)
         except LeaseLost:  # another program has finished the study
             return []
         return runs
 
+    def _complete(self, study_id: int) -> Sequence[TrialRecord]:
+        return self._store.history.page(study_id, state="complete", limit=_MOST_TRIALS)[0]
+
     def _finish(self, lease: Lease, spec: ExternalSpec) -> None:
-        trials, _ = self._store.history.page(lease.study_id, state="complete", limit=_MOST_TRIALS)
         runs = self._store.finals.all(lease.study_id)
-        result = conclude(spec, trials, runs)
+        result = conclude(spec, self._complete(lease.study_id), runs)
         if result is None:
             reasons = [run.reason for run in runs if run.reason]
             told = f": {reasons[0]}" if reasons else ""

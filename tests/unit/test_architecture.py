@@ -56,6 +56,8 @@ FORBIDDEN = {
     "service.datasets": ("service.search", "service.store", "service.api", "service.cli", "service.spec"),
     "service.search": ("service.store", "service.api", "service.cli"),
     "service.store": ("service.search", "service.api", "service.cli"),
+    "service.external": ("service.api", "service.cli", "service.store.engine"),
+    "service.client": ("service.api", "service.cli", "service.store", "service.search", "service.external"),
     "service.report": ("service.api", "service.cli", "service.store.engine"),
     "service.api": ("service.cli",),
     "workers": ("service.api", "service.cli"),
@@ -187,6 +189,7 @@ def test_only_settings_read_the_environment() -> None:
     [
         ("service.api.app", ("torch", "sklearn", "workers")),
         ("service.cli", ("torch", "sklearn", "workers", "fastapi")),
+        ("service.client", ("torch", "sklearn", "workers", "fastapi", "optuna", "sqlalchemy", "pandas", "numpy")),
         ("workers.worker", ("fastapi", "starlette", "uvicorn")),
     ],
 )
