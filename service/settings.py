@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal
@@ -18,6 +19,11 @@ class Settings(BaseSettings):
     home: Path = Field(Path(".regsearch"), description="Directory for the embedded database, data sets and checkpoints.")
     db_url: str | None = Field(None, description="SQLAlchemy URL of the database; default: an SQLite file in `home`.")
     host: str = Field("127.0.0.1", description="Address on which the API listens.")
+    auth: Literal["off", "tokens", "unprotected"] = Field(
+        "off",
+        description="`tokens`: every request needs one, and owners see only what is theirs. `off` is for loopback "
+        "addresses; on others the service starts without tokens only if `unprotected` says so.",
+    )
     port: int = Field(8000, ge=0, le=65535, description="Port on which the API listens.")
     public_url: str = Field("", description="URL under which users reach the API, for links in a separate dashboard.")
     allowed_hosts: tuple[str, ...] = Field(
@@ -50,6 +56,20 @@ class Settings(BaseSettings):
     def datasets_dir(self) -> Path:
         """The directory of uploaded data sets."""
         return self.home / "datasets"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host name or address is this machine's own.
+
+    >>> [is_loopback(host) for host in ("localhost", "127.0.0.1", "::1", "0.0.0.0", "example.org")]
+    [True, True, True, False, False]
+    """
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 @lru_cache(maxsize=1)

@@ -11,7 +11,8 @@ from typing import Any
 from fastapi import FastAPI
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.api import dashboard, datasets, operations, problems, programs, replays, reports, studies
+from service.api import dashboard, datasets, operations, problems, programs, replays, reports, studies, tokens
+from service.api.access import Access
 from service.api.bodies import BodyLimit
 from service.api.foreign import ForeignRequests
 from service.api.openapi import describe
@@ -32,6 +33,9 @@ def create_app(store: Store, settings: Settings) -> FastAPI:
     app = FastAPI(title="regsearch", version=version("regsearch"), description=ABOUT, openapi_url=document)
     problems.install(app)
     app.add_middleware(BodyLimit, upload_path=datasets.PATH, max_upload_bytes=int(settings.max_upload_mb * 2**20))
+    if settings.auth == "tokens":
+        app.add_middleware(Access, store=store)
+        app.include_router(tokens.pages(store))
     app.add_middleware(ForeignRequests, settings=settings)
     app.add_middleware(Requests)
     app.include_router(operations.health(store, settings.home))
@@ -42,9 +46,11 @@ def create_app(store: Store, settings: Settings) -> FastAPI:
         app.include_router(replays.router(store))
         app.include_router(datasets.router(store, settings))
         app.include_router(operations.router(store))
+        if settings.auth == "tokens":
+            app.include_router(tokens.router(store))
     if settings.dashboard != "off":
         dashboard.mount(app, store, writable=settings.dashboard == "writable")
-    describe(app)
+    describe(app, tokens=settings.auth == "tokens")
     return app
 
 
@@ -73,4 +79,7 @@ class Requests:
         try:
             await self._app(scope, receive, sending)
         finally:
+            caller = scope["state"].get("caller")
+            if caller is not None:
+                fields |= {"owner": caller.token.owner, "token": caller.token.id}
             log.info("request", extra={**fields, "ms": round(1000 * (time.perf_counter() - start), 1)})

@@ -60,7 +60,7 @@ def table_of(record: DatasetRecord, settings: Settings, store: Store, inspection
     path = verified(stored_path(settings.datasets_dir, record.id, record.format), record.id)
     table = inspections.of(path, record.format)
     columns = tuple(asdict(column) for column in table.columns)
-    store.datasets.add(replace(record, columns=columns, sheet=asdict(table.sheet)))
+    store.datasets.add(replace(record, columns=columns, sheet=asdict(table.sheet)), owner=None)
     return table
 
 

@@ -8,6 +8,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, File, Form, Response, UploadFile, status
 
+from service.api.access import WithCaller
 from service.api.bodies import FormRoute, storable
 from service.api.inspection import inspect_apart
 from service.api.models import DatasetOut
@@ -33,6 +34,7 @@ def router(store: Store, settings: Settings) -> APIRouter:
     def upload(
         response: Response,
         file: Annotated[UploadFile, File(description=_FILES)],
+        caller: WithCaller,
         name: Annotated[str | None, Form(max_length=200, description="Display name; default: the file's name.")] = None,
     ) -> DatasetOut:
         """Store a data set. Its id is a hash of its content, so uploading the same file again returns the same data set."""
@@ -56,12 +58,12 @@ def router(store: Store, settings: Settings) -> APIRouter:
             sheet=asdict(table.sheet),
         )
         response.headers["Location"] = f"/v1/datasets/{stored.id}"
-        return DatasetOut.of(store.datasets.add(record))
+        return DatasetOut.of(store.datasets.add(record, caller.whose))
 
     @routes.get("")
-    def list_datasets() -> list[DatasetOut]:
+    def list_datasets(caller: WithCaller) -> list[DatasetOut]:
         """All data sets, built-in ones last."""
-        uploaded = [DatasetOut.of(record) for record in store.datasets.list()]
+        uploaded = [DatasetOut.of(record) for record in store.datasets.list(caller.owner)]
         return uploaded + [_built_in(name, table) for name, table in BUILTIN.items()]
 
     @routes.get("/{dataset_id}", responses=answers(404, 422))
@@ -79,7 +81,7 @@ def router(store: Store, settings: Settings) -> APIRouter:
 
 def _delete(routes: APIRouter, store: Store, settings: Settings) -> None:
     @routes.delete("/{dataset_id}", status_code=status.HTTP_204_NO_CONTENT, responses=answers(404, 409, 422))
-    def delete_dataset(dataset_id: str) -> None:
+    def delete_dataset(dataset_id: str, caller: WithCaller) -> None:
         """Delete an uploaded data set and its file. 409 while a study that has not ended uses it, and for a built-in one.
 
         Studies that have ended keep results and models; they can't be replayed.
@@ -88,8 +90,9 @@ def _delete(routes: APIRouter, store: Store, settings: Settings) -> None:
             raise Conflict(f"the data set {dataset_id!r} is built in")
         if not storable(dataset_id):
             raise NotFound("data set", dataset_id)
-        record = store.datasets.delete(dataset_id)
-        stored_path(settings.datasets_dir, record.id, record.format).unlink(missing_ok=True)
+        record = store.datasets.delete(dataset_id, caller.owner)
+        if record is not None:
+            stored_path(settings.datasets_dir, record.id, record.format).unlink(missing_ok=True)
 
 
 def _described(stored: StoredFile, filename: str) -> TableInfo:

@@ -10,7 +10,7 @@ from service.store import Store, StudyState
 _FIELD = "search_from"
 
 
-def check_earlier(spec: StudySpec, store: Store) -> None:
+def check_earlier(spec: StudySpec, store: Store, owner: str | None) -> None:
     """Check that the studies exist, have ended with trials, and searched something that this one searches too.
 
     Raises:
@@ -19,15 +19,15 @@ def check_earlier(spec: StudySpec, store: Store) -> None:
     issues = [
         Issue(f"{_FIELD}.{place}", message, study_id, "a finished study that searched some of the same settings")
         for place, study_id in enumerate(spec.search_from)
-        if (message := _unsuitable(study_id, spec, store))
+        if (message := _unsuitable(study_id, spec, store, owner))
     ]
     if issues:
         raise InvalidInput(issues)
 
 
-def _unsuitable(study_id: int, spec: StudySpec, store: Store) -> str | None:
+def _unsuitable(study_id: int, spec: StudySpec, store: Store, owner: str | None) -> str | None:
     try:
-        record = store.studies.get(study_id)
+        record = store.studies.get(study_id, owner)
     except NotFound:
         return f"there is no study {study_id}"
     if record.state is not StudyState.FINISHED:

@@ -41,7 +41,9 @@ class _Earlier:
     """Whether the network was trained again on rows that its study validates or tests on."""
 
 
-def bound_to_start(spec: StudySpec, table: TableInfo, target: str, store: Store) -> tuple[StudySpec, list[str]]:
+def bound_to_start(
+    spec: StudySpec, table: TableInfo, target: str, store: Store, owner: str | None
+) -> tuple[StudySpec, list[str]]:
     """The spec with the hash of the network that it starts from, and warnings; unchanged where it starts from none.
 
     Raises:
@@ -50,7 +52,7 @@ def bound_to_start(spec: StudySpec, table: TableInfo, target: str, store: Store)
     """
     if spec.model.start_from is None:
         return spec, []
-    earlier = _earlier(spec.model.start_from, store)
+    earlier = _earlier(spec.model.start_from, store, owner)
     issues = [*_shape(spec, earlier), *_columns(spec, table, target, earlier), *_preparation(spec, earlier)]
     issues += _division(spec, earlier)
     if spec.model.start_sha256 not in (None, earlier.sha256):
@@ -68,9 +70,9 @@ _OVERLAP = (
 )
 
 
-def _earlier(study_id: int, store: Store) -> _Earlier:
+def _earlier(study_id: int, store: Store, owner: str | None) -> _Earlier:
     try:
-        record = store.studies.get(study_id)
+        record = store.studies.get(study_id, owner)
     except NotFound:
         raise InvalidInput.one(_START, f"there is no study {study_id}", value=study_id, allowed="a finished study") from None
     if record.external:

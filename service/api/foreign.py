@@ -7,7 +7,6 @@ Reference: OWASP, "Cross-Site Request Forgery Prevention Cheat Sheet".
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Collection
 from http import HTTPStatus
 from urllib.parse import urlsplit
@@ -17,7 +16,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api.problems import problem
-from service.settings import Settings
+from service.settings import Settings, is_loopback
 
 _READ_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 _OWN = frozenset({"same-origin", "none"})
@@ -28,20 +27,6 @@ _HEADERS = {
     "content-security-policy": "frame-ancestors 'none'; base-uri 'none'; object-src 'none'; form-action 'self'",
 }
 """Of every answer that has none of its own."""
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a host name or address is this machine's own.
-
-    >>> [is_loopback(host) for host in ("localhost", "127.0.0.1", "::1", "0.0.0.0", "example.org")]
-    [True, True, True, False, False]
-    """
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def host_of(netloc: str) -> str:

@@ -14,23 +14,38 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from service.api.problems import EXAMPLE, Problem
+from service.api.access import COOKIE, OPEN
+from service.api.problems import EXAMPLE, Problem, answers
 from service.spec import OFF, SETTINGS
 from service.spec.setting import Setting
 
 Schema = dict[str, Any]
 
 
-def describe(app: FastAPI) -> None:
-    """Set the OpenAPI document of ``app``, which is generated when it is first requested."""
+def describe(app: FastAPI, *, tokens: bool) -> None:
+    """Set the OpenAPI document of ``app``, generated when it is first requested; ``tokens`` if requests need one."""
 
     def document() -> Schema:
         if app.openapi_schema is None:
             plain = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
-            app.openapi_schema = _completed(plain)
+            app.openapi_schema = _with_tokens(_completed(plain)) if tokens else _completed(plain)
         return app.openapi_schema
 
     app.openapi = document  # type: ignore[method-assign]  # FastAPI's documented way to extend it
+
+
+def _with_tokens(document: Schema) -> Schema:
+    """The document of a service that asks for tokens: in a header, or in the cookie of a browser that has signed in."""
+    document["components"]["securitySchemes"] = {
+        "token": {"type": "http", "scheme": "bearer", "description": "A token that `regsearch token create` has made."},
+        "cookie": {"type": "apiKey", "in": "cookie", "name": COOKIE},
+    }
+    for path, operations in document["paths"].items():
+        if path not in OPEN:
+            for operation in operations.values():
+                operation["security"] = [{"token": []}, {"cookie": []}]
+                operation["responses"] |= {str(status): answer for status, answer in answers(401, 403).items()}
+    return document
 
 
 def _completed(document: Schema) -> Schema:

@@ -8,12 +8,13 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Body, Path, Query, Response, status
 from pydantic import Discriminator, Tag
 
+from service.api.access import WithCaller
 from service.api.bodies import JsonRoute
 from service.api.inspection import Inspections
 from service.api.models import DryRun, ExtendIn, StudyId, StudyOut, StudyPage, Submitted, TrialOut, TrialPage
 from service.api.problems import answers
 from service.api.reports import external_result_of, readings_of, result_of
-from service.api.submission import check, check_external, check_more, note_of, plan_of
+from service.api.submission import check, check_external, check_more, note_of, owned, plan_of
 from service.result import StudyResult
 from service.result.external import ExternalStudyResult
 from service.settings import Settings
@@ -77,17 +78,18 @@ def router(store: Store, settings: Settings) -> APIRouter:
     inspections = Inspections()
 
     @routes.post("", status_code=status.HTTP_201_CREATED, responses=answers(413, 415, 422))
-    def submit(spec: AnySpec, response: Response) -> Submitted:
+    def submit(spec: AnySpec, response: Response, caller: WithCaller) -> Submitted:
         """Queue a study. Only `data` is required; everything else has defaults (see the spec reference).
 
         With `executor: external` a program of yours trains, and asks for trials (`trials:ask`).
         """
+        spec = owned(spec, caller)
         if isinstance(spec, ExternalSpec):
             check_external(spec)
             study_id = store.studies.submit(spec, note=note_of(spec))
             plan, data = plan_of(spec), None
         else:
-            submission = check(spec, store, settings, inspections)
+            submission = check(spec, store, settings, inspections, caller.owner)
             advice = {"warnings": list(submission.warnings), "data": submission.data.model_dump(mode="json")}
             study_id = store.studies.submit(
                 submission.spec, note=note_of(submission.spec), dataset_id=submission.dataset_id, advice=advice
@@ -98,19 +100,22 @@ def router(store: Store, settings: Settings) -> APIRouter:
         return Submitted(**study.model_dump(), plan=plan, data=data)
 
     @routes.post("/dry-run", responses=answers(413, 415, 422))
-    def dry_run(spec: AnySpec) -> DryRun:
+    def dry_run(spec: AnySpec, caller: WithCaller) -> DryRun:
         """What a submit of this spec would answer: the spec with all defaults, warnings, the plan, how the data are read."""
+        spec = owned(spec, caller)
         if isinstance(spec, ExternalSpec):
             check_external(spec)
             return DryRun(spec=spec.model_dump(mode="json", exclude_none=True), warnings=[], plan=plan_of(spec), data=None)
-        checked = check(spec, store, settings, inspections)
+        checked = check(spec, store, settings, inspections, caller.owner)
         whole = checked.spec.model_dump(mode="json", exclude_none=True)
         return DryRun(spec=whole, warnings=list(checked.warnings), plan=plan_of(checked.spec), data=checked.data)
 
     @routes.get("", responses=answers(422))
-    def list_studies(state: StudyState | None = None, offset: Offset = 0, limit: Limit = 50) -> StudyPage:
+    def list_studies(
+        caller: WithCaller, state: StudyState | None = None, offset: Offset = 0, limit: Limit = 50
+    ) -> StudyPage:
         """Studies, newest first."""
-        records, total = store.studies.list(state=state, offset=offset, limit=limit)
+        records, total = store.studies.list(state=state, owner=caller.owner, offset=offset, limit=limit)
         return StudyPage(studies=[StudyOut.of(record) for record in records], total=total, offset=offset, limit=limit)
 
     @routes.get("/{study_id}", responses=answers(404, 422))

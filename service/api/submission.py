@@ -13,6 +13,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from service.api.access import Caller
 from service.api.columns import check_columns, check_division, check_embedding, check_rows, has_categories, no_column
 from service.api.data_sheets import DataSheet, data_sheet, notes_for, table_of
 from service.api.earlier import check_earlier
@@ -46,13 +47,15 @@ class Submission:
     data: DataSheet
 
 
-def check(spec: StudySpec, store: Store, settings: Settings, inspections: Inspections) -> Submission:
-    """Resolve a spec against its data.
+def check(
+    spec: StudySpec, store: Store, settings: Settings, inspections: Inspections, owner: str | None = None
+) -> Submission:
+    """Resolve a spec against its data; data sets and studies of others than its ``owner`` do not exist, unless it is None.
 
     Raises:
         InvalidInput: The data set, a column or the task does not fit; with the field, the value and what is allowed.
     """
-    table, dataset_id, own = _table(spec, store, settings, inspections)
+    table, dataset_id, own = _table(spec, store, settings, inspections, owner)
     table = _typed(spec, _resized(spec, table), arrays=own == "y")
     target = _target(spec, table, own)
     check_columns(spec, table, target.name, rows_of_arrays=own == "y")
@@ -69,8 +72,8 @@ def check(spec: StudySpec, store: Store, settings: Settings, inspections: Inspec
     check_division(resolved, table)
     check_memory(resolved, table, store)
     _grid(resolved)
-    check_earlier(resolved, store)
-    bound, about_start = bound_to_start(resolved, table, target.name, store)
+    check_earlier(resolved, store, owner)
+    bound, about_start = bound_to_start(resolved, table, target.name, store, owner)
     notes = notes_for(spec, bound, table, target)
     told = [note.text for note in notes if note.warns]
     return Submission(
@@ -79,6 +82,19 @@ def check(spec: StudySpec, store: Store, settings: Settings, inspections: Inspec
         [*warnings_for(bound), *_advice(bound, table), *told, *about_start],
         data_sheet(bound, table, target, notes),
     )
+
+
+def owned(spec: StudySpec | ExternalSpec, caller: Caller) -> StudySpec | ExternalSpec:
+    """A spec as its caller's; an admin may submit for anybody, and so may everybody where there are no tokens.
+
+    Raises:
+        InvalidInput: It names another owner.
+    """
+    if caller.token is None or (caller.owner is None and "owner" in spec.model_fields_set):
+        return spec
+    if "owner" in spec.model_fields_set and spec.owner != caller.whose:
+        raise InvalidInput.one("owner", "is not the token's owner", value=spec.owner, allowed=caller.whose)
+    return spec.model_copy(update={"owner": caller.whose})
 
 
 def check_external(spec: ExternalSpec) -> None:
@@ -128,7 +144,7 @@ def plan_of(spec: StudySpec | ExternalSpec) -> dict[str, Any]:
 
 
 def _table(
-    spec: StudySpec, store: Store, settings: Settings, inspections: Inspections
+    spec: StudySpec, store: Store, settings: Settings, inspections: Inspections, owner: str | None
 ) -> tuple[TableInfo, str | None, str | None]:
     """The table, the id of an uploaded data set, and the target that the source itself defines."""
     name = spec.data.dataset
@@ -140,9 +156,9 @@ def _table(
         _check_format(spec, "built-in")
         return BUILTIN[name], None, "target"
     try:
-        record = store.datasets.get(name)
+        record = store.datasets.get(name, owner)
     except NotFound:
-        known = [*BUILTIN, *(record.id for record in store.datasets.list())]
+        known = [*BUILTIN, *(record.id for record in store.datasets.list(owner))]
         raise InvalidInput.one("data.dataset", "does not exist", value=name, allowed=known) from None
     _check_format(spec, record.format)
     if spec.data.missing:  # its description is of another reading

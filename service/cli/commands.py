@@ -36,6 +36,8 @@ _open = ExitStack()
 
 datasets = typer.Typer(invoke_without_command=True)
 app.add_typer(datasets, name="datasets")
+token = typer.Typer(no_args_is_help=True, help="Tokens of the service, where REGSEARCH_AUTH=tokens asks for them.")
+app.add_typer(token, name="token")
 
 
 def main() -> None:
@@ -305,6 +307,54 @@ def upload(file: DataFile, name: Name = None, url: Url = None) -> None:
     """Upload a data set."""
     dataset = _client(url).upload(file, name)
     render.echo(out, f"data set {dataset['id']}: {dataset['rows']} rows, {len(dataset['columns'])} columns")
+
+
+@token.command("create")
+def create_token(
+    owner: Annotated[str, typer.Option(help="Whose studies and data sets it is for.")],
+    scope: Annotated[str, typer.Option(help="read, submit, worker or admin.")] = "submit",
+    name: Annotated[str, typer.Option(help="What it is for.")] = "",
+    days: Annotated[float | None, typer.Option(min=0.001, max=36_500, help="Days until it expires; default: never.")] = None,
+) -> None:
+    """Make a token, on the machine of the service; it is printed once."""
+    from service.cli import tokens
+
+    tokens.create(_settings(), out, owner, scope, name, days)
+
+
+@token.command("list")
+def list_tokens() -> None:
+    """List tokens: owner, scope, last use."""
+    from service.cli import tokens
+
+    tokens.show(_settings(), out)
+
+
+@token.command("revoke")
+def revoke_token(token_id: Annotated[int, typer.Argument(metavar="ID", help="The token's id.")]) -> None:
+    """End a token now."""
+    from service.cli import tokens
+
+    tokens.revoke(_settings(), out, token_id)
+
+
+@app.command()
+def login(
+    token: Annotated[str, typer.Option(prompt=True, hide_input=True, help="The token; asked for if omitted.")],
+    url: Url = None,
+) -> None:
+    """Keep the token of a service, for this command line and the Python client."""
+    from service.cli import tokens
+
+    tokens.login(out, url or local.address(load_settings()), token)
+
+
+@app.command()
+def logout(url: Url = None) -> None:
+    """Forget the token of a service."""
+    from service.client.credentials import keep_token
+
+    keep_token(url or local.address(load_settings()), None)
 
 
 @app.command("doctor")

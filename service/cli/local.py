@@ -28,7 +28,7 @@ from service.cli.supervisor import (
 from service.cli.watch import watch
 from service.client.connection import HttpClient
 from service.errors import RegsearchError
-from service.settings import Settings
+from service.settings import Settings, is_loopback
 
 READY_SECONDS = 60.0
 LINGER_SECONDS = 5
@@ -49,6 +49,7 @@ def serve(settings: Settings) -> None:
     from service.logs import set_up_logging
     from service.store import open_store
 
+    check_protected(settings)
     check_port(settings.host, settings.port)
     set_up_logging(settings)
     settings.home.mkdir(parents=True, exist_ok=True)
@@ -66,6 +67,20 @@ def serve(settings: Settings) -> None:
         )
     finally:
         store.close()
+
+
+def check_protected(settings: Settings) -> None:
+    """Check that a service which others can reach asks for tokens, or is unprotected on purpose.
+
+    Raises:
+        CannotStart: It does not.
+    """
+    if settings.auth == "off" and not is_loopback(settings.host):
+        raise CannotStart(
+            f"REGSEARCH_HOST={settings.host} lets everyone who reaches this machine do everything. Make a token "
+            "(regsearch token create --scope admin --owner YOU) and set REGSEARCH_AUTH=tokens; or, if a proxy asks for "
+            "passwords, set REGSEARCH_AUTH=unprotected"
+        )
 
 
 def address(settings: Settings) -> str:
@@ -96,6 +111,7 @@ def running(
         KeyboardInterrupt: One of ``signals`` arrived before everything was ready.
     """
     signals = signals or Signals()
+    check_protected(settings)
     check_port(settings.host, settings.port)
     settings.home.mkdir(parents=True, exist_ok=True)
     environment = child_environment(
@@ -103,6 +119,7 @@ def running(
         host=settings.host,
         port=str(settings.port),
         db_url=settings.database_url,
+        auth=settings.auth,
     )
     echo = partial(render.echo, console)
     with Supervisor(environment, settings.home, echo, lambda: signals.impatient) as supervisor:
@@ -170,7 +187,8 @@ def demo(settings: Settings, console: Console, *, keep: bool, trials: int) -> No
     """
     home = settings.home if keep else Path(tempfile.mkdtemp(prefix="regsearch-demo-"))
     port = settings.port if keep else free_port()
-    chosen = settings.model_copy(update={"home": home, "port": port, "db_url": settings.db_url if keep else None})
+    own = {"home": home, "port": port, "db_url": settings.db_url if keep else None, "host": "127.0.0.1", "auth": "off"}
+    chosen = settings.model_copy(update=own)
     start = time.monotonic()
     try:
         with Signals() as signals, interruptible(console), running(chosen, console, None, signals) as (supervisor, client):

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 class AsyncClient:
     """See `Client`."""
 
-    def __init__(self, url: str = "http://127.0.0.1:8000", *, timeout: float = 60.0) -> None:
-        self._client = Client(url, timeout=timeout)
+    def __init__(self, url: str = "http://127.0.0.1:8000", *, token: str | None = None, timeout: float = 60.0) -> None:
+        self._client = Client(url, token=token, timeout=timeout)
 
     async def study(self, spec: Mapping[str, Any] | int) -> AsyncStudy:
         """See `Client.study`."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import httpx
 
+from service.client.credentials import token_for
 from service.errors import RegsearchError
 
 if TYPE_CHECKING:  # the models take a while to load
@@ -38,10 +39,12 @@ class HttpClient:
         Unreachable: No regsearch service answers at the address.
     """
 
-    def __init__(self, url: str, *, timeout: float = 60.0) -> None:
+    def __init__(self, url: str, *, timeout: float = 60.0, token: str | None = None) -> None:
         self.url = url.rstrip("/")
+        token = token or token_for(self.url)
+        headers = {"authorization": f"Bearer {token}"} if token else {}
         try:
-            self._http = httpx.Client(base_url=self.url, timeout=timeout, trust_env=False)
+            self._http = httpx.Client(base_url=self.url, timeout=timeout, trust_env=False, headers=headers)
         except httpx.InvalidURL as error:
             raise Unreachable(f"{url!r} is not an address: {error}") from None
 

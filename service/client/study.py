@@ -28,6 +28,7 @@ class Client:
 
     Args:
         url: Where it is.
+        token: Where it asks for one; default: `REGSEARCH_TOKEN`, or that of `regsearch login`.
         timeout: Seconds after which a request is given up.
 
     Raises:
@@ -35,8 +36,8 @@ class Client:
         Refused: Of every method: the service rejected the request; with its reasons.
     """
 
-    def __init__(self, url: str = "http://127.0.0.1:8000", *, timeout: float = 60.0) -> None:
-        self.connection = HttpClient(url, timeout=timeout)
+    def __init__(self, url: str = "http://127.0.0.1:8000", *, token: str | None = None, timeout: float = 60.0) -> None:
+        self.connection = HttpClient(url, timeout=timeout, token=token)
 
     def study(self, spec: Mapping[str, Any] | int) -> Study:
         """Submit a study; or, by its id, one that is there.

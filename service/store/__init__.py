@@ -26,6 +26,7 @@ from service.store.provenance import Provenances
 from service.store.records import StudyState
 from service.store.schema import check_schema, close_storage, create_schema, optuna_storage
 from service.store.studies import Studies
+from service.store.tokens import Tokens
 from service.store.trials import Trials
 from service.store.utilization import Utilization
 from service.store.workers import Workers
@@ -53,6 +54,7 @@ class Store:
         self.workers = Workers(database)
         self.datasets = Datasets(database)
         self.archives = ModelArchives(database)
+        self.tokens = Tokens(database)
 
     def ping(self) -> None:
         """Check that the database responds promptly and has the current schema.

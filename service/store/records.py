@@ -243,6 +243,24 @@ class WorkerRecord:
     """Bytes that its studies may take, on its device; None for workers of earlier versions."""
 
 
+TokenScope = Literal["read", "submit", "worker", "admin"]
+"""What a token allows: reading what is its owner's; changing it, too; only running trials of it; everything of everybody."""
+
+
+@dataclass(frozen=True)
+class TokenRecord:
+    """A token, without its secret."""
+
+    id: int
+    name: str
+    owner: str
+    scope: TokenScope
+    created_at: datetime
+    expires_at: datetime | None = None
+    used_at: datetime | None = None
+    revoked_at: datetime | None = None
+
+
 @dataclass(frozen=True)
 class DatasetRecord:
     """An uploaded data set; ``size`` is in bytes, ``columns`` (`service.datasets.Column`) and ``sheet`` (`Sheet`) are JSON.

@@ -106,11 +106,13 @@ class Studies:
             "created_at": self._database.now,
         }
 
-    def get(self, study_id: int) -> StudyRecord:
-        """One study."""
+    def get(self, study_id: int, owner: str | None = None) -> StudyRecord:
+        """One study, of anybody or of an ``owner``."""
 
         def work(connection: Connection) -> StudyRecord:
             query = select(t.studies, self._database.now.label("now")).where(t.studies.c.study_id == study_id)
+            if owner is not None:
+                query = query.where(t.studies.c.owner == owner)
             row = connection.execute(query).mappings().first()
             if row is None:
                 raise NotFound("study", study_id)
@@ -118,13 +120,22 @@ class Studies:
 
         return self._database.read(work)
 
+    def owner(self, study_id: int) -> str:
+        """Whose it is."""
+        query = select(t.studies.c.owner).where(t.studies.c.study_id == study_id)
+        owner: str | None = self._database.read(lambda connection: connection.execute(query).scalar())
+        if owner is None:
+            raise NotFound("study", study_id)
+        return owner
+
     def list(
-        self, *, state: StudyState | None = None, offset: int = 0, limit: int = 50
+        self, *, state: StudyState | None = None, owner: str | None = None, offset: int = 0, limit: int = 50
     ) -> tuple[Sequence[StudyRecord], int]:
         """A page of studies without their results, newest first, and the number of all that match."""
 
         def work(connection: Connection) -> tuple[Sequence[StudyRecord], int]:
             matching = [] if state is None else [t.studies.c.state == state.value]
+            matching += [] if owner is None else [t.studies.c.owner == owner]
             total = connection.execute(select(func.count()).select_from(t.studies).where(*matching)).scalar_one()
             columns = [column for column in t.studies.c if column.name != "result"]
             query = select(*columns, self._database.now.label("now")).where(*matching)

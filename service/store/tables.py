@@ -169,6 +169,30 @@ datasets = Table(
     Column("created_at", Float(53), nullable=False),
 )
 
+dataset_owners = Table(
+    "rs_dataset_owners",
+    metadata,
+    Column("dataset_id", String(64), ForeignKey("rs_datasets.id", ondelete="CASCADE"), primary_key=True),
+    Column("owner", String(100), primary_key=True),
+    Column("created_at", Float(53), nullable=False),
+)
+"""Who has uploaded a data set: the same content is one data set, of all that have it."""
+
+tokens = Table(
+    "rs_tokens",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("name", String(200), nullable=False),
+    Column("owner", String(100), nullable=False),
+    Column("scope", String(16), nullable=False),
+    Column("digest", String(64), nullable=False, unique=True),
+    Column("created_at", Float(53), nullable=False),
+    Column("expires_at", Float(53)),
+    Column("used_at", Float(53)),
+    Column("revoked_at", Float(53)),
+    sqlite_autoincrement=True,
+)
+
 test_accesses = Table(
     "rs_test_accesses",
     metadata,

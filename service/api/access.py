@@ -1,0 +1,163 @@
+"""Who may do what: tokens with scopes, and everybody's own studies and data sets.
+
+Everything is decided here, before a route is reached, by method and path, so that no route can forget it: without a valid
+token 401, with too small a scope 403, and what belongs to somebody else does not exist (404). Routes that make or list
+something learn their `Caller`. A browser has its token in a cookie, which other sites' pages do not send (`SameSite`), and
+whose changing requests `foreign` refuses by their origin.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Annotated
+from urllib.parse import quote
+
+from anyio import to_thread
+from fastapi import Depends, Request
+from pydantic import TypeAdapter, ValidationError
+from starlette.datastructures import Headers
+from starlette.requests import cookie_parser
+from starlette.responses import RedirectResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from service.api.bodies import storable
+from service.api.problems import RETRY_SECONDS, problem
+from service.datasets import BUILTIN
+from service.errors import DatabaseUnavailable, NotFound
+from service.store import Store
+from service.store.datasets import DEFAULT_OWNER
+from service.store.records import TokenRecord, TokenScope
+
+COOKIE = "regsearch_token"
+LOGIN = "/login"
+OPEN = frozenset({"/healthz", "/readyz", "/openapi.json", "/docs", LOGIN, "/logout", "/favicon.ico"})
+"""Paths that need no token: they tell nothing of anybody's."""
+
+_READ = frozenset({"GET", "HEAD"})
+_ALL: frozenset[TokenScope] = frozenset({"read", "submit", "worker", "admin"})
+_NUMBER = TypeAdapter(int)
+_OBJECT = re.compile(r"/v1/(studies|datasets)/([^/]+)(/.*)?")
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who has sent a request. ``owner`` is whose studies it may see and make; None for everybody's."""
+
+    owner: str | None = None
+    token: TokenRecord | None = None
+
+    @property
+    def whose(self) -> str:
+        """Whose the things are that it makes."""
+        return DEFAULT_OWNER if self.token is None else self.token.owner
+
+
+EVERYBODY = Caller()
+"""Where there are no tokens."""
+
+
+def caller_of(request: Request) -> Caller:
+    """Who has sent a request."""
+    caller: Caller = getattr(request.state, "caller", EVERYBODY)
+    return caller
+
+
+WithCaller = Annotated[Caller, Depends(caller_of)]
+
+
+def scopes_for(method: str, path: str) -> frozenset[TokenScope]:
+    """The scopes of which a request needs one.
+
+    >>> sorted(scopes_for("GET", "/v1/studies/3/result")), sorted(scopes_for("POST", "/v1/studies"))
+    (['admin', 'read', 'submit'], ['admin', 'submit'])
+    >>> sorted(scopes_for("POST", "/v1/studies/3/trials:ask")), sorted(scopes_for("GET", "/dashboard"))
+    (['admin', 'submit', 'worker'], ['admin'])
+    """
+    if path == "/v1/token":
+        return _ALL
+    if not path.startswith("/v1/"):
+        return _ALL - {"worker"} if path == "/metrics" else frozenset({"admin"})
+    if path.startswith(("/v1/tokens", "/v1/workers")):
+        return frozenset({"admin"})
+    found = _OBJECT.fullmatch(path)
+    rest = found[3] or "" if found else None
+    if rest is not None and rest.startswith("/trials:"):
+        return _ALL - {"read"}
+    if method in _READ:
+        return _ALL if found and found[1] == "studies" and rest == "" else _ALL - {"worker"}
+    return frozenset({"submit", "admin"})
+
+
+class Access:
+    """ASGI middleware: finds the token of a request, checks its scope and the owner of what the path names."""
+
+    def __init__(self, app: ASGIApp, store: Store) -> None:
+        self._app = app
+        self._store = store
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer or pass on."""
+        if scope["type"] != "http" or scope["path"] in OPEN:
+            await self._app(scope, receive, send)
+            return
+        try:
+            answer = await to_thread.run_sync(self._refusal, scope)
+        except DatabaseUnavailable as error:
+            answer = problem(Request(scope), HTTPStatus.SERVICE_UNAVAILABLE, str(error))
+            answer.headers["retry-after"] = str(RETRY_SECONDS)
+        await (answer or self._app)(scope, receive, send)
+
+    def _refusal(self, scope: Scope) -> ASGIApp | None:
+        """The answer to a request that is not allowed; None for one that is."""
+        headers = Headers(scope=scope)
+        secret = secret_of(headers)
+        token = self._store.tokens.find(secret) if secret else None
+        if token is None:
+            if scope["method"] == "GET" and "text/html" in headers.get("accept", ""):
+                return RedirectResponse(f"{LOGIN}?next={quote(scope['path'])}", HTTPStatus.SEE_OTHER)
+            why = "the token is unknown, expired or revoked" if secret else "a token is needed"
+            detail = f"{why}: send it as `Authorization: Bearer TOKEN`"
+            answer = problem(Request(scope), HTTPStatus.UNAUTHORIZED, detail)
+            answer.headers["www-authenticate"] = "Bearer"
+            return answer
+        scope.setdefault("state", {})["caller"] = Caller(None if token.scope == "admin" else token.owner, token)
+        needed = scopes_for(scope["method"], scope["path"])
+        if token.scope not in needed:
+            detail = f"the token's scope is {token.scope}; this request needs one of: {', '.join(sorted(needed))}"
+            return problem(Request(scope), HTTPStatus.FORBIDDEN, detail)
+        try:
+            self._check_owner(scope["path"], token)
+        except NotFound as error:
+            return problem(Request(scope), HTTPStatus.NOT_FOUND, str(error))
+        return None
+
+    def _check_owner(self, path: str, token: TokenRecord) -> None:
+        """Check that what a path names is the token's owner's.
+
+        Raises:
+            NotFound: There is none, or it is somebody else's.
+        """
+        found = _OBJECT.fullmatch(path)
+        if token.scope == "admin" or found is None:
+            return
+        if found[1] == "datasets":
+            if found[2] not in BUILTIN and storable(found[2]):  # the route refuses what no database can hold
+                self._store.datasets.get(found[2], token.owner)
+            return
+        try:
+            study_id = _NUMBER.validate_python(found[2])  # as the route reads it: `+7` is 7, too
+        except ValidationError:
+            return  # the route refuses it
+        if not 0 < study_id < 2**31 or self._store.studies.owner(study_id) != token.owner:
+            raise NotFound("study", study_id)
+
+
+def secret_of(headers: Mapping[str, str]) -> str:
+    """The token of a request, of its header or of a browser's cookie; "" if it has none."""
+    kind, _, given = headers.get("authorization", "").partition(" ")
+    if kind.lower() == "bearer":
+        return given.strip()
+    return cookie_parser(headers.get("cookie", "")).get(COOKIE, "")

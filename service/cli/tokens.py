@@ -1,0 +1,81 @@
+"""Commands on tokens: `token create`, `list` and `revoke` on the database itself, `login` and `logout` for a client."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from datetime import UTC, datetime
+from typing import Annotated, get_args
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from service.client.connection import HttpClient
+from service.client.credentials import keep_token
+from service.settings import Settings
+from service.store import open_store
+from service.store.records import TokenRecord, TokenScope
+
+Scope = Annotated[str, typer.Option(help=f"{', '.join(get_args(TokenScope))}: what it allows.")]
+
+
+def create(settings: Settings, console: Console, owner: str, scope: str, name: str, days: float | None) -> None:
+    """Make a token and print it, once.
+
+    Raises:
+        typer.BadParameter: There is no such scope.
+    """
+    known: tuple[TokenScope, ...] = get_args(TokenScope)
+    chosen = next((each for each in known if each == scope), None)
+    if chosen is None:
+        raise typer.BadParameter(f"{scope!r} is not one of {', '.join(known)}", param_hint="--scope")
+    settings.home.mkdir(parents=True, exist_ok=True)
+    with closing(open_store(settings.database_url, create=True)) as store:
+        record, secret = store.tokens.create(owner=owner, scope=chosen, name=name, days=days)
+    until = f"until {record.expires_at:%Y-%m-%d}" if record.expires_at else "until it is revoked"
+    about = f"Token {record.id} of {owner}, scope {chosen}, valid {until}. It is shown this once:"
+    Console(stderr=True, markup=False, emoji=False).print(about, highlight=False)
+    console.print(secret, highlight=False, soft_wrap=True)
+
+
+def show(settings: Settings, console: Console) -> None:
+    """All tokens."""
+    table = Table("id", "name", "owner", "scope", "state", "last used")
+    with closing(open_store(settings.database_url)) as store:
+        for record in store.tokens.list():
+            used = f"{record.used_at:%Y-%m-%d %H:%M}" if record.used_at else "never"
+            table.add_row(str(record.id), Text(record.name), Text(record.owner), record.scope, _state(record), used)
+    console.print(table)
+
+
+def revoke(settings: Settings, console: Console, token_id: int) -> None:
+    """End a token.
+
+    Raises:
+        NotFound: There is no such token.
+    """
+    with closing(open_store(settings.database_url)) as store:
+        record = store.tokens.revoke(token_id)
+    console.print(f"token {record.id} of {record.owner} is revoked", highlight=False)
+
+
+def login(console: Console, url: str, token: str) -> None:
+    """Keep a token for a service that knows it.
+
+    Raises:
+        Refused, Unreachable: It does not.
+    """
+    with closing(HttpClient(url, token=token)) as client:
+        own = client.get("/v1/token")
+    path = keep_token(client.url, token)
+    console.print(f"Signed in at {client.url} as {own['owner']}, scope {own['scope']}; kept in {path}", highlight=False)
+
+
+def _state(record: TokenRecord) -> str:
+    if record.revoked_at is not None:
+        return f"revoked {record.revoked_at:%Y-%m-%d}"
+    if record.expires_at is None:
+        return "valid"
+    ended = record.expires_at < datetime.now(UTC)
+    return f"{'expired' if ended else 'valid until'} {record.expires_at:%Y-%m-%d}"

@@ -1,0 +1,1 @@
+"""What the service promises to whoever exposes it: one file for each kind of promise."""

@@ -1,0 +1,97 @@
+"""A service with tokens on: two owners with studies and data sets, and a token of each scope."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+
+from service.api.app import create_app
+from service.settings import Settings
+from service.store import Store, open_store
+from service.store.records import TokenScope
+
+SCOPES: tuple[TokenScope, ...] = get_args(TokenScope)
+ANN, BOB = "ann", "bob"
+CSV = "a,b,y\n" + "".join(f"{n},{n % 7},{n % 2}\n" for n in range(100))
+EXTERNAL = {"executor": "external", "metric": "log_loss", "space": {"dropout": [0, 0.1]}, "budget": {"trials": 2}}
+
+
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("empty") / "regsearch.db"
+    open_store(f"sqlite:///{path}", create=True).close()
+    return path
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(home=tmp_path / "home", auth="tokens")
+
+
+@pytest.fixture
+def store(settings: Settings, empty_database: Path) -> Iterator[Store]:
+    settings.home.mkdir()
+    shutil.copy(empty_database, settings.home)
+    opened = open_store(settings.database_url)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def app(store: Store, settings: Settings) -> FastAPI:
+    return create_app(store, settings)
+
+
+@pytest.fixture
+def client(app: FastAPI) -> Iterator[TestClient]:
+    with TestClient(app, base_url="http://localhost", raise_server_exceptions=False, follow_redirects=False) as opened:
+        yield opened
+
+
+@dataclass(frozen=True)
+class Owner:
+    """An owner with a token of each scope, a study, an external study, and a data set."""
+
+    tokens: dict[str, str]
+    study: int
+    external: int
+    dataset: str
+
+    def headers(self, scope: str) -> dict[str, str]:
+        return bearer(self.tokens[scope])
+
+
+def bearer(token: str) -> dict[str, str]:
+    return {"authorization": f"Bearer {token}"}
+
+
+def make_owner(store: Store, client: TestClient, name: str) -> Owner:
+    tokens: dict[str, str] = {scope: store.tokens.create(owner=name, scope=scope)[1] for scope in SCOPES}
+    headers = bearer(tokens["submit"])
+
+    def posted(path: str, **body: Any) -> Any:
+        answer = client.post(path, headers=headers, **body)
+        assert answer.status_code == 201, answer.text
+        return answer.json()["id"]
+
+    dataset = posted("/v1/datasets", files={"file": (f"{name}.csv", f"{CSV}{len(name)},{ord(name[0])},1\n")})
+    study = posted("/v1/studies", json={"name": f"of {name}", "data": {"dataset": dataset, "target": "y"}})
+    external = posted("/v1/studies", json={**EXTERNAL, "name": f"external of {name}"})
+    return Owner(tokens, study, external, dataset)
+
+
+@pytest.fixture
+def ann(store: Store, client: TestClient) -> Owner:
+    return make_owner(store, client, ANN)
+
+
+@pytest.fixture
+def bob(store: Store, client: TestClient) -> Owner:
+    return make_owner(store, client, BOB)

@@ -1,0 +1,203 @@
+"""No way around a scope or an owner: every route, with a token of every scope, on own and on foreign objects."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+
+from service.api.access import OPEN
+from service.api.app import create_app
+from service.settings import Settings
+from service.store import Store
+from tests.security.conftest import BOB, SCOPES, Owner, bearer
+
+READS = {"read", "submit", "admin"}
+CHANGES = {"submit", "admin"}
+ALLOWED: dict[str, set[str]] = {
+    "GET /v1/studies": READS,
+    "POST /v1/studies": CHANGES,
+    "POST /v1/studies/dry-run": CHANGES,
+    "GET /v1/studies/{study_id}": {*READS, "worker"},
+    "GET /v1/studies/{study_id}/trials": READS,
+    "GET /v1/studies/{study_id}/trials/{number}": READS,
+    "GET /v1/studies/{study_id}/result": READS,
+    "GET /v1/studies/{study_id}/report": READS,
+    "GET /v1/studies/{study_id}/model": READS,
+    "GET /v1/studies/{study_id}/comparison": READS,
+    "POST /v1/studies/{study_id}/cancel": CHANGES,
+    "POST /v1/studies/{study_id}/pause": CHANGES,
+    "POST /v1/studies/{study_id}/resume": CHANGES,
+    "POST /v1/studies/{study_id}/extend": CHANGES,
+    "POST /v1/studies/{study_id}/replay": CHANGES,
+    "DELETE /v1/studies/{study_id}": CHANGES,
+    "POST /v1/studies/{study_id}/trials:ask": {*CHANGES, "worker"},
+    "POST /v1/studies/{study_id}/trials:report": {*CHANGES, "worker"},
+    "POST /v1/studies/{study_id}/trials:tell": {*CHANGES, "worker"},
+    "POST /v1/studies/{study_id}/trials:heartbeat": {*CHANGES, "worker"},
+    "POST /v1/studies/{study_id}/trials:release": {*CHANGES, "worker"},
+    "GET /v1/datasets": READS,
+    "POST /v1/datasets": CHANGES,
+    "GET /v1/datasets/{dataset_id}": READS,
+    "DELETE /v1/datasets/{dataset_id}": CHANGES,
+    "GET /v1/workers": {"admin"},
+    "GET /metrics": READS,
+    "POST /v1/tokens": {"admin"},
+    "GET /v1/tokens": {"admin"},
+    "DELETE /v1/tokens/{token_id}": {"admin"},
+    "GET /v1/token": set(SCOPES),
+}
+"""Which scopes may send which request."""
+
+BODIES: dict[str, Any] = {
+    "POST /v1/studies": {"json": {"data": {"dataset": "wine"}}},
+    "POST /v1/studies/dry-run": {"json": {"data": {"dataset": "wine"}}},
+    "POST /v1/studies/{study_id}/extend": {"json": {"trials": 1}},
+    "POST /v1/datasets": {"files": {"file": ("a.csv", "a,b\n1,2\n3,4\n5,6\n")}},
+    "POST /v1/tokens": {"json": {"owner": "eve", "scope": "read"}},
+    **{f"POST /v1/studies/{{study_id}}/trials:{verb}": {"json": {"client": "program-one"}} for verb in ("ask", "heartbeat")},
+}
+
+
+def routes(app: FastAPI) -> Iterator[str]:
+    for path, operations in app.openapi()["paths"].items():
+        if path not in OPEN:
+            yield from (f"{method.upper()} {path}" for method in operations)
+
+
+def send(client: TestClient, route: str, owner: Owner, headers: dict[str, str]) -> Any:
+    method, path = route.split(" ")
+    study = owner.external if "trials:" in path else owner.study
+    names = {"study_id": study, "dataset_id": owner.dataset, "number": 0, "token_id": 999}
+    address = re.sub(r"{(\w+)}", lambda place: str(names[place[1]]), path)
+    return client.request(method, address, headers=headers, **BODIES.get(route, {}))
+
+
+def test_the_table_has_every_route(app: FastAPI) -> None:
+    assert set(routes(app)) == set(ALLOWED)
+
+
+@pytest.mark.parametrize("scope", SCOPES)
+def test_a_token_does_what_its_scope_allows_and_nothing_else(client: TestClient, ann: Owner, scope: str) -> None:
+    before = client.get("/v1/studies", headers=ann.headers("admin")).json()["total"]
+    for route in sorted(ALLOWED):
+        status = send(client, route, ann, ann.headers(scope)).status_code
+        assert (status != 403) == (scope in ALLOWED[route]), (route, scope, status)
+        assert status not in (401, 500), route
+        if scope in ("read", "worker"):
+            assert client.get("/v1/studies", headers=ann.headers("admin")).json()["total"] == before, route
+
+
+@pytest.mark.parametrize("scope", [scope for scope in SCOPES if scope != "admin"])
+def test_what_belongs_to_another_owner_does_not_exist(client: TestClient, ann: Owner, bob: Owner, scope: str) -> None:
+    state = client.get(f"/v1/studies/{bob.study}", headers=bob.headers("read")).json()["state"]
+    for route in sorted(ALLOWED):
+        if "{study_id}" in route or "{dataset_id}" in route:
+            answer = send(client, route, bob, ann.headers(scope))
+            assert answer.status_code == (404 if scope in ALLOWED[route] else 403), route
+            assert BOB not in answer.text
+    assert client.get(f"/v1/studies/{bob.study}", headers=bob.headers("read")).json()["state"] == state
+
+
+@pytest.mark.parametrize("spelling", ["{}", "+{}", "0{}", " {}", "{}.0", "%2B{}", "0_{}"])
+def test_another_spelling_of_an_id_leads_nowhere_else(client: TestClient, ann: Owner, bob: Owner, spelling: str) -> None:
+    for rest in ("", "/trials", "/result"):
+        path = f"/v1/studies/{spelling.format(bob.study)}{rest}"
+        answer = client.get(path, headers=ann.headers("submit"))
+        assert answer.status_code in (404, 422), path
+        assert "of bob" not in answer.text
+
+
+def test_lists_have_what_is_the_owners_only(client: TestClient, ann: Owner, bob: Owner) -> None:
+    mine = client.get("/v1/studies", headers=ann.headers("read")).json()
+    assert {study["owner"] for study in mine["studies"]} == {"ann"}
+    assert mine["total"] == 2
+    names = [each["id"] for each in client.get("/v1/datasets", headers=ann.headers("read")).json()]
+    assert ann.dataset in names
+    assert bob.dataset not in names
+    assert client.get("/v1/studies", headers=ann.headers("admin")).json()["total"] == 4
+
+
+def test_a_study_can_t_use_what_is_another_owners(client: TestClient, ann: Owner, bob: Owner, store: Store) -> None:
+    headers = ann.headers("submit")
+    foreign: list[tuple[dict[str, Any], str]] = [
+        ({"data": {"dataset": bob.dataset, "target": "y"}}, "data.dataset"),
+        ({"data": {"dataset": "wine"}, "model": {"start_from": bob.study}}, "model.start_from"),
+        ({"data": {"dataset": "wine"}, "search_from": [bob.study]}, "search_from"),
+        ({"data": {"dataset": "wine"}, "owner": "bob"}, "owner"),
+        ({"executor": "external", "metric": "rmse", "space": {"dropout": [0, 0.1]}, "owner": "bob"}, "owner"),
+    ]
+    for spec, field in foreign:
+        answer = client.post("/v1/studies", json=spec, headers=headers)
+        assert answer.status_code == 422, spec
+        assert answer.json()["errors"][0]["field"].startswith(field)
+        assert bob.dataset not in str(answer.json()["errors"][0]["allowed"])
+        if field == "search_from":  # told as if it did not exist
+            unknown = {**spec, "search_from": [999]}
+            again = client.post("/v1/studies", json=unknown, headers=headers).json()["errors"][0]["message"]
+            assert again.replace("999", str(bob.study)) == answer.json()["errors"][0]["message"]
+
+
+def test_an_admin_may_submit_for_anybody(client: TestClient, ann: Owner) -> None:
+    for owner, expected in ((None, "ann"), ("carol", "carol")):
+        spec = {"data": {"dataset": "wine"}, **({"owner": owner} if owner else {})}
+        assert client.post("/v1/studies", json=spec, headers=ann.headers("admin")).json()["owner"] == expected
+
+
+def test_the_same_rows_are_each_owners_own(client: TestClient, ann: Owner, bob: Owner, settings: Settings) -> None:
+    rows = {"file": ("same.csv", "a,b,y\n" + "".join(f"{n},{n * n},{n % 2}\n" for n in range(50)))}
+    first, second = (
+        client.post("/v1/datasets", files=rows, headers=owner.headers("submit")).json()["id"] for owner in (ann, bob)
+    )
+    assert first == second
+    assert client.delete(f"/v1/datasets/{first}", headers=ann.headers("submit")).status_code == 204
+    assert client.get(f"/v1/datasets/{first}", headers=ann.headers("read")).status_code == 404
+    assert client.get(f"/v1/datasets/{first}", headers=bob.headers("read")).status_code == 200
+    assert [*settings.datasets_dir.glob(f"{first}*")]
+    assert client.delete(f"/v1/datasets/{first}", headers=bob.headers("submit")).status_code == 204
+    assert not [*settings.datasets_dir.glob(f"{first}*")]
+
+
+def test_the_dashboard_shows_everybodys_studies_so_only_to_admins(client: TestClient, ann: Owner) -> None:
+    for path, scope in itertools.product(("/dashboard", "/api/studies", "/static/bundle.js"), SCOPES):
+        status = client.get(path, headers=ann.headers(scope)).status_code
+        assert (status == 403) == (scope != "admin"), (path, scope)
+
+
+def test_a_dashboard_of_its_own_asks_for_tokens_too(store: Store, settings: Settings, ann: Owner) -> None:
+    only = settings.model_copy(update={"dashboard": "only"})
+    with TestClient(create_app(store, only), base_url="http://localhost") as client:
+        assert client.get("/api/studies").status_code == 401
+        assert client.get("/api/studies", headers=ann.headers("admin")).status_code == 200
+        assert client.get("/v1/studies", headers=ann.headers("admin")).status_code == 404
+        assert client.get("/login").status_code == 200
+
+
+def test_the_log_tells_who_did_what(client: TestClient, ann: Owner, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO", logger="regsearch.access"):
+        client.post(f"/v1/studies/{ann.study}/cancel", headers=ann.headers("submit"))
+    record = caplog.records[-1].__dict__
+    assert (record["owner"], record["path"], record["status"]) == ("ann", f"/v1/studies/{ann.study}/cancel", 200)
+    assert record["token"] > 0
+    assert ann.tokens["submit"] not in str(record)
+
+
+def test_the_description_has_the_security_schemes(client: TestClient, ann: Owner) -> None:
+    document = client.get("/openapi.json").json()
+    assert document["components"]["securitySchemes"]["token"]["scheme"] == "bearer"
+    for path, operations in document["paths"].items():
+        for operation in operations.values():
+            assert ("security" in operation) == (path not in OPEN), path
+            if path not in OPEN:
+                assert {"401", "403"} <= set(operation["responses"])
+
+
+def test_an_id_that_no_database_can_hold_is_no_way_round(client: TestClient, ann: Owner) -> None:
+    for path in ("/v1/studies/99999999999999999999", "/v1/studies/-1", "/v1/datasets/%00", "/v1/studies/%00"):
+        assert client.get(path, headers=ann.headers("read")).status_code in (404, 422), path
+    assert client.get("/v1/studies", headers=bearer("\x00")).status_code in (400, 401)
