@@ -61,7 +61,10 @@ def running(services: dict[str, Any], tmp_path: Path) -> Iterator[tuple[dict[str
     replaced = {"/data": str(tmp_path), "0.0.0.0": "127.0.0.1", **{port: str(free) for port, free in ports.items()}}
     processes = []
     for name in OURS:
-        given = {key: str(value) for key, value in services[name]["environment"].items()}
+        # As compose does where the variable is not set.
+        given = {
+            key: re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", str(value)) for key, value in services[name]["environment"].items()
+        }
         given["REGSEARCH_DB_URL"] = postgres.url
         for key in ("REGSEARCH_HOME", "REGSEARCH_CACHE", "REGSEARCH_HOST", "REGSEARCH_PORT"):
             for old, new in replaced.items():

@@ -113,7 +113,7 @@ def test_the_problem_is_the_one_shown(client: TestClient) -> None:
 
 def test_every_status_of_a_problem_is_told() -> None:
     told = {int(row[0]) for row in cells("Problems")}
-    assert told == {status.value for status in STATUS.values()} | {403, 421, 500}
+    assert told == {status.value for status in STATUS.values()} | {401, 403, 421, 500}
 
 
 def test_every_setting_is_told_with_its_default(monkeypatch: pytest.MonkeyPatch) -> None:
