@@ -9,6 +9,7 @@ from fastapi import APIRouter, Response, status
 from pydantic import BaseModel, Field
 
 from service.api.bodies import JsonRoute
+from service.api.idempotency import WithKey
 from service.api.models import StudyId, StudyOut
 from service.api.problems import answers
 from service.api.submission import note_of
@@ -53,7 +54,7 @@ def router(store: Store) -> APIRouter:
     routes = APIRouter(prefix="/v1/studies", tags=["studies"], route_class=JsonRoute)
 
     @routes.post("/{study_id}/replay", status_code=status.HTTP_201_CREATED, responses=answers(404, 409, 422))
-    def replay(study_id: StudyId, response: Response) -> StudyOut:
+    def replay(study_id: StudyId, response: Response, request: WithKey) -> StudyOut:
         """Queue the study again, with the same spec, seed, data and number of lanes. Compare them when it is finished."""
         record = store.studies.get(study_id)
         if record.external:
@@ -62,7 +63,12 @@ def router(store: Store) -> APIRouter:
         spec = spec.model_copy(update={"name": f"{spec.name[: _MAX_NAME - len(_SUFFIX)]}{_SUFFIX}"})
         attributes = {REPLAY_OF: study_id}
         again = store.studies.submit(
-            spec, note=note_of(spec), dataset_id=record.dataset_id, attributes=attributes, advice=record.advice
+            spec,
+            note=note_of(spec),
+            dataset_id=record.dataset_id,
+            attributes=attributes,
+            advice=record.advice,
+            request=request,
         )
         response.headers["Location"] = f"/v1/studies/{again}"
         return StudyOut.of(store.studies.get(again))

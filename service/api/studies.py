@@ -10,6 +10,7 @@ from pydantic import Discriminator, Tag
 
 from service.api.access import WithCaller
 from service.api.bodies import JsonRoute
+from service.api.idempotency import WithKey
 from service.api.inspection import Inspections
 from service.api.models import DryRun, ExtendIn, StudyId, StudyOut, StudyPage, Submitted, TrialOut, TrialPage
 from service.api.problems import answers
@@ -78,7 +79,7 @@ def router(store: Store, settings: Settings) -> APIRouter:
     inspections = Inspections()
 
     @routes.post("", status_code=status.HTTP_201_CREATED, responses=answers(413, 415, 422))
-    def submit(spec: AnySpec, response: Response, caller: WithCaller) -> Submitted:
+    def submit(spec: AnySpec, response: Response, caller: WithCaller, request: WithKey) -> Submitted:
         """Queue a study. Only `data` is required; everything else has defaults (see the spec reference).
 
         With `executor: external` a program of yours trains, and asks for trials (`trials:ask`).
@@ -86,13 +87,17 @@ def router(store: Store, settings: Settings) -> APIRouter:
         spec = owned(spec, caller)
         if isinstance(spec, ExternalSpec):
             check_external(spec)
-            study_id = store.studies.submit(spec, note=note_of(spec))
+            study_id = store.studies.submit(spec, note=note_of(spec), request=request)
             plan, data = plan_of(spec), None
         else:
             submission = check(spec, store, settings, inspections, caller.owner)
             advice = {"warnings": list(submission.warnings), "data": submission.data.model_dump(mode="json")}
             study_id = store.studies.submit(
-                submission.spec, note=note_of(submission.spec), dataset_id=submission.dataset_id, advice=advice
+                submission.spec,
+                note=note_of(submission.spec),
+                dataset_id=submission.dataset_id,
+                advice=advice,
+                request=request,
             )
             plan, data = plan_of(submission.spec), submission.data
         response.headers["Location"] = f"/v1/studies/{study_id}"
@@ -117,11 +122,6 @@ def router(store: Store, settings: Settings) -> APIRouter:
         """Studies, newest first."""
         records, total = store.studies.list(state=state, owner=caller.owner, offset=offset, limit=limit)
         return StudyPage(studies=[StudyOut.of(record) for record in records], total=total, offset=offset, limit=limit)
-
-    @routes.get("/{study_id}", responses=answers(404, 422))
-    def get_study(study_id: StudyId) -> StudyOut:
-        """One study: its state, counts of trials, the best trial so far, the time left."""
-        return StudyOut.of(store.studies.get(study_id))
 
     @routes.get("/{study_id}/trials", responses=answers(404, 422))
     def list_trials(study_id: StudyId, state: TrialState | None = None, offset: Offset = 0, limit: Limit = 50) -> TrialPage:
@@ -152,28 +152,28 @@ def _result(routes: APIRouter, store: Store) -> None:
 
 def _transitions(routes: APIRouter, store: Store) -> None:
     @routes.post("/{study_id}/cancel", responses=answers(404, 409, 422))
-    def cancel(study_id: StudyId) -> StudyOut:
+    def cancel(study_id: StudyId, request: WithKey) -> StudyOut:
         """Cancel a study; its finished trials are kept."""
-        store.studies.cancel(study_id)
+        store.studies.cancel(study_id, request)
         return StudyOut.of(store.studies.get(study_id))
 
     @routes.post("/{study_id}/pause", responses=answers(404, 409, 422))
-    def pause(study_id: StudyId) -> StudyOut:
+    def pause(study_id: StudyId, request: WithKey) -> StudyOut:
         """Pause a study: no more of its trials are handed out."""
-        store.studies.pause(study_id)
+        store.studies.pause(study_id, request)
         return StudyOut.of(store.studies.get(study_id))
 
     @routes.post("/{study_id}/resume", responses=answers(404, 409, 422))
-    def resume(study_id: StudyId) -> StudyOut:
+    def resume(study_id: StudyId, request: WithKey) -> StudyOut:
         """Resume a paused study."""
-        store.studies.resume(study_id)
+        store.studies.resume(study_id, request)
         return StudyOut.of(store.studies.get(study_id))
 
     @routes.post("/{study_id}/extend", responses=answers(404, 409, 413, 415, 422))
-    def extend(study_id: StudyId, more: ExtendIn) -> StudyOut:
+    def extend(study_id: StudyId, more: ExtendIn, request: WithKey) -> StudyOut:
         """Add trials to the budget of a study, which may be finished."""
         check_more(store.studies.get(study_id), more.trials)
-        store.studies.extend(study_id, trials=more.trials)
+        store.studies.extend(study_id, more.trials, request)
         return StudyOut.of(store.studies.get(study_id))
 
     @routes.delete("/{study_id}", status_code=status.HTTP_204_NO_CONTENT, responses=answers(404, 409, 422))

@@ -10,6 +10,7 @@ import json
 import time
 import uuid
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
@@ -20,7 +21,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.sql.elements import ColumnElement
 
-from service.errors import DatabaseUnavailable
+from service.errors import DatabaseUnavailable, InvalidInput
 from service.store import tables as t
 from service.store.place import FileGone, Place, connect_to, file_of
 
@@ -36,6 +37,7 @@ IDLE_SECONDS = 10.0
 """After this time PostgreSQL ends a session that is idle in a transaction: a frozen process must not keep its locks."""
 
 _REMEMBERED_SECONDS = 3600.0
+_REQUEST_SECONDS = 86_400.0
 """How long the return value of a write is kept, in case the write is repeated."""
 
 _KEEPALIVE = {"connect_timeout": 10, "keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3}
@@ -116,6 +118,14 @@ def _sqlite_begin(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
 
 
+@dataclass(frozen=True)
+class Once:
+    """What makes a write that of one request: at most 32 characters, and a digest of what was ``given`` with it."""
+
+    key: str
+    given: str = ""
+
+
 class Database:
     """Transactions on one engine, repeated after a lost connection.
 
@@ -162,31 +172,37 @@ class Database:
         """
         return self._patiently(work, reading=False)
 
-    def write_once(self, work: Callable[[Connection], T]) -> T:
+    def write_once(self, work: Callable[[Connection], T], request: Once | None = None) -> T:
         """As `write`, for work that must not be committed twice; its return value must survive JSON.
 
         The transaction also writes a unique key. A repeat that finds the key (after waiting for the first run if that is
-        still in progress) returns what the first run returned.
+        still in progress) returns what the first run returned. With a ``request`` the key is that of its sender, so that
+        requests sent twice are repeats, too, for a day.
 
         Raises:
             DatabaseUnavailable: As in `read`.
+            InvalidInput: The request's key was that of another request.
         """
-        key = uuid.uuid4().hex
+        once = request or Once(uuid.uuid4().hex)
 
-        def once(connection: Connection) -> T:
+        def run(connection: Connection) -> T:
             connection.execute(delete(t.writes).where(t.writes.c.at < self.now - _REMEMBERED_SECONDS))
-            mine = upsert(connection, t.writes).values(key=key, at=self.now, answer="null")
+            at = self.now if request is None else self.now + _REQUEST_SECONDS - _REMEMBERED_SECONDS
+            mine = upsert(connection, t.writes).values(key=once.key, at=at, answer="null")
             if connection.execute(mine.on_conflict_do_nothing().returning(t.writes.c.key)).first() is None:
-                answer = connection.execute(select(t.writes.c.answer).where(t.writes.c.key == key)).scalar_one()
-                done: T = json.loads(answer)
+                text = connection.execute(select(t.writes.c.answer).where(t.writes.c.key == once.key)).scalar_one()
+                given, answer = json.loads(text)
+                if given != once.given:
+                    message = "was sent with another request before"
+                    raise InvalidInput.one("Idempotency-Key", message, allowed="a new key for every request")
+                done: T = answer
                 return done
             result = work(connection)
-            if result is not None:
-                kept = update(t.writes).where(t.writes.c.key == key)
-                connection.execute(kept.values(answer=json.dumps(result)))
+            kept = update(t.writes).where(t.writes.c.key == once.key)
+            connection.execute(kept.values(answer=json.dumps([once.given, result])))
             return result
 
-        return self.write(once)
+        return self.write(run)
 
     def _patiently(self, work: Callable[[Connection], T], *, reading: bool, patience_seconds: float | None = None) -> T:
         give_up = time.monotonic() + (self._patience if patience_seconds is None else patience_seconds)

@@ -15,7 +15,7 @@ from service.spec import StudySpec
 from service.spec.external import ExternalSpec
 from service.store import tables as t
 from service.store.archives import replace_archive
-from service.store.engine import Database
+from service.store.engine import Database, Once
 from service.store.notes import note_attributes, prepend_to_note
 from service.store.records import ENDED, SEARCHED, Lease, StudyRecord, StudyState
 from service.store.rows import (
@@ -49,6 +49,7 @@ class Studies:
         dataset_id: str | None = None,
         attributes: Mapping[str, Any] | None = None,
         advice: Mapping[str, Any] | None = None,
+        request: Once | None = None,
     ) -> int:
         """Queue a study; writes Optuna's rows and ours in one transaction.
 
@@ -58,6 +59,7 @@ class Studies:
             dataset_id: Its data set, if that was uploaded.
             attributes: Further user attributes in Optuna's tables.
             advice: What its user is told of it: warnings, and how its data are read.
+            request: Of a request that may be sent again, which then returns the same study.
 
         Returns:
             The id of the study, in Optuna's tables as well.
@@ -83,8 +85,8 @@ class Studies:
 
         for _ in range(_NAME_RACES):
             with suppress(IntegrityError):  # another submit has taken the name: find a new one
-                return self._database.write_once(work)
-        return self._database.write_once(work)
+                return self._database.write_once(work, request)
+        return self._database.write_once(work, request)
 
     def _row(self, study_id: int, name: str, spec: StudySpec | ExternalSpec, whole: Mapping[str, Any]) -> dict[str, Any]:
         return {
@@ -120,6 +122,14 @@ class Studies:
 
         return self._database.read(work)
 
+    def tags(self, study_ids: Sequence[int]) -> dict[int, str]:
+        """What changes whenever there is news of a study, by id; studies that are not there are left out."""
+        s = t.studies
+        columns = (s.c.state, s.c.told, s.c.asked, s.c.running, s.c.budget_trials, s.c.best_number)
+        query = select(s.c.study_id, *columns).where(s.c.study_id.in_(study_ids))
+        rows = self._database.read(lambda connection: connection.execute(query).all())
+        return {row.study_id: "-".join(map(str, row[1:])) for row in rows}
+
     def owner(self, study_id: int) -> str:
         """Whose it is."""
         query = select(t.studies.c.owner).where(t.studies.c.study_id == study_id)
@@ -153,23 +163,23 @@ class Studies:
         query = select(s.c.study_id, left).where(s.c.state.in_((*SEARCHED, StudyState.PAUSED)))
         return self._database.read(lambda connection: {row[0]: int(row[1]) for row in connection.execute(query)})
 
-    def pause(self, study_id: int) -> None:
+    def pause(self, study_id: int, request: Once | None = None) -> None:
         """Start no further trials; workers put back their running trials within an epoch.
 
         Raises:
             Conflict: The study is neither queued nor running (nor paused already).
         """
-        self._move(study_id, (StudyState.QUEUED, StudyState.RUNNING), StudyState.PAUSED)
+        self._move(study_id, (StudyState.QUEUED, StudyState.RUNNING), StudyState.PAUSED, request)
 
-    def resume(self, study_id: int) -> None:
+    def resume(self, study_id: int, request: Once | None = None) -> None:
         """Queue a paused study again.
 
         Raises:
             Conflict: The study is not paused.
         """
-        self._move(study_id, (StudyState.PAUSED,), StudyState.QUEUED, then=self._settle)
+        self._move(study_id, (StudyState.PAUSED,), StudyState.QUEUED, request, then=self._settle)
 
-    def cancel(self, study_id: int) -> None:
+    def cancel(self, study_id: int, request: Once | None = None) -> None:
         """End a study permanently: finished trials are kept, open trials fail, leases are deleted.
 
         Raises:
@@ -181,9 +191,9 @@ class Studies:
             fail_open_trials(connection, row["study_id"], "cancelled")
 
         allowed = tuple(state for state in StudyState if state not in ENDED)
-        self._move(study_id, allowed, StudyState.CANCELLED, then=work)
+        self._move(study_id, allowed, StudyState.CANCELLED, request, then=work)
 
-    def extend(self, study_id: int, trials: int) -> None:
+    def extend(self, study_id: int, trials: int, request: Once | None = None) -> None:
         """Add trials to a study's budget; a finished study is queued again and will be finalized again.
 
         Raises:
@@ -206,7 +216,7 @@ class Studies:
             connection.execute(delete(t.finals).where(t.finals.c.study_id == study_id))
 
         allowed = (*SEARCHED, StudyState.PAUSED, StudyState.FINISHED)
-        self._move(study_id, allowed, StudyState.QUEUED, then=work, keep=(*SEARCHED, StudyState.PAUSED))
+        self._move(study_id, allowed, StudyState.QUEUED, request, then=work, keep=(*SEARCHED, StudyState.PAUSED))
 
     def delete(self, study_id: int) -> None:
         """Remove a study and all its trials, here and in Optuna's tables.
@@ -301,6 +311,7 @@ class Studies:
         study_id: int,
         allowed: Sequence[StudyState],
         to: StudyState,
+        request: Once | None,
         then: Callable[[Connection, RowMapping], None] | None = None,
         keep: Sequence[StudyState] = (),
     ) -> None:
@@ -317,7 +328,7 @@ class Studies:
             if then:
                 then(connection, row)
 
-        self._database.write_once(work)
+        self._database.write_once(work, request)
 
     def _settle(self, connection: Connection, row: RowMapping) -> None:
         settle(connection, self._database, lock_study(connection, row["study_id"]))

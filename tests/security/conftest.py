@@ -57,11 +57,12 @@ def client(app: FastAPI) -> Iterator[TestClient]:
 
 @dataclass(frozen=True)
 class Owner:
-    """An owner with a token of each scope, a study, an external study, and a data set."""
+    """An owner with a token of each scope, a study, an external study, one that has ended, and a data set."""
 
     tokens: dict[str, str]
     study: int
     external: int
+    ended: int
     dataset: str
 
     def headers(self, scope: str) -> dict[str, str]:
@@ -84,7 +85,9 @@ def make_owner(store: Store, client: TestClient, name: str) -> Owner:
     dataset = posted("/v1/datasets", files={"file": (f"{name}.csv", f"{CSV}{len(name)},{ord(name[0])},1\n")})
     study = posted("/v1/studies", json={"name": f"of {name}", "data": {"dataset": dataset, "target": "y"}})
     external = posted("/v1/studies", json={**EXTERNAL, "name": f"external of {name}"})
-    return Owner(tokens, study, external, dataset)
+    ended = posted("/v1/studies", json={**EXTERNAL, "name": f"ended of {name}"})
+    store.studies.cancel(ended)
+    return Owner(tokens, study, external, ended, dataset)
 
 
 @pytest.fixture

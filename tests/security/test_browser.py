@@ -32,7 +32,7 @@ def test_a_person_signs_in_with_a_token_and_out_again(client: TestClient, ann: O
     cookie = signed.headers["set-cookie"].lower()
     assert "httponly" in cookie
     assert "samesite=strict" in cookie
-    assert client.get("/v1/studies").json()["total"] == 2
+    assert client.get("/v1/studies").json()["total"] == 3
     client.post("/logout")
     assert client.get("/v1/studies").status_code == 401
 

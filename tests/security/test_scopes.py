@@ -24,6 +24,7 @@ ALLOWED: dict[str, set[str]] = {
     "POST /v1/studies": CHANGES,
     "POST /v1/studies/dry-run": CHANGES,
     "GET /v1/studies/{study_id}": {*READS, "worker"},
+    "GET /v1/studies/{study_id}/events": READS,
     "GET /v1/studies/{study_id}/trials": READS,
     "GET /v1/studies/{study_id}/trials/{number}": READS,
     "GET /v1/studies/{study_id}/result": READS,
@@ -72,7 +73,7 @@ def routes(app: FastAPI) -> Iterator[str]:
 
 def send(client: TestClient, route: str, owner: Owner, headers: dict[str, str]) -> Any:
     method, path = route.split(" ")
-    study = owner.external if "trials:" in path else owner.study
+    study = owner.external if "trials:" in path else owner.ended if path.endswith("/events") else owner.study
     names = {"study_id": study, "dataset_id": owner.dataset, "number": 0, "token_id": 999}
     address = re.sub(r"{(\w+)}", lambda place: str(names[place[1]]), path)
     return client.request(method, address, headers=headers, **BODIES.get(route, {}))
@@ -116,11 +117,11 @@ def test_another_spelling_of_an_id_leads_nowhere_else(client: TestClient, ann: O
 def test_lists_have_what_is_the_owners_only(client: TestClient, ann: Owner, bob: Owner) -> None:
     mine = client.get("/v1/studies", headers=ann.headers("read")).json()
     assert {study["owner"] for study in mine["studies"]} == {"ann"}
-    assert mine["total"] == 2
+    assert mine["total"] == 3
     names = [each["id"] for each in client.get("/v1/datasets", headers=ann.headers("read")).json()]
     assert ann.dataset in names
     assert bob.dataset not in names
-    assert client.get("/v1/studies", headers=ann.headers("admin")).json()["total"] == 4
+    assert client.get("/v1/studies", headers=ann.headers("admin")).json()["total"] == 6
 
 
 def test_a_study_can_t_use_what_is_another_owners(client: TestClient, ann: Owner, bob: Owner, store: Store) -> None:

@@ -1,0 +1,114 @@
+"""One study, followed: a request that waits for news (long polling), and a stream of what happens (Server-Sent Events).
+
+Reference: WHATWG HTML, "Server-sent events".
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import AsyncIterator
+from typing import Annotated, Any
+
+from anyio import to_thread
+from fastapi import APIRouter, Header, Query, Response, status
+from fastapi.responses import StreamingResponse
+
+from service.api.bodies import JsonRoute
+from service.api.changes import Changes
+from service.api.models import StudyId, StudyOut
+from service.api.problems import answers
+from service.errors import NotFound
+from service.store import Store
+from service.store.records import ENDED, FinishedTrial, StudyRecord
+
+PING_SECONDS = 15.0
+"""Between two signs of life of a stream in which nothing happens, so that no proxy closes it."""
+_MOST_WAIT = 60.0
+_NOT_MODIFIED: Any = {304: {"description": "Nothing new since the `ETag` of `If-None-Match`."}}
+_STREAM: Any = {200: {"content": {"text/event-stream": {}}, "description": "Server-Sent Events"}}
+
+
+def router(store: Store) -> APIRouter:
+    """A study and its events, under /v1/studies."""
+    routes = APIRouter(prefix="/v1/studies", tags=["studies"], route_class=JsonRoute)
+    changes = Changes(store)
+
+    @routes.get("/{study_id}", response_model=StudyOut, responses={**_NOT_MODIFIED, **answers(404, 422)})
+    async def get_study(
+        study_id: StudyId,
+        response: Response,
+        wait: Annotated[float, Query(ge=0.0, le=_MOST_WAIT, description="Seconds to wait for news of it.")] = 0.0,
+        if_none_match: Annotated[str | None, Header(description="The `ETag` of an earlier answer.")] = None,
+    ) -> Any:
+        """One study: its state, counts of trials, the best trial so far, the time left.
+
+        With `wait` the answer comes when there is news since the earlier answer whose `ETag` is sent, or since the request.
+        """
+        tag, record = await to_thread.run_sync(_read, store, study_id)
+        if wait > 0 and if_none_match in (None, etag(tag)) and await changes.after(study_id, tag, wait):
+            tag, record = await to_thread.run_sync(_read, store, study_id)
+        if if_none_match == etag(tag):
+            return Response(status_code=status.HTTP_304_NOT_MODIFIED, headers={"etag": etag(tag)})
+        response.headers["etag"] = etag(tag)
+        return StudyOut.of(record)
+
+    @routes.get("/{study_id}/events", response_class=StreamingResponse, responses={**_STREAM, **answers(404, 422)})
+    async def get_events(
+        study_id: StudyId,
+        last_event_id: Annotated[str | None, Header(description="Of the last trial that was received.")] = None,
+    ) -> StreamingResponse:
+        """What happens in a study, as it happens: `study` (as `GET` gives it), `trial` when one has ended, `end`.
+
+        Trials have ids, by which a stream is resumed where it was interrupted; without one it begins with the first trial.
+        """
+        await to_thread.run_sync(store.studies.owner, study_id)
+        seen = int(last_event_id) if last_event_id and last_event_id.isdecimal() and len(last_event_id) < 10 else 0
+        headers = {"cache-control": "no-cache", "x-accel-buffering": "no"}
+        return StreamingResponse(_events(store, changes, study_id, seen), media_type="text/event-stream", headers=headers)
+
+    return routes
+
+
+def etag(tag: str) -> str:
+    """The `ETag` of a study with this tag. A weak one: times in the answer differ."""
+    return f'W/"{hashlib.sha256(tag.encode()).hexdigest()[:16]}"'
+
+
+def _read(store: Store, study_id: int) -> tuple[str, StudyRecord]:
+    """The tag of a study, and the study as it was then or later."""
+    tags = store.studies.tags([study_id])
+    return tags.get(study_id, ""), store.studies.get(study_id)
+
+
+async def _events(store: Store, changes: Changes, study_id: int, seen: int) -> AsyncIterator[str]:
+    """The events of a stream. The tag is read before the trials, so that none is missed."""
+    yield "retry: 2000\n\n"
+    told = None
+    while True:
+        try:
+            tag, record = await to_thread.run_sync(_read, store, study_id)
+        except NotFound:
+            yield _event("end", '{"state": "deleted"}')
+            return
+        for trial in await to_thread.run_sync(store.history.since, study_id, seen):
+            seen = trial.seq
+            yield _event("trial", _json(record, trial), str(seen))
+        if tag != told:
+            told = tag
+            yield _event("study", StudyOut.of(record).model_dump_json())
+        if record.state in ENDED:
+            yield _event("end", f'{{"state": "{record.state}"}}')
+            return
+        if not await changes.after(study_id, tag, PING_SECONDS):
+            yield ": nothing new\n\n"
+
+
+def _event(name: str, data: str, number: str | None = None) -> str:
+    lines = [f"event: {name}", *([f"id: {number}"] if number else []), f"data: {data}"]
+    return "\n".join(lines) + "\n\n"
+
+
+def _json(record: StudyRecord, trial: FinishedTrial) -> str:
+    fields: dict[str, Any] = {"number": trial.number, "state": trial.state, "value": trial.value, "epochs": trial.epochs}
+    return json.dumps({**fields, "metric": record.metric, "also": dict(trial.also), "params": dict(trial.params)})

@@ -1,0 +1,150 @@
+"""A study followed: long polling by `ETag`, and Server-Sent Events that are resumed where they were interrupted."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+from fastapi.testclient import TestClient
+
+from service.api.changes import Changes
+from service.client import Client
+from service.store import Store
+from tests.api.conftest import Serving
+from tests.api.test_programs import SPEC, ask, send, submit
+
+
+@pytest.fixture
+def http(serving: Serving) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=serving.url, timeout=60) as opened:
+        yield opened
+
+
+def submitted(serving: Serving) -> int:
+    with Client(serving.url) as client:
+        return client.study({**SPEC, "finals": False}).id
+
+
+def later(seconds: float, call: Any) -> threading.Thread:
+    thread = threading.Timer(seconds, call)
+    thread.start()
+    return thread
+
+
+def test_nothing_new_is_not_sent_again(client: TestClient) -> None:
+    study_id = submit(client)
+    first = client.get(f"/v1/studies/{study_id}")
+    again = client.get(f"/v1/studies/{study_id}", headers={"if-none-match": first.headers["etag"]})
+    assert (again.status_code, again.content) == (304, b"")
+    ask(client, study_id)
+    changed = client.get(f"/v1/studies/{study_id}", headers={"if-none-match": first.headers["etag"]})
+    assert changed.status_code == 200
+    assert changed.headers["etag"] != first.headers["etag"]
+
+
+def test_an_answer_waits_for_news(serving: Serving, http: httpx.Client) -> None:
+    path = f"/v1/studies/{submitted(serving)}"
+    tag = http.get(path).headers["etag"]
+    start = time.monotonic()
+    assert http.get(path, params={"wait": 1}, headers={"if-none-match": tag}).status_code == 304
+    assert time.monotonic() - start > 0.9
+    for headers in ({"if-none-match": tag}, {}):
+        verb = "pause" if headers else "cancel"
+        thread = later(0.5, lambda verb=verb: httpx.post(f"{serving.url}{path}/{verb}"))
+        answer = http.get(path, params={"wait": 60}, headers=headers)
+        thread.join()
+        assert answer.json()["state"] == {"pause": "paused", "cancel": "cancelled"}[verb]
+
+
+def test_news_that_are_there_are_not_waited_for(serving: Serving, http: httpx.Client) -> None:
+    path = f"/v1/studies/{submitted(serving)}"
+    answer = http.get(path, params={"wait": 60}, headers={"if-none-match": 'W/"of another time"'})
+    assert answer.status_code == 200
+    assert answer.elapsed.total_seconds() < 30
+
+
+def test_a_waiting_request_learns_that_its_study_is_deleted(serving: Serving, http: httpx.Client) -> None:
+    path = f"/v1/studies/{submitted(serving)}"
+    http.post(f"{path}/cancel")
+    thread = later(0.5, lambda: httpx.delete(f"{serving.url}{path}"))
+    assert http.get(path, params={"wait": 60}).status_code == 404
+    thread.join()
+
+
+def events(lines: Iterator[str]) -> Iterator[tuple[str, str | None, Any]]:
+    """The events of a stream: name, id, data."""
+    fields: dict[str, str] = {}
+    for line in lines:
+        if not line:
+            if "event" in fields:
+                yield fields["event"], fields.get("id"), json.loads(fields["data"])
+            fields = {}
+        name, _, rest = line.partition(":")
+        if name:
+            fields[name] = rest.strip()
+
+
+def test_a_stream_has_what_happens_until_the_end(serving: Serving, http: httpx.Client) -> None:
+    study_id = submitted(serving)
+
+    def train() -> None:
+        with Client(serving.url) as client:
+            client.study(study_id).run(lambda trial: float(trial.params["hidden"]), threads=2)
+
+    with http.stream("GET", f"/v1/studies/{study_id}/events") as answer:
+        assert answer.headers["content-type"].startswith("text/event-stream")
+        thread = later(0.2, train)
+        seen = list(events(answer.iter_lines()))
+        thread.join()
+    trials = [(number, data) for name, number, data in seen if name == "trial"]
+    assert [number for number, _ in trials] == [str(place) for place in range(1, 13)]
+    assert sorted(data["number"] for _, data in trials) == list(range(12))
+    assert all(data["value"] == data["params"]["hidden"] for _, data in trials)
+    states = [data["state"] for name, _, data in seen if name == "study"]
+    assert states[0] in ("queued", "running")
+    assert states[-1] == "finished"
+    assert seen[-1] == ("end", None, {"state": "finished"})
+    with http.stream("GET", f"/v1/studies/{study_id}/events", headers={"last-event-id": "9"}) as answer:
+        resumed = list(events(answer.iter_lines()))
+    assert [number for name, number, _ in resumed if name == "trial"] == ["10", "11", "12"]
+
+
+def test_there_are_no_events_of_a_study_that_is_not_there(client: TestClient) -> None:
+    assert client.get("/v1/studies/77/events").status_code == 404
+    assert client.get("/v1/studies/77", params={"wait": 1}).status_code == 404
+    assert client.get("/v1/studies/1", params={"wait": 61}).status_code == 422
+
+
+def test_one_reader_serves_all_that_wait(client: TestClient, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    study_id = submit(client)
+    reads = []
+    plain = store.studies.tags
+
+    def counted(ids: list[int]) -> dict[int, str]:
+        reads.append(len(ids))
+        return plain(ids)
+
+    monkeypatch.setattr(store.studies, "tags", counted)
+
+    async def main() -> tuple[list[bool], int]:
+        changes = Changes(store, poll_seconds=0.05)
+        tag = plain([study_id])[study_id]
+        waiting = [asyncio.create_task(changes.after(study_id, tag, 30.0)) for _ in range(500)]
+        waiting += [asyncio.create_task(changes.after(study_id + 1, "", 0.3)) for _ in range(3)]
+        await asyncio.sleep(0.3)
+        before = len(reads)
+        await asyncio.to_thread(store.studies.pause, study_id)
+        found = await asyncio.gather(*waiting)
+        return found, before
+
+    found, before = asyncio.run(main())
+    assert found == [True] * 500 + [False] * 3
+    assert before < 20
+    assert max(reads) == 2
+    send(client, study_id, "ask")
