@@ -39,7 +39,7 @@ OPEN = frozenset({"/healthz", "/readyz", "/openapi.json", "/docs", LOGIN, "/logo
 _READ = frozenset({"GET", "HEAD"})
 _ALL: frozenset[TokenScope] = frozenset({"read", "submit", "worker", "admin"})
 _NUMBER = TypeAdapter(int)
-_OBJECT = re.compile(r"/v1/(studies|datasets)/([^/]+)(/.*)?")
+_OBJECT = re.compile(r"/(?:v1/)?(studies|datasets)/([^/]+)(/.*)?")
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,8 @@ def scopes_for(method: str, path: str) -> frozenset[TokenScope]:
     if path == "/v1/token":
         return _ALL
     if not path.startswith("/v1/"):
-        return _ALL - {"worker"} if path == "/metrics" else frozenset({"admin"})
+        pages = path in ("/", "/new", "/metrics") or path.startswith("/studies/")
+        return _ALL - {"worker"} if pages and method in _READ else frozenset({"admin"})
     if path.startswith(("/v1/tokens", "/v1/workers")):
         return frozenset({"admin"})
     found = _OBJECT.fullmatch(path)

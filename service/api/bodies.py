@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
+from pydantic_core import PydanticCustomError
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -157,6 +158,17 @@ def _check_text(text: str, path: tuple[str, ...]) -> None:
 def storable(text: str) -> bool:
     """Whether both databases can store a text and UTF-8 can encode it."""
     return "\0" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def storable_text(text: str | None) -> str | None:
+    """A text of a query that both databases can hold.
+
+    Raises:
+        PydanticCustomError: It has NUL or a lone surrogate.
+    """
+    if text is not None and not storable(text):
+        raise PydanticCustomError("text", "contains NUL or a lone surrogate", {"allowed": "text without them"})
+    return text
 
 
 def _refuse(path: Sequence[str], message: str, value: object, allowed: str) -> NoReturn:

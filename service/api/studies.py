@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Path, Query, Response, status
-from pydantic import Discriminator, Tag
+from pydantic import AfterValidator, Discriminator, Tag
 
 from service.api.access import WithCaller
-from service.api.bodies import JsonRoute
+from service.api.bodies import JsonRoute, storable_text
 from service.api.idempotency import WithKey
 from service.api.inspection import Inspections
 from service.api.models import DryRun, ExtendIn, StudyId, StudyOut, StudyPage, Submitted, TrialOut, TrialPage
@@ -22,10 +22,11 @@ from service.settings import Settings
 from service.spec import StudySpec
 from service.spec.external import ExternalSpec
 from service.store import Store, StudyState
-from service.store.records import TrialState
+from service.store.records import StudyRecord, TrialState
 
 Offset = Annotated[int, Query(ge=0, lt=2**31)]
 Limit = Annotated[int, Query(ge=1, le=500)]
+Part = Annotated[str | None, Query(min_length=1, max_length=200), AfterValidator(storable_text)]
 
 EXAMPLES: Any = {
     "smallest": {"summary": "Only the data", "value": {"data": {"dataset": "diabetes"}}},
@@ -117,10 +118,19 @@ def router(store: Store, settings: Settings) -> APIRouter:
 
     @routes.get("", responses=answers(422))
     def list_studies(
-        caller: WithCaller, state: StudyState | None = None, offset: Offset = 0, limit: Limit = 50
+        caller: WithCaller,
+        state: StudyState | None = None,
+        name: Part = None,
+        owner: Part = None,
+        offset: Offset = 0,
+        limit: Limit = 50,
     ) -> StudyPage:
-        """Studies, newest first."""
-        records, total = store.studies.list(state=state, owner=caller.owner, offset=offset, limit=limit)
+        """Studies, newest first; of a state, with a part of their name, of an owner (as far as the caller may see them)."""
+        whose = caller.owner or owner
+        found: tuple[Sequence[StudyRecord], int] = ([], 0)
+        if owner in (None, whose):
+            found = store.studies.list(state=state, owner=whose, name=name, offset=offset, limit=limit)
+        records, total = found
         return StudyPage(studies=[StudyOut.of(record) for record in records], total=total, offset=offset, limit=limit)
 
     @routes.get("/{study_id}/trials", responses=answers(404, 422))

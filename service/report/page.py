@@ -9,6 +9,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from service.report.content import Block, Figure, Report
+from service.report.live import Row
 from service.report.scene import Drawing, to_svg
 
 
@@ -23,12 +24,36 @@ def _environment() -> Environment:
     )
 
 
-def to_html(report: Report) -> str:
-    """The page. All text is escaped; only drawings, which escape their own text, are inserted as they are."""
+def to_html(report: Report, script: str = "") -> str:
+    """The page. All text is escaped; only drawings, which escape their own text, are inserted as they are.
+
+    ``script`` is for a page that a service keeps current; a report has none.
+    """
+    template = _environment().get_template("page.html.j2")
+    return template.render(report=report, style=_style(), svg=_markup, kinds=_kinds, script=Markup(script))
+
+
+def home_page(rows: Sequence[Row], *, total: int, wanted: str, script: str) -> str:
+    """The page of all studies: ``rows`` of ``total``, those whose name has ``wanted`` in it."""
+    template = _environment().get_template("home.html.j2")
+    return template.render(rows=rows, total=total, wanted=wanted, style=_style(), script=Markup(script))
+
+
+def new_study_page(presets: Sequence[str], script: str) -> str:
+    """The page on which a person submits a study."""
+    template = _environment().get_template("new.html.j2")
+    return template.render(presets=presets, style=_style(), script=Markup(script))
+
+
+def file_of_templates(name: str) -> str:
+    """A file beside the templates, as it is."""
     environment = _environment()
-    style = environment.loader.get_source(environment, "style.css")[0] if environment.loader else ""
-    template = environment.get_template("page.html.j2")
-    return template.render(report=report, style=Markup(style), svg=_markup, kinds=_kinds)
+    assert environment.loader is not None, "it has one"
+    return environment.loader.get_source(environment, name)[0]
+
+
+def _style() -> Markup:
+    return Markup(file_of_templates("style.css"))
 
 
 def _markup(drawing: Drawing) -> Markup:

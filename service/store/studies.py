@@ -139,13 +139,23 @@ class Studies:
         return owner
 
     def list(
-        self, *, state: StudyState | None = None, owner: str | None = None, offset: int = 0, limit: int = 50
+        self,
+        *,
+        state: StudyState | None = None,
+        owner: str | None = None,
+        name: str | None = None,
+        offset: int = 0,
+        limit: int = 50,
     ) -> tuple[Sequence[StudyRecord], int]:
-        """A page of studies without their results, newest first, and the number of all that match."""
+        """A page of studies without their results, newest first, and the number of all that match.
+
+        ``name`` is a part of theirs, in letters of any case.
+        """
 
         def work(connection: Connection) -> tuple[Sequence[StudyRecord], int]:
             matching = [] if state is None else [t.studies.c.state == state.value]
             matching += [] if owner is None else [t.studies.c.owner == owner]
+            matching += [] if name is None else [t.studies.c.name.icontains(name, autoescape=True)]
             total = connection.execute(select(func.count()).select_from(t.studies).where(*matching)).scalar_one()
             columns = [column for column in t.studies.c if column.name != "result"]
             query = select(*columns, self._database.now.label("now")).where(*matching)

@@ -220,7 +220,7 @@ def failures(client: TestClient) -> Iterator[tuple[int, Any]]:
     yield 403, client.delete("/api/studies/1")
     yield 403, client.post("/api/studies", json={"study_name": "mine", "directions": ["minimize"]})
     yield 403, client.put("/api/studies/1/note", json={"body": "mine", "version": 1})
-    yield 403, client.post("/")
+    yield 405, client.post("/")
 
 
 @pytest.mark.filterwarnings("ignore:.*multipart:UserWarning")
@@ -294,7 +294,7 @@ def test_the_dashboard_can_be_left_out(store: Store, tmp_path: Path) -> None:
     app: FastAPI = create_app(store, Settings(home=tmp_path, dashboard="off"))
     with TestClient(app, base_url="http://localhost") as client:
         check_problem(client.get("/dashboard"), 404)
-        check_problem(client.get("/"), 404)
+        assert client.get("/").status_code == 200
 
 
 def only_issue(answer: Any, status: int) -> dict[str, Any]:
