@@ -40,15 +40,15 @@ class Sightings:
         self._lock = threading.Lock()
         self._seen: dict[int, tuple[float, float]] = {}
 
-    def unrenewed(self, leases: Mapping[int, float], seconds: float) -> set[int]:
-        """Of leases, given when each expires: those that were seen with the same time so many ``seconds`` ago or before."""
+    def since(self, leases: Mapping[int, float]) -> dict[int, float]:
+        """For how many seconds each lease, given when it expires, has been seen with this time."""
         now = time.monotonic()
         with self._lock:
             before, self._seen = self._seen, {}
             for token, expires in leases.items():
                 seen = before.get(token)
                 self._seen[token] = seen if seen is not None and seen[0] == expires else (expires, now)
-            return {token for token, (_, since) in self._seen.items() if now - since >= seconds}
+            return {token: now - first for token, (_, first) in self._seen.items()}
 
 
 class Leases:
@@ -76,8 +76,7 @@ class Leases:
             if row is None:
                 return None
             phase = "finalize" if row["state"] == StudyState.FINALIZING else "search"
-            expires = self._database.now + seconds
-            token = _taken(connection, self._database, row, worker_id, phase, expires)
+            token = _taken(connection, self._database, row, worker_id, phase, seconds)
             taken = {"token": token, "study_id": row["study_id"], "worker_id": worker_id, "phase": phase}
             return {**taken, "ordinal": row["leases"]}
 
@@ -101,12 +100,11 @@ class Leases:
             if row["state"] not in (*SEARCHED, StudyState.FINALIZING):
                 return None
             phase = "finalize" if row["state"] == StudyState.FINALIZING else "search"
-            expires = self._database.now + seconds
             mine = (t.leases.c.study_id == study_id) & (t.leases.c.worker_id == client)
-            renewed = update(t.leases).where(mine).values(expires_at=expires).returning(t.leases.c.token)
-            token = connection.execute(renewed).scalar()
+            until = {"expires_at": self._database.now + seconds, "seconds": seconds}
+            token = connection.execute(update(t.leases).where(mine).values(until).returning(t.leases.c.token)).scalar()
             if token is None:
-                token = _taken(connection, self._database, row, client, phase, expires)
+                token = _taken(connection, self._database, row, client, phase, seconds)
             return {"token": token, "study_id": study_id, "worker_id": client, "phase": phase, "ordinal": row["leases"]}
 
         answer = self._database.write_once(work)
@@ -175,7 +173,8 @@ class Leases:
 
         def work(connection: Connection) -> StudyState:
             mine = update(t.leases).where(t.leases.c.token == lease.token)
-            if connection.execute(mine.values(expires_at=self._database.now + seconds)).rowcount == 0:
+            until = {"expires_at": self._database.now + seconds, "seconds": seconds}
+            if connection.execute(mine.values(until)).rowcount == 0:
                 raise LeaseLost(f"lease {lease.token} on study {lease.study_id} is gone")
             state = select(t.studies.c.state).where(t.studies.c.study_id == lease.study_id)
             return StudyState(connection.execute(state).scalar_one())
@@ -202,21 +201,21 @@ class Leases:
     def reap(self, seconds: float = 0.0) -> int:
         """Remove all expired leases; returns the number that this call removed.
 
-        ``seconds`` is for how long leases are renewed here, in each third of that time. A lease is removed if this process
-        has seen it without a renewal for half of it, and it has expired or is valid for longer than any can be: the clock
-        was set. Leases that `expire` ended are removed at once.
+        ``seconds`` is for how long leases are renewed of which that is not known; 0 is to wait for none. A lease is removed
+        if this process has seen it without a renewal for half of its time, and it has expired or is valid for longer than it
+        can be: the clock was set. Leases that `expire` ended are removed at once.
 
         Their trials return to WAITING; a trial that has lost more workers than the study's ``max_retries`` fails. A study
         that loses ``max_lost`` workers in a row with no epoch reported fails, so that it does not take worker after worker.
         A study whose time budget ended while no worker had a lease on it moves to its next state as well.
         """
         found, overdue = self._database.read(self._due)
-        unrenewed = self._sightings.unrenewed({lease.token: lease.expires_at for lease in found}, seconds / 2)
-        longest = _OF_ANOTHER_TIME * seconds or math.inf
+        seen = self._sightings.since({lease.token: lease.expires_at for lease in found})
         ended = [
             lease
             for lease in found
-            if lease.expires_at == _ENDED or (lease.token in unrenewed and not 0 <= lease.expires_at - lease.now <= longest)
+            if lease.expires_at == _ENDED
+            or _has_ended(lease, seen[lease.token], lease.seconds or seconds, waits=seconds > 0)
         ]
         # One transaction each: none waits for the lock of a study while it holds another.
         reaped = sum(self._take_away(lease.token, lease.study_id, lease.expires_at) for lease in ended)
@@ -258,7 +257,8 @@ class Leases:
     def _due(self, connection: Connection) -> tuple[Sequence[Row[Any]], list[int]]:
         """Read without a write lock: all leases with ``now``, and studies past their time budget without one."""
         now, s = self._database.now, t.studies
-        query = select(t.leases.c.token, t.leases.c.study_id, t.leases.c.expires_at, now.label("now"))
+        columns = (t.leases.c.token, t.leases.c.study_id, t.leases.c.expires_at, t.leases.c.seconds)
+        query = select(*columns, now.label("now"))
         found = connection.execute(query.order_by(t.leases.c.token)).all()
         leased = select(t.leases.c.token).where(t.leases.c.study_id == s.c.study_id).correlate(s).exists()
         idle = and_(s.c.state.in_(SEARCHED), s.c.running == 0, s.c.waiting == 0, ~leased)
@@ -290,16 +290,23 @@ class Leases:
         settle(connection, self._database, row)
 
 
+def _has_ended(lease: Row[Any], seen: float, seconds: float, *, waits: bool) -> bool:
+    """Whether a lease of ``seconds``, ``seen`` unchanged for some, has ended."""
+    longest = _OF_ANOTHER_TIME * seconds if waits else math.inf
+    return seen >= (seconds / 2 if waits else 0.0) and not 0 <= lease.expires_at - lease.now <= longest
+
+
 def _taken(
     connection: Connection,
     database: Database,
     row: RowMapping,
     worker_id: str,
     phase: str,
-    expires: ColumnElement[float],
+    seconds: float,
 ) -> int:
     """Insert a lease on the study of a locked ``row``, which runs from now on; returns its token."""
-    values = {"study_id": row["study_id"], "worker_id": worker_id, "phase": phase, "expires_at": expires}
+    values: dict[str, Any] = {"study_id": row["study_id"], "worker_id": worker_id, "phase": phase}
+    values |= {"expires_at": database.now + seconds, "seconds": seconds}
     token = inserted_key(connection.execute(insert(t.leases).values(values)))
     study = update(t.studies).where(t.studies.c.study_id == row["study_id"])
     if row["state"] == StudyState.QUEUED:

@@ -113,6 +113,7 @@ leases = Table(
     Column("worker_id", String(64), nullable=False),
     Column("phase", String(16), nullable=False),
     Column("expires_at", Float(53), nullable=False),
+    Column("seconds", Float),
     sqlite_autoincrement=True,
 )
 

@@ -220,10 +220,14 @@ def test_a_program_that_is_killed_loses_nothing(serving: Serving, client: Client
 
 
 def test_heartbeats_keep_a_trial_that_reports_nothing_for_long(client: Client) -> None:
-    study = client.study(spec())
-    for trial in study.trials(lease_seconds=1.5):
+    study, other = client.study(spec()), client.study(spec())
+    for trial in study.trials(lease_seconds=4.0):
         with trial:
-            time.sleep(4.0)
+            for seconds in (2.5, 3.5):
+                time.sleep(seconds)
+                for each in other.trials():  # whoever asks takes away the leases that have expired
+                    each.fail("only asking")
+                    break
             assert not trial.report(0, 1.0)
         break
     assert study.refresh()["trials"]["complete"] == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import threading
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -200,3 +201,17 @@ def test_curves_of_running_trials_are_read_at_once(store: Store) -> None:
     assert curves[second.id] == []
     assert str(curves[first.id]) == "[1.0, nan, 3.0]"
     assert store.history.running_under(lease) == {0: first.id, 1: second.id}
+
+
+def test_a_short_lease_takes_no_long_one_away(store: Store) -> None:
+    study_id = store.studies.submit(a_spec())
+    patient = store.leases.hold(study_id, ME, 3600)
+    assert patient is not None
+    for _ in range(2):
+        store.leases.hold(study_id, OTHER, 0.2)
+        store.leases.reap(0.2)
+        time.sleep(0.3)
+        store.leases.reap(0.2)  # ten times the usual is no sign of a clock that was set
+    assert store.leases.held(study_id, ME).token == patient.token
+    with pytest.raises(LeaseLost):
+        store.leases.held(study_id, OTHER)

@@ -12,6 +12,7 @@ depends_on = None
 def upgrade() -> None:
     """Apply. Workers run the studies that are there."""
     op.add_column("rs_studies", sa.Column("executor", sa.String(16), nullable=False, server_default="workers"))
+    op.add_column("rs_leases", sa.Column("seconds", sa.Float()))
     op.create_table(
         "rs_finals",
         sa.Column("id", sa.Integer(), primary_key=True, autoincrement=True),
@@ -38,4 +39,5 @@ def upgrade() -> None:
 def downgrade() -> None:
     """Undo."""
     op.drop_table("rs_finals")
+    op.drop_column("rs_leases", "seconds")
     op.drop_column("rs_studies", "executor")
