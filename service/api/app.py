@@ -11,7 +11,20 @@ from typing import Any
 from fastapi import FastAPI
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.api import dashboard, datasets, events, operations, pages, problems, programs, replays, reports, studies, tokens
+from service.api import (
+    dashboard,
+    datasets,
+    events,
+    export,
+    operations,
+    pages,
+    problems,
+    programs,
+    replays,
+    reports,
+    studies,
+    tokens,
+)
 from service.api.access import Access
 from service.api.bodies import BodyLimit
 from service.api.foreign import ForeignRequests
@@ -43,6 +56,7 @@ def create_app(store: Store, settings: Settings) -> FastAPI:
         app.include_router(studies.router(store, settings))
         app.include_router(pages.router(store))
         app.include_router(events.router(store))
+        app.include_router(export.router(store))
         app.include_router(programs.router(store))
         app.include_router(reports.router(store))
         app.include_router(replays.router(store))

@@ -25,6 +25,7 @@ ALLOWED: dict[str, set[str]] = {
     "POST /v1/studies/dry-run": CHANGES,
     "GET /v1/studies/{study_id}": {*READS, "worker"},
     "GET /v1/studies/{study_id}/events": READS,
+    "GET /v1/studies/{study_id}/export": READS,
     "GET /v1/studies/{study_id}/trials": READS,
     "GET /v1/studies/{study_id}/trials/{number}": READS,
     "GET /v1/studies/{study_id}/result": READS,
