@@ -11,7 +11,7 @@ import math
 import re
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Annotated, Any, Literal, NoReturn
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
 from pydantic_core import PydanticCustomError
@@ -24,7 +24,7 @@ from service.spec.pruners import MedianPruner, NoPruner, Pruner
 from service.spec.samplers import OF_SEVERAL_OBJECTIVES, Sampler, TpeSampler
 from service.spec.searchable import searched
 from service.spec.setting import Setting
-from service.spec.study import SETTINGS, StudySpec
+from service.spec.study import SETTINGS, StudySpec, refuse, without_pruner
 from service.suggestions import meant
 
 CUSTOM = "custom"
@@ -53,7 +53,7 @@ def _parsed(raw: Any) -> Any:
         return raw
     own = raw.get(CUSTOM, {})
     if not isinstance(own, Mapping):
-        _refuse(CUSTOM, "must be an object of settings", own, "{name: a value, a range or a list of choices}")
+        refuse(CUSTOM, "must be an object of settings", own, "{name: a value, a range or a list of choices}")
     domains: dict[str, Domain] = {}
     for name, given in raw.items():
         if name == CUSTOM or given is None:
@@ -62,14 +62,14 @@ def _parsed(raw: Any) -> Any:
             close = meant(str(name), list(SETTINGS))
             hint = f"; did you mean {close}?" if close else ""
             allowed = f"a known one, or any name in space.{CUSTOM}"
-            _refuse(str(name), f"is not a setting that this service knows{hint}", given, allowed)
+            refuse(str(name), f"is not a setting that this service knows{hint}", given, allowed)
         domains[name] = _domain(name, _alone(SETTINGS[name]), given)
     for name, given in own.items():
         field = f"{CUSTOM}.{name}"
         if not isinstance(name, str) or not _NAME.fullmatch(name) or name.startswith("use_"):
-            _refuse(field, "is not a name", name, "a letter, then letters, digits, '.', '_' and '-'; not use_…")
+            refuse(field, "is not a name", name, "a letter, then letters, digits, '.', '_' and '-'; not use_…")
         if name in SETTINGS:
-            _refuse(field, "is a setting that this service knows", name, f"space.{name}, outside of {CUSTOM}")
+            refuse(field, "is a setting that this service knows", name, f"space.{name}, outside of {CUSTOM}")
         domains[name] = _domain(field, _FREE, _with_kind(field, given))
     return domains
 
@@ -94,12 +94,12 @@ def _with_kind(field: str, given: Any) -> Any:
             whole = all(isinstance(bound, int) and not isinstance(bound, bool) for bound in (low, high))
             kind = rest.get("kind", "int" if whole else "float")
             if kind not in ("int", "float"):
-                _refuse(f"{field}.kind", "must be int or float", kind, "int, float")
+                refuse(f"{field}.kind", "must be int or float", kind, "int, float")
             if kind == "int" and not all(isinstance(bound, int | float) and bound == int(bound) for bound in (low, high)):
-                _refuse(field, "has bounds that are no integers", [low, high], "integers, or kind: float")
+                refuse(field, "has bounds that are no integers", [low, high], "integers, or kind: float")
             bounds = Range.model_fields.keys() & rest.keys()
             if unknown := sorted(map(str, rest.keys() - bounds - {"kind"})):
-                _refuse(f"{field}.{unknown[0]}", "is not a known key", rest[unknown[0]], "low, high, log, off, kind")
+                refuse(f"{field}.{unknown[0]}", "is not a known key", rest[unknown[0]], "low, high, log, off, kind")
             flags = {name: rest[name] for name in bounds}
             return CustomRange.model_validate({"low": low, "high": high, **flags, "kind": kind})
         case {"choices": list() | tuple() as choices, **rest} if not rest:
@@ -115,7 +115,7 @@ def _domain(field: str, setting: Setting, given: Any) -> Domain:
     """A checked domain; the error of a wrong one is on ``field``."""
     if setting is _FREE and isinstance(given, Choices | Fixed):
         if isinstance(given, Choices) and len(set(map(str, given.choices))) < len(given.choices):
-            _refuse(field, "has the same choice twice", list(given.choices), "each choice once")
+            refuse(field, "has the same choice twice", list(given.choices), "each choice once")
         return given
     try:
         domain = setting.parse(given)
@@ -123,7 +123,7 @@ def _domain(field: str, setting: Setting, given: Any) -> Domain:
         context = error.context or {}
         place = ".".join(part for part in (field, str(context.get("key", ""))) if part)
         allowed = "a value, a range {low, high} or a list of choices" if setting is _FREE else str(context.get("allowed"))
-        _refuse(place, str(context.get("message", error)), context.get("value"), allowed)
+        refuse(place, str(context.get("message", error)), context.get("value"), allowed)
     assert domain is not None, "None is left out before"
     return domain
 
@@ -179,22 +179,20 @@ class ExternalSpec(Frozen):
     @model_validator(mode="before")
     @classmethod
     def _several_objectives_have_no_pruner(cls, raw: Any) -> Any:
-        if isinstance(raw, dict) and raw.get("also") and "pruner" not in raw:
-            return {**raw, "pruner": NoPruner().name}
-        return raw
+        return without_pruner(raw)
 
     @model_validator(mode="after")
     def _can_be_searched(self) -> ExternalSpec:
         if not self.searched:
-            _refuse("space", "has no setting to search: each has a single value", _written(self.space), "a range or choices")
+            refuse("space", "has no setting to search: each has a single value", _written(self.space), "a range or choices")
         known = (*CLASSIFICATION_METRICS, *REGRESSION_METRICS, *LOWER_IS_BETTER)
         if self.direction is None and self.metric not in known:
             message = f"is needed, as {self.metric} is not a metric that the service knows"
-            _refuse("direction", message, None, "minimize, maximize")
+            refuse("direction", message, None, "minimize, maximize")
         if self.metric in self.also:
-            _refuse("also", "has the objective `metric` again", dict(self.also), "further objectives")
+            refuse("also", "has the objective `metric` again", dict(self.also), "further objectives")
         if self.sampler.name not in SAMPLERS:
-            _refuse("sampler", "runs on workers only", self.sampler.name, ", ".join(SAMPLERS))
+            refuse("sampler", "runs on workers only", self.sampler.name, ", ".join(SAMPLERS))
         return self
 
     @model_validator(mode="after")
@@ -203,9 +201,9 @@ class ExternalSpec(Frozen):
             return self
         if self.sampler.name not in OF_SEVERAL_OBJECTIVES:
             allowed = ", ".join(name for name in OF_SEVERAL_OBJECTIVES if name in SAMPLERS)
-            _refuse("sampler", "supports one objective only, and also has more", self.sampler.name, allowed)
+            refuse("sampler", "supports one objective only, and also has more", self.sampler.name, allowed)
         if not isinstance(self.pruner, NoPruner):
-            _refuse("pruner", "supports one objective only, and also has more", self.pruner.name, "none")
+            refuse("pruner", "supports one objective only, and also has more", self.pruner.name, "none")
         return self
 
     @model_validator(mode="after")
@@ -213,10 +211,10 @@ class ExternalSpec(Frozen):
         for name in ("conclude", "trial_seconds"):
             if (value := getattr(self.budget, name)) is not None:
                 value = value if isinstance(value, float) else "on"
-                _refuse(f"budget.{name}", "is for studies that workers run", value, "nothing")
+                refuse(f"budget.{name}", "is for studies that workers run", value, "nothing")
         if len(self.enqueue) > self.budget.trials:
             allowed = f"at most {self.budget.trials}"
-            _refuse("enqueue", "has more entries than the budget has trials", len(self.enqueue), allowed)
+            refuse("enqueue", "has more entries than the budget has trials", len(self.enqueue), allowed)
         for index, given in enumerate(self.enqueue):
             check_enqueued(index, given, self.domains, self.settings, self.deepest)
         return self
@@ -283,8 +281,3 @@ class ExternalSpec(Frozen):
 def any_spec(document: Mapping[str, Any]) -> StudySpec | ExternalSpec:
     """A stored spec, of either kind."""
     return (ExternalSpec if document.get("executor") == "external" else StudySpec).model_validate(document)
-
-
-def _refuse(key: str, message: str, value: Any, allowed: str) -> NoReturn:
-    context = {"message": message, "key": key, "value": value, "allowed": allowed}
-    raise PydanticCustomError("study", "{message}; allowed: {allowed}", context)

@@ -6,7 +6,7 @@ import contextlib
 import math
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 from pydantic import Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
@@ -96,10 +96,7 @@ class StudySpec(Frozen):
     @model_validator(mode="before")
     @classmethod
     def _several_objectives_have_no_pruner(cls, raw: Any) -> Any:
-        """With further objectives the default is no pruner."""
-        if isinstance(raw, dict) and raw.get("also") and "pruner" not in raw:
-            return {**raw, "pruner": NoPruner().name}
-        return raw
+        return without_pruner(raw)
 
     @model_validator(mode="after")
     def _space_fits_the_family(self) -> StudySpec:
@@ -109,14 +106,14 @@ class StudySpec(Frozen):
         for word in words:
             if word not in allowed:
                 message = f"{word!r} is not available for a {self.model.word}"
-                _refuse("space.normalization", message, list(words), ", ".join(allowed))
+                refuse("space.normalization", message, list(words), ", ".join(allowed))
         return self
 
     @model_validator(mode="after")
     def _layers_agree(self) -> StudySpec:
         for name, domain in self.domains.items():
             if isinstance(domain, PerLayer) and len(domain.per_layer) != self.model.depths()[1]:
-                _refuse(
+                refuse(
                     f"space.{name}",
                     f"has {len(domain.per_layer)} values for {self.model.depths()[1]} hidden layers",
                     list(domain.per_layer),
@@ -128,7 +125,7 @@ class StudySpec(Frozen):
     def _enqueued_trials_are_in_the_space(self) -> StudySpec:
         if len(self.enqueue) > self.budget.trials:
             message = "has more entries than the budget has trials"
-            _refuse("enqueue", message, len(self.enqueue), f"at most {self.budget.trials}")
+            refuse("enqueue", message, len(self.enqueue), f"at most {self.budget.trials}")
         for index, given in enumerate(self.enqueue):
             check_enqueued(index, given, self.domains, SETTINGS, self.model.depths()[1])
         return self
@@ -139,16 +136,16 @@ class StudySpec(Frozen):
             return self
         allowed = metrics_for(self.task)
         if self.metric is not None and self.metric not in allowed:
-            _refuse("metric", f"does not fit a {self.task} task", self.metric, ", ".join(allowed))
+            refuse("metric", f"does not fit a {self.task} task", self.metric, ", ".join(allowed))
         for name in self.also:
             if name not in (*allowed, GAP):
-                _refuse(
+                refuse(
                     "also", f"has {name}, which does not fit a {self.task} task", list(self.also), ", ".join((*allowed, GAP))
                 )
         monitor = self.early_stopping.monitor if self.early_stopping else "metric"
         if monitor not in ("metric", "loss", *allowed):
             wanted = ", ".join(("metric", "loss", *allowed))
-            _refuse("early_stopping.monitor", f"does not fit a {self.task} task", monitor, wanted)
+            refuse("early_stopping.monitor", f"does not fit a {self.task} task", monitor, wanted)
         return self
 
     @model_validator(mode="after")
@@ -156,12 +153,12 @@ class StudySpec(Frozen):
         if not self.search_from:
             return self
         if len(set(self.search_from)) < len(self.search_from):
-            _refuse("search_from", "has a study twice", list(self.search_from), "each study once")
+            refuse("search_from", "has a study twice", list(self.search_from), "each study once")
         given = list(self.search_from)
         if not isinstance(self.sampler, TpeSampler):
-            _refuse("search_from", f"can't be used by the sampler {self.sampler.name}", given, "the sampler tpe")
+            refuse("search_from", f"can't be used by the sampler {self.sampler.name}", given, "the sampler tpe")
         if self.also:
-            _refuse("search_from", "supports one objective only", given, "no further objectives in `also`")
+            refuse("search_from", "supports one objective only", given, "no further objectives in `also`")
         return self
 
     @model_validator(mode="after")
@@ -169,22 +166,22 @@ class StudySpec(Frozen):
         if not self.also:
             return self
         if len({self.metric, *self.also}) < 1 + len(self.also):
-            _refuse("also", "has an objective twice", list(self.also), "each objective once, without `metric`")
+            refuse("also", "has an objective twice", list(self.also), "each objective once, without `metric`")
         if self.sampler.name not in OF_SEVERAL_OBJECTIVES:
             allowed = ", ".join(OF_SEVERAL_OBJECTIVES)
-            _refuse("sampler", "supports one objective only, and also has more", self.sampler.name, allowed)
+            refuse("sampler", "supports one objective only, and also has more", self.sampler.name, allowed)
         if not isinstance(self.pruner, NoPruner):
-            _refuse("pruner", "supports one objective only, and also has more", self.pruner.name, "none")
+            refuse("pruner", "supports one objective only, and also has more", self.pruner.name, "none")
         if self.budget.conclude is not None:
-            _refuse("budget.conclude", "supports one objective only, and also has more", "on", "off")
+            refuse("budget.conclude", "supports one objective only, and also has more", "on", "off")
         return self
 
     @model_validator(mode="after")
     def _division_is_one(self) -> StudySpec:
         if self.data.time is not None and self.validation.repeats > 1:
-            _refuse("validation.repeats", "cannot be more than 1 with data.time", self.validation.repeats, "1")
+            refuse("validation.repeats", "cannot be more than 1 with data.time", self.validation.repeats, "1")
         if self.data.time is not None and self.validation.given:
-            _refuse("validation.given", "cannot be combined with data.time", True, "either of them")
+            refuse("validation.given", "cannot be combined with data.time", True, "either of them")
         return self
 
     @model_validator(mode="after")
@@ -192,7 +189,7 @@ class StudySpec(Frozen):
         inner = self.pruner.pruner if isinstance(self.pruner, PatientPruner) else self.pruner
         if isinstance(inner, HyperbandPruner) and inner.min_epochs > self.budget.epochs:
             field = "pruner.min_epochs" if inner is self.pruner else "pruner.pruner.min_epochs"
-            _refuse(field, "is beyond the last epoch", inner.min_epochs, f"at most budget.epochs = {self.budget.epochs}")
+            refuse(field, "is beyond the last epoch", inner.min_epochs, f"at most budget.epochs = {self.budget.epochs}")
         return self
 
     @model_validator(mode="after")
@@ -202,7 +199,7 @@ class StudySpec(Frozen):
             if name in PENDING and getattr(self.model if name in MODEL_SETTINGS else self.space, name) is None:
                 continue
             if self.task is not None and setting.task not in (None, self.task) and can_leave(domain, setting.neutral):
-                _refuse(
+                refuse(
                     f"space.{name}",
                     f"does not fit a {self.task} task",
                     domain.model_dump(),
@@ -318,6 +315,18 @@ class StudySpec(Frozen):
         return sign_of(str(self.metric))
 
 
-def _refuse(key: str, message: str, value: Any, allowed: str) -> None:
+def without_pruner(raw: Any) -> Any:
+    """A raw study with further objectives, whose default is no pruner."""
+    if isinstance(raw, dict) and raw.get("also") and "pruner" not in raw:
+        return {**raw, "pruner": NoPruner().name}
+    return raw
+
+
+def refuse(key: str, message: str, value: Any, allowed: str) -> NoReturn:
+    """Refuse a part of a spec.
+
+    Raises:
+        PydanticCustomError: With the part's ``key``, its value and what is allowed instead.
+    """
     context = {"message": message, "key": key, "value": value, "allowed": allowed}
     raise PydanticCustomError("study", "{message}; allowed: {allowed}", context)

@@ -7,10 +7,7 @@ a process takes a lease away only if by its own monotonic clock, too, it has not
 
 from __future__ import annotations
 
-import math
-import threading
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -25,30 +22,11 @@ from service.store.finals import put_back_finals
 from service.store.records import SEARCHED, Lease, StudyState
 from service.store.retries import put_back
 from service.store.rows import count, end_study, inserted_key, lock_study, settle
+from service.store.sightings import Sightings, has_ended
 
 _CLAIM_LOCK = 0x7265_6774
 _ENDED = 0.0
 """When a lease expires whose worker is known to be dead."""
-_OF_ANOTHER_TIME = 10.0
-"""A lease that is valid for so many times the usual time was renewed before the clock was set back."""
-
-
-class Sightings:
-    """When this process first saw the leases as they are now, by its monotonic clock. Thread-safe."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._seen: dict[int, tuple[float, float]] = {}
-
-    def since(self, leases: Mapping[int, float]) -> dict[int, float]:
-        """For how many seconds each lease, given when it expires, has been seen with this time."""
-        now = time.monotonic()
-        with self._lock:
-            before, self._seen = self._seen, {}
-            for token, expires in leases.items():
-                seen = before.get(token)
-                self._seen[token] = seen if seen is not None and seen[0] == expires else (expires, now)
-            return {token: now - first for token, (_, first) in self._seen.items()}
 
 
 class Leases:
@@ -215,7 +193,7 @@ class Leases:
             lease
             for lease in found
             if lease.expires_at == _ENDED
-            or _has_ended(lease, seen[lease.token], lease.seconds or seconds, waits=seconds > 0)
+            or has_ended(lease.expires_at, lease.now, seen[lease.token], lease.seconds or seconds, waits=seconds > 0)
         ]
         # One transaction each: none waits for the lock of a study while it holds another.
         reaped = sum(self._take_away(lease.token, lease.study_id, lease.expires_at) for lease in ended)
@@ -288,12 +266,6 @@ class Leases:
         row = put_back(connection, row, t.trials.c.lease_token == token, attempt=lost)
         put_back_finals(connection, row, token, attempt=lost)
         settle(connection, self._database, row)
-
-
-def _has_ended(lease: Row[Any], seen: float, seconds: float, *, waits: bool) -> bool:
-    """Whether a lease of ``seconds``, ``seen`` unchanged for some, has ended."""
-    longest = _OF_ANOTHER_TIME * seconds if waits else math.inf
-    return seen >= (seconds / 2 if waits else 0.0) and not 0 <= lease.expires_at - lease.now <= longest
 
 
 def _taken(

@@ -10,7 +10,6 @@ from playwright.sync_api import Browser, Page, expect
 
 from service.cli.supervisor import free_port
 from service.client import Client
-from tests.acceptance.conftest import browser, page  # noqa: F401  # fixtures
 from tests.api.conftest import Serving
 from tests.api.test_programs import SPEC
 
@@ -24,7 +23,7 @@ def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
     running.stop()
 
 
-def watched(page: Page) -> list[str]:  # noqa: F811
+def watched(page: Page) -> list[str]:
     """What goes wrong in a page."""
     wrong: list[str] = []
     page.on("pageerror", lambda error: wrong.append(str(error)))
@@ -32,7 +31,7 @@ def watched(page: Page) -> list[str]:  # noqa: F811
     return wrong
 
 
-def test_the_pages_follow_a_study(serving: Serving, page: Page) -> None:  # noqa: F811
+def test_the_pages_follow_a_study(serving: Serving, page: Page) -> None:
     wrong = watched(page)
     with Client(serving.url) as client:
         study = client.study({**SPEC, "name": "followed", "finals": False})
@@ -53,7 +52,7 @@ def test_the_pages_follow_a_study(serving: Serving, page: Page) -> None:  # noqa
     assert wrong == []
 
 
-def test_a_file_is_uploaded_and_searched(serving: Serving, page: Page, tmp_path: Path) -> None:  # noqa: F811
+def test_a_file_is_uploaded_and_searched(serving: Serving, page: Page, tmp_path: Path) -> None:
     wrong = watched(page)
     rows = tmp_path / "people.csv"
     rows.write_text("age,city,income\n" + "".join(f"{20 + n % 50},{'abc'[n % 3]},{n * 7 % 90}\n" for n in range(200)))
@@ -80,7 +79,7 @@ def test_a_file_is_uploaded_and_searched(serving: Serving, page: Page, tmp_path:
 
 @pytest.mark.parametrize("path", ["/", "/new", "/studies/1"])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_nothing_sticks_out_on_a_phone(serving: Serving, browser: Browser, path: str, scheme: str) -> None:  # noqa: F811
+def test_nothing_sticks_out_on_a_phone(serving: Serving, browser: Browser, path: str, scheme: str) -> None:
     with Client(serving.url) as client:
         client.study({**SPEC, "name": "a_name_without_any_blank_that_is_far_too_long_for_the_width_of_a_phone_" * 2})
     opened = browser.new_page(viewport={"width": 360, "height": 740}, color_scheme=scheme)  # type: ignore[arg-type]

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import text
 
 from service.errors import Conflict, InvalidInput, LeaseLost
-from service.store import Store, StudyState, leases
+from service.store import Store, StudyState, sightings
 from service.store.records import Report, TrialResult
 from tests.clock import Clock
 from tests.contract.conftest import a_spec
@@ -236,7 +236,7 @@ def test_a_clock_that_is_set_charges_nobody_and_keeps_no_dead_worker(
     store: Store, hours: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = Clock()
-    monkeypatch.setattr(leases, "time", clock)
+    monkeypatch.setattr(sightings, "time", clock)
     alive, dead = started(store, budget=BUDGET), store.leases.claim("dead", 60)
     assert dead is not None
     assert store.trials.ask(alive, proposals(1))

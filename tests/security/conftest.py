@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,41 +11,22 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from service.api.app import create_app
 from service.settings import Settings
-from service.store import Store, open_store
+from service.store import Store
 from service.store.records import TokenScope
+from tests.api import conftest as shared
 
 SCOPES: tuple[TokenScope, ...] = get_args(TokenScope)
 ANN, BOB = "ann", "bob"
 CSV = "a,b,y\n" + "".join(f"{n},{n % 7},{n % 2}\n" for n in range(100))
+empty_database, store, app = shared.empty_database, shared.store, shared.app
+"""Fixtures, here of a service with tokens."""
 EXTERNAL = {"executor": "external", "metric": "log_loss", "space": {"dropout": [0, 0.1]}, "budget": {"trials": 2}}
-
-
-@pytest.fixture(scope="session")
-def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("empty") / "regsearch.db"
-    open_store(f"sqlite:///{path}", create=True).close()
-    return path
 
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
     return Settings(home=tmp_path / "home", auth="tokens")
-
-
-@pytest.fixture
-def store(settings: Settings, empty_database: Path) -> Iterator[Store]:
-    settings.home.mkdir()
-    shutil.copy(empty_database, settings.home)
-    opened = open_store(settings.database_url)
-    yield opened
-    opened.close()
-
-
-@pytest.fixture
-def app(store: Store, settings: Settings) -> FastAPI:
-    return create_app(store, settings)
 
 
 @pytest.fixture

@@ -14,9 +14,11 @@ from playwright.sync_api import Browser, Page, expect
 from service.cli.supervisor import free_port
 from service.client import Client
 from service.store import Store, open_store
-from tests.acceptance.conftest import browser  # noqa: F401  # a fixture
+from tests.acceptance import conftest as shared
 from tests.api.conftest import Serving
 from tests.security.conftest import Owner, bearer
+
+browser = shared.browser
 
 
 def test_a_person_signs_in_with_a_token_and_out_again(client: TestClient, ann: Owner) -> None:
@@ -106,7 +108,7 @@ def opened(serving: Serving) -> Iterator[Store]:
     store.close()
 
 
-def sign_in(browser: Browser, serving: Serving, token: str, following: str = "/v1/studies") -> Page:  # noqa: F811
+def sign_in(browser: Browser, serving: Serving, token: str, following: str = "/v1/studies") -> Page:
     """A browser of its own, in which a person has signed in."""
     page = browser.new_context().new_page()
     page.goto(f"{serving.url}{following}")
@@ -123,7 +125,7 @@ def submitted(serving: Serving, token: str, name: str) -> int:
 
 
 @pytest.mark.browser
-def test_two_people_in_two_browsers_see_their_own_only(serving: Serving, opened: Store, browser: Browser) -> None:  # noqa: F811
+def test_two_people_in_two_browsers_see_their_own_only(serving: Serving, opened: Store, browser: Browser) -> None:
     tokens = {name: opened.tokens.create(owner=name, scope="submit")[1] for name in ("ann", "bob")}
     numbers = {name: submitted(serving, token, f"secret of {name}") for name, token in tokens.items()}
     pages = {name: sign_in(browser, serving, token) for name, token in tokens.items()}
@@ -141,7 +143,7 @@ def test_two_people_in_two_browsers_see_their_own_only(serving: Serving, opened:
 
 
 @pytest.mark.browser
-def test_a_page_of_another_site_changes_and_reads_nothing(serving: Serving, opened: Store, browser: Browser) -> None:  # noqa: F811
+def test_a_page_of_another_site_changes_and_reads_nothing(serving: Serving, opened: Store, browser: Browser) -> None:
     _, token = opened.tokens.create(owner="carol", scope="admin")
     number = submitted(serving, token, "of carol")
     before = {each.id: each.state for each in opened.studies.list(limit=500)[0]}
@@ -163,7 +165,7 @@ def test_a_page_of_another_site_changes_and_reads_nothing(serving: Serving, open
 
 
 @pytest.mark.browser
-def test_an_admin_signs_in_to_the_dashboard(serving: Serving, opened: Store, browser: Browser) -> None:  # noqa: F811
+def test_an_admin_signs_in_to_the_dashboard(serving: Serving, opened: Store, browser: Browser) -> None:
     _, token = opened.tokens.create(owner="dan", scope="admin")
     submitted(serving, token, "of dan")
     page = sign_in(browser, serving, token, "/dashboard")
