@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,22 +12,44 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
+from service.api.app import create_app
 from service.settings import Settings
-from service.store import Store
+from service.store import Store, open_store
 from service.store.records import TokenScope
 from tests.api import conftest as shared
 
 SCOPES: tuple[TokenScope, ...] = get_args(TokenScope)
 ANN, BOB = "ann", "bob"
 CSV = "a,b,y\n" + "".join(f"{n},{n % 7},{n % 2}\n" for n in range(100))
-empty_database, store, app = shared.empty_database, shared.store, shared.app
-"""Fixtures, here of a service with tokens."""
+app = shared.app
+"""A fixture, here of a service with tokens."""
 EXTERNAL = {"executor": "external", "metric": "log_loss", "space": {"dropout": [0, 0.1]}, "budget": {"trials": 2}}
 
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
     return Settings(home=tmp_path / "home", auth="tokens")
+
+
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Owner]]:
+    """A home with the two owners, made once and copied for each test."""
+    home = tmp_path_factory.mktemp("prepared") / "home"
+    home.mkdir()
+    settings = Settings(home=home, auth="tokens")
+    made = open_store(settings.database_url, create=True)
+    with TestClient(create_app(made, settings), base_url="http://localhost") as client:
+        owners = {name: make_owner(made, client, name) for name in (ANN, BOB)}
+    made.close()
+    return home, owners
+
+
+@pytest.fixture
+def store(settings: Settings, prepared: tuple[Path, dict[str, Owner]]) -> Iterator[Store]:
+    shutil.copytree(prepared[0], settings.home)
+    opened = open_store(settings.database_url)
+    yield opened
+    opened.close()
 
 
 @pytest.fixture
@@ -71,10 +94,10 @@ def make_owner(store: Store, client: TestClient, name: str) -> Owner:
 
 
 @pytest.fixture
-def ann(store: Store, client: TestClient) -> Owner:
-    return make_owner(store, client, ANN)
+def ann(prepared: tuple[Path, dict[str, Owner]]) -> Owner:
+    return prepared[1][ANN]
 
 
 @pytest.fixture
-def bob(store: Store, client: TestClient) -> Owner:
-    return make_owner(store, client, BOB)
+def bob(prepared: tuple[Path, dict[str, Owner]]) -> Owner:
+    return prepared[1][BOB]

@@ -11,7 +11,10 @@ from fastapi.testclient import TestClient
 from service.api.app import create_app
 from service.settings import Settings
 from service.store import Store
+from tests.api import conftest as shared
 
+settings, store, empty_database = shared.settings, shared.store, shared.empty_database
+"""Fixtures: here there are no tokens."""
 STUDY = {"data": {"dataset": "wine"}, "budget": {"trials": 2, "epochs": 2}}
 
 

@@ -18,7 +18,7 @@ from service.settings import Settings
 from service.store import Store
 from tests.security.conftest import SCOPES, Owner
 
-EXAMPLES = 6
+EXAMPLES = 3
 """Of each operation and scope."""
 WANTED = (
     "not_a_server_error",
@@ -69,4 +69,4 @@ def test_generated_requests_are_answered_as_described(anywhere: FastAPI, ann: Ow
                 case.validate_response(answer, checks=checks)
 
             send()
-    assert sent > 100
+    assert sent > 50
