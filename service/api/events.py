@@ -15,7 +15,7 @@ from fastapi import APIRouter, Header, Query, Response, status
 from fastapi.responses import StreamingResponse
 
 from service.api.bodies import JsonRoute
-from service.api.changes import Changes
+from service.api.changes import GONE, Changes
 from service.api.models import StudyId, StudyOut
 from service.api.problems import answers
 from service.errors import NotFound
@@ -78,7 +78,7 @@ def etag(tag: str) -> str:
 def _read(store: Store, study_id: int) -> tuple[str, StudyRecord]:
     """The tag of a study, and the study as it was then or later."""
     tags = store.studies.tags([study_id])
-    return tags.get(study_id, ""), store.studies.get(study_id)
+    return tags.get(study_id, GONE), store.studies.get(study_id)
 
 
 async def _events(store: Store, changes: Changes, study_id: int, seen: int) -> AsyncIterator[str]:

@@ -13,10 +13,11 @@ from pydantic import AfterValidator
 from service.api.access import WithCaller
 from service.api.bodies import storable_text
 from service.api.models import StudyId
-from service.report.live import build_live_report, ended, row_of
+from service.report.live import build_live_report, row_of
 from service.report.page import file_of_templates, home_page, new_study_page, to_html
 from service.spec import Space
 from service.store import Store
+from service.store.records import ENDED
 
 Name = Annotated[str, Query(max_length=200), AfterValidator(storable_text)]
 _ROWS = 50
@@ -38,7 +39,7 @@ def router(store: Store) -> APIRouter:
     def study_page(study_id: StudyId) -> HTMLResponse:
         study = store.studies.get(study_id)
         trials, _ = store.history.page(study_id, limit=_MOST_TRIALS)
-        script = "" if ended(study) else follow
+        script = "" if study.state in ENDED else follow
         return _page(to_html(build_live_report(study, trials), script), script)
 
     @routes.get("/new")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import closing
 from datetime import UTC, datetime
-from typing import Annotated, get_args
+from typing import get_args
 
 import typer
 from rich.console import Console
@@ -16,8 +16,6 @@ from service.client.credentials import keep_token
 from service.settings import Settings
 from service.store import open_store
 from service.store.records import TokenRecord, TokenScope
-
-Scope = Annotated[str, typer.Option(help=f"{', '.join(get_args(TokenScope))}: what it allows.")]
 
 
 def create(settings: Settings, console: Console, owner: str, scope: str, name: str, days: float | None) -> None:

@@ -11,9 +11,9 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn,
 from rich.text import Text
 
 from service.cli.render import number, seconds
-from service.client.connection import HttpClient, Refused, Unreachable
+from service.client.connection import HttpClient, Refused, Unreachable, is_outage
+from service.client.study import ENDED
 
-ENDED = ("finished", "cancelled", "failed")
 _LINE_SECONDS = 5.0
 _POLL_SECONDS = 0.25
 OUTAGE_SECONDS = 30.0
@@ -60,8 +60,7 @@ def _poll(client: HttpClient, study_id: int, alive: Callable[[], None]) -> dict[
         try:
             study: dict[str, Any] = client.get(f"/v1/studies/{study_id}")
         except (Unreachable, Refused) as error:
-            outage = isinstance(error, Unreachable) or error.status >= 500
-            if not outage or time.monotonic() > give_up:
+            if not is_outage(error) or time.monotonic() > give_up:
                 raise
             time.sleep(1.0)
         else:

@@ -76,7 +76,7 @@ class AsyncStudy:
 
     async def trials(self, *, lease_seconds: float = 60.0) -> AsyncIterator[AsyncTrial]:
         """See `Study.trials`; each is a context: ``async with trial: …``."""
-        session = Session(self.study.connection, self.id, lease_seconds)
+        session = Session(self.study.connection, self.study.latest, lease_seconds)
         trials = session.trials()
         try:
             while (trial := await asyncio.to_thread(next, trials, None)) is not None:

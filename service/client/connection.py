@@ -31,6 +31,11 @@ class Unreachable(RegsearchError):
     """No regsearch service answers at the address."""
 
 
+def is_outage(error: Unreachable | Refused) -> bool:
+    """Whether a service may answer later, as after a restart."""
+    return isinstance(error, Unreachable) or error.status >= 500
+
+
 class HttpClient:
     """Calls to one service. Thread-safe.
 
@@ -84,8 +89,7 @@ class HttpClient:
             try:
                 return self.post(path, body)
             except (Unreachable, Refused) as error:
-                outage = isinstance(error, Unreachable) or error.status >= 500
-                if not outage or time.monotonic() + pause > give_up:
+                if not is_outage(error) or time.monotonic() + pause > give_up:
                     raise
             time.sleep(pause)
             pause = min(5.0, 2.0 * pause)

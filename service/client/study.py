@@ -158,7 +158,7 @@ class Study:
         Args:
             lease_seconds: After which its trials are given to another program if this one dies.
         """
-        with closing(Session(self.connection, self.id, lease_seconds)) as session:
+        with closing(Session(self.connection, self.latest, lease_seconds)) as session:
             for trial in session.trials():
                 yield trial
                 with trial:
@@ -181,7 +181,7 @@ class Study:
             lease_seconds: As of `trials`.
         """
         over = threading.Event()
-        sessions = [Session(self.connection, self.id, lease_seconds) for _ in range(threads)]
+        sessions = [Session(self.connection, self.latest, lease_seconds) for _ in range(threads)]
 
         def work(session: Session) -> None:
             with closing(session):

@@ -31,20 +31,20 @@ class Session:
 
     Args:
         connection: To the service.
-        study_id: Of an external study.
+        study: What the service tells of an external study.
         lease_seconds: After which its trials are given away if this process dies.
     """
 
-    def __init__(self, connection: HttpClient, study_id: int, lease_seconds: float = 60.0) -> None:
+    def __init__(self, connection: HttpClient, study: Mapping[str, Any], lease_seconds: float = 60.0) -> None:
         self.connection = connection
         self.client = uuid.uuid4().hex
-        self._path = f"/v1/studies/{study_id}"
+        self._path = f"/v1/studies/{study['id']}"
+        self._lower_is_better = study["direction"] == "minimize"
         self._seconds = lease_seconds
         self._open: dict[str, Trial] = {}
         self._lock = threading.Lock()
         self._closed = threading.Event()
         self._thread: threading.Thread | None = None
-        self._lower_is_better: bool | None = None
 
     def trials(self) -> Iterator[Trial]:
         """Trials, until there are no more; where others hold the last ones it waits for them."""
@@ -86,8 +86,6 @@ class Session:
         """Whether a value is better than another by the study's objective."""
         if than is None or math.isnan(than):
             return not math.isnan(value)
-        if self._lower_is_better is None:
-            self._lower_is_better = self.connection.get(self._path)["direction"] == "minimize"
         return value < than if self._lower_is_better else value > than
 
     def _begun(self, asked: Mapping[str, Any]) -> Trial:

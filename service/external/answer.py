@@ -42,13 +42,12 @@ def plan_finals(spec: ExternalSpec, trials: Sequence[TrialRecord], runs: Sequenc
     if winner is None or any(run.role != "finalist" for run in runs):
         return []
     params = next(run.params for run in runs if run.name == winner)
+    regularizers = regularizers_in(spec, params)
     others: list[_Planned] = []
-    if regularizers_in(spec, params):
-        others.append((UNREGULARIZED, "baseline", None, without(spec, params, regularizers_in(spec, params))))
-    if len(regularizers_in(spec, params)) > 1:
-        others += [
-            (f"without {name}", "ablation", None, without(spec, params, [name])) for name in regularizers_in(spec, params)
-        ]
+    if regularizers:
+        others.append((UNREGULARIZED, "baseline", None, without(spec, params, regularizers)))
+    if len(regularizers) > 1:
+        others += [(f"without {name}", "ablation", None, without(spec, params, [name])) for name in regularizers]
     return _over_seeds(spec, len(runs), others)
 
 
@@ -74,11 +73,11 @@ def conclude(spec: ExternalSpec, trials: Sequence[TrialRecord], runs: Sequence[F
     if winner is None:
         return None
     scores, tests = _by_seed(runs), _by_seed(runs, test=True)
-    best = _setting(spec, runs, winner, winner)
     named = {run.name for run in runs}
-    baseline = _setting(spec, runs, UNREGULARIZED, winner) if UNREGULARIZED in named else None
+    best = _setting(spec, runs, (scores, tests), winner, winner)
+    baseline = _setting(spec, runs, (scores, tests), UNREGULARIZED, winner) if UNREGULARIZED in named else None
     finalists = [name for name in scores if name.startswith("trial ") and name != winner]
-    others = tuple(_setting(spec, runs, name, winner) for name in finalists)
+    others = tuple(_setting(spec, runs, (scores, tests), name, winner) for name in finalists)
     gain = _difference(spec, scores, winner, UNREGULARIZED)
     test_gain = _difference(spec, tests, winner, UNREGULARIZED)
     found = next(trial.value for trial in trials if trial.number == best.trial)
@@ -153,9 +152,12 @@ def _winner(spec: ExternalSpec, runs: Sequence[FinalRun]) -> str | None:
     return min(whole, key=lambda name: spec.sign * float(np.mean([*whole[name].values()])), default=None)
 
 
-def _setting(spec: ExternalSpec, runs: Sequence[FinalRun], name: str, winner: str) -> ExternalSetting:
+def _setting(
+    spec: ExternalSpec, runs: Sequence[FinalRun], told: tuple[_Scores, _Scores], name: str, winner: str
+) -> ExternalSetting:
+    """A setting with what was ``told`` of all: on validation and on test data."""
     own = [run for run in runs if run.name == name]
-    scores, tests = _by_seed(runs), _by_seed(runs, test=True)
+    scores, tests = told
     read = name in (winner, UNREGULARIZED)
     return ExternalSetting(
         name=name,

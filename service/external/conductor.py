@@ -183,12 +183,11 @@ class Conductor:
 
     def _late(self) -> bool:
         """Whether the time for the search is over."""
-        seconds, study = self.spec.budget.search_seconds, self._store.studies.get(self._study_id)
-        return (
-            seconds is not None
-            and study.started_at is not None
-            and ((study.now - study.started_at).total_seconds() > seconds)
-        )
+        seconds = self.spec.budget.search_seconds
+        if seconds is None:
+            return False
+        study = self._store.studies.get(self._study_id)
+        return study.started_at is not None and (study.now - study.started_at).total_seconds() > seconds
 
     def _decision(self, curve: Sequence[float], late: bool, *, pruned: bool) -> Decision:
         if pruned:

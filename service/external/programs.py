@@ -73,14 +73,14 @@ class Programs:
         Raises:
             NotFound, Conflict: There is no such study, or workers run it.
         """
-        study, spec = self._study(study_id)
+        conductor = self._conductor(study_id)
         self._store.leases.reap(seconds)
         lease = self._store.leases.hold(study_id, client, seconds)
         if lease is None:
             return self._nothing(study_id)
         if lease.phase == "search":
             try:
-                runs = [_run(asked) for asked in self._conductor(study, spec).ask(lease, n, key)]
+                runs = [_run(asked) for asked in conductor.ask(lease, n, key)]
             except LeaseLost:  # the study ended in this moment
                 return self._nothing(study_id)
             if runs or self._store.studies.get(study_id).state is not StudyState.FINALIZING:
@@ -89,8 +89,8 @@ class Programs:
             if again is None:
                 return self._nothing(study_id)
             lease = again
-        final = self._finals(lease, spec, n, key)
-        runs = [_final(spec, run) for run in final]
+        final = self._finals(lease, conductor.spec, n, key)
+        runs = [_final(conductor.spec, run) for run in final]
         return Answer(StudyState.FINALIZING, runs, False, None) if runs else self._nothing(study_id)
 
     def report(
@@ -101,12 +101,12 @@ class Programs:
         Raises:
             NotFound, Conflict: As `ask`.
         """
-        study, spec = self._study(study_id)
+        conductor = self._conductor(study_id)
         trials = {int(name): steps for name, steps in given.items() if not name.startswith(FINAL)}
         try:
             lease = self._store.leases.held(study_id, client)
             state = self._store.leases.renew(lease, seconds)
-            decided = self._conductor(study, spec).report(lease, trials) if trials else {}
+            decided = conductor.report(lease, trials) if trials else {}
         except LeaseLost as lost:
             word = self._store.studies.get(study_id).state
             reason = f"the study is {word}" if word in ENDED else str(lost)
@@ -123,8 +123,7 @@ class Programs:
             NotFound, Conflict: As `ask`.
             InvalidInput: A trial lacks a value; nothing was told.
         """
-        study, spec = self._study(study_id)
-        conductor = self._conductor(study, spec)
+        conductor = self._conductor(study_id)
         refused: dict[str, str] = {}
         try:
             lease = self._store.leases.held(study_id, client)
@@ -135,7 +134,7 @@ class Programs:
             refused |= {str(n): why for n, why in conductor.not_held([each.number for each in told], client).items()}
         refused |= self._tell_finals(study_id, lease, client, final)
         if self._store.studies.get(study_id).state is StudyState.FINALIZING:
-            self._advance(study_id, client, spec, seconds)
+            self._advance(study_id, client, conductor.spec, seconds)
         return refused
 
     def heartbeat(self, study_id: int, client: str, seconds: float) -> StudyState:
@@ -160,18 +159,19 @@ class Programs:
         except LeaseLost:
             return
 
-    def _study(self, study_id: int) -> tuple[StudyRecord, ExternalSpec]:
+    def _study(self, study_id: int) -> StudyRecord:
         study = self._store.studies.get(study_id)
         if not study.external:
             raise Conflict(f"study {study_id} is run by the workers of this service, not by a program (executor: external)")
-        return study, ExternalSpec.model_validate(study.spec)
+        return study
 
-    def _conductor(self, study: StudyRecord, spec: ExternalSpec) -> Conductor:
-        """The one of this study as it is now: ``extend`` changes its budget."""
+    def _conductor(self, study_id: int) -> Conductor:
+        """The one of a study as it is now: ``extend`` changes its budget, and nothing else its spec."""
+        study = self._study(study_id)
         place = (study.id, study.budget_trials)
         with self._lock:
             if place not in self._conductors:
-                self._conductors[place] = Conductor(self._store, study.id, spec)
+                self._conductors[place] = Conductor(self._store, study.id, ExternalSpec.model_validate(study.spec))
                 while len(self._conductors) > _CONDUCTORS:
                     self._conductors.popitem(last=False)
             self._conductors.move_to_end(place)

@@ -11,7 +11,7 @@ from service.report.charts_search import settings_of
 from service.report.content import Block, Report, Section, Table, Text, Tile, objective
 from service.report.findings import search
 from service.report.recipe import formatted
-from service.store.records import ENDED, StudyRecord, StudyState, TrialRecord
+from service.store.records import StudyRecord, StudyState, TrialRecord
 
 _LATEST = 12
 
@@ -99,7 +99,7 @@ def _tiles(study: StudyRecord, metric: str) -> Iterator[Tile]:
 
 def _best(study: StudyRecord) -> Iterator[Block]:
     if study.best is not None:
-        rows = [(name, _short(value)) for name, value in settings_of(study.best.params).items()]
+        rows = [(name, formatted(value)) for name, value in settings_of(study.best.params).items()]
         yield Table(("setting", f"trial {study.best.number}"), rows)
 
 
@@ -119,11 +119,6 @@ def _links(study: StudyRecord) -> dict[str, str]:
     return {"report": f"{here}/report", **({} if study.external else {"model": f"{here}/model"}), "result": f"{here}/result"}
 
 
-def ended(study: StudyRecord) -> bool:
-    """Whether nothing more happens in it."""
-    return study.state in ENDED
-
-
 def _ago(then: datetime, now: datetime) -> str:
     """How long ago something was.
 
@@ -137,7 +132,3 @@ def _ago(then: datetime, now: datetime) -> str:
         if seconds >= least:
             return f"{seconds // size:.0f} {unit} ago"
     return "just now"
-
-
-def _short(value: object) -> str:
-    return formatted(value)

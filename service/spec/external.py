@@ -219,13 +219,9 @@ class ExternalSpec(Frozen):
             check_enqueued(index, given, self.domains, self.settings, self.deepest)
         return self
 
-    @property
-    def domains(self) -> Mapping[str, Domain]:
-        """The domain of each setting, parents before their children."""
-        return self._ordered
-
     @cached_property
-    def _ordered(self) -> dict[str, Domain]:
+    def domains(self) -> dict[str, Domain]:
+        """The domain of each setting, parents before their children."""
         known = {name: self.space[name] for name in SETTINGS if name in self.space}
         return {**known, **{name: domain for name, domain in self.space.items() if name not in SETTINGS}}
 
