@@ -30,6 +30,9 @@ class Settings(BaseSettings):
         (), description="JSON list of host names under which people reach the API, `*.` before all names of a domain."
     )
     data_roots: tuple[Path, ...] = Field((), description="JSON list of directories whose files a study may name by path.")
+    modules: tuple[str, ...] = Field(
+        (), description="JSON list of modules of your own, `package.module:Class`, that workers may import and studies name."
+    )
     max_upload_mb: float = Field(512.0, gt=0, description="Largest accepted data set, in MiB.")
     max_model_mb: float = Field(256.0, gt=0, le=900, description="Largest trained model that is kept, in MiB.")
     cache: Path = Field(

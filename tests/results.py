@@ -117,7 +117,13 @@ def result(**changes: Any) -> Result:
             device="x86_64",
             threads=2,
             plan=SearchPlan(
-                capacity=32, compiled_lanes=4, threads=2, block_lanes=4, builds=True, taken_over={"1f/0": {"update": 9}}
+                capacity=32,
+                compiled_lanes=4,
+                threads=2,
+                block_lanes=4,
+                builds=True,
+                separate=None,
+                taken_over={"1f/0": {"update": 9}},
             ),
         ),
         test_accesses=1,

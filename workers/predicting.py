@@ -12,6 +12,7 @@ from pathlib import Path
 
 from service.errors import RegsearchError
 from workers.archive.read import read_archive
+from workers.plain.foreign import ModuleFault, imported
 from workers.plain.loader import Model, predict_file
 from workers.plain.preprocessing import CannotPredict
 
@@ -22,10 +23,13 @@ def main() -> int:
     parser.add_argument("archive", type=Path, help="the archive of a model")
     parser.add_argument("rows", help="a CSV file with the columns of the training data, or an NPZ file with the array x")
     parser.add_argument("--out", default="-", help="where the predictions go; default: standard output")
+    parser.add_argument("--module", help="package.module:Class, to be imported: the network, if it is one of your own")
     given = parser.parse_args()
     try:
+        if given.module is not None:
+            imported(given.module)
         predict_file(Model.of(*read_archive(given.archive.read_bytes())), given.rows, given.out)
-    except (CannotPredict, RegsearchError, OSError) as error:
+    except (CannotPredict, ModuleFault, RegsearchError, OSError) as error:
         return _told(str(error))
     except Exception as error:  # of a broken archive, whatever it breaks
         first, *_ = f"{type(error).__name__}: {error}".splitlines()

@@ -18,7 +18,6 @@ from service.datasets.uploads import file_format, verified
 from service.errors import NotFound, TrialError
 from service.settings import Settings
 from service.spec import RANKING_METRICS, Recipe, StudySpec
-from service.spec.model import LAYOUTS
 from service.store import Store
 from service.store.records import StudyRecord
 from workers.archive.start import Start, read_start
@@ -125,7 +124,7 @@ class StudyData:
             time=data.time,
             split=data.split,
             weights=data.weights,
-            layout=LAYOUTS[spec.model.word],
+            layout=spec.model.layout,
             missing=data.missing,
             types=data.types,
             image_size=data.image_size,

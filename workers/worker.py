@@ -21,6 +21,7 @@ from service.store import Store
 from service.store.records import SEARCHED, Lease
 from workers.answer.finishing import Finisher
 from workers.liveness import Pulse, Renewal, Stop
+from workers.modules import published
 from workers.onnx_models import OnnxModels
 from workers.searching.checkpoints import Checkpoints
 from workers.searching.search import Searcher
@@ -55,6 +56,7 @@ class Worker:
         host, pid = platform.node(), os.getpid()
         self.id = store.workers.register(name=f"{host}:{pid}", host=host, pid=pid, device=device, memory=memory)
         self._pulse = Pulse(store, self.id)
+        store.modules.publish(self.id, [each.model_dump(mode="json") for each in published(settings.modules)])
         self._data = StudyData(store, settings, torch.device(device))
         self._workshop = Workshop(settings.cache / "programs")
         self._searcher = Searcher(store, settings, self._pulse, stop, self._checkpoints, self._workshop)

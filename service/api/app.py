@@ -16,6 +16,7 @@ from service.api import (
     datasets,
     events,
     export,
+    modules,
     operations,
     pages,
     problems,
@@ -61,6 +62,7 @@ def create_app(store: Store, settings: Settings) -> FastAPI:
         app.include_router(reports.router(store))
         app.include_router(replays.router(store))
         app.include_router(datasets.router(store, settings))
+        app.include_router(modules.router(store))
         app.include_router(operations.router(store))
         if settings.auth == "tokens":
             app.include_router(tokens.router(store))

@@ -21,6 +21,7 @@ from service.api.fine_tuning import bound_to_start
 from service.api.inspection import Inspections
 from service.api.issues import validation_issues
 from service.api.memory import check_memory
+from service.api.modules import check_module
 from service.datasets import BUILTIN, BuiltinFacts, Column, TableInfo, held, infer_task
 from service.datasets.readings import ColumnType, read_by
 from service.datasets.tables import OF_ARRAYS
@@ -32,7 +33,7 @@ from service.settings import Settings
 from service.spec import DataSpec, GridSampler, StudySpec, Task
 from service.spec.external import ExternalSpec, any_spec
 from service.spec.guidance import warnings_for
-from service.spec.model import FAMILIES
+from service.spec.model import FAMILIES, MODULE
 from service.store import Store
 from service.store.records import StudyRecord
 
@@ -58,6 +59,7 @@ def check(
     table, dataset_id, own = _table(spec, store, settings, inspections, owner)
     table = _typed(spec, _resized(spec, table), arrays=own == "y")
     target = _target(spec, table, own)
+    spec = check_module(spec, table, store)
     check_columns(spec, table, target.name, rows_of_arrays=own == "y")
     _family(spec, table)
     check_embedding(spec, table, target.name)
@@ -237,25 +239,26 @@ def _target(spec: StudySpec, table: TableInfo, own: str | None) -> Column:
 
 def _family(spec: StudySpec, table: TableInfo) -> None:
     """Check the family: a CNN reads images, a sequence model series, and an MLP anything, as rows of numbers."""
-    family, allowed = spec.model.word, _families(table)
+    family, allowed = spec.model.word, (*_families(table), MODULE)
+    layout = spec.model.layout
     if family not in allowed:
         needed = {
             "cnn": "images (rows, h, w), (rows, h, w, c) or (rows, c, h, w)",
             "sequence": "series (rows, time, channels)",
         }
         message = f"needs an NPZ file whose x is {needed[family]}; here an example has the shape {tuple(table.shape)}"
-        raise InvalidInput.one("model.family", message, value=family, allowed=allowed)
+        raise InvalidInput.one("model.family", message, value=family, allowed=_families(table))
     for name in ("categorical", "drop"):
         given: Sequence[str] = getattr(spec.data, name)
-        if given and family != "mlp":
+        if given and layout != "flat":
             message = f"names columns, but the input of a {family} has none"
             raise InvalidInput.one(f"data.{name}", message, value=list(given), allowed="nothing")
-    if spec.data.layout != "auto" and (family != "cnn" or len(table.shape) != 3):
+    if spec.data.layout != "auto" and (layout != "image" or len(table.shape) != 3):
         message = "applies to images with channels (rows, a, b, c) only"
         raise InvalidInput.one("data.layout", message, value=spec.data.layout, allowed="auto")
     for name in ("scaling", "impute", "flag_missing", "impute_categories", "max_levels"):
         value, usual = getattr(spec.data, name), DataSpec.model_fields[name].default
-        if value != usual and family != "mlp":
+        if value != usual and layout != "flat":
             message = f"applies to columns, but the input of a {family} has none"
             raise InvalidInput.one(f"data.{name}", message, value=value, allowed=f"{usual}")
 

@@ -72,6 +72,7 @@ def provenance(source: Source) -> Iterator[Block]:
         "started from": _start(study.spec.get("model", {})),
         "data hash": made_of.data_hash if made_of else None,
         "device": made_of.device if made_of else None,
+        "lanes": f"one by one: {made_of.plan.separate}" if made_of and made_of.plan.separate else None,
         "trials": f"{study.counts.finished} with {study.epochs:,} epochs in total",
         "wall time": f"{number(result.wall_seconds)} s",
         "of which finalizing": f"{number(result.finalizing_seconds)} s",

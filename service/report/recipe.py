@@ -15,12 +15,15 @@ def recipe(source: Source) -> Iterator[Block]:
     winner = source.result.winner
     on = set(winner.regularizers)
     settings = sorted(winner.recipe.items(), key=lambda item: item[0] not in on)
-    rows = [
-        (name, formatted(value), SETTINGS[name].doc if name in SETTINGS else "Units of the hidden layers.")
-        for name, value in settings
-    ]
+    rows = [(name, formatted(value), _about(name)) for name, value in settings]
     yield Table(("setting", "value", "description"), rows)
     yield from _program(source)
+
+
+def _about(name: str) -> str:
+    if name in SETTINGS:
+        return SETTINGS[name].doc
+    return "Units of the hidden layers." if name == "widths" else "Of the module."
 
 
 def _program(source: Source) -> Iterator[Block]:

@@ -55,6 +55,13 @@ class NetworkShape(Part):
     categories: tuple[int, ...] = Field(description="Levels of each one-hot category; they are the last inputs.")
 
 
+class ArchivedModule(Part):
+    """A module of the user's own, whose code is not in the archive."""
+
+    name: str = Field(description="`package.module:Class`; its arguments are settings of the model, as `args.NAME`.")
+    source_sha256: str | None = Field(description="Of the file that defined it in training.")
+
+
 class TargetUnit(Part):
     """A standardized prediction z stands for z · scale + mean; 1 and 0 for classes."""
 
@@ -77,6 +84,7 @@ class ArchiveDocument(Part):
     data: ArchivedData
     start: ArchivedStart | None = Field(None, description="Only after fine-tuning.")
     model: NetworkShape
+    module: ArchivedModule | None = Field(None, description="Only of a module of the user's own.")
     networks: int = Field(1, description="Networks of this shape, whose predictions are averaged.")
     temperature: float = Field(1.0, description="Divides the outputs of a classification before they are probabilities.")
     class_biases: tuple[float, ...] | None = Field(

@@ -120,7 +120,9 @@ def _decided(spec: Searchable, name: str, params: Params) -> bool:
 def _depth(spec: Searchable, params: Params) -> int:
     if spec.widths is not None:
         return len(spec.widths)
-    depth = spec.domains["depth"]
+    depth = spec.domains.get("depth")
+    if depth is None:
+        return spec.deepest
     value = _value(spec, "depth", depth, params)
     assert isinstance(value, int | float)
     return int(value)

@@ -7,24 +7,23 @@ knows. Nothing is known of its data and network.
 from __future__ import annotations
 
 import dataclasses
-import math
 import re
 from collections.abc import Mapping
 from functools import cached_property
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
-from pydantic_core import PydanticCustomError
 
-from service.spec.domain import OFF, Choices, Domain, Fixed, Frozen, Range, Scalar
+from service.spec.domain import Choices, Domain, Fixed, Frozen, Range
 from service.spec.enqueue import check_enqueued
+from service.spec.free import CustomRange, free_domain, free_setting, parsed
 from service.spec.metrics import CLASSIFICATION_METRICS, LOWER_IS_BETTER, REGRESSION_METRICS, Direction
 from service.spec.parts import BudgetSpec
 from service.spec.pruners import MedianPruner, NoPruner, Pruner
 from service.spec.samplers import OF_SEVERAL_OBJECTIVES, Sampler, TpeSampler
 from service.spec.searchable import searched
-from service.spec.setting import Setting
-from service.spec.study import SETTINGS, StudySpec, refuse, without_pruner
+from service.spec.setting import Setting, refuse
+from service.spec.study import SETTINGS, StudySpec, without_pruner
 from service.suggestions import meant
 
 CUSTOM = "custom"
@@ -32,12 +31,6 @@ SAMPLERS = ("tpe", "random", "cma_es", "nsga2", "grid", "qmc", "lipo")
 """Those that need neither torch nor a package that the service lacks."""
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,99}")
 MetricName = Annotated[str, Field(min_length=1, max_length=60, pattern=r"^[A-Za-z_][A-Za-z0-9_./@-]*$")]
-
-
-class CustomRange(Range):
-    """A range of a setting of the program's own; integers if its bounds are written as such, or ``kind`` says so."""
-
-    kind: Literal["int", "float"] = "float"
 
 
 class Patience(Frozen):
@@ -63,69 +56,20 @@ def _parsed(raw: Any) -> Any:
             hint = f"; did you mean {close}?" if close else ""
             allowed = f"a known one, or any name in space.{CUSTOM}"
             refuse(str(name), f"is not a setting that this service knows{hint}", given, allowed)
-        domains[name] = _domain(name, _alone(SETTINGS[name]), given)
+        domains[name] = parsed(name, _alone(SETTINGS[name]), given)
     for name, given in own.items():
         field = f"{CUSTOM}.{name}"
         if not isinstance(name, str) or not _NAME.fullmatch(name) or name.startswith("use_"):
             refuse(field, "is not a name", name, "a letter, then letters, digits, '.', '_' and '-'; not use_…")
         if name in SETTINGS:
             refuse(field, "is a setting that this service knows", name, f"space.{name}, outside of {CUSTOM}")
-        domains[name] = _domain(field, _FREE, _with_kind(field, given))
+        domains[name] = free_domain(field, given)
     return domains
 
 
 def _alone(setting: Setting) -> Setting:
     """A setting as a program has it, whose number of layers is not known."""
     return dataclasses.replace(setting, per_layer=False)
-
-
-_FREE = Setting(
-    group=CUSTOM, doc="A setting of the program's own.", kind="float", low=-math.inf, high=math.inf, neutral=0.0,
-    search=Fixed(value=0.0), off=True,
-)  # fmt: skip
-
-
-def _with_kind(field: str, given: Any) -> Any:
-    """A custom domain with its kind where it is a range; values and choices, of any type, as they are."""
-    match given:
-        case Range():
-            return given
-        case {"low": low, "high": high, **rest}:
-            whole = all(isinstance(bound, int) and not isinstance(bound, bool) for bound in (low, high))
-            kind = rest.get("kind", "int" if whole else "float")
-            if kind not in ("int", "float"):
-                refuse(f"{field}.kind", "must be int or float", kind, "int, float")
-            if kind == "int" and not all(isinstance(bound, int | float) and bound == int(bound) for bound in (low, high)):
-                refuse(field, "has bounds that are no integers", [low, high], "integers, or kind: float")
-            bounds = Range.model_fields.keys() & rest.keys()
-            if unknown := sorted(map(str, rest.keys() - bounds - {"kind"})):
-                refuse(f"{field}.{unknown[0]}", "is not a known key", rest[unknown[0]], "low, high, log, off, kind")
-            flags = {name: rest[name] for name in bounds}
-            return CustomRange.model_validate({"low": low, "high": high, **flags, "kind": kind})
-        case {"choices": list() | tuple() as choices, **rest} if not rest:
-            return Choices(choices=tuple(choices))
-        case list() | tuple():
-            return Choices.model_validate({"choices": given})
-        case bool() | int() | float() | str():
-            return Fixed(value=given)
-    return given
-
-
-def _domain(field: str, setting: Setting, given: Any) -> Domain:
-    """A checked domain; the error of a wrong one is on ``field``."""
-    if setting is _FREE and isinstance(given, Choices | Fixed):
-        if isinstance(given, Choices) and len(set(map(str, given.choices))) < len(given.choices):
-            refuse(field, "has the same choice twice", list(given.choices), "each choice once")
-        return given
-    try:
-        domain = setting.parse(given)
-    except PydanticCustomError as error:
-        context = error.context or {}
-        place = ".".join(part for part in (field, str(context.get("key", ""))) if part)
-        allowed = "a value, a range {low, high} or a list of choices" if setting is _FREE else str(context.get("allowed"))
-        refuse(place, str(context.get("message", error)), context.get("value"), allowed)
-    assert domain is not None, "None is left out before"
-    return domain
 
 
 def _written(domains: Mapping[str, Domain]) -> dict[str, Any]:
@@ -234,13 +178,7 @@ class ExternalSpec(Frozen):
         if name in SETTINGS:
             own = _alone(SETTINGS[name])
             return own if own.when is None or own.when.parent in self.space else dataclasses.replace(own, when=None)
-        match domain:
-            case CustomRange(kind=kind, off=off):
-                neutral: Scalar = 0 if kind == "int" else 0.0
-                return dataclasses.replace(_FREE, kind=kind, neutral=neutral, regularizer=off)
-            case Choices(choices=choices) if OFF in choices:
-                return dataclasses.replace(_FREE, neutral=OFF, regularizer=True)
-        return dataclasses.replace(_FREE, off=False)
+        return free_setting(CUSTOM, domain)
 
     @cached_property
     def searched(self) -> list[str]:

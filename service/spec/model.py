@@ -1,25 +1,37 @@
 """The network: its family and shape. Shape settings are searchable like any other, and are part of the stack key.
 
-The family determines how the data is read: an `mlp` takes rows of numbers, a `cnn` images, a `sequence` model series.
+The family determines how the data is read: an `mlp` takes rows of numbers, a `cnn` images, a `sequence` model series. A
+`module` is a network of the user's own, named as `package.module:Class`; its arguments are settings, too.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from functools import cached_property
+from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from service.spec.domain import OFF, Choices, Domain, Fixed, Frozen, PerLayer, Range, can_leave, possible_values
+from service.spec.free import free_setting
+from service.spec.modules import ARGUMENT, NAME, Arguments, Layout
 from service.spec.setting import Setting, When, refuse_unmet, settings_of
 
 ACTIVATIONS = ("relu", "gelu", "silu", "tanh", "elu", "selu", "mish")
 FAMILIES = ("mlp", "cnn", "sequence")
-LAYOUTS: Mapping[str, Literal["flat", "image", "sequence"]] = {"mlp": "flat", "cnn": "image", "sequence": "sequence"}
-"""The layout of one example, by family."""
+"""Our own."""
+MODULE = "module"
+"""The family of all modules of theirs."""
+LAYOUTS: Mapping[str, Layout] = {"mlp": "flat", "cnn": "image", "sequence": "sequence"}
+"""The layout of one example, by family of ours."""
+_OF_OURS = ("width", "depth", "activation")
+"""Settings of all networks of ours."""
 _SHAPES: Mapping[str, tuple[int, int]] = {"mlp": (256, 2), "cnn": (16, 3), "sequence": (64, 1)}
 """Default width and depth, by family."""
+NamePattern = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9_.*?\[\]!-]+$")]
+"""Names of layers, with the wildcards of `fnmatch`."""
 Width = Annotated[int, Field(ge=1, le=16384)]
 
 
@@ -35,9 +47,35 @@ class ModelSpec(Frozen):
     """A network: ``depth`` hidden layers of ``width`` units (`cnn`: stages of channels), or one of ``widths`` per layer."""
 
     family: Annotated[Domain | None, Setting(
-        group="model", kind="word", words=FAMILIES, neutral="mlp", scope="stack", search=Fixed(value="mlp"),
-        doc="`mlp` for tables, `cnn` (small ResNet; He et al. 2016) for images, `sequence` for series; not searchable.",
+        group="model", kind="word", words=(*FAMILIES, MODULE), neutral="mlp", scope="stack", search=Fixed(value="mlp"),
+        doc="`mlp` for tables, `cnn` (small ResNet; He et al. 2016) for images, `sequence` for series, "
+        "`module` where `module` names one; not searchable.",
     )] = None
+    module: str | None = Field(
+        None, max_length=300, pattern=NAME,
+        description="A network of your own, `package.module:Class`, one that the operator allows (`GET /v1/modules`). "
+        "`Class(inputs, outputs, **args)` gets the shape of an example and the number of outputs; its `forward(x)` returns "
+        "(rows, outputs): logits, or one standardized number. The rates of its `nn.Dropout` layers are those of "
+        "`space.dropout`.",
+    )
+    args: Arguments = Field(
+        {}, max_length=100,
+        description="Arguments of `module`, each a value, a range `{low, high}` or a list of choices; searched as any "
+        "setting, `args.NAME`.",
+    )
+    reads: Layout | None = Field(
+        None,
+        description="How a `module` gets an example: `flat` (features), `image` (channels, height, width), `sequence` "
+        "(time, channels); if omitted, as the data has it.",
+    )
+    dropout_after: tuple[NamePattern, ...] = Field(
+        (), max_length=50,
+        description="Names of layers of a `module` after which dropout is put, such as `blocks.*`, beside its own.",
+    )
+    dropout_layers: int | None = Field(
+        None, ge=1, le=256,
+        description="How many dropout layers a `module` has, those of `dropout_after` last; needed for `dropout` per layer.",
+    )
     widths: tuple[Width, ...] | None = Field(
         None, max_length=64,
         description="Units of each hidden layer, or channels of each stage, in order; instead of `width` and `depth`.",
@@ -135,6 +173,8 @@ class ModelSpec(Frozen):
         if not isinstance(raw, Mapping):
             return raw
         given = {key: value for key, value in raw.items() if value is not None}
+        if given.get("module") is not None:
+            return {"family": Fixed(value=MODULE), "fine_tune": Fixed(value=OFF), **given}
         family = given.get("family", "mlp")
         word = family.value if isinstance(family, Fixed) else family
         width, depth = _SHAPES[word if word in FAMILIES else "mlp"]  # other words are refused below
@@ -170,11 +210,29 @@ class ModelSpec(Frozen):
                 "cannot be searched: it determines how the data is read", "family", self.family, ", ".join(FAMILIES)
             )
         refuse_unmet(MODEL_SETTINGS, vars(self), vars(self))
-        if self.word != "mlp" and self.depths()[0] < 1:
+        if self.word in ("cnn", "sequence") and self.depths()[0] < 1:
             key = "depth" if self.widths is None else "widths"
             _refuse(f"must be at least 1 for a {self.word}", key, getattr(self, key) or None, "1 to 64")
         if self.word == "cnn" and self.pooling is not None and "last" in (possible_values(self.pooling) or ()):
             _refuse("cannot be last for images", "pooling", self.pooling, "mean, max")
+        return self
+
+    @model_validator(mode="after")
+    def _is_a_module_or_ours(self) -> ModelSpec:
+        if self.module is None:
+            if self.word == MODULE:
+                _refuse("needs the name of a module", "module", None, "package.module:Class")
+            for name in ("args", "reads", "dropout_after", "dropout_layers"):
+                if given := getattr(self, name):
+                    _refuse("is for a module of your own", name, str(list(given)), "nothing, or model.module")
+            return self
+        if self.word != MODULE:
+            _refuse("cannot be combined with module", "family", self.word, MODULE)
+        for name in ("widths", *_OF_OURS):
+            if getattr(self, name) is not None:
+                _refuse(f"is of networks of ours, and not of {self.module}", name, getattr(self, name), "model.args")
+        if self.start_from is not None:
+            _refuse("is for networks of ours", "start_from", str(self.start_from), "nothing")
         return self
 
     @property
@@ -184,7 +242,9 @@ class ModelSpec(Frozen):
         return str(self.family.value)
 
     def depths(self) -> tuple[int, int]:
-        """The smallest and the largest number of hidden layers (`cnn`: stages) of a trial."""
+        """The smallest and the largest number of hidden layers (`cnn`: stages; `module`: dropout layers) of a trial."""
+        if self.module is not None:
+            return self.dropout_layers or 1, self.dropout_layers or 1
         if self.widths is not None:
             return len(self.widths), len(self.widths)
         match self.depth:
@@ -196,6 +256,27 @@ class ModelSpec(Frozen):
                 return int(value), int(value)
             case _:
                 raise AssertionError(f"depth is None or per layer after validation: {self.depth!r}")
+
+    @property
+    def layout(self) -> Layout:
+        """How an example is read; a stored spec of a module has it."""
+        return self.reads or LAYOUTS.get(self.word, "flat")
+
+    @cached_property
+    def own(self) -> Mapping[str, tuple[Setting, Domain]]:
+        """What a recipe has of a module beside the settings: its name, its arguments, where dropout is put."""
+        if self.module is None:
+            return {}
+        fixed: dict[str, Domain] = {"module": Fixed(value=self.module)}
+        if self.dropout_after:
+            fixed["dropout_after"] = Fixed(value=",".join(self.dropout_after))
+        if self.dropout_layers is not None:
+            fixed["dropout_layers"] = Fixed(value=self.dropout_layers)
+        arguments = {f"{ARGUMENT}{name}": domain for name, domain in self.args.items()}
+        return {
+            name: (dataclasses.replace(free_setting("model", domain), scope="stack", regularizer=False, off=False), domain)
+            for name, domain in {**fixed, **arguments}.items()
+        }
 
 
 def _refuse(message: str, key: str, given: Fixed | Range | Choices | PerLayer | str | None, allowed: str) -> None:

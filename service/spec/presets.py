@@ -104,11 +104,13 @@ WHOLE: Mapping[str, Whole] = {
 def filled(raw: Mapping[str, Any]) -> dict[str, Any]:
     """A raw study with what its preset determines of the parts that it leaves out, and a preset if it names none.
 
-    That is `tabular` for networks trained from scratch on rows of numbers, else `default`.
+    That is `tabular` for networks trained from scratch on rows of numbers, `modules` for modules of theirs, else `default`.
     """
     space, model = (raw.get(name) or {} for name in ("space", "model"))
     if not all(isinstance(part, Mapping) for part in (space, model)):
         return dict(raw)
+    if model.get("module") is not None:
+        return {**raw, "space": {"preset": "modules", "init": "own", "normalization": "none", **space}}
     word = space.get("preset") or ("default" if model.get("family", "mlp") != "mlp" else USUAL)
     whole = WHOLE.get(str(word))
     if whole is None or model.get("start_from") is not None:

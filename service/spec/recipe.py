@@ -10,6 +10,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from service.spec.domain import OFF
+from service.spec.model import MODULE
+from service.spec.modules import ARGUMENT
 from service.spec.setting import Setting
 from service.spec.study import SETTINGS
 
@@ -19,7 +21,9 @@ ARCHITECTURE = tuple(
     if setting.scope == "stack" and setting.group in ("model", "normalization") and name not in ("width", "depth")
 )
 """The settings on which the shapes and the meaning of a network's weights depend, apart from its widths."""
-GROWTH: Mapping[str, int] = {"mlp": 1, "cnn": 2, "sequence": 1}
+_OTHERS = ("widths", "module", "dropout_after", "dropout_layers")
+"""What a recipe may have beside settings and a module's arguments."""
+GROWTH: Mapping[str, int] = {"mlp": 1, "cnn": 2, "sequence": 1, MODULE: 1}
 """Ratio of the widths of successive layers, by family, if a single width is given."""
 
 Value = bool | int | float | str | tuple[float, ...]
@@ -36,7 +40,9 @@ class Recipe(Mapping[str, Value]):
     """
 
     def __init__(self, values: Mapping[str, Value]) -> None:
-        unknown = sorted(set(values) - set(SETTINGS) - {"widths"})
+        unknown = sorted(
+            name for name in values if name not in SETTINGS and name not in _OTHERS and not name.startswith(ARGUMENT)
+        )
         if unknown:
             raise KeyError(f"unknown settings: {unknown}")
         self._values: dict[str, Value] = {**{name: s.neutral for name, s in SETTINGS.items()}, **values}
@@ -82,6 +88,8 @@ class Recipe(Mapping[str, Value]):
     @property
     def widths(self) -> tuple[int, ...]:
         """Units of each hidden layer, or channels of each stage of a CNN."""
+        if self.word("family") == MODULE:
+            return ()
         widths = self._values.get("widths")
         if isinstance(widths, tuple):
             return tuple(int(width) for width in widths)
@@ -100,6 +108,8 @@ class Recipe(Mapping[str, Value]):
     def _matters(self, name: str, setting: Setting | None) -> bool:
         if setting is None:
             return True
+        if self._values["family"] == MODULE and name in ("width", "depth", "activation"):
+            return False
         if name in ("width", "depth"):
             return "widths" not in self._values
         if setting.when is not None and self._values[setting.when.parent] not in setting.when.values:

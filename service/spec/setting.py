@@ -227,3 +227,13 @@ def refuse_unmet(
             allowed = f"{setting.when.parent} = {' or '.join(map(str, setting.when.values))}"
             context = {"key": f"{place}{name}", "value": domain.model_dump(), "allowed": allowed}
             raise PydanticCustomError("condition", "has an effect only with {allowed}, which this study excludes", context)
+
+
+def refuse(key: str, message: str, value: Any, allowed: str) -> NoReturn:
+    """Refuse a part of a spec.
+
+    Raises:
+        PydanticCustomError: With the part's ``key``, its value and what is allowed instead.
+    """
+    context = {"message": message, "key": key, "value": value, "allowed": allowed}
+    raise PydanticCustomError("study", "{message}; allowed: {allowed}", context)

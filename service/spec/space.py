@@ -32,7 +32,9 @@ class Space(
 ):
     """The domain of each setting. Omitted settings have the domains of the preset."""
 
-    preset: Literal["tabular", "realmlp", "tabm", "default", "minimal", "cocktail", "images", "sequences", "off"] = Field(
+    preset: Literal[
+        "tabular", "realmlp", "tabm", "default", "minimal", "cocktail", "images", "sequences", "modules", "off"
+    ] = Field(
         "default",
         description="Domains of omitted settings; if omitted itself, `tabular` for an `mlp` that is trained from scratch, "
         "else `default`. `tabular` searches regularizers of a strong network for tables, whose settings it determines too, "
@@ -41,7 +43,8 @@ class Space(
         "`default` searches the usual ones of a plain network, `minimal` only weight decay and "
         "dropout, `cocktail` the regularizers of Kadra et al. 2021 (for an `mlp`), `images` those suitable for a `cnn` "
         "(flips, mild rotation, shift and zoom, cutout, cutmix, normalization, dropout, decay), `sequences` those suitable "
-        "for a `sequence`, `off` none.",
+        "for a `sequence`, `modules` those around a module (weight decay, dropout, clipping, learning rate), "
+        "for which it is the default, `off` none.",
     )
 
     @model_validator(mode="before")
@@ -102,6 +105,11 @@ _SEQUENCES: dict[str, Domain] = {
     "normalization": Choices(choices=("none", "layer")),
 }
 
+_MODULES: dict[str, Domain] = {
+    **_preset({"weight_decay", "dropout", "lr", "lr_schedule"}),
+    **_advised("clip_norm"),
+}
+
 _DEFAULT = {name: setting.search for name, setting in SPACE_SETTINGS.items() if setting.when is None}
 
 # Kadra et al., "Well-tuned simple nets excel on tabular datasets" (NeurIPS 2021), table 1: weight decay, batch
@@ -147,5 +155,6 @@ PRESETS: Mapping[str, Mapping[str, Domain]] = {
     "images": _IMAGES,
     "sequences": _SEQUENCES,
     "cocktail": _COCKTAIL,
+    "modules": _MODULES,
     "off": _preset(set()),
 }

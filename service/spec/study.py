@@ -6,10 +6,9 @@ import contextlib
 import math
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
-from pydantic_core import PydanticCustomError
 
 from service.spec.domain import Choices, Domain, Frozen, PerLayer, Range, can_leave, possible_values
 from service.spec.enqueue import check_enqueued
@@ -29,7 +28,7 @@ from service.spec.presets import PENDING, filled, filled_for_task, first_trial, 
 from service.spec.pruners import HyperbandPruner, MedianPruner, NoPruner, PatientPruner, Pruner
 from service.spec.samplers import OF_SEVERAL_OBJECTIVES, Sampler, TpeSampler
 from service.spec.searchable import searched
-from service.spec.setting import Setting, refuse_unmet
+from service.spec.setting import Setting, refuse, refuse_unmet
 from service.spec.space import SPACE_SETTINGS, Space
 
 AUTO_FOLDS = ((49, 1), (2000, 5), (5000, 3))
@@ -106,7 +105,10 @@ class StudySpec(Frozen):
         for word in words:
             if word not in allowed:
                 message = f"{word!r} is not available for a {self.model.word}"
-                refuse("space.normalization", message, list(words), ", ".join(allowed))
+                hint = " (see replace_normalization)" if self.model.module is not None else ""
+                refuse("space.normalization", message + hint, list(words), ", ".join(allowed))
+        if self.model.module is None and "own" in (possible_values(self.domains["init"]) or ()):
+            refuse("space.init", "can be own for a module of yours only", "own", "he, xavier, normal, orthogonal")
         return self
 
     @model_validator(mode="after")
@@ -115,7 +117,7 @@ class StudySpec(Frozen):
             if isinstance(domain, PerLayer) and len(domain.per_layer) != self.model.depths()[1]:
                 refuse(
                     f"space.{name}",
-                    f"has {len(domain.per_layer)} values for {self.model.depths()[1]} hidden layers",
+                    f"has {len(domain.per_layer)} values for {self.model.depths()[1]} layers",
                     list(domain.per_layer),
                     "one value per hidden layer",
                 )
@@ -127,7 +129,7 @@ class StudySpec(Frozen):
             message = "has more entries than the budget has trials"
             refuse("enqueue", message, len(self.enqueue), f"at most {self.budget.trials}")
         for index, given in enumerate(self.enqueue):
-            check_enqueued(index, given, self.domains, SETTINGS, self.model.depths()[1])
+            check_enqueued(index, given, self.domains, self.settings, self.model.depths()[1])
         return self
 
     @model_validator(mode="after")
@@ -195,7 +197,7 @@ class StudySpec(Frozen):
     @model_validator(mode="after")
     def _settings_fit_task(self) -> StudySpec:
         for name, domain in self.domains.items():
-            setting = SETTINGS[name]
+            setting = self.settings[name]
             if name in PENDING and getattr(self.model if name in MODEL_SETTINGS else self.space, name) is None:
                 continue
             if self.task is not None and setting.task not in (None, self.task) and can_leave(domain, setting.neutral):
@@ -217,21 +219,21 @@ class StudySpec(Frozen):
         for name, setting in SETTINGS.items():
             given = getattr(self.model if name in MODEL_SETTINGS else self.space, name)
             if given is None and setting.when is None:
-                if name not in PENDING:
+                if name not in PENDING or (name in MODEL_SETTINGS and self.model.module is not None):
                     continue
                 given = setting.everything
             domains[name] = setting.search if given is None else given
-        return domains
+        return domains | {name: domain for name, (_, domain) in self.model.own.items()}
 
     @cached_property
     def searched(self) -> list[str]:
         """The settings that have more than one possible value, in trials that can occur."""
-        return searched(self.domains, SETTINGS)
+        return searched(self.domains, self.settings)
 
-    @property
+    @cached_property
     def settings(self) -> Mapping[str, Setting]:
-        """The declarations of all settings."""
-        return SETTINGS
+        """The declarations of all settings, those of a module's arguments included."""
+        return {**SETTINGS, **{name: setting for name, (setting, _) in self.model.own.items()}}
 
     @property
     def widths(self) -> tuple[int, ...] | None:
@@ -248,7 +250,7 @@ class StudySpec(Frozen):
         """Upper bound of the number of stack keys of its trials: the product of the numbers of values."""
         counts = []
         for name in self.searched:
-            domain, setting = self.domains[name], SETTINGS[name]
+            domain, setting = self.domains[name], self.settings[name]
             if setting.scope != "stack":
                 continue
             if isinstance(domain, Choices):
@@ -286,7 +288,7 @@ class StudySpec(Frozen):
         folds, usual = 1, dict[str, int]()
         if division["method"] == "auto":
             asked = self.validation.model_fields_set
-            divided = self.data.time or self.data.split or self.validation.given or self.model.word != "mlp"
+            divided = self.data.time or self.data.split or self.validation.given or self.model.layout != "flat"
             if divided or rows is None or "valid_fraction" in asked:
                 folds = 1
             elif "folds" in asked:
@@ -320,13 +322,3 @@ def without_pruner(raw: Any) -> Any:
     if isinstance(raw, dict) and raw.get("also") and "pruner" not in raw:
         return {**raw, "pruner": NoPruner().name}
     return raw
-
-
-def refuse(key: str, message: str, value: Any, allowed: str) -> NoReturn:
-    """Refuse a part of a spec.
-
-    Raises:
-        PydanticCustomError: With the part's ``key``, its value and what is allowed instead.
-    """
-    context = {"message": message, "key": key, "value": value, "allowed": allowed}
-    raise PydanticCustomError("study", "{message}; allowed: {allowed}", context)

@@ -21,6 +21,7 @@ from service.store.engine import Database, normalize
 from service.store.finals import Finals
 from service.store.history import History
 from service.store.leases import Leases
+from service.store.modules import Modules
 from service.store.place import file_of
 from service.store.provenance import Provenances
 from service.store.records import StudyState
@@ -52,6 +53,7 @@ class Store:
         self.conclusions = Conclusions(database)
         self.utilization = Utilization(database)
         self.workers = Workers(database)
+        self.modules = Modules(database)
         self.datasets = Datasets(database)
         self.archives = ModelArchives(database)
         self.tokens = Tokens(database)

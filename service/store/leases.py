@@ -12,7 +12,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from sqlalchemy import Connection, Row, RowMapping, and_, bindparam, delete, func, insert, or_, select, text, update
+from sqlalchemy import Connection, Row, RowMapping, and_, bindparam, delete, exists, func, insert, or_, select, text, update
 from sqlalchemy.sql.elements import ColumnElement
 
 from service.errors import LeaseLost, NotFound
@@ -43,14 +43,16 @@ class Leases:
         """Lease the next study that needs a worker, for ``seconds``; None if there is nothing to do.
 
         Order: priority, then the owner with the fewest leases, then the study with the fewest, then the study that was
-        claimed the longest ago. A study in `finalizing` is leased to one worker at a time.
+        claimed the longest ago. A study in `finalizing` is leased to one worker at a time, one of a module to workers that
+        have published it.
         """
         self.reap(seconds)
-        if self._database.read(lambda connection: connection.execute(self._queue).first()) is None:
+        mine = {"worker": worker_id}
+        if self._database.read(lambda connection: connection.execute(self._queue, mine).first()) is None:
             return None  # an idle worker takes no write lock
 
         def work(connection: Connection) -> dict[str, Any] | None:
-            row = self._first_of_queue(connection)
+            row = self._first_of_queue(connection, worker_id)
             if row is None:
                 return None
             phase = "finalize" if row["state"] == StudyState.FINALIZING else "search"
@@ -101,17 +103,18 @@ class Leases:
             raise LeaseLost(f"no program {client} holds trials of study {study_id}: its lease has expired")
         return Lease(row.token, study_id, client, row.phase, 0)
 
-    def _first_of_queue(self, connection: Connection) -> RowMapping | None:
+    def _first_of_queue(self, connection: Connection, worker_id: str) -> RowMapping | None:
         """The next study, with its row locked.
 
         Claims are serialized, so that each sees the leases of the earlier ones. A study may no longer need a worker by the
         time its row is locked; the queue is then queried again.
         """
+        mine = {"worker": worker_id}
         if self._database.is_sqlite:
-            return connection.execute(self._queue).mappings().first()
+            return connection.execute(self._queue, mine).mappings().first()
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _CLAIM_LOCK})
-        while (row := connection.execute(self._queue).mappings().first()) is not None:
-            locked = connection.execute(self._locked, {"study": row["study_id"]}).mappings().first()
+        while (row := connection.execute(self._queue, mine).mappings().first()) is not None:
+            locked = connection.execute(self._locked, {**mine, "study": row["study_id"]}).mappings().first()
             if locked is not None:
                 return locked
         return None
@@ -137,7 +140,8 @@ class Leases:
         finalizable = and_(s.c.state == StudyState.FINALIZING.value, held == 0)
         open_states = s.c.state.in_((*SEARCHED, StudyState.FINALIZING))  # implied, but lets the index be used
         query = select(s.c.study_id, s.c.state, s.c.leases).select_from(joined)
-        ours = s.c.executor == "workers"
+        has_it = exists().where(t.modules.c.worker_id == bindparam("worker"), t.modules.c.name == s.c.module)
+        ours = and_(s.c.executor == "workers", or_(s.c.module.is_(None), has_it))
         query = query.where(open_states, ours, or_(searchable, finalizable), *conditions)
         served = func.coalesce(s.c.served_at, 0.0)
         return query.order_by(s.c.priority.desc(), owned, held, served, s.c.study_id).limit(1)

@@ -101,6 +101,7 @@ class Studies:
             "max_lost": spec.budget.max_lost_workers,
             "max_failed": spec.budget.max_failed_trials,
             "executor": spec.executor,
+            "module": spec.model.module if isinstance(spec, StudySpec) else None,
             "metric": spec.metric,
             "direction": spec.objectives[str(spec.metric)],
             "budget_trials": spec.budget.trials,

@@ -47,6 +47,7 @@ studies = Table(
     Column("reason", Text),
     Column("spec", Text, nullable=False),
     Column("executor", String(16), nullable=False, server_default="workers"),
+    Column("module", String(300)),
     Column("owner", String(100), nullable=False),
     Column("priority", Integer, nullable=False),
     Column("max_parallel", Integer),
@@ -154,6 +155,16 @@ workers = Table(
     Column("stats", Text, nullable=False),
     Column("memory", BigInteger),
 )
+
+modules = Table(
+    "rs_modules",
+    metadata,
+    Column("worker_id", String(64), ForeignKey("rs_workers.id", ondelete="CASCADE"), primary_key=True),
+    Column("name", String(300), primary_key=True),
+    Column("document", Text, nullable=False),
+    Column("usable", Integer, nullable=False),
+)
+"""What each worker has published; a study of a module goes to workers that have it, `usable` (1) or not (0)."""
 
 datasets = Table(
     "rs_datasets",

@@ -13,15 +13,15 @@ from torch import Tensor
 
 from service.result import Spread
 from service.search import recipe
-from service.spec import Recipe, StudySpec
-from service.spec.model import MODEL_SETTINGS
+from service.spec import SETTINGS, Recipe, StudySpec
+from service.spec.model import MODEL_SETTINGS, MODULE
 from service.spec.recipe import ARCHITECTURE
 from service.store.records import TrialRecord
 from workers.scoring.scores import spread
 from workers.stack.run import Run
 
 _PLAIN_RECIPE = Recipe({})
-_SHAPE = ("widths", *MODEL_SETTINGS, "batch_size")
+_SHAPE = (*MODEL_SETTINGS, "batch_size")
 
 Weights = Mapping[str, Tensor]
 """A state dict on the CPU."""
@@ -77,7 +77,11 @@ def baselines(best: Recipe) -> list[Candidate]:
     If the best setting is fine-tuned, so are these, with all weights free; the best one is also trained from scratch.
     """
     plain = best.unregularized()
-    kept = _SHAPE if best.word("fine_tune") == "off" else (*_SHAPE, *ARCHITECTURE)
+    kept = [*_SHAPE, *(name for name in plain if name not in SETTINGS)]  # a module has arguments
+    if best.word("fine_tune") != "off":
+        kept += ARCHITECTURE
+    if best.word("family") == MODULE:
+        kept.append("init")
     shape = {name: plain[name] for name in kept if name in plain}
     early = Candidate("early stopping only", "baseline", plain)
     found = [

@@ -57,7 +57,7 @@ def test_rows(data: Prepared) -> ScoredRows:
 def outputs(shape: Shape, weights: Weights, x: Tensor) -> Tensor:
     """(r, o) outputs of one trained network, run as an ordinary module; returned on the CPU."""
     module = build(shape).to(x.device)
-    module.load_state_dict(dict(weights), strict=True)
+    plain.load_weights(module, weights)
     return plain.outputs(module.eval(), x).cpu()
 
 

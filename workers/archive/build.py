@@ -18,12 +18,13 @@ from typing import Any
 from safetensors.torch import save
 from torch import Tensor
 
-from service.result.archive import ArchiveDocument, NetworkShape, TargetUnit, preprocessing_of
+from service.result.archive import ArchivedModule, ArchiveDocument, NetworkShape, TargetUnit, preprocessing_of
 from service.spec import Recipe
 from workers import plain
 from workers.archive.card import model_card
 from workers.archive.program import Training, program
 from workers.data import Fold
+from workers.plain.foreign import registered, source_hash
 from workers.plain.loader import FORMAT
 from workers.plain.network import Average, Shape
 
@@ -58,6 +59,7 @@ def build_archive(model: Trained, about: Mapping[str, Any]) -> bytes:
         **about,
         model=NetworkShape(**model.shape.to_json()),
         networks=len(model.networks),
+        module=_module(model.shape),
         target_scale=TargetUnit(mean=model.fold.target.mean, scale=model.fold.target.scale),
         recipe=model.recipe.said(),
         versions=versions(),
@@ -74,6 +76,14 @@ def build_archive(model: Trained, about: Mapping[str, Any]) -> bytes:
         for path in sorted(Path(plain.__path__[0]).glob("*.py")):
             _add(archive, f"plain/{path.name}", path.read_bytes())
     return buffer.getvalue()
+
+
+def _module(shape: Shape) -> ArchivedModule | None:
+    """What is told of a module of theirs, of which there are the weights only."""
+    if shape.family != "module":
+        return None
+    name = str(dict(shape.settings)["module"])
+    return ArchivedModule(name=name, source_sha256=source_hash(registered(name)))
 
 
 def versions() -> dict[str, str]:

@@ -47,7 +47,7 @@ from safetensors.torch import save_file
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 
-from plain.layers import dropout_of
+{foreign}from plain.layers import dropout_of
 from plain.network import Shape, build, initialize, spread
 from plain.preprocessing import CannotPredict
 from plain.targets import examples, split, weights
@@ -68,7 +68,7 @@ if __name__ == "__main__":
         (x, y), w = examples(sys.argv[1], TARGET, HERE), weights(sys.argv[1], WEIGHTS)
     except (CannotPredict, OSError) as error:
         sys.exit(str(error))
-    network = build(Shape.from_json(NETWORK), dropout_of(RECIPE))
+{imports}    network = build(Shape.from_json(NETWORK), dropout_of(RECIPE))
     rows = {rows}
     initialize(network, RECIPE, SEED, spread(rows.x))
     trained = train(network, RECIPE, rows, epochs=EPOCHS, watch=WATCHES[{watched!r}], seed=SEED, **STOPPING)
@@ -80,12 +80,14 @@ if __name__ == "__main__":
 
 def program(shape: Shape, recipe: Recipe, training: Training) -> str:
     """The program of a recipe; what early stopping watches is the loss where the loop knows no such metric."""
-    known = training.watched in WATCHES
+    known, own = training.watched in WATCHES, shape.family != "module"
     stopping = {"patience": training.patience, "min_delta": training.min_delta, "restore_best": training.restore_best}
     again = training.stop_after is not None
     if again:
         stopping = {"stop_after": training.stop_after}
     return _PROGRAM.format(
+        foreign="" if own else "from plain.foreign import imported\n",
+        imports="" if own else f"    imported({_module(shape)!r})  # of which this archive has the weights only\n",
         recipe=_written(
             {name: list(value) if isinstance(value, tuple) else value for name, value in recipe.effective().items()}
         ),
@@ -98,6 +100,10 @@ def program(shape: Shape, recipe: Recipe, training: Training) -> str:
         watched=training.watched if known else "loss",
         instead="" if known else f"\nThe study's early stopping watched {training.watched}; this program watches the loss.",
     )
+
+
+def _module(shape: Shape) -> str:
+    return str(dict(shape.settings)["module"])
 
 
 def _written(document: Mapping[str, Any]) -> str:

@@ -30,7 +30,8 @@ from torch import Tensor, nn
 from .columns import number_of
 from .doubts import doubts
 from .files import read_rows
-from .network import Average, Shape, build, outputs
+from .foreign import ModuleFault, imported, register, source_hash
+from .network import Average, Shape, build, load_weights, outputs
 from .preprocessing import CannotPredict, features
 
 FORMAT = 2
@@ -52,30 +53,41 @@ class Model:
     network: nn.Module
 
     @classmethod
-    def load(cls, directory: str | Path) -> Model:
-        """Read an unpacked archive.
+    def load(cls, directory: str | Path, module: Callable[..., nn.Module] | None = None) -> Model:
+        """Read an unpacked archive; of a module of your own, whose code is not in it, with its class as ``module``.
 
         Raises:
-            CannotPredict: It was written by another version.
+            CannotPredict: It was written by another version, or needs its ``module``.
         """
         about = json.loads((Path(directory) / "recipe.json").read_text(encoding="utf-8"))
         preprocessing = json.loads((Path(directory) / "preprocessing.json").read_text(encoding="utf-8"))
-        return cls.of(about, preprocessing, load_file(Path(directory) / "weights.safetensors"))
+        return cls.of(about, preprocessing, load_file(Path(directory) / "weights.safetensors"), module)
 
     @classmethod
-    def of(cls, about: Mapping[str, Any], preprocessing: Mapping[str, Any], weights: Mapping[str, Tensor]) -> Model:
+    def of(
+        cls,
+        about: Mapping[str, Any],
+        preprocessing: Mapping[str, Any],
+        weights: Mapping[str, Tensor],
+        module: Callable[..., nn.Module] | None = None,
+    ) -> Model:
         """The same of an archive's parts.
 
         Raises:
-            CannotPredict: They were written by another version.
+            CannotPredict: They were written by another version, or need their ``module``.
         """
         if about["format"] != FORMAT:
             raise CannotPredict(f"this loader reads archives of format {FORMAT}, not of format {about['format']}")
         shape, networks = Shape.from_json(about["model"]), about.get("networks", 1)
-        network = build(shape)
-        if networks > 1:
-            network = Average([build(shape) for _ in range(networks)], about["task"])
-        network.load_state_dict(dict(weights), strict=True)
+        if module is not None and about.get("module"):
+            _adopt(about["module"], module)
+        try:
+            network = build(shape)
+            if networks > 1:
+                network = Average([build(shape) for _ in range(networks)], about["task"])
+            load_weights(network, weights)
+        except (ModuleFault, RuntimeError) as error:
+            raise CannotPredict(f"the network can't be loaded: {error}") from error
         return cls(about, preprocessing, network.eval())
 
     def predict(self, rows: Rows) -> NDArray[Any]:
@@ -107,6 +119,13 @@ class Model:
         return outputs(self.network, x) / float(self.about.get("temperature", 1.0))
 
 
+def _adopt(archived: Mapping[str, Any], module: Callable[..., nn.Module]) -> None:
+    """Register the class that belongs to an archive; warns if its file has changed since."""
+    register(archived["name"], module)
+    if archived["source_sha256"] not in (None, source_hash(module)):
+        warnings.warn(f"the file of {archived['name']} is not the one that was trained", NotUnderstood, stacklevel=4)
+
+
 def _classes(about: Mapping[str, Any], out: Tensor) -> NDArray[Any]:
     biases = torch.tensor(about.get("class_biases") or [0.0] * len(about["classes"]))
     decided = (out + biases / about.get("temperature", 1.0)).argmax(1)  # the outputs are divided by the temperature
@@ -130,10 +149,13 @@ def main(directory: Path) -> None:
     parser = argparse.ArgumentParser(description="Predict rows of a CSV file with this model.")
     parser.add_argument("rows", help="a CSV file with the columns of the training data, or an NPZ file with the array x")
     parser.add_argument("--out", default="-", help="where the predictions go; default: standard output")
+    parser.add_argument("--module", help="package.module:Class, to be imported: the network, if it is one of your own")
     given = parser.parse_args()
     try:
+        if given.module is not None:
+            imported(given.module)
         predict_file(Model.load(directory), given.rows, given.out)
-    except (CannotPredict, OSError) as error:
+    except (CannotPredict, ModuleFault, OSError) as error:
         sys.exit(str(error))
 
 

@@ -17,16 +17,19 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from .cnn import Cnn
-from .layers import MakesDropout, WeightNorm, no_dropout
+from .foreign import ARGUMENT, Foreign
+from .layers import Draw, MakesDropout, WeightNorm, no_dropout
 from .members import MEANS
 from .mlp import Mlp
 from .sequence import SequenceModel
 
-FAMILIES: Mapping[str, Callable[..., nn.Module]] = {"mlp": Mlp, "cnn": Cnn, "sequence": SequenceModel}
+FAMILIES: Mapping[str, Callable[..., nn.Module]] = {"mlp": Mlp, "cnn": Cnn, "sequence": SequenceModel, "module": Foreign}
 
 HEAD = "head."
-"""How the names of the last layer's parameters begin, in every family."""
+"""How the names of the last layer's parameters begin, in every family of ours."""
 
+OWN = "own"
+"""The word of `init` for the initial weights that a module gives itself."""
 _ROWS_AT_ONCE = 4096
 _SEEN_ROWS = 4096
 _NOT_SETTINGS = {"inputs", "outputs", "categories", "dropout"}
@@ -55,7 +58,8 @@ class Shape:
             inputs, outputs, categories: As the attributes.
         """
         family = FAMILIES[recipe["family"]]
-        given = {name: recipe[name] for name in settings_of(recipe["family"]) if name in recipe}
+        names = [*settings_of(recipe["family"]), *(name for name in recipe if name.startswith(ARGUMENT))]
+        given = {name: recipe[name] for name in names if name in recipe}
         reduced = getattr(family, "reduced", None)
         used = reduced(given, categories) if reduced else given
         settings = tuple((name, _frozen(value)) for name, value in used.items())
@@ -85,7 +89,8 @@ def settings_of(family: str) -> tuple[str, ...]:
     >>> "heads" in settings_of("sequence"), "heads" in settings_of("cnn")
     (True, False)
     """
-    return tuple(name for name in inspect.signature(FAMILIES[family]).parameters if name not in _NOT_SETTINGS)
+    parameters = inspect.signature(FAMILIES[family]).parameters.values()
+    return tuple(each.name for each in parameters if each.kind != each.VAR_KEYWORD and each.name not in _NOT_SETTINGS)
 
 
 def _frozen(value: Any) -> Any:
@@ -100,6 +105,11 @@ def build(shape: Shape, dropout: MakesDropout = no_dropout) -> nn.Module:
     """
     common: dict[str, Any] = {"categories": shape.categories, "dropout": dropout}
     return FAMILIES[shape.family](shape.inputs, shape.outputs, **dict(shape.settings), **common)
+
+
+def head_of(network: nn.Module) -> str:
+    """How the names of the last layer's parameters begin."""
+    return network.head if isinstance(network, Foreign) else HEAD
 
 
 def lr_factors(network: nn.Module) -> dict[str, float]:
@@ -142,8 +152,28 @@ def adopt(network: nn.Module, weights: Mapping[str, Tensor]) -> None:
     for name, value in weights.items():
         assert own[name].shape == value.shape, f"{name} is of another network"
         own[name].copy_(value)
-    lacking = [name for name, _ in network.named_parameters() if name not in weights and not name.startswith(HEAD)]
+    head = head_of(network)
+    lacking = [name for name, _ in network.named_parameters() if name not in weights and not name.startswith(head)]
     assert not lacking, f"the weights are of another network, without {lacking}"
+
+
+@torch.no_grad()
+def load_weights(network: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Load a state dict, which may lack what is no state: other names of the same parameter, constants of a module.
+
+    Raises:
+        RuntimeError: It is of another network.
+    """
+    buffers = dict(network.named_buffers())
+    own = {**dict(network.named_parameters(remove_duplicate=False)), **buffers}
+    state = network.state_dict().keys() & {**dict(network.named_parameters()), **buffers}.keys()
+    lacking = sorted(name for name in state - weights.keys() if own[name].dtype == torch.float32)
+    others = [name for name, value in weights.items() if name not in own or own[name].shape != value.shape]
+    if lacking or others:
+        what = f"they lack {lacking[:5]}" if lacking else f"it has no {others[:5]} of these shapes"
+        raise RuntimeError(f"the weights are of another network: {what}")
+    for name, value in weights.items():
+        own[name].copy_(value)
 
 
 def spread(rows: Tensor) -> Tensor:
@@ -161,34 +191,40 @@ def initialize(network: nn.Module, recipe: Mapping[str, Any], seed: int, seen: T
     """Overwrite the weights of ``network`` with fresh ones as ``recipe`` asks, drawn from ``seed`` alone.
 
     What depends on the data, bins of numbers and ``unit_variance``, is made for the training examples ``seen`` (r, ...), on
-    the network's device, and left as it is without them.
+    the network's device, and left as it is without them. A module of theirs initializes itself, unless ``init`` is given.
 
     Weights as ``init`` names them (`he` is fan in, gain √2; `orthogonal` has gain √2), embeddings standard normal (as
     numbers come scaled, and as `nn.Embedding` does); biases zero; normalization gains one and statistics reset. Layers with
     an ``initialize`` of their own do it themselves.
     """
     generator = torch.Generator().manual_seed(seed)
-    init = INITIALIZATIONS[recipe.get("init", "he"), recipe.get("init_distribution", "uniform")]
-
-    def draw(weight: Tensor) -> None:
-        init(weight, recipe, generator)
-
+    if isinstance(network, Foreign):
+        own = recipe.get("init", OWN) == OWN
+        network.begin(seed, None if own else _draw_of(recipe, generator))
+        return
+    draw = _draw_of(recipe, generator)
     for module in network.modules():
-        own = getattr(module, "initialize", None)
-        if own is not None:
-            own(draw, generator)
-        elif isinstance(module, nn.Embedding):
-            nn.init.normal_(module.weight, generator=generator)
+        initialize_itself = getattr(module, "initialize", None)
+        if initialize_itself is not None:
+            initialize_itself(draw, generator)
         elif isinstance(module, nn.Linear | nn.Conv2d):
             draw(module.weight)
             if module.bias is not None:
                 module.bias.zero_()
+        elif isinstance(module, nn.Embedding):
+            nn.init.normal_(module.weight, generator=generator)
         elif isinstance(module, _BatchNorm):
             _reset(module)
         elif callable(reset := getattr(module, "reset_parameters", None)):
             reset()
     if seen is not None:
         _show(network, recipe, seen)
+
+
+def _draw_of(recipe: Mapping[str, Any], generator: torch.Generator) -> Draw:
+    """What overwrites a weight as ``init`` says."""
+    init = INITIALIZATIONS[recipe.get("init", "he"), recipe.get("init_distribution", "uniform")]
+    return lambda weight: init(weight, recipe, generator)
 
 
 def _show(network: nn.Module, recipe: Mapping[str, Any], seen: Tensor) -> None:

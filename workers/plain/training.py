@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from .chance import Chance
-from .network import HEAD
+from .network import head_of
 from .schedules import Schedule, strength
 from .update import class_weights, optimizer_of, update
 
@@ -87,7 +87,8 @@ def train(
         outputs = int(network.eval()(rows.x_valid[:1]).shape[1])
     balance = None if rows.y.is_floating_point() else class_weights(rows.y, outputs, recipe)
     for name, parameter in network.named_parameters():
-        parameter.requires_grad_(recipe.get("fine_tune") != "head" or name.startswith(HEAD))
+        if parameter.requires_grad:
+            parameter.requires_grad_(recipe.get("fine_tune") != "head" or name.startswith(head_of(network)))
     optimizer, schedule = optimizer_of(network, recipe), Schedule(recipe, epochs, seed)
     average = Average(network, recipe, epochs)
     updates = math.ceil(len(rows.x) / recipe["batch_size"])

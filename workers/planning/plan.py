@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from service.errors import TrialError
 from service.search import Params, recipe
 from service.spec import Recipe, StudySpec
 from workers.planning.process import core_count, usual_threads
@@ -23,6 +24,7 @@ from workers.stack.flat import FlatModel
 from workers.stack.layout import Layout, Threads
 from workers.stack.memory import MemoryNeed, free_bytes
 from workers.stack.optimizers import RULES
+from workers.stack.probe import verdict
 from workers.stack.stack import Stack
 from workers.stack.workshop import Workshop
 
@@ -35,7 +37,7 @@ MOST_STACK_KEYS = 8
 """Maximum number of stacks that are planned for."""
 BLOCKS_PER_CORE = 6
 """Blocks in flight for every core: enough that no core waits long for the last block of a round."""
-BLOCK_LANES = {"mlp": 8, "sequence": 8, "cnn": 1}
+BLOCK_LANES = {"mlp": 8, "sequence": 8, "cnn": 1, "module": 8}
 """Maximum number of lanes of a block on a CPU, by family: where a block has no program, enough that the interpreter keeps
 up. Convolutions are fastest one network at a time."""
 EAGER_RATE = 1e10
@@ -53,7 +55,7 @@ class Plan:
     that are not there are made.
 
     ``taken_over`` says when each stack of an earlier search went over to which program, for its repetition: by the name of
-    the stack and by part, the number of rounds.
+    the stack and by part, the number of rounds. ``separate``: why lanes are trained one by one, if a module needs it.
     """
 
     capacity: int
@@ -62,6 +64,7 @@ class Plan:
     block_lanes: int | None = None
     taken_over: Mapping[str, Mapping[Part, int]] | None = None
     builds: bool = True
+    separate: str | None = None
 
     @classmethod
     def of(cls, stored: Mapping[str, Any]) -> Plan:
@@ -103,9 +106,15 @@ def make_plan(spec: StudySpec, example: Params, data: DeviceData) -> Plan:
         spec: The study's spec, resolved.
         example: Parameters of a typical trial.
         data: The study's data on its device.
+
+    Raises:
+        TrialError: A module of theirs can't be trained so.
     """
     typical = recipe(spec, example)
     key = StackKey.of(typical, data.inputs, data.outputs, data.categories)
+    trial = verdict(key.shape, data)
+    if trial.fault is not None:
+        raise TrialError(trial.fault)
     most = max(MIN_IN_FLIGHT, spec.budget.trials // GENERATIONS) * data.folds
     keys = min(spec.stack_keys, MOST_STACK_KEYS)
     need = memory_need(key, typical, data)
@@ -114,13 +123,13 @@ def make_plan(spec: StudySpec, example: Params, data: DeviceData) -> Plan:
     if data.device.type == "cuda":
         lanes = max(data.folds, round_size(min(most, fitting) // keys))  # a trial needs all its folds
         captured = lanes if spec.model.word == "mlp" and key.micro_batches == 1 else None
-        return Plan(max(lanes * keys, data.folds), captured)
+        return Plan(max(lanes * keys, data.folds), captured, separate=trial.separate)
     cores = core_count()
-    lanes = block_lanes(key, most, cores)
+    lanes = block_lanes(key, most, cores) if trial.separate is None else 1
     capacity = max(data.folds, min(most, fitting, lanes * cores * BLOCKS_PER_CORE))
     programs = spec.model.word == "mlp" and key.micro_batches == 1
     builds = programs and eager_seconds(spec, key, data) / cores > BUILT_FOR_SECONDS
-    return Plan(capacity, lanes if programs else None, cores, lanes, builds=builds)
+    return Plan(capacity, lanes if programs else None, cores, lanes, builds=builds, separate=trial.separate)
 
 
 def block_lanes(key: StackKey, most: int, cores: int) -> int:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector, prune
 
 from service.result import SparsityPoint
+from workers.plain.network import load_weights
 
 SPARSITIES = (0.0, 0.25, 0.5, 0.75, 0.9, 0.95, 0.98, 0.99)
 
@@ -49,12 +50,12 @@ def sparsity_curve(
     weights = prunable(module)
     points = []
     for share in shares:
-        module.load_state_dict(state)
+        load_weights(module, state)
         prune.global_unstructured(weights, pruning_method=prune.L1Unstructured, amount=float(share))
         for layer, name in weights:
             prune.remove(layer, name)  # type: ignore[no-untyped-call]
         values = parameters_to_vector(getattr(layer, name) for layer, name in weights)
         zeros = float((values == 0).double().mean())
         points.append(SparsityPoint(asked=share, sparsity=zeros, score=score(module)))
-    module.load_state_dict(state)
+    load_weights(module, state)
     return tuple(points)

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from service.errors import TrialError
 from service.pruning import Standing, make_judge
 from service.search import recipe
 from service.spec import StudySpec
@@ -40,6 +41,8 @@ log = logging.getLogger(__name__)
 AHEAD = 4
 """Trials for 1 / AHEAD of the lanes in flight are asked in advance, so that a free lane is filled at once."""
 _ASK_AGAIN_SECONDS = 0.5
+_EXAMPLES = 8
+"""Settings of a module that are tried for a plan."""
 
 
 @dataclass(frozen=True)
@@ -76,8 +79,7 @@ class Session:
         self._dry_at = 0.0
         self.timer = Timer()
         with self.timer.section("planning"):
-            example = self._supply.example()
-            self.plan = environment.plan or make_plan(spec, example, data)
+            self.plan = environment.plan or self._planned()
             self.plan.take_threads()
         self._stacks = Stacks(spec, data, self.plan, environment.workshop)
         rule = spec.budget.conclude
@@ -90,6 +92,20 @@ class Session:
             budget_seconds=spec.budget.search_seconds,
         )
         self.recorder = Recorder(store, lease, environment.renewal)
+
+    def _planned(self) -> Plan:
+        """The plan for a typical trial; a module may refuse some of its arguments, such as heads that do not fit a width.
+
+        Raises:
+            TrialError: It refuses all that are tried.
+        """
+        faults = []
+        for _ in range(_EXAMPLES):
+            try:
+                return make_plan(self._spec, self._supply.example(), self._data)
+            except TrialError as fault:
+                faults.append(fault)
+        raise faults[0]
 
     @property
     def lanes(self) -> int:
@@ -195,9 +211,20 @@ class Session:
         runs: list[Run] = []
         while self._ready and len(runs) < self._stacks.free_lanes // self._data.folds:
             trial = self._ready.popleft()
-            self._trials[trial.id] = trial
-            runs.append(self._run_of(trial))
+            run = self._run_of(trial)
+            fault = self._stacks.fault(run)
+            if fault is None:
+                self._trials[trial.id] = trial
+                runs.append(run)
+            else:
+                self._fail(trial, fault)
         self._stacks.fill(runs, supplied=not self._supply.dry or bool(self._ready))
+
+    def _fail(self, trial: AskedTrial, reason: str) -> None:
+        """Tell that a trial's network can't be trained."""
+        result = TrialResult(trial.id, "fail", None, None, reason, 0, {}, {"attempt": trial.attempt})
+        self._supply.tell(trial, result)
+        self.recorder.put([], [result])
 
     def _run_of(self, trial: AskedTrial) -> Run:
         lanes = trial_seeds(self._spec.seed, trial.number, self._data.folds)

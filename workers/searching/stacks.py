@@ -13,6 +13,7 @@ from workers.stack.block import Epoch
 from workers.stack.blueprint import Part
 from workers.stack.device_data import DeviceData
 from workers.stack.layout import Threads
+from workers.stack.probe import verdict
 from workers.stack.run import Run
 from workers.stack.runner import StackRunner
 from workers.stack.stack import StackKey
@@ -90,6 +91,10 @@ class Stacks:
             runner.last_call = not supplied
         full = self.free_lanes < self._data.folds
         self._occupancy.note(self.lane_epochs, self._computed_lane_epochs, full=full, supplied=supplied)
+
+    def fault(self, run: Run) -> str | None:
+        """Why a run's network can't be trained at all; only a module of theirs is tried."""
+        return verdict(self._key(run).shape, self._data).fault
 
     def train(self) -> None:
         """Begin an epoch of every stack that is due, and is not training yet.

@@ -10,7 +10,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from workers.stack.hashing import happens
+from workers.stack.hashing import combine, happens
 
 
 class LaneDropout(nn.Module):
@@ -32,6 +32,8 @@ class LaneDropout(nn.Module):
         super().__init__()
         self.setting, self.layer, self.channels = setting, layer, channels
         self.active = True
+        self.calls: int | None = None
+        """Of this pass so far, in a network that calls it several times and sets it to 0 before."""
         self.register_buffer("rate", torch.zeros(()), persistent=False)
         self.register_buffer("key", torch.zeros((), dtype=torch.int32), persistent=False)
 
@@ -48,7 +50,10 @@ class LaneDropout(nn.Module):
         """Any shape to the same."""
         if not (self.training and self.active):
             return x
-        shape = (*x.shape[:2], 1, 1) if self.channels else x.shape
-        chance = 1.0 - self.rate
-        keep = happens(chance, self.key, math.prod(shape)).view(shape)
+        shape = (*x.shape[:2], *(1 for _ in x.shape[2:])) if self.channels else x.shape
+        chance, key = 1.0 - self.rate, self.key
+        if self.calls is not None:
+            key = combine(key, self.calls) if self.calls else key
+            self.calls += 1
+        keep = happens(chance, key, math.prod(shape)).view(shape)
         return torch.where(keep, x * (1.0 / chance), 0.0)

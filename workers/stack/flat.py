@@ -14,10 +14,12 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
+from torch.nn.modules.conv import _ConvNd
 
 from service.spec import Recipe
+from workers.plain.foreign import ModuleFault
 from workers.plain.layers import WeightNormConv2d, rate_of
-from workers.plain.network import HEAD, Shape, build, lr_factors
+from workers.plain.network import Shape, build, head_of, lr_factors
 from workers.stack.dropout import LaneDropout
 
 
@@ -28,24 +30,29 @@ class FlatModel:
         self.shape = shape
         self._device = device
         with torch.device("meta" if device.type == "meta" else "cpu"):  # drawn on the CPU, whatever the device
-            self.template = build(shape, LaneDropout)
+            self.template = _built(shape, device)
         # Initial values are drawn on the CPU, where they are the same for every device.
         self.module = self.template if device.type in ("cpu", "meta") else build(shape, LaneDropout).to(device)
         for module in (*self.module.modules(), *self.template.modules()):
             if hasattr(module, "num_batches_tracked"):
                 # Only momentum=None needs this count, the one integer of a lane.
                 module.num_batches_tracked = None  # type: ignore[assignment]
-        parameters = dict(self.module.named_parameters())
+        self.separate: str | None = None
+        """Why lanes are computed one by one although they need not be; set by the caller."""
+        parameters = {name: value for name, value in self.module.named_parameters() if value.requires_grad}
+        self._dropouts = {name: module for name, module in self.module.named_modules() if isinstance(module, LaneDropout)}
         self.names = tuple(parameters)
         self._shapes = [parameter.shape for parameter in parameters.values()]
         self._sizes = [parameter.numel() for parameter in parameters.values()]
-        buffers = {name: value for name, value in self.module.named_buffers() if not _is_hyper(name)}
+        # What is not trained is state all the same, as it may differ between lanes; integers are constants of the module.
+        hyper = {f"{name}.{each}" for name in self._dropouts for each in ("rate", "key")}
+        rest = {name: value for name, value in _state(self.module).items() if name not in parameters}
+        buffers = {name: value for name, value in rest.items() if name not in hyper and value.dtype == torch.float32}
         self.buffer_names = tuple(buffers)
         self._buffer_shapes = [value.shape for value in buffers.values()]
         self._buffer_sizes = [value.numel() for value in buffers.values()]
         self._batch_norms = [layer for layer in self.module.modules() if hasattr(layer, "running_mean")]
-        self._convolves = any(isinstance(layer, nn.Conv2d | WeightNormConv2d) for layer in self.module.modules())
-        self._dropouts = {name: module for name, module in self.module.named_modules() if isinstance(module, LaneDropout)}
+        self._convolves = any(isinstance(layer, _ConvNd | WeightNormConv2d) for layer in self.module.modules())
 
     @property
     def parameters(self) -> int:
@@ -60,7 +67,7 @@ class FlatModel:
     @property
     def stacks(self) -> bool:
         """Whether several lanes are faster as one batched model: everywhere but for convolutions on a CPU."""
-        return self._device.type != "cpu" or not self._convolves
+        return self.separate is None and (self._device.type != "cpu" or not self._convolves)
 
     def drop_in(self, layers: Sequence[bool]) -> None:
         """Say in which dropout layers (L,) some lane has a rate; the others are left out of the graph."""
@@ -78,8 +85,8 @@ class FlatModel:
 
     def rows(self) -> tuple[Tensor, Tensor]:
         """The template's present state as rows (P,) and (Q,), on the CPU."""
-        buffers = dict(self.template.named_buffers())
-        return _flatten(self.template.parameters()), _flatten(buffers[name] for name in self.buffer_names)
+        state = _state(self.template)
+        return _flatten(state[name] for name in self.names), _flatten(state[name] for name in self.buffer_names)
 
     def state_dict(self, weights: Tensor, stats: Tensor) -> dict[str, Tensor]:
         """One lane's rows (P,) and (Q,) as named tensors, as `nn.Module.load_state_dict` takes them."""
@@ -91,7 +98,8 @@ class FlatModel:
 
     def body_mask(self) -> Tensor:
         """(P,) 1.0 before the last layer, 0.0 in it."""
-        return self._marked([not name.startswith(HEAD) for name in self.names])
+        head = head_of(self.module)
+        return self._marked([not name.startswith(head) for name in self.names])
 
     def lr_factors(self) -> Tensor | None:
         """(P,) by what the learning rate is multiplied; None if that is 1 everywhere."""
@@ -179,7 +187,7 @@ class FlatModel:
         if not self.buffer_names:
             return {}
         parts = zip(self.buffer_names, torch.split_with_sizes(stats, self._buffer_sizes), self._buffer_shapes, strict=True)
-        return {name: part.view(shape) for name, part, shape in parts}
+        return {name: _unflatten(part, shape) for name, part, shape in parts}
 
 
 def _fast(x: Tensor) -> Tensor:
@@ -187,8 +195,19 @@ def _fast(x: Tensor) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
 
 
-def _is_hyper(name: str) -> bool:
-    return name.rsplit(".", 1)[-1] in ("rate", "key")
+def _state(module: nn.Module) -> dict[str, Tensor]:
+    return {**dict(module.named_parameters()), **dict(module.named_buffers())}
+
+
+def _built(shape: Shape, device: torch.device) -> nn.Module:
+    """The template; a module of theirs that can't be built without memory is built with it."""
+    try:
+        return build(shape, LaneDropout)
+    except ModuleFault:
+        if device.type != "meta":
+            raise
+        with torch.device("cpu"):
+            return build(shape, LaneDropout).to("meta")
 
 
 def _flatten(tensors: Iterable[Tensor]) -> Tensor:

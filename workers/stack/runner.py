@@ -10,12 +10,14 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from service.errors import TrialError
+from workers.plain.foreign import sentence
 from workers.scoring.metrics import names
 from workers.stack.block import Block, Epoch
 from workers.stack.blueprint import PARTS, Part
@@ -46,6 +48,7 @@ class StackRunner:
         techniques: frozenset[str] = frozenset(),
     ) -> None:
         self._make = partial(Stack, key, data, techniques=techniques)
+        self._key = key
         self._data = data
         self._layout = layout or Layout()
         self._most = math.inf
@@ -217,7 +220,7 @@ class StackRunner:
                 return self._observed([each.result() for each in started])
             for error in errors:
                 if not (isinstance(error, Exception) and is_out_of_memory(error)):
-                    raise error
+                    self._raise(error)
             del errors, error, started
             if len(self.runs) == 1:
                 self._drop_stacks()
@@ -225,6 +228,13 @@ class StackRunner:
                 return list(self.runs)
             self._retreat()
             started = self.start()
+
+    def _raise(self, error: BaseException) -> NoReturn:
+        """Raise an error of the training, which is the module's own if it is one of theirs."""
+        if self._key.shape.family != "module" or not isinstance(error, Exception) or isinstance(error, TrialError):
+            raise error
+        name = dict(self._key.shape.settings)["module"]
+        raise TrialError(f"{name} failed in training: {sentence(error)}") from error
 
     def _retreat(self) -> None:
         """Begin again with half of the lanes."""

@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from service.errors import TrialError
 from service.spec import Recipe
 from workers.plain.network import adopt, initialize, looks_at_examples
 from workers.scoring.metrics import evaluate
@@ -28,6 +29,7 @@ from workers.stack.hashing import combine, permutations
 from workers.stack.lanes import LaneState, blank_columns, joined_columns, load_columns, select_columns
 from workers.stack.optimizers import RULES, bias_corrections
 from workers.stack.precision import shortened_products
+from workers.stack.probe import verdict
 from workers.stack.programs import Program
 from workers.stack.techniques import techniques_of
 
@@ -61,7 +63,11 @@ class Stack:
     ) -> None:
         self.key = key
         self.data = data
+        trial = verdict(key.shape, data)
+        if trial.fault is not None:
+            raise TrialError(trial.fault)
         self.model = FlatModel(key.shape, data.device)
+        self.model.separate = trial.separate
         self.techniques = techniques
         self.programs: dict[Part, Program] = {}
         self._graphs = graphs

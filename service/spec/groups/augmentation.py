@@ -7,7 +7,7 @@ from typing import Annotated
 from service.spec.domain import OFF, Choices, Domain, Fixed, Frozen, Range
 from service.spec.setting import Setting, When
 
-_IMAGES = When("family", ("cnn",))
+_IMAGES = When("family", ("cnn", "module"))
 
 
 class Augmentation(Frozen):
@@ -45,7 +45,7 @@ class Augmentation(Frozen):
         "2017).")] = None
     cutmix: Annotated[Domain | None, Setting(
         group="augmentation", kind="float", low=0.0, high=100.0, neutral=0.0, off=True, regularizer=True,
-        when=When("family", ("cnn", "mlp")), search=Fixed(value=OFF), advised=Range(low=0.1, high=1.0, log=True, off=True),
+        when=When("family", ("cnn", "mlp", "module")), search=Fixed(value=OFF), advised=Range(low=0.1, high=1.0, log=True, off=True),
         doc="α of cutmix: a patch is replaced by that of another image, or some columns by those of another row (Kadra et al. "
         "2021), and the label is mixed in proportion; the share is drawn from Beta(α, α) per batch (Yun et al. 2019). With `mixup` on as well, each batch uses one of the two.",
     )] = None

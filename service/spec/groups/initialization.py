@@ -12,10 +12,10 @@ class Initialization(Frozen):
     """The initial weights."""
 
     init: Annotated[Domain | None, Setting(
-        group="initialization", kind="word", words=("he", "xavier", "normal", "orthogonal"), neutral="he",
+        group="initialization", kind="word", words=("he", "xavier", "normal", "orthogonal", "own"), neutral="he",
         search=Fixed(value="he"), advised=Choices(choices=("he", "xavier", "orthogonal")),
         doc="Initial weights: He et al. 2015, Glorot and Bengio 2010, N(0, `init_std`²), or orthogonal with gain √2 (Saxe et al. "
-        "2014); biases start at zero.")] = None
+        "2014); biases start at zero. `own`, only of a module and its default: as it initializes itself.")] = None
     init_distribution: Annotated[Domain | None, Setting(
         group="initialization", kind="word", words=("uniform", "normal"), neutral="uniform",
         search=Fixed(value="uniform"), advised=Choices(choices=("uniform", "normal")), when=When("init", ("he", "xavier")),

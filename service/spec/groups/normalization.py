@@ -12,6 +12,7 @@ NORMALIZATIONS: Mapping[str, tuple[str, ...]] = {
     "mlp": ("none", "batch", "layer", "group", "weight"),
     "cnn": ("none", "batch", "layer", "group", "instance", "local_response", "weight"),
     "sequence": ("none", "batch", "layer", "group"),
+    "module": ("none",),  # it has what it has: see `replace_normalization`
 }
 """Those that a family of networks has."""
 WORDS = tuple(dict.fromkeys(word for family in ("cnn", "mlp", "sequence") for word in NORMALIZATIONS[family]))
@@ -39,3 +40,9 @@ class Normalization(Frozen):
         group="normalization", kind="bool", neutral=False, regularizer=True, scope="stack", search=Fixed(value=False),
         advised=Choices(choices=(False, True)), when=When("family", ("mlp",)),
         doc="Skip connections around hidden layers with the same width as the layer before (He et al. 2016).")] = None
+    replace_normalization: Annotated[Domain | None, Setting(
+        group="normalization", kind="word", words=("own", "none", "batch", "layer", "group"), neutral="own",
+        regularizer=True, scope="stack", search=Fixed(value="own"), advised=Choices(choices=("own", "batch", "group")),
+        when=When("family", ("module",)),
+        doc="By which type the normalization layers of a module are replaced, `none` leaves them out. `layer` and `group` (of "
+        "8) are those of channels, or of features where the module has a layer normalization.")] = None

@@ -1,0 +1,252 @@
+"""Modules of the users' own in a stack: a lane is its trial alone, and both are the module in plain PyTorch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import mynets.good
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from service.errors import TrialError
+from service.spec import Recipe
+from tests.unit.stack import test_families as families
+from tests.unit.stack.runs import data, protocol, train
+from workers.modules import published
+from workers.plain.foreign import Foreign, ModuleFault
+from workers.plain.layers import dropout_of
+from workers.plain.network import Shape, build, initialize, load_weights
+from workers.plain.training import Rows
+from workers.plain.training import train as train_plainly
+from workers.stack import probe
+from workers.stack.device_data import DeviceData
+from workers.stack.dropout import LaneDropout
+from workers.stack.flat import FlatModel
+from workers.stack.probe import verdict
+from workers.stack.stack import StackKey
+
+GOOD = ("ResNet", "Encoder", "Perceptron", "Tied", "FunctionalDropout", "Branches", "Heads", "small")
+BAD = ("Raises", "WrongShape", "NotANumber", "NeedsWidth", "Huge", "Hungry", "Counts", "NoMomentum", "nothing")
+LAYOUTS = {"ResNet": "cnn", "Encoder": "sequence", "Heads": "sequence"}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _allowed() -> None:
+    found = published([*(f"mynets.good:{name}" for name in GOOD), *(f"mynets.bad:{name}" for name in BAD)])
+    assert not [schema for schema in found if schema.error]
+
+
+@pytest.fixture(autouse=True)
+def _untried(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probe, "_found", {})
+
+
+def on(name: str) -> DeviceData:
+    return families.data(LAYOUTS[name]) if name in LAYOUTS else data()
+
+
+def setting(name: str, **values: Any) -> Recipe:
+    place = "bad" if name in BAD else "good"
+    common: dict[str, Any] = {
+        "family": "module",
+        "module": f"mynets.{place}:{name}",
+        "init": "own",
+        "batch_size": 16,
+        "lr": 0.01,
+    }
+    return Recipe({**common, **values})
+
+
+def shape(name: str, **values: Any) -> Shape:
+    where = on(name)
+    return Shape.of(setting(name, **values).effective(), where.inputs, where.outputs)
+
+
+CASES: list[tuple[str, dict[str, Any]]] = [
+    ("ResNet", {}),
+    ("ResNet", {"args.norm": "group", "args.width": 4, "dropout_after": "conv,norm1"}),
+    ("ResNet", {"replace_normalization": "layer"}),
+    ("Encoder", {"args.layers": 2}),
+    ("Encoder", {"replace_normalization": "batch"}),
+    ("Perceptron", {"dropout_after": "first", "args.slope": 0.1}),
+    ("Perceptron", {"replace_normalization": "group", "init": "orthogonal", "args.width": 32}),
+    ("Tied", {}),
+    ("small", {"args.bias": False}),
+]
+
+
+def strengths(lane: int) -> dict[str, Any]:
+    """Adam would make a step of the rounding error of a bias before a normalization, whose gradient is 0."""
+    own = {"dropout": 0.2 * lane, "l1": 1e-3 * lane, "weight_decay": 0.1 * lane, "lr": 0.03 + 0.02 * lane}
+    return {"optimizer": "sgd", **own}
+
+
+@pytest.mark.parametrize(("name", "more"), CASES, ids=str)
+def test_a_lane_has_the_curve_of_its_trial_alone(name: str, more: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(FlatModel, "stacks", True)
+    settings = [setting(name, **more, **strengths(lane)) for lane in range(3)]
+    where, how = on(name), protocol(epochs=3)
+    together = train(settings, [100, 101, 102], where, how)
+    for lane, each in enumerate(settings):
+        (alone,) = train([each], [100 + lane], where, how)
+        for metric, curve in alone.curve.items():
+            np.testing.assert_allclose(together[lane].curve[metric], curve, rtol=1e-3, atol=1e-4, err_msg=f"{lane} {metric}")
+    assert together[0].curve["train_loss"] != together[2].curve["train_loss"]
+
+
+@pytest.mark.parametrize(("name", "more"), CASES, ids=str)
+def test_a_lanes_gradient_is_that_of_the_module(name: str, more: dict[str, Any]) -> None:
+    """Dropout included: the same masks in an ordinary forward and backward pass."""
+    where, wanted = on(name), setting(name, dropout=0.3, **more)
+    model = FlatModel(Shape.of(wanted.effective(), where.inputs, where.outputs), where.device)
+    initialize(model.template, wanted, 5)
+    weights, stats = (row[None] for row in model.rows())
+    rates, keys = torch.tensor([model.rates(wanted)]), torch.arange(1, model.dropouts + 1, dtype=torch.int32)[None]
+    x, y = where.x[:8], where.y[:8]
+    row = weights.clone().requires_grad_()
+    out, _ = model.forward(row, stats, rates, keys, x[None])
+    (gradient,) = torch.autograd.grad(F.cross_entropy(out[0], y), row)
+    module = build(model.shape, LaneDropout)
+    load_weights(module, model.state_dict(weights[0], stats[0]))
+    for number, layer in enumerate(each for each in module.modules() if isinstance(each, LaneDropout)):
+        layer.p = float(rates[0, number])
+        layer.key.copy_(keys[0, number])
+    F.cross_entropy(module(x), y).backward()  # type: ignore[no-untyped-call]
+    ours = model.state_dict(gradient[0], stats[0])
+    for parameter_name, parameter in module.named_parameters():
+        if parameter.requires_grad:
+            assert parameter.grad is not None
+            torch.testing.assert_close(ours[parameter_name], parameter.grad, rtol=1e-3, atol=1e-5)
+
+
+def test_a_trial_is_the_plain_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One update for each epoch, so that the order of the rows does not matter; no dropout, of which numbers are drawn."""
+    wanted = setting("Perceptron", batch_size=1000, weight_decay=0.1, l2=1e-3, clip_norm=1.0)
+    where = data()
+    (run,) = train([wanted], [7], where, protocol(epochs=5))
+    network = build(Shape.of(wanted.effective(), where.inputs, where.outputs), dropout_of(wanted))
+    initialize(network, wanted, 7)
+    rows = Rows(where.x[where.train[0]], where.y[where.train[0]], where.x[where.valid[0]], where.y[where.valid[0]])
+    plain = train_plainly(network, wanted.effective(), rows, epochs=5)
+    np.testing.assert_allclose(run.curve["train_loss"], plain.losses, rtol=1e-4)
+
+
+def test_initial_weights_are_those_that_the_module_gives_itself() -> None:
+    network = build(shape("Encoder"), LaneDropout)
+    initialize(network, {}, 11)
+    torch.manual_seed(11)
+    theirs = mynets.good.Encoder((5, 3), 2)
+    assert isinstance(network, Foreign)
+    for name, value in theirs.state_dict().items():
+        torch.testing.assert_close(network.net.state_dict()[name], value, rtol=0, atol=0)
+    before = torch.random.get_rng_state()
+    initialize(network, {}, 12)
+    assert torch.equal(before, torch.random.get_rng_state())
+
+
+def test_dropout_is_put_into_the_module() -> None:
+    """Its own layer, called at two places, drops different units at each; the rate of its code does not count."""
+    model = FlatModel(shape("Perceptron", dropout_after="first,sec*"), torch.device("cpu"))
+    assert model.dropouts == 4  # of the input, its own, and two put after layers
+    assert model.rates(setting("Perceptron", dropout=(0.1, 0.2, 0.3), input_dropout=0.4)) == [0.4, 0.1, 0.2, 0.3]
+    layer = LaneDropout("dropout")
+    layer.rate.fill_(0.5)
+    layer.calls = 0
+    first, second = layer(torch.ones(1000)), layer(torch.ones(1000))
+    assert 0.4 < float((first != second).float().mean()) < 0.6
+    layer.calls = 0
+    assert torch.equal(layer(torch.ones(1000)), first)
+    without = build(shape("Perceptron"))
+    assert not [each for each in without.modules() if isinstance(each, nn.Dropout | LaneDropout)]
+
+
+@pytest.mark.parametrize("name", ["ResNet", "Encoder", "Perceptron"])
+@pytest.mark.parametrize("word", ["none", "batch", "layer", "group"])
+def test_normalization_is_replaced(name: str, word: str) -> None:
+    network = build(shape(name, replace_normalization=word))
+    found = [type(layer).__name__ for layer in network.modules() if "Norm" in type(layer).__name__]
+    assert set(found) == {"none": set(), "batch": {"AnyBatchNorm"}}.get(word, {"GroupNorm"})
+    initialize(network, {}, 0)
+    out = network(on(name).x[:8])
+    assert out.shape == (8, on(name).outputs)
+    assert bool(out.isfinite().all())
+
+
+REASONS = {
+    "ResNet": "convolutions are fastest one network at a time on a CPU",
+    "FunctionalDropout": "RuntimeError: vmap: called random operation",
+    "Branches": ".item()",
+}
+
+
+@pytest.mark.parametrize("name", [name for name in GOOD if name not in ("Heads", "small")])
+def test_what_can_be_stacked_is_found_by_trying(name: str) -> None:
+    found = verdict(shape(name), on(name))
+    assert found.fault is None
+    assert (found.separate is None) == (name not in REASONS), found.separate
+    assert REASONS.get(name, "") in (found.separate or "")
+    settings = [setting(name, lr=0.01 * lane) for lane in (1, 2, 3)]
+    runs = train(settings, [1, 2, 3], on(name), protocol(epochs=2))
+    assert [run.ending for run in runs] == ["epochs"] * 3
+
+
+FAULTS = {
+    "Raises": "mynets.bad:Raises raised in forward: ValueError: these rows are not mine",
+    "WrongShape": "mynets.bad:WrongShape returns (16, 2) for 16 examples, not (16, 3) (rows, outputs)",
+    "NeedsWidth": "mynets.bad:NeedsWidth can't be built with its defaults: TypeError: ",
+    "Huge": "mynets.bad:Huge has 25,601,760,003 parameters, which take 476.9 GiB in training; this worker has ",
+    "Counts": "mynets.bad:Counts changes its buffer net.seen, which is not of float32",
+    "NoMomentum": "mynets.bad:NoMomentum: batch has no momentum",
+    "nothing": "mynets.bad:nothing builds a str, not a torch.nn.Module",
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_what_can_not_be_trained_is_told_in_a_sentence(name: str) -> None:
+    found = verdict(shape(name), on(name))
+    assert found.fault is not None
+    assert found.fault.startswith(FAULTS[name])
+    with pytest.raises(TrialError, match=name):
+        train([setting(name)], [1], on(name), protocol())
+
+
+def test_not_a_number_ends_the_trial() -> None:
+    (run,) = train([setting("NotANumber")], [1], on("NotANumber"), protocol())
+    assert run.ending == "not_finite"
+
+
+def test_some_arguments_may_not_fit() -> None:
+    assert verdict(shape("Heads", **{"args.heads": 3}), on("Heads")).fault is not None
+    assert verdict(shape("Heads", **{"args.heads": 4}), on("Heads")).fault is None
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"dropout_after": "frist"}, "has no layer 'frist' to put dropout after; it has first, norm, drop, second, out"),
+        ({"dropout_layers": 2}, "has 1 dropout layers, not 2 as model.dropout_layers says"),
+    ],
+)
+def test_layers_that_are_not_there(more: dict[str, Any], message: str) -> None:
+    with pytest.raises(ModuleFault, match=message):
+        build(shape("Perceptron", **more))
+
+
+def test_the_last_layer_is_the_head() -> None:
+    assert build(shape("ResNet")).head == "net.fc."
+    model = FlatModel(shape("Perceptron"), torch.device("cpu"))
+    marked = {name: bool(value.any()) for name, value in model.state_dict(model.body_mask(), torch.zeros(0)).items()}
+    assert [name for name, body in marked.items() if not body] == ["net.out.weight", "net.out.bias"]
+
+
+def test_equal_settings_share_a_stack_and_arguments_do_not() -> None:
+    where = data()
+    keys = [
+        StackKey.of(setting("Perceptron", **values), where.inputs, where.outputs)
+        for values in ({"lr": 0.1}, {"dropout": 0.5}, {"args.width": 4}, {"replace_normalization": "none"})
+    ]
+    assert keys[0] == keys[1]
+    assert len(set(keys)) == 3

@@ -1,0 +1,296 @@
+"""Networks of the users' own as a family: a module of theirs, with our dropout and normalization put into it.
+
+Nothing is imported here: whoever may import a module registers it under its name (`register`), a worker what its operator
+allows, a person who predicts the class in their hands. Shapes: `b` examples of the shape ``inputs``, `o` outputs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import inspect
+import math
+from collections.abc import Callable, Mapping, Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd
+from torch.nn.modules.instancenorm import _InstanceNorm
+
+from .layers import Draw, MakesDropout, no_dropout
+from .packages import PACKAGES, Makes
+
+ARGUMENT = "args."
+"""How the names of arguments begin in a recipe."""
+_GROUPS = 8
+_CHANNEL_DROPOUTS = (nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
+_NORMS_OF_FEATURES = (nn.LayerNorm, nn.RMSNorm)
+
+_REGISTERED: dict[str, Makes] = {}
+
+
+class ModuleFault(Exception):
+    """A module of theirs does not do what a network has to; the message names it and may be shown to users."""
+
+
+def register(name: str, make: Makes) -> None:
+    """Have ``make(inputs, outputs, **arguments)`` build the networks of the module ``name``."""
+    _REGISTERED[name] = make
+
+
+def registered(name: str) -> Makes:
+    """What builds the networks of a module.
+
+    Raises:
+        ModuleFault: Nobody has registered it here.
+    """
+    package, _, attribute = name.partition(":")
+    if name not in _REGISTERED and package in PACKAGES:
+        try:
+            return PACKAGES[package](attribute)
+        except (ImportError, ValueError) as error:
+            raise ModuleFault(f"{name} is not here: {error}") from error
+    if name not in _REGISTERED:
+        raise ModuleFault(f"{name} is not here: whoever loads this network has to give or allow its module")
+    return _REGISTERED[name]
+
+
+def imported(name: str) -> None:
+    """Import and register `package.module:Class`: for programs whose user has asked for it.
+
+    Raises:
+        ModuleFault: It can't be imported.
+    """
+    package, _, attribute = name.partition(":")
+    if package in PACKAGES:
+        return
+    try:
+        register(name, getattr(importlib.import_module(package), attribute))
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ModuleFault(f"{name} can't be imported: {error}") from error
+
+
+def source_hash(make: Makes) -> str | None:
+    """SHA-256 of the file that defines a module; None if there is none."""
+    try:
+        path = inspect.getsourcefile(make)
+        return None if path is None else hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    except (OSError, TypeError):
+        return None
+
+
+def sentence(error: BaseException) -> str:
+    """An error of foreign code in one line.
+
+    >>> sentence(ValueError("no way"))
+    'ValueError: no way'
+    """
+    return f"{type(error).__name__}: {error}".splitlines()[0][:500]
+
+
+class Foreign(nn.Module):
+    """A module of theirs, `net`. The keywords are settings of a recipe; further ones are its arguments, as `args.NAME`.
+
+    Its `nn.Dropout` layers become those that ``dropout`` makes, numbered in order of their names, then come those put after
+    the layers whose names match ``dropout_after`` (comma-separated patterns of `fnmatch`). Attention that drops out weights
+    by itself no longer does.
+
+    Raises:
+        ModuleFault: It can't be built, or not so.
+    """
+
+    def __init__(
+        self,
+        inputs: Sequence[int],
+        outputs: int,
+        *,
+        module: str,
+        dropout_after: str = "",
+        dropout_layers: int = 0,
+        replace_normalization: str = "own",
+        categories: Sequence[int] = (),
+        dropout: MakesDropout = no_dropout,
+        **arguments: Any,
+    ) -> None:
+        super().__init__()
+        self.name, self.inputs, self.outputs = module, tuple(inputs), outputs
+        self.arguments = {name.removeprefix(ARGUMENT): value for name, value in arguments.items()}
+        self.replaced = replace_normalization
+        self.input_dropout = dropout("input_dropout")
+        self.net = self._built()
+        self.dropouts = _own_dropouts(self.net, dropout)
+        self.put = nn.ModuleList()
+        for layer in self._matching(dropout_after):
+            self.put.append(dropout("dropout", len(self.dropouts) + len(self.put)))
+            layer.register_forward_hook(_Drops(self.put[-1]))
+        found = len(self.dropouts) + len(self.put)
+        if dropout_layers and dropout_layers != found:
+            raise ModuleFault(f"{module} has {found} dropout layers, not {dropout_layers} as model.dropout_layers says")
+        self.head = _head(self.net, outputs)
+
+    def _built(self) -> nn.Module:
+        """A new module of theirs with initial weights of its own, and its normalization replaced."""
+        make = registered(self.name)
+        try:
+            net = make(self.inputs, self.outputs, **self.arguments)
+        except Exception as error:  # theirs, of whatever kind
+            raise ModuleFault(
+                f"{self.name} can't be built with {self.arguments or 'its defaults'}: {sentence(error)}"
+            ) from error
+        if not isinstance(net, nn.Module):
+            raise ModuleFault(f"{self.name} builds a {type(net).__name__}, not a torch.nn.Module")
+        _replace_norms(net, self.replaced)
+        for layer_name, layer in net.named_modules():
+            if isinstance(layer, _BatchNorm) and layer.momentum is None:
+                raise ModuleFault(f"{self.name}: {layer_name} has no momentum, so its running averages can't be kept")
+            if isinstance(layer, nn.MultiheadAttention):
+                layer.dropout = 0.0  # it draws random numbers that no lane could have for its own
+        return net
+
+    def _matching(self, patterns: str) -> list[nn.Module]:
+        found = []
+        names = [name for name, layer in self.net.named_modules() if name]
+        for pattern in filter(None, patterns.split(",")):
+            matching = [name for name in names if fnmatchcase(name, pattern)]
+            if not matching:
+                raise ModuleFault(f"{self.name} has no layer {pattern!r} to put dropout after; it has {_listed(names)}")
+            found += [self.net.get_submodule(name) for name in matching]
+        return found
+
+    def begin(self, seed: int, draw: Draw | None) -> None:
+        """Overwrite all weights and buffers with those that a new module has after ``torch.manual_seed(seed)``.
+
+        Then ``draw`` those of linear layers and convolutions, whose biases become zero.
+        """
+        with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+            torch.manual_seed(seed)
+            fresh = _state(self._built())
+        with torch.no_grad():
+            for name, value in _state(self.net).items():
+                if name in fresh:  # what is not belongs to the dropout that was put in
+                    value.copy_(fresh[name])
+            for layer in self.net.modules():
+                if draw is not None and isinstance(layer, nn.Linear | _ConvNd):
+                    draw(layer.weight)
+                    if layer.bias is not None:
+                        layer.bias.zero_()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(b, ...) to (b, o): logits, or standardized predictions of a regression."""
+        for layer in (*self.dropouts, *self.put):
+            layer.calls = 0  # several calls of a layer drop different units
+        out: Tensor = self.net(self.input_dropout(x))
+        return out
+
+    @property
+    def largest_activation(self) -> int:
+        """Numbers that the largest layer holds for one example, found by trying."""
+        largest = math.prod(self.inputs)
+
+        def note(_: nn.Module, __: Any, out: Any) -> None:
+            nonlocal largest
+            if isinstance(out, Tensor):
+                largest = max(largest, out.numel())
+
+        handles = [layer.register_forward_hook(note) for layer in self.net.modules()]
+        training = self.training
+        try:
+            with torch.no_grad():
+                self.eval()(torch.zeros(1, *self.inputs, device=next(self.parameters()).device))
+        except Exception as error:  # theirs, of whatever kind
+            raise ModuleFault(f"{self.name} raised in forward: {sentence(error)}") from error
+        finally:
+            self.train(training)
+            for handle in handles:
+                handle.remove()
+        return largest
+
+
+class _Drops:
+    """A forward hook that is copied with its module, unlike a function."""
+
+    def __init__(self, dropout: nn.Module) -> None:
+        self._dropout = dropout
+
+    def __call__(self, layer: nn.Module, inputs: Any, out: Any) -> Any:
+        return self._dropout(out) if isinstance(out, Tensor) else (self._dropout(out[0]), *out[1:])
+
+
+def _state(net: nn.Module) -> dict[str, Tensor]:
+    return {**dict(net.named_parameters()), **dict(net.named_buffers())}
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:20]) + (", …" if len(names) > 20 else "")
+
+
+def _own_dropouts(net: nn.Module, dropout: MakesDropout) -> list[nn.Module]:
+    """Replace the dropout layers of a module, and return the new ones; one that is used at several places stays one."""
+    made: dict[nn.Module, nn.Module] = {}
+    for _, parent in list(net.named_modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, nn.Dropout | nn.Dropout1d | nn.Dropout2d | nn.Dropout3d):
+                if child not in made:
+                    made[child] = dropout("dropout", len(made), channels=isinstance(child, _CHANNEL_DROPOUTS))
+                setattr(parent, name, made[child])
+    return list(made.values())
+
+
+def _head(net: nn.Module, outputs: int) -> str:
+    """How the names of the last layer's parameters begin: the last layer with this many outputs, else the last one."""
+    layers = [
+        (name, layer) for name, layer in net.named_modules() if next(layer.parameters(recurse=False), None) is not None
+    ]
+    fitting = [name for name, layer in layers if getattr(layer, "out_features", None) == outputs]
+    names = fitting or [name for name, _ in layers] or [""]
+    return f"net.{names[-1]}." if names[-1] else "net."
+
+
+# --- normalization -------------------------------------------------------------------------------------------------
+
+
+class AnyBatchNorm(_BatchNorm):
+    """Batch normalization of (b, c, ...), with whatever axes."""
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        """Any number will do."""
+
+
+class OfFeatures(nn.Module):
+    """A normalization of (b, c, ...) in place of one over the last axis: of every position by itself."""
+
+    def __init__(self, norm: nn.Module) -> None:
+        super().__init__()
+        self.norm = norm
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., c) to the same."""
+        out: Tensor = self.norm(x.reshape(-1, x.shape[-1])).view(x.shape)
+        return out
+
+
+NORMS: Mapping[str, Callable[[int], nn.Module]] = {
+    "none": lambda channels: nn.Identity(),
+    "batch": AnyBatchNorm,
+    "layer": lambda channels: nn.GroupNorm(1, channels),
+    "group": lambda channels: nn.GroupNorm(math.gcd(_GROUPS, channels), channels),
+}
+"""By what the normalizations of a module can be replaced, for their number of channels or features."""
+
+
+def _replace_norms(net: nn.Module, word: str) -> None:
+    if word == "own":
+        return
+    for _, parent in list(net.named_modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, _NORMS_OF_FEATURES) and len(child.normalized_shape) == 1:
+                made = NORMS[word](child.normalized_shape[0])
+                setattr(parent, name, made if word == "none" else OfFeatures(made))
+            elif isinstance(child, _BatchNorm | _InstanceNorm):
+                setattr(parent, name, NORMS[word](child.num_features))
+            elif isinstance(child, nn.GroupNorm):
+                setattr(parent, name, NORMS[word](child.num_channels))
