@@ -6,6 +6,7 @@ So archives that earlier versions have left get theirs too. A worker without the
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from importlib.util import find_spec
 
 from service.errors import RegsearchError
@@ -22,10 +23,11 @@ _LONGEST_REASON = 300
 
 
 class OnnxModels:
-    """Makes ONNX models for one worker."""
+    """Makes ONNX models for one worker, which has these ``modules`` of the users' own."""
 
-    def __init__(self, store: Store, pulse: Pulse) -> None:
+    def __init__(self, store: Store, pulse: Pulse, modules: Sequence[str] = ()) -> None:
         self._archives = store.archives
+        self._modules = modules
         self._pulse = pulse
         self._able = all(find_spec(name) for name in _PACKAGES)
 
@@ -34,7 +36,7 @@ class OnnxModels:
 
         An archive of which none can be made is marked with the reason, and is not tried again.
         """
-        claimed = self._archives.claim_onnx(_SECONDS) if self._able else None
+        claimed = self._archives.claim_onnx(_SECONDS, self._modules) if self._able else None
         if claimed is None:
             return False
         study_id, archive = claimed

@@ -61,7 +61,7 @@ class Worker:
         self._workshop = Workshop(settings.cache / "programs")
         self._searcher = Searcher(store, settings, self._pulse, stop, self._checkpoints, self._workshop)
         self._finisher = Finisher(store, settings, self._pulse, stop, self._workshop)
-        self._onnx = OnnxModels(store, self._pulse)
+        self._onnx = OnnxModels(store, self._pulse, settings.modules)
 
     def run(self) -> None:
         """Work until a stop is requested."""

@@ -228,10 +228,13 @@ def predict(
     study_id: StudyId,
     file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="CSV with the training columns, or NPZ with x.")],
     out_: Annotated[Path | None, typer.Option("--out", help="Output file; default: standard output.")] = None,
+    module: Annotated[
+        str | None, typer.Option("--module", help="package.module:Class, to be imported: a network of your own.")
+    ] = None,
     url: Url = None,
 ) -> None:
     """Predict new rows with the model of a finished study."""
-    prediction.predict(_client(url), study_id, file, out_)
+    prediction.predict(_client(url), study_id, file, out_, module)
 
 
 @app.command()

@@ -17,8 +17,10 @@ class PredictionFailed(RegsearchError):
     """The loader failed; the message is the last line that it printed."""
 
 
-def predict(client: HttpClient, study_id: int, rows: Path, out: Path | None) -> None:
+def predict(client: HttpClient, study_id: int, rows: Path, out: Path | None, module: str | None = None) -> None:
     """Write predictions for the rows of a CSV or NPZ file to ``out``, or to standard output.
+
+    ``module`` is what is imported for a network of the user's own, which no archive says by itself.
 
     Raises:
         PredictionFailed: A column is missing, the file can't be read, or torch is not installed here.
@@ -27,6 +29,7 @@ def predict(client: HttpClient, study_id: int, rows: Path, out: Path | None) -> 
         archive = Path(directory) / "model.zip"
         archive.write_bytes(client.download(f"/v1/studies/{study_id}/model"))
         target = [] if out is None else ["--out", str(out.absolute())]
+        target += [] if module is None else ["--module", module]
         # -P: modules in the working directory must not shadow those that torch imports.
         command = [sys.executable, "-P", "-m", "workers.predicting", str(archive), str(rows.absolute()), *target]
         done = subprocess.run(command, stdout=None, stderr=subprocess.PIPE, text=True, check=False)

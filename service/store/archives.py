@@ -7,6 +7,7 @@ afterwards, which are stored beside them. Thread-safe.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -68,15 +69,22 @@ class ModelArchives:
         of_archive = update(t.model_archives).where(table.study_id == study_id, table.sha256 == sha256)
         self._database.write(lambda connection: connection.execute(of_archive.values(onnx=content, onnx_reason=reason)))
 
-    def claim_onnx(self, seconds: float) -> tuple[int, ModelArchive] | None:
+    def claim_onnx(self, seconds: float, modules: Sequence[str] = ()) -> tuple[int, ModelArchive] | None:
         """A study and its archive that has no ONNX model and no reason for that, the latest first; None if there is none.
+
+        Of networks of the users' own only those of ``modules``, which the caller has.
 
         Nobody else is given it for ``seconds``; after that whoever took it must have died.
         """
         table, now = t.model_archives.c, self._database.now
         lacking = and_(table.onnx.is_(None), table.onnx_reason.is_(None))
         free = or_(table.onnx_begun_at.is_(None), table.onnx_begun_at < now - seconds)
-        latest = select(table.study_id).where(lacking, free).order_by(table.created_at.desc()).limit(1)
+        module = t.studies.c.module
+        able = or_(module.is_(None), module.in_(modules))
+        joined = t.model_archives.join(t.studies, t.studies.c.study_id == table.study_id)
+        latest = (
+            select(table.study_id).select_from(joined).where(lacking, free, able).order_by(table.created_at.desc()).limit(1)
+        )
         if self._database.read(lambda connection: connection.execute(latest).scalar()) is None:
             return None  # as nearly always: without a writing transaction
         # Two that ask at once choose the same row, and the second then finds it no longer free.

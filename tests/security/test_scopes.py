@@ -47,6 +47,7 @@ ALLOWED: dict[str, set[str]] = {
     "POST /v1/datasets": CHANGES,
     "GET /v1/datasets/{dataset_id}": READS,
     "DELETE /v1/datasets/{dataset_id}": CHANGES,
+    "GET /v1/modules": READS,
     "GET /v1/workers": {"admin"},
     "GET /metrics": READS,
     "POST /v1/tokens": {"admin"},

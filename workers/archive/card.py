@@ -24,6 +24,7 @@ def model_card(about: Mapping[str, Any], preprocessing: Mapping[str, Any]) -> st
             "",
             "## Use it",
             "",
+            *_foreign(about.get("module")),
             "It needs `torch`, `safetensors` and `numpy`; nothing is unpickled. `train.py` trains the same network again.",
             "",
             "```sh",
@@ -57,6 +58,17 @@ def model_card(about: Mapping[str, Any], preprocessing: Mapping[str, Any]) -> st
             "",
         ]
     )
+
+
+def _foreign(module: Mapping[str, Any] | None) -> list[str]:
+    if module is None:
+        return []
+    name = module["name"]
+    return [
+        f"The network is the module `{name}`, whose code is not in here: `loader.py` takes `--module {name}`, and "
+        f"`Model.load` its class as `module`.",
+        "",
+    ]
 
 
 def _scores(scores: Mapping[str, Any], metric: str, refit: Mapping[str, Any] | None) -> list[str]:

@@ -13,8 +13,10 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import Any
 
+import numpy as np
 import onnx
 import torch
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
@@ -22,6 +24,7 @@ from torch import Tensor, nn
 
 from service.errors import Conflict
 from workers.archive.read import read_archive
+from workers.plain.foreign import sentence
 from workers.plain.loader import Model
 from workers.plain.network import FAMILIES
 from workers.plain.preprocessing import module_of
@@ -37,16 +40,58 @@ def to_onnx(archive: bytes) -> bytes:
     """The ONNX model of an archive, of any format.
 
     Raises:
-        Conflict: Its network is of a family that is not known here.
+        Conflict: Its network is of a family that is not known here, or is a module of the user's own that the exporter
+            does not know, or onnxruntime computes otherwise.
     """
     about, fitted, weights = read_archive(archive)
-    if about["model"]["family"] not in FAMILIES:
-        raise Conflict(f"networks of the family {about['model']['family']!r} can't be exported to ONNX")
+    family = about["model"]["family"]
+    if family not in FAMILIES:
+        raise Conflict(f"networks of the family {family!r} can't be exported to ONNX")
     model = Model.of(about, fitted, weights)
     outputs, _ = MEANINGS[about["task"]]
-    made = with_texts(exported(_Whole(model), INPUTS[fitted.get("layout", "table")](fitted), outputs), about, fitted)
+    inputs = INPUTS[fitted.get("layout", "table")](fitted)
+    if family == "module":
+        part = _of_module(_Whole(model), _as_trained(inputs, about["model"]["inputs"]), outputs)
+    else:
+        part = exported(_Whole(model), inputs, outputs)
+    made = with_texts(part, about, fitted)
     onnx.checker.check_model(made)
     return bytes(made.SerializeToString())
+
+
+def _of_module(whole: nn.Module, inputs: Inputs, outputs: Sequence[str]) -> ModelProto:
+    """A module of the user's own, of which nothing is known; checked in onnxruntime, where that is installed."""
+    try:
+        made = exported(whole, inputs, outputs)
+    except Exception as error:  # of the exporter, or of the module, of whatever kind
+        raise Conflict(f"the module can't be exported to ONNX: {sentence(error)}") from error
+    if find_spec("onnxruntime") is None:
+        return made
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(made.SerializeToString(), providers=["CPUExecutionProvider"])
+    given = [example for example, _ in inputs.values()]
+    wanted = {each.name for each in session.get_inputs()}
+    found = session.run(None, {name: x.numpy() for name, x in zip(inputs, given, strict=True) if name in wanted})
+    with torch.no_grad():
+        expected = whole.eval()(*given)
+    if not all(np.allclose(ours, theirs, rtol=1e-3, atol=1e-4) for ours, theirs in zip(expected, found, strict=True)):
+        raise Conflict("the module's ONNX model computes something else than the module")
+    return made
+
+
+def _as_trained(inputs: Inputs, shape: Sequence[int]) -> Inputs:
+    """Inputs for a module that need not take other sizes than those of training: only the rows may vary."""
+    sizes = {"images": (2, *shape[1:], shape[0]), "series": (2, *shape)}
+    generator = torch.Generator().manual_seed(0)
+    fixed: dict[str, tuple[Tensor, dict[int, str]]] = {}
+    for name, (example, axes) in inputs.items():
+        rows = {0: axes[0]}
+        if name in sizes:
+            fixed[name] = torch.randn(sizes[name], generator=generator), rows
+        else:
+            fixed[name] = (torch.full((2,), shape[0]) if name == "lengths" else example), rows
+    return fixed
 
 
 def exported(module: nn.Module, inputs: Inputs, outputs: Sequence[str]) -> ModelProto:

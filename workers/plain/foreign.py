@@ -55,7 +55,7 @@ def registered(name: str) -> Makes:
         except (ImportError, ValueError) as error:
             raise ModuleFault(f"{name} is not here: {error}") from error
     if name not in _REGISTERED:
-        raise ModuleFault(f"{name} is not here: whoever loads this network has to give or allow its module")
+        raise ModuleFault(f"{name} is not in the archive: Model.load(…, module={attribute}) or --module {name} uses yours")
     return _REGISTERED[name]
 
 
