@@ -30,6 +30,9 @@ class Settings(BaseSettings):
         (), description="JSON list of host names under which people reach the API, `*.` before all names of a domain."
     )
     data_roots: tuple[Path, ...] = Field((), description="JSON list of directories whose files a study may name by path.")
+    weights_roots: tuple[Path, ...] = Field(
+        (), description="JSON list of directories whose safetensors files studies of modules may begin with."
+    )
     modules: tuple[str, ...] = Field(
         (), description="JSON list of modules of your own, `package.module:Class`, that workers may import and studies name."
     )

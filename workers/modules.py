@@ -27,11 +27,9 @@ _GIVEN = ("inputs", "outputs")
 
 def published(names: Sequence[str]) -> list[ModuleSchema]:
     """Import modules and register them; what can't be used has an ``error``."""
-    if names:
-        # Neither can be stacked; the one is for inference alone, the other no faster for the short series of small networks.
-        torch.backends.mha.set_fastpath_enabled(False)
-        if not torch.cuda.is_available():
-            torch.backends.cuda.enable_flash_sdp(False)
+    if names and not torch.cuda.is_available():
+        # It can't be stacked, and is no faster for the short series of small networks.
+        torch.backends.cuda.enable_flash_sdp(False)
     return [_published(name) for name in names]
 
 

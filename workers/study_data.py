@@ -5,6 +5,7 @@ Uses the store for uploaded files and for the networks that fine-tuning starts f
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -12,9 +13,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load
+from torch import Tensor
 
 from service.datasets import BUILTIN, held, stored_path
 from service.datasets.uploads import file_format, verified
+from service.datasets.weights import held_weights
 from service.errors import NotFound, TrialError
 from service.settings import Settings
 from service.spec import RANKING_METRICS, Recipe, StudySpec
@@ -89,7 +94,7 @@ class StudyData:
             device=self._device,
             wanted=wanted_metrics(spec),
             positive=positive_class(spec, table),
-            start=start.weights if start else None,
+            start=start.weights if start else self._weights(spec),
         )
         return Prepared(table, split, folds, on_device)
 
@@ -110,6 +115,27 @@ class StudyData:
             hashes = f"its archive's SHA-256 is {archive.sha256}, not {spec.model.start_sha256}"
             raise TrialError(f"model.start_from: the model of study {earlier} has changed since the submission; {hashes}")
         return read_start(archive.content, table, target_name(spec))
+
+    def _weights(self, spec: StudySpec) -> dict[str, Tensor] | None:
+        """The weights of a file that all trials begin with, by the names of the module's own parameters.
+
+        Raises:
+            InvalidInput: The file is gone.
+            TrialError: It has changed since the study was submitted, or can't be read.
+        """
+        path = spec.model.weights
+        if path is None:
+            return None
+        with held_weights(path, self._settings.weights_roots) as found:
+            content = found.read_bytes()
+        sha256 = hashlib.sha256(content).hexdigest()
+        if sha256 != spec.model.weights_sha256:
+            hashes = f"its SHA-256 is {sha256}, not {spec.model.weights_sha256}"
+            raise TrialError(f"model.weights: {path} has changed since the submission; {hashes}")
+        try:
+            return load(content)
+        except SafetensorError as error:
+            raise TrialError(f"model.weights: {path} can't be read: {error}") from None
 
     def _source(self, spec: StudySpec) -> DataSource:
         """How to read the rows, wherever they are."""

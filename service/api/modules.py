@@ -5,7 +5,8 @@ What a module is stands in `workers.modules`; here only its published signature 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from fastapi import APIRouter
 from pydantic import ValidationError
@@ -13,6 +14,7 @@ from pydantic import ValidationError
 from service.api.issues import validation_issues
 from service.api.problems import answers
 from service.datasets import BuiltinFacts, TableInfo
+from service.datasets.weights import hash_of_weights, held_weights
 from service.errors import InvalidInput, Issue
 from service.spec import StudySpec
 from service.spec.domain import can_leave
@@ -42,8 +44,10 @@ def published(store: Store) -> list[ModuleSchema]:
     return [ModuleSchema.model_validate(document) for document in store.modules.list()]
 
 
-def check_module(spec: StudySpec, table: TableInfo, store: Store) -> StudySpec:
-    """A study of a module with its arguments as the signature has them, and how an example is read.
+def check_module(spec: StudySpec, table: TableInfo, store: Store, roots: Sequence[Path]) -> StudySpec:
+    """A study of a module with its arguments as the signature has them, how an example is read, and the hash of its weights.
+
+    ``roots`` are the directories of files of weights.
 
     Raises:
         InvalidInput: The module is not there, can't be used, or takes other arguments; or the data can't be read so.
@@ -66,10 +70,21 @@ def check_module(spec: StudySpec, table: TableInfo, store: Store) -> StudySpec:
     arguments = as_published(known[name], spec.model.args)
     raw = spec.model_dump(mode="json", exclude_unset=True)
     raw["model"] |= {"reads": layout, "args": {each: domain.model_dump(mode="json") for each, domain in arguments.items()}}
+    if spec.model.weights is not None:
+        raw["model"]["weights_sha256"] = _hash(spec, spec.model.weights, roots)
     try:
         return StudySpec.model_validate(raw)
     except ValidationError as error:
         raise InvalidInput(validation_issues(error)) from None
+
+
+def _hash(spec: StudySpec, path: str, roots: Sequence[Path]) -> str:
+    with held_weights(path, roots) as found:
+        sha256 = hash_of_weights(found, path)
+    if spec.model.weights_sha256 not in (None, sha256):
+        message = "is not that of the file"
+        raise InvalidInput.one("model.weights_sha256", message, value=spec.model.weights_sha256, allowed=sha256)
+    return sha256
 
 
 def _layout(spec: StudySpec, table: TableInfo) -> Layout:

@@ -59,7 +59,7 @@ def check(
     table, dataset_id, own = _table(spec, store, settings, inspections, owner)
     table = _typed(spec, _resized(spec, table), arrays=own == "y")
     target = _target(spec, table, own)
-    spec = check_module(spec, table, store)
+    spec = check_module(spec, table, store, settings.weights_roots)
     check_columns(spec, table, target.name, rows_of_arrays=own == "y")
     _family(spec, table)
     check_embedding(spec, table, target.name)

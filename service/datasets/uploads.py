@@ -117,7 +117,7 @@ def verified(path: Path, dataset_id: str) -> Path:
 
 
 @contextmanager
-def held(path: str, roots: Sequence[Path]) -> Iterator[Path]:
+def held(path: str, roots: Sequence[Path], setting: str = "REGSEARCH_DATA_ROOTS") -> Iterator[Path]:
     """The file at a path given by a user, which must be in one of the operator's directories after following links.
 
     It is opened once, and the open file is what is checked: on Linux the path that its block gets leads to this file,
@@ -138,7 +138,7 @@ def held(path: str, roots: Sequence[Path]) -> Iterator[Path]:
         good = False
     try:
         if not good:
-            allowed = ", ".join(str(root) for root in roots) or "none: the operator has set no REGSEARCH_DATA_ROOTS"
+            allowed = ", ".join(str(root) for root in roots) or f"none: the operator has set no {setting}"
             raise InvalidInput.one("data.path", "is not a file under an allowed directory", value=path, allowed=allowed)
         yield found
     finally:

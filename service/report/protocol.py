@@ -89,6 +89,8 @@ def provenance(source: Source) -> Iterator[Block]:
 
 
 def _start(model: Mapping[str, Any]) -> str | None:
+    if model.get("weights"):
+        return f"weights of {model['weights']}; SHA-256 of the file {model['weights_sha256'][:16]}…"
     if not model.get("start_from"):
         return None
     return f"the network of study {model['start_from']}; SHA-256 of its archive {model['start_sha256'][:16]}…"

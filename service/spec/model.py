@@ -91,6 +91,19 @@ class ModelSpec(Frozen):
     activation: Annotated[Domain | None, Setting(
         group="model", kind="word", words=ACTIVATIONS, neutral="relu", scope="stack", search=Fixed(value="relu"),
         doc="Activation function of the hidden layers.")] = None
+    freeze: tuple[NamePattern, ...] = Field(
+        (), max_length=50,
+        description="Names of layers of a `module`, such as `layer1.*`, whose parameters and running statistics stay as "
+        "they are in all trials, without penalties.",
+    )
+    weights: str | None = Field(
+        None, max_length=1000,
+        description="A safetensors file in a directory that the operator allows: the initial weights of a `module`, by the "
+        "names of its parameters. A last layer of another shape is initialized anew (see `fine_tune`).",
+    )
+    weights_sha256: str | None = Field(
+        None, pattern="^[0-9a-f]{64}$", description="SHA-256 of that file; filled in at submit, so that no other is used.",
+    )
     start_from: int | None = Field(
         None, ge=1, lt=2**31,
         description="Id of a finished study whose trained network is the initial network of all trials (see `fine_tune`). "
@@ -103,8 +116,8 @@ class ModelSpec(Frozen):
     fine_tune: Annotated[Domain | None, Setting(
         group="fine_tuning", kind="word", words=("all", "head"), neutral=OFF, off=True, search=Fixed(value=OFF),
         advised=Choices(choices=("all", "head")),
-        doc="With `start_from` (where the default is `all`): train all weights; or only those of the last layer, with all "
-        "other weights and running statistics frozen and exempt from penalties; or off: train from scratch.",
+        doc="With `start_from` or `weights` (where the default is `all`): train all weights; or only those of the last "
+        "layer, with all other weights and running statistics frozen and exempt from penalties; or off: train from scratch.",
     )] = None
     embedding: Annotated[Domain | None, Setting(
         group="model", kind="int", low=1, high=1024, neutral=0, off=True, scope="stack", search=Fixed(value=OFF),
@@ -142,6 +155,11 @@ class ModelSpec(Frozen):
         when=When("family", ("mlp",)),
         doc="Multiplies the learning rate of a linear layer's weights by √(256 / inputs), which for optimizers of Adam's "
         "kind is the neural tangent parametrization (Jacot et al. 2018).")] = None
+    layer_lr_decay: Annotated[Domain | None, Setting(
+        group="model", kind="float", low=0.01, high=1.0, neutral=1.0, scope="stack", search=Fixed(value=1.0),
+        advised=Choices(choices=(1.0, 0.9, 0.75, 0.6)), when=When("family", (MODULE,)),
+        doc="Of a module: factor of the learning rate of each layer, or block of a sequence, relative to the next one; 1 in "
+        "the last (layer-wise decay; Howard and Ruder 2018).")] = None
     blocks: Annotated[Domain | None, Setting(
         group="model", kind="int", low=1, high=32, neutral=1, scope="stack", search=Fixed(value=1),
         when=When("family", ("cnn",)), doc="Blocks of two 3×3 convolutions in each stage.")] = None
@@ -174,7 +192,8 @@ class ModelSpec(Frozen):
             return raw
         given = {key: value for key, value in raw.items() if value is not None}
         if given.get("module") is not None:
-            return {"family": Fixed(value=MODULE), "fine_tune": Fixed(value=OFF), **given}
+            tuned = Fixed(value=OFF if given.get("weights") is None else "all")
+            return {"family": Fixed(value=MODULE), "fine_tune": tuned, **given}
         family = given.get("family", "mlp")
         word = family.value if isinstance(family, Fixed) else family
         width, depth = _SHAPES[word if word in FAMILIES else "mlp"]  # other words are refused below
@@ -195,12 +214,14 @@ class ModelSpec(Frozen):
 
     @model_validator(mode="after")
     def _tunes_something(self) -> ModelSpec:
-        if self.start_from is None:
-            allowed = "off, or an earlier study as model.start_from"
-            if self.fine_tune is not None and can_leave(self.fine_tune, OFF):
-                _refuse("needs model.start_from", "fine_tune", self.fine_tune, allowed)
-            if self.start_sha256 is not None:
-                _refuse("needs model.start_from", "start_sha256", self.start_sha256, allowed)
+        allowed = "off, or an earlier study as model.start_from"
+        tunes = self.fine_tune is not None and can_leave(self.fine_tune, OFF)
+        if tunes and self.start_from is None and self.weights is None:
+            _refuse("needs model.start_from", "fine_tune", self.fine_tune, allowed)
+        if self.start_from is None and self.start_sha256 is not None:
+            _refuse("needs model.start_from", "start_sha256", self.start_sha256, allowed)
+        if self.weights is None and self.weights_sha256 is not None:
+            _refuse("needs model.weights", "weights_sha256", self.weights_sha256, "nothing, or a file as model.weights")
         return self
 
     @model_validator(mode="after")
@@ -222,9 +243,10 @@ class ModelSpec(Frozen):
         if self.module is None:
             if self.word == MODULE:
                 _refuse("needs the name of a module", "module", None, "package.module:Class")
-            for name in ("args", "reads", "dropout_after", "dropout_layers"):
+            for name in ("args", "reads", "dropout_after", "dropout_layers", "freeze", "weights"):
                 if given := getattr(self, name):
-                    _refuse("is for a module of your own", name, str(list(given)), "nothing, or model.module")
+                    value = given if isinstance(given, str) else str(given if isinstance(given, int) else list(given))
+                    _refuse("is for a module of your own", name, value, "nothing, or model.module")
             return self
         if self.word != MODULE:
             _refuse("cannot be combined with module", "family", self.word, MODULE)
@@ -270,6 +292,8 @@ class ModelSpec(Frozen):
         fixed: dict[str, Domain] = {"module": Fixed(value=self.module)}
         if self.dropout_after:
             fixed["dropout_after"] = Fixed(value=",".join(self.dropout_after))
+        if self.freeze:
+            fixed["freeze"] = Fixed(value=",".join(self.freeze))
         if self.dropout_layers is not None:
             fixed["dropout_layers"] = Fixed(value=self.dropout_layers)
         arguments = {f"{ARGUMENT}{name}": domain for name, domain in self.args.items()}

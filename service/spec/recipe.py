@@ -21,7 +21,7 @@ ARCHITECTURE = tuple(
     if setting.scope == "stack" and setting.group in ("model", "normalization") and name not in ("width", "depth")
 )
 """The settings on which the shapes and the meaning of a network's weights depend, apart from its widths."""
-_OTHERS = ("widths", "module", "dropout_after", "dropout_layers")
+_OTHERS = ("widths", "module", "dropout_after", "dropout_layers", "freeze")
 """What a recipe may have beside settings and a module's arguments."""
 GROWTH: Mapping[str, int] = {"mlp": 1, "cnn": 2, "sequence": 1, MODULE: 1}
 """Ratio of the widths of successive layers, by family, if a single width is given."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
+from service.settings import Settings
 from service.spec import StudySpec
 from service.spec.modules import Argument, ModuleSchema
 from service.store import Store
@@ -141,3 +143,58 @@ def test_without_any_module_the_setting_of_the_operator_is_named(client: TestCli
     store.modules.publish(worker.id, [])
     (issue,) = submit(client, {"module": NET}).json()["errors"]
     assert issue["allowed"] == ["none: no worker has published any (see REGSEARCH_MODULES)"]
+
+
+def weights_file(path: Path) -> Path:
+    header = b'{"fc.weight": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}'
+    path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
+    return path
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    roots = tmp_path / "weights"
+    roots.mkdir()
+    return Settings(home=tmp_path / "home", weights_roots=(roots,))
+
+
+def test_a_study_is_bound_to_its_file_of_weights(client: TestClient, store: Store, tmp_path: Path) -> None:
+    path = weights_file(tmp_path / "weights" / "net.safetensors")
+    model = {"module": NET, "weights": str(path), "freeze": ["stem"]}
+    answer = submit(client, model, space={"l2_sp": {"low": 1e-3, "high": 1, "log": True}})
+    assert answer.status_code == 201, answer.text
+    spec = StudySpec.model_validate(store.studies.get(answer.json()["id"]).spec)
+    assert spec.model.weights_sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert "l2_sp" in spec.searched
+    other = submit(client, {**model, "weights_sha256": "0" * 64})
+    assert [issue["field"] for issue in other.json()["errors"]] == ["model.weights_sha256"]
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"\xff" * 100, (2).to_bytes(8, "little") + b"{}", (5).to_bytes(8, "little") + b"[1,2]"]
+)
+def test_a_file_that_is_none_of_weights_is_refused(client: TestClient, tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "weights" / "net.safetensors"
+    path.write_bytes(content)
+    (issue,) = submit(client, {"module": NET, "weights": str(path)}).json()["errors"]
+    assert (issue["field"], issue["value"]) == ("model.weights", str(path))
+    assert issue["message"].startswith("is no safetensors file: ")
+
+
+def test_weights_elsewhere_are_not_read(client: TestClient, tmp_path: Path) -> None:
+    weights_file(tmp_path / "secret.safetensors")
+    (tmp_path / "weights" / "link.safetensors").symlink_to(tmp_path / "secret.safetensors")
+    for name in ("secret.safetensors", "weights/../secret.safetensors", "weights/link.safetensors", "weights/none"):
+        (issue,) = submit(client, {"module": NET, "weights": str(tmp_path / name)}).json()["errors"]
+        assert issue["message"] == "is not a file under an allowed directory"
+        assert issue["allowed"] == str(tmp_path / "weights")
+
+
+def test_what_needs_weights_to_begin_with(client: TestClient) -> None:
+    for model, space, field in (
+        ({"module": NET, "fine_tune": "all"}, {}, "model.fine_tune"),
+        ({"module": NET, "weights_sha256": "0" * 64}, {}, "model.weights_sha256"),
+        ({"module": NET}, {"l2_sp": 0.1}, "space.l2_sp"),
+    ):
+        answer = submit(client, model, space=space)
+        assert [issue["field"] for issue in answer.json()["errors"]] == [field]

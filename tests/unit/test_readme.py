@@ -33,7 +33,7 @@ def test_every_group_of_settings_has_tests_that_exist() -> None:
 
 
 def test_its_example_is_a_study() -> None:
-    (example,) = re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)
+    example, *_ = re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)
     StudySpec.model_validate(YAML(typ="safe", pure=True).load(example))
 
 

@@ -112,6 +112,8 @@ class Foreign(nn.Module):
         dropout_after: str = "",
         dropout_layers: int = 0,
         replace_normalization: str = "own",
+        freeze: str = "",
+        layer_lr_decay: float = 1.0,
         categories: Sequence[int] = (),
         dropout: MakesDropout = no_dropout,
         **arguments: Any,
@@ -131,6 +133,12 @@ class Foreign(nn.Module):
         if dropout_layers and dropout_layers != found:
             raise ModuleFault(f"{module} has {found} dropout layers, not {dropout_layers} as model.dropout_layers says")
         self.head = _head(self.net, outputs)
+        self.decay = layer_lr_decay
+        self.frozen = self._matching(freeze)
+        for layer in self.frozen:
+            layer.requires_grad_(False)
+        if not any(parameter.requires_grad for parameter in self.net.parameters()):
+            raise ModuleFault(f"{module} has no parameter to train" + (", as all are frozen" if freeze else ""))
 
     def _built(self) -> nn.Module:
         """A new module of theirs with initial weights of its own, and its normalization replaced."""
@@ -144,6 +152,7 @@ class Foreign(nn.Module):
         if not isinstance(net, nn.Module):
             raise ModuleFault(f"{self.name} builds a {type(net).__name__}, not a torch.nn.Module")
         _replace_norms(net, self.replaced)
+        torch.backends.mha.set_fastpath_enabled(False)  # it looks into layers that are replaced, and can't be stacked
         for layer_name, layer in net.named_modules():
             if isinstance(layer, _BatchNorm) and layer.momentum is None:
                 raise ModuleFault(f"{self.name}: {layer_name} has no momentum, so its running averages can't be kept")
@@ -157,7 +166,7 @@ class Foreign(nn.Module):
         for pattern in filter(None, patterns.split(",")):
             matching = [name for name in names if fnmatchcase(name, pattern)]
             if not matching:
-                raise ModuleFault(f"{self.name} has no layer {pattern!r} to put dropout after; it has {_listed(names)}")
+                raise ModuleFault(f"{self.name} has no layer {pattern!r}; it has {_listed(names)}")
             found += [self.net.get_submodule(name) for name in matching]
         return found
 
@@ -178,6 +187,46 @@ class Foreign(nn.Module):
                     draw(layer.weight)
                     if layer.bias is not None:
                         layer.bias.zero_()
+
+    def train(self, mode: bool = True) -> Foreign:
+        """As `nn.Module.train`; the running statistics of frozen layers stay as they are."""
+        super().train(mode)
+        for layer in self.frozen:
+            layer.eval()
+        return self
+
+    def lr_factors(self) -> dict[str, float]:
+        """By what learning rates are multiplied, by name: ``layer_lr_decay`` for each layer that follows."""
+        names = [name for name, _ in self.named_parameters()]
+        groups = list(dict.fromkeys(map(self._group, names)))
+        distance = {group: len(groups) - 1 - place for place, group in enumerate(groups)}
+        return {name: self.decay ** distance[self._group(name)] for name in names}
+
+    def _group(self, name: str) -> str:
+        """The layer of a parameter: the one in a sequence or a list of layers, however deep, else one of the module."""
+        layer, parts = self.net, name.split(".")[1:]
+        for depth, part in enumerate(parts[:-1], start=1):
+            layer = layer.get_submodule(part)
+            if not isinstance(layer, nn.Sequential | nn.ModuleList | nn.TransformerEncoder):
+                return ".".join(parts[:depth])
+        return ".".join(parts[:1])
+
+    def fitting(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Of weights by the names of the module's own parameters those that it begins with, by ours.
+
+        Raises:
+            ModuleFault: One of a layer before the last is missing, or has another shape.
+        """
+        found = {f"net.{name}": value for name, value in weights.items()}
+        own = {f"net.{name}": value for name, value in _state(self.net).items()}
+        fits = {name for name, value in own.items() if name in found and found[name].shape == value.shape}
+        for name, _ in self.named_parameters():
+            if name not in fits and not name.startswith(self.head):
+                shape = (
+                    f"of the shape {tuple(found[name].shape)}, not {tuple(own[name].shape)}" if name in found else "missing"
+                )
+                raise ModuleFault(f"model.weights: {name.removeprefix('net.')} is {shape}")
+        return {name: found[name].to(own[name].dtype) for name in fits if own[name].dtype == torch.float32}
 
     def forward(self, x: Tensor) -> Tensor:
         """(b, ...) to (b, o): logits, or standardized predictions of a regression."""

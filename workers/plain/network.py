@@ -149,6 +149,7 @@ def outputs(network: nn.Module, x: Tensor) -> Tensor:
 def adopt(network: nn.Module, weights: Mapping[str, Tensor]) -> None:
     """Overwrite parameters and statistics by name; a last layer that ``weights`` lacks stays as it is."""
     own = {**dict(network.named_parameters()), **dict(network.named_buffers())}
+    weights = network.fitting(weights) if isinstance(network, Foreign) else weights
     for name, value in weights.items():
         assert own[name].shape == value.shape, f"{name} is of another network"
         own[name].copy_(value)

@@ -89,6 +89,7 @@ def train(
     for name, parameter in network.named_parameters():
         if parameter.requires_grad:
             parameter.requires_grad_(recipe.get("fine_tune") != "head" or name.startswith(head_of(network)))
+    anchor = {name: parameter.detach().clone() for name, parameter in network.named_parameters()}
     optimizer, schedule = optimizer_of(network, recipe), Schedule(recipe, epochs, seed)
     average = Average(network, recipe, epochs)
     updates = math.ceil(len(rows.x) / recipe["batch_size"])
@@ -103,7 +104,7 @@ def train(
         for number, (chosen, lr) in enumerate(zip(order.chunk(updates), schedule.rates(epoch, updates), strict=True)):
             batch, done = (rows.x[chosen], rows.y[chosen]), epoch * updates + number
             weights = None if rows.weights is None else rows.weights[chosen]
-            how: dict[str, Any] = {"lr": float(lr), "chance": chance, "number": done, "balance": balance}
+            how: dict[str, Any] = {"lr": float(lr), "chance": chance, "number": done, "balance": balance, "anchor": anchor}
             loss += update(network, optimizer, now, batch, weights=weights, **how)
             average.after_update()
         average.after_epoch(epoch)

@@ -9,7 +9,7 @@ parameter" (1964).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from .batches import changed
 from .chance import Chance
 from .members import flattened
-from .network import lr_factors
+from .network import head_of, lr_factors
 
 SUREST = 1e-6
 """The smallest 1 − p of the focal loss, whose slope is infinite at 0 for γ < 1."""
@@ -89,6 +89,7 @@ def update(
     number: int = 0,
     balance: Tensor | None = None,
     weights: Tensor | None = None,
+    anchor: Mapping[str, Tensor] | None = None,
 ) -> float:
     """Train ``network`` on one ``batch`` of examples (b, ...) and targets (b,), in place.
 
@@ -102,6 +103,7 @@ def update(
         number: How many updates came before.
         balance: (classes,) as `class_weights` gives it.
         weights: (b,) by which the losses are multiplied; None for all alike.
+        anchor: The weights that fine-tuning began with, by name.
 
     Returns:
         The loss before the update, without penalties.
@@ -116,7 +118,7 @@ def update(
         found = _loss(network, recipe, *own, chance, balance) * (len(own[0]) / len(x))
         found.backward()  # type: ignore[no-untyped-call]
         loss += found.item()
-    _descend(network, optimizer, recipe, lr)
+    _descend(network, optimizer, recipe, lr, anchor or {})
     return loss
 
 
@@ -164,16 +166,17 @@ def _surprises(out: Tensor, labels: Tensor, recipe: Mapping[str, Any], balance: 
     return losses
 
 
-def _descend(network: nn.Module, optimizer: torch.optim.Optimizer, recipe: Mapping[str, Any], lr: float) -> None:
+def _descend(
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    recipe: Mapping[str, Any],
+    lr: float,
+    anchor: Mapping[str, Tensor],
+) -> None:
     """Penalties and clipping of the gradient, decoupled decay, the optimizer's step, constraints."""
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
     weights = [parameter for parameter in trained if parameter.ndim > 1]
-    if l1 := recipe.get("l1"):
-        for w in weights:
-            w.grad = _gradient(w) + l1 * w.detach().sign()
-    if l2 := recipe.get("l2"):
-        for w in weights:
-            w.grad = _gradient(w) + l2 * w.detach()
+    _penalize(network, recipe, weights, anchor)
     if limit := recipe.get("clip_value"):
         nn.utils.clip_grad_value_(trained, limit)
     if limit := recipe.get("clip_norm"):
@@ -186,6 +189,22 @@ def _descend(network: nn.Module, optimizer: torch.optim.Optimizer, recipe: Mappi
                 weight.mul_(max(0.0, 1.0 - rate * decay))
     optimizer.step()
     _constrain(network, optimizer, recipe)
+
+
+def _penalize(
+    network: nn.Module, recipe: Mapping[str, Any], weights: Sequence[Tensor], anchor: Mapping[str, Tensor]
+) -> None:
+    """Add the gradients of the penalties; that of `l2_sp` draws to ``anchor``, before the last layer."""
+    if l1 := recipe.get("l1"):
+        for w in weights:
+            w.grad = _gradient(w) + l1 * w.detach().sign()
+    if l2 := recipe.get("l2"):
+        for w in weights:
+            w.grad = _gradient(w) + l2 * w.detach()
+    if strength := recipe.get("l2_sp"):
+        for name, w in network.named_parameters():
+            if w.requires_grad and w.ndim > 1 and name in anchor and not name.startswith(head_of(network)):
+                w.grad = _gradient(w) + strength * (w.detach() - anchor[name])
 
 
 def _weights(optimizer: torch.optim.Optimizer) -> Iterator[tuple[Tensor, float]]:

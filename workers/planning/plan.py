@@ -16,7 +16,7 @@ import torch
 
 from service.errors import TrialError
 from service.search import Params, recipe
-from service.spec import Recipe, StudySpec
+from service.spec import OFF, Fixed, Recipe, StudySpec
 from workers.planning.process import core_count, usual_threads
 from workers.stack.blueprint import PARTS, Part, StackKey
 from workers.stack.device_data import DeviceData
@@ -127,7 +127,7 @@ def make_plan(spec: StudySpec, example: Params, data: DeviceData) -> Plan:
     cores = core_count()
     lanes = block_lanes(key, most, cores) if trial.separate is None else 1
     capacity = max(data.folds, min(most, fitting, lanes * cores * BLOCKS_PER_CORE))
-    programs = spec.model.word == "mlp" and key.micro_batches == 1
+    programs = spec.model.word == "mlp" and key.micro_batches == 1 and spec.domains["l2_sp"] == Fixed(value=OFF)
     builds = programs and eager_seconds(spec, key, data) / cores > BUILT_FOR_SECONDS
     return Plan(capacity, lanes if programs else None, cores, lanes, builds=builds, separate=trial.separate)
 

@@ -176,7 +176,7 @@ class FlatModel:
             hyper[f"{name}.key"] = keys[index]
         out = functional_call(self.module, {**self._parameters(row), **buffers, **hyper}, (x,))
         # Batch normalization has updated its clones in place: they are this pass's result.
-        updated = torch.cat([value.flatten() for value in buffers.values()]) if buffers else stats
+        updated = _flatten(buffers.values()) if buffers else stats
         return out, updated
 
     def _parameters(self, row: Tensor) -> dict[str, Tensor]:

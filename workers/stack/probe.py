@@ -82,6 +82,8 @@ class _Probe:
         self.name, self.outputs = model.template.name, data.outputs
         rows = data.train[0][: min(_ROWS, data.train_rows)]
         self.x = data.x[rows].expand(2, len(rows), *data.inputs)
+        if data.start is not None:
+            model.template.fitting(data.start)
         lanes = []
         for seed in (1, 2):
             initialize(model.template, {}, seed)

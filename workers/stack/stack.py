@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -105,10 +106,20 @@ class Stack:
         self.programs, self._graphs = {}, False
         self._prepare()
 
+    @cached_property
+    def _anchor(self) -> Tensor | None:
+        """(P,) the weights that fine-tuning begins with."""
+        if self.data.start is None:
+            return None
+        initialize(self.model.template, {}, 0)
+        adopt(self.model.template, self.data.start)
+        return self.model.rows()[0].to(self.data.device)
+
     def _prepare(self) -> None:
         """The evaluation, the update with the techniques in use, and what it is checked against."""
         self.programs = {}
         self._eager = update_of(self.model, self.key, self.data.task, self.techniques)
+        self._eager.anchor = self._anchor
         self._captured: dict[object, Graph] = {}
 
     @property

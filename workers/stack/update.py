@@ -38,6 +38,8 @@ class Update:
         self._units = model.units()
         self._body = model.body_mask()
         self._factors = model.lr_factors()
+        self.anchor: Tensor | None = None
+        """(P,) the weights that fine-tuning begins with; set by the stack, and no part of a program."""
 
     def __call__(
         self,
@@ -70,7 +72,7 @@ class Update:
             state.stats.copy_(stats)
             state.updates.add_(1)
             masks = self.penalized, self._body, self._units, self._factors
-            self.apply(Step(gradient, state, columns, lr, hold, keys, *masks), bias)
+            self.apply(Step(gradient, state, columns, lr, hold, keys, *masks, anchor=self.anchor), bias)
         return losses
 
     def apply(self, step: Step, bias: Tensor) -> None:

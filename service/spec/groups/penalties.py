@@ -6,7 +6,7 @@ from typing import Annotated
 
 from service.spec.domain import OFF, Choices, Domain, Fixed, Frozen, Range
 from service.spec.groups.dropout import STRENGTHS
-from service.spec.setting import Setting
+from service.spec.setting import Setting, When
 
 
 class Penalties(Frozen):
@@ -21,6 +21,11 @@ class Penalties(Frozen):
         search=Fixed(value=OFF), advised=Range(low=1e-6, high=1e-1, log=True, off=True),
         doc="λ of the L2 penalty λ/2·‖w‖² in the loss (gradient λ·w, as weight_decay in torch.optim.SGD); weights only.",
     )] = None
+    l2_sp: Annotated[Domain | None, Setting(
+        group="penalties", kind="float", low=0.0, high=10.0, neutral=0.0, off=True, regularizer=True,
+        search=Fixed(value=OFF), advised=Range(low=1e-4, high=1.0, log=True, off=True), when=When("fine_tune", ("all",)),
+        doc="λ of the penalty λ/2·‖w − w₀‖² towards the weights w₀ that fine-tuning begins with; weights before the last layer "
+        "only (L2-SP; Li et al. 2018).")] = None
     weight_decay: Annotated[Domain | None, Setting(
         group="penalties", kind="float", low=0.0, high=1000.0, neutral=0.0, off=True, regularizer=True,
         search=Range(low=1e-2, high=30.0, log=True, off=True),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import mynets.good
@@ -14,11 +15,11 @@ from torch import nn
 from service.errors import TrialError
 from service.spec import Recipe
 from tests.unit.stack import test_families as families
-from tests.unit.stack.runs import data, protocol, train
+from tests.unit.stack.runs import data, protocol, runner, train
 from workers.modules import published
 from workers.plain.foreign import Foreign, ModuleFault
 from workers.plain.layers import dropout_of
-from workers.plain.network import Shape, build, initialize, load_weights
+from workers.plain.network import Shape, adopt, build, initialize, load_weights, lr_factors
 from workers.plain.training import Rows
 from workers.plain.training import train as train_plainly
 from workers.stack import probe
@@ -26,7 +27,8 @@ from workers.stack.device_data import DeviceData
 from workers.stack.dropout import LaneDropout
 from workers.stack.flat import FlatModel
 from workers.stack.probe import verdict
-from workers.stack.stack import StackKey
+from workers.stack.run import Run
+from workers.stack.stack import Stack, StackKey
 
 GOOD = ("ResNet", "Encoder", "Perceptron", "Tied", "FunctionalDropout", "Branches", "Heads", "small")
 BAD = ("Raises", "WrongShape", "NotANumber", "NeedsWidth", "Huge", "Hungry", "Counts", "NoMomentum", "nothing")
@@ -226,7 +228,7 @@ def test_some_arguments_may_not_fit() -> None:
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        ({"dropout_after": "frist"}, "has no layer 'frist' to put dropout after; it has first, norm, drop, second, out"),
+        ({"dropout_after": "frist"}, "has no layer 'frist'; it has first, norm, drop, second, out"),
         ({"dropout_layers": 2}, "has 1 dropout layers, not 2 as model.dropout_layers says"),
     ],
 )
@@ -250,3 +252,114 @@ def test_equal_settings_share_a_stack_and_arguments_do_not() -> None:
     ]
     assert keys[0] == keys[1]
     assert len(set(keys)) == 3
+
+
+# --- fine-tuning ---------------------------------------------------------------------------------------------------
+
+
+def tuned(name: str, **changes: Any) -> DeviceData:
+    """Data with weights of a file: those of another seed, by the module's own names."""
+    theirs = build(shape(name))
+    initialize(theirs, {}, 99)
+    assert isinstance(theirs, Foreign)
+    start = {each: value.detach().clone() for each, value in theirs.net.state_dict().items() if value.dtype == torch.float32}
+    return replace(on(name), start={**start, **changes})
+
+
+def test_trials_begin_with_the_weights_of_a_file() -> None:
+    where = tuned("ResNet", **{"fc.weight": torch.zeros(7, 8), "fc.bias": torch.zeros(7), "another": torch.zeros(1)})
+    wanted = setting("ResNet", fine_tune="all")
+    stack = Stack(StackKey.of(wanted, where.inputs, where.outputs), where)
+    stack.resize([], 1)
+    stack.load(0, wanted, seed=3)
+    found = stack.model.state_dict(stack.state.weights[0], stack.state.stats[0])
+    assert where.start is not None
+    torch.testing.assert_close(found["net.stem.weight"], where.start["stem.weight"])
+    fresh = build(shape("ResNet"))
+    initialize(fresh, {}, 3)
+    assert isinstance(fresh, Foreign)
+    torch.testing.assert_close(found["net.fc.weight"], fresh.net.get_parameter("fc.weight").detach())
+    stack.load(0, setting("ResNet", fine_tune="off"), seed=3)
+    scratch = stack.model.state_dict(stack.state.weights[0], stack.state.stats[0])
+    torch.testing.assert_close(scratch["net.stem.weight"], fresh.net.get_parameter("stem.weight").detach())
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (torch.zeros(2), "model.weights: stem.weight is of the shape (2,), not (8, 2, 3, 3)"),
+        (None, "model.weights: stem.weight is missing"),
+    ],
+)
+def test_weights_of_another_network_are_a_fault(value: Any, message: str) -> None:
+    where = tuned("ResNet", **{"stem.weight": value})
+    assert where.start is not None
+    start = {name: each for name, each in where.start.items() if each is not None}
+    assert verdict(shape("ResNet"), replace(where, start=start)).fault == message
+
+
+@pytest.mark.parametrize("more", [{"l2_sp": 0.3}, {"l2_sp": 0.1, "layer_lr_decay": 0.5}, {"fine_tune": "head"}], ids=str)
+def test_fine_tuning_is_the_plain_loop(more: dict[str, Any]) -> None:
+    wanted = setting("Perceptron", **{"fine_tune": "all", "batch_size": 1000, "optimizer": "sgd", "lr": 0.1, **more})
+    where = tuned("Perceptron")
+    (run,) = train([wanted], [7], where, protocol(epochs=6))
+    network = build(Shape.of(wanted.effective(), where.inputs, where.outputs), dropout_of(wanted))
+    initialize(network, wanted, 7)
+    assert where.start is not None
+    adopt(network, where.start)
+    rows = Rows(where.x[where.train[0]], where.y[where.train[0]], where.x[where.valid[0]], where.y[where.valid[0]])
+    plain = train_plainly(network, wanted.effective(), rows, epochs=6)
+    np.testing.assert_allclose(run.curve["train_loss"], plain.losses, rtol=1e-4)
+    usual = setting("Perceptron", **{**dict(wanted), "l2_sp": 0.0, "layer_lr_decay": 1.0, "fine_tune": "all"})
+    (other,) = train([usual], [7], where, protocol(epochs=6))
+    assert abs(other.curve["train_loss"][-1] - run.curve["train_loss"][-1]) > 1e-3
+
+
+def test_a_fine_tuned_lane_does_not_depend_on_its_neighbours() -> None:
+    where, how = tuned("Perceptron"), protocol(epochs=3)
+    settings = [setting("Perceptron", fine_tune="all", l2_sp=0.2 * lane, optimizer="sgd") for lane in range(3)]
+    together = train(settings, [1, 2, 3], where, how)
+    for lane, own in enumerate(settings):
+        (alone,) = train([own], [1 + lane], where, how)
+        np.testing.assert_allclose(together[lane].curve["loss"], alone.curve["loss"], rtol=1e-3, atol=1e-4)
+
+
+def test_l2_sp_draws_the_body_to_its_beginning() -> None:
+    where = tuned("Perceptron")
+    distances = []
+    for strength in (0.0, 5.0):
+        wanted = setting("Perceptron", fine_tune="all", l2_sp=strength, optimizer="sgd", lr=0.1)
+        stack = runner(wanted, where)
+        run = Run(0, wanted, ((0, 1),), protocol(epochs=20))
+        stack.add([run])
+        while not run.ending:
+            stack.epoch()
+        (found,) = stack.best_weights(run)
+        assert where.start is not None
+        distances.append(float((found["net.second.weight"] - where.start["second.weight"]).norm()))
+    assert distances[1] < 0.3 * distances[0]
+
+
+def test_frozen_layers_stay_as_they_are() -> None:
+    where = tuned("ResNet")
+    wanted = setting("ResNet", fine_tune="all", freeze="stem,norm1", l1=0.1, weight_decay=1.0)
+    stack = runner(wanted, where)
+    run = Run(0, wanted, ((0, 1),), protocol(epochs=2))
+    stack.add([run])
+    while not run.ending:
+        stack.epoch()
+    (found,) = stack.best_weights(run)
+    assert where.start is not None
+    for name, value in where.start.items():
+        same = torch.equal(found[f"net.{name}"], value)
+        assert same == name.startswith(("stem", "norm1")), name
+
+
+def test_early_layers_learn_more_slowly() -> None:
+    factors = lr_factors(build(shape("Encoder", layer_lr_decay=0.5, **{"args.layers": 2})))
+    assert factors["net.head.weight"] == 1.0
+    assert factors["net.encoder.layers.1.linear1.weight"] == 0.5
+    assert factors["net.encoder.layers.0.linear1.weight"] == 0.25
+    assert factors["net.embed.weight"] == 0.125
+    blocks = lr_factors(build(shape("small", layer_lr_decay=0.5)))
+    assert sorted(set(blocks.values())) == [0.5, 1.0]

@@ -104,6 +104,7 @@ class Step:
     body: Tensor
     units: Sequence[tuple[int, int, int]]
     factors: Tensor | None = None
+    anchor: Tensor | None = None
     saved: dict[str, Tensor] = field(default_factory=dict)
     """What a technique keeps from one place to another."""
 
