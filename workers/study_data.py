@@ -90,6 +90,7 @@ class StudyData:
             device=self._device,
             wanted=wanted_metrics(spec),
             positive=positive_class(spec, table),
+            quantile=spec.quantile,
             start=start.weights if start else None,
         )
         return Prepared(table, split, folds, on_device)

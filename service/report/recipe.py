@@ -9,6 +9,11 @@ from service.report.axes import number
 from service.report.content import Block, Code, Source, Table, Text
 from service.spec import SETTINGS
 
+_NO_SETTINGS = {
+    "widths": "Units of the hidden layers.",
+    "quantile": "Level of the quantile of the target that is predicted, of which the loss is the pinball loss.",
+}
+
 
 def recipe(source: Source) -> Iterator[Block]:
     """The winner's settings, regularizers first."""
@@ -16,8 +21,7 @@ def recipe(source: Source) -> Iterator[Block]:
     on = set(winner.regularizers)
     settings = sorted(winner.recipe.items(), key=lambda item: item[0] not in on)
     rows = [
-        (name, formatted(value), SETTINGS[name].doc if name in SETTINGS else "Units of the hidden layers.")
-        for name, value in settings
+        (name, formatted(value), SETTINGS[name].doc if name in SETTINGS else _NO_SETTINGS[name]) for name, value in settings
     ]
     yield Table(("setting", "value", "description"), rows)
     yield from _program(source)

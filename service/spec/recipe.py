@@ -22,6 +22,9 @@ ARCHITECTURE = tuple(
 GROWTH: Mapping[str, int] = {"mlp": 1, "cnn": 2, "sequence": 1}
 """Ratio of the widths of successive layers, by family, if a single width is given."""
 
+NO_SETTINGS = ("widths", "quantile")
+"""What a recipe has besides the settings: the hidden layers' widths, and the level of the quantile that is predicted."""
+
 Value = bool | int | float | str | tuple[float, ...]
 
 
@@ -36,7 +39,7 @@ class Recipe(Mapping[str, Value]):
     """
 
     def __init__(self, values: Mapping[str, Value]) -> None:
-        unknown = sorted(set(values) - set(SETTINGS) - {"widths"})
+        unknown = sorted(set(values) - set(SETTINGS) - set(NO_SETTINGS))
         if unknown:
             raise KeyError(f"unknown settings: {unknown}")
         self._values: dict[str, Value] = {**{name: s.neutral for name, s in SETTINGS.items()}, **values}

@@ -159,7 +159,7 @@ def _metrics() -> Iterator[str]:
 
 
 def _computed(name: str) -> str:
-    return "if the study uses it" if name in metrics.RANKING_METRICS else "after each epoch"
+    return "if the study uses it" if name in (*metrics.RANKING_METRICS, metrics.PINBALL) else "after each epoch"
 
 
 def _parts() -> Iterator[str]:

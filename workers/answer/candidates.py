@@ -15,13 +15,14 @@ from service.result import Spread
 from service.search import recipe
 from service.spec import Recipe, StudySpec
 from service.spec.model import MODEL_SETTINGS
-from service.spec.recipe import ARCHITECTURE
+from service.spec.recipe import ARCHITECTURE, NO_SETTINGS
 from service.store.records import TrialRecord
 from workers.scoring.scores import spread
 from workers.stack.run import Run
 
 _PLAIN_RECIPE = Recipe({})
-_SHAPE = ("widths", *MODEL_SETTINGS, "batch_size")
+_SHAPE = (*NO_SETTINGS, *MODEL_SETTINGS, "batch_size")
+"""What all baselines have in common: network, batches, and what is predicted."""
 
 Weights = Mapping[str, Tensor]
 """A state dict on the CPU."""

@@ -127,6 +127,7 @@ class Keeper:
             "target": target_name(self.spec),
             "classes": list(table.labels),
             "metric": str(self.spec.metric),
+            "quantile": self.spec.quantile,
             "direction": self.spec.direction,
             "chosen": chosen.to_json(),
             "scores": {"this_network": chosen.validation, "valid": scores["valid"], "test": scores["test"]},

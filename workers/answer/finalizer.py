@@ -12,9 +12,20 @@ from functools import partial
 from typing import assert_never
 
 import numpy as np
+from torch import Tensor
 
 from service.errors import TrialError
-from service.result import Discrimination, Findings, Interval, Recommendation, RowCounts, Temperature, Thresholds, Winner
+from service.result import (
+    Coverage,
+    Discrimination,
+    Findings,
+    Interval,
+    Recommendation,
+    RowCounts,
+    Temperature,
+    Thresholds,
+    Winner,
+)
 from service.spec import Recipe, StudySpec
 from service.store.records import TrialRecord
 from workers.answer import anatomy
@@ -269,10 +280,17 @@ class Finalizer:
                 return findings
             case "classification":
                 return findings.with_discrimination(self._discrimination(chosen, both, rows))
+            case "regression" if self._spec.quantile is not None:
+                shares = [self._covered(chosen.measured[each].test_out, rows) for each in both]
+                return findings.with_coverage(Coverage(quantile=self._spec.quantile, winner=shares[0], baseline=shares[-1]))
             case "regression":
                 return findings
             case _:
                 assert_never(self._gauge.task)
+
+    def _covered(self, out: Tensor, rows: ScoredRows) -> float:
+        """The share of the rows whose target is at most the prediction, a mean over networks."""
+        return float((rows.y.cpu() <= out.squeeze(2)).double().mean())
 
     def _discrimination(self, chosen: Chosen, both: Sequence[Candidate], rows: ScoredRows) -> dict[str, Discrimination]:
         labels, positive, target = self._data.table.labels, self._data.device.positive, rows.y.cpu()

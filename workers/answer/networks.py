@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from service.result import SparsityPoint
-from service.spec import Metric, StudySpec, Task
+from service.spec import PINBALL, Metric, StudySpec, Task
 from workers.answer.candidates import Candidate, Weights
 from workers.data.locked import test_part
 from workers.plain import network as plain
@@ -87,7 +87,7 @@ class Measured:
 
 
 LOSSES: Mapping[Task, Metric] = {"classification": "log_loss", "regression": "rmse"}
-"""By task: the metric that is its loss, or grows with it."""
+"""By task: the metric that is its loss, or grows with it; not of quantiles."""
 
 
 @dataclass(frozen=True)
@@ -134,15 +134,19 @@ class Gauge:
 
     def exact(self, out: Tensor, rows: ScoredRows) -> NDArray[np.float64]:
         """(n,) scores of outputs (n, r, o) on rows."""
-        return exact(self.task, self.metric, out, rows.y.cpu(), rows.scale, self.data.device.positive)
+        device = self.data.device
+        return exact(self.task, self.metric, out, rows.y.cpu(), rows.scale, device.positive, device.quantile)
 
     def loss(self, out: Tensor, rows: ScoredRows) -> NDArray[np.float64]:
         """(n,) losses of outputs (n, r, o) on rows: of training, without penalties and weights of classes."""
-        return exact(self.task, LOSSES[self.task], out, rows.y.cpu(), rows.scale)
+        quantile = self.data.device.quantile
+        metric = LOSSES[self.task] if quantile is None else PINBALL
+        return exact(self.task, metric, out, rows.y.cpu(), rows.scale, quantile=quantile)
 
     def score(self, out: Tensor, rows: ScoredRows) -> Scores:
         """The same with the jackknife over the rows."""
-        return score(self.task, self.metric, out, rows.y.cpu(), rows.scale, self.data.device.positive)
+        device = self.data.device
+        return score(self.task, self.metric, out, rows.y.cpu(), rows.scale, device.positive, device.quantile)
 
     def outputs(self, candidate: Candidate, rows: ScoredRows, fold: int = 0) -> Tensor:
         """(s, r, o) outputs of all seeds' networks of a fold."""

@@ -88,7 +88,9 @@ def refit(
         kept = data.folds[0]
         (fold,) = prepare_alike(data.table, split, kept.preprocessor, kept.target)
     device = data.device
-    on_device = DeviceData.of([fold], task=device.task, outputs=device.outputs, device=device.device, start=start)
+    on_device = DeviceData.of(
+        [fold], task=device.task, outputs=device.outputs, device=device.device, quantile=device.quantile, start=start
+    )
     epochs = epochs_of(winner)
     again = Candidate(winner.name, "finalist", winner.recipe)
     seeds = range(spec.budget.seeds, spec.budget.seeds + networks)

@@ -18,6 +18,7 @@ def model_card(about: Mapping[str, Any], preprocessing: Mapping[str, Any]) -> st
             "",
             f"Trained and chosen by regsearch, study {about['study']['id']}. {about['chosen']['rule']}",
             "",
+            *_predicted(about),
             *_scores(about["scores"], metric, about["chosen"].get("refit")),
             *_sureness(about["chosen"].get("calibration")),
             *_deciding(about["chosen"].get("thresholds"), metric),
@@ -57,6 +58,14 @@ def model_card(about: Mapping[str, Any], preprocessing: Mapping[str, Any]) -> st
             "",
         ]
     )
+
+
+def _predicted(about: Mapping[str, Any]) -> list[str]:
+    level = about.get("quantile")
+    if level is None:
+        return []
+    target = _code(about["target"])
+    return [f"It predicts the {level:g} quantile of {target}: about {100 * level:g} % of the rows should be below it.", ""]
 
 
 def _scores(scores: Mapping[str, Any], metric: str, refit: Mapping[str, Any] | None) -> list[str]:

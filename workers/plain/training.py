@@ -24,7 +24,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from .chance import Chance
 from .network import HEAD
 from .schedules import Schedule, strength
-from .update import class_weights, optimizer_of, update
+from .update import class_weights, optimizer_of, pinball, update
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,8 @@ class Rows:
     weights: Tensor | None = None
 
 
-Watch = Callable[[nn.Module, Rows], float]
-"""What early stopping looks at, lower being better, of a network in eval mode."""
+Watch = Callable[[nn.Module, Rows, Mapping[str, Any]], float]
+"""What early stopping looks at, lower being better, of a network in eval mode that is trained by a recipe."""
 
 
 @dataclass
@@ -107,8 +107,8 @@ def train(
             average.after_update()
         average.after_epoch(epoch)
         trained.network = average.shown.eval()
-        schedule.observe(epoch, validation_loss(trained.network, rows))
-        watched = (watch or validation_loss)(trained.network, rows)
+        schedule.observe(epoch, validation_loss(trained.network, rows, recipe))
+        watched = (watch or validation_loss)(trained.network, rows, recipe)
         trained.losses.append(loss / updates)
         trained.watched.append(watched)
         better = watched < best - (min_delta if patience else 0.0)
@@ -124,23 +124,23 @@ def train(
 
 
 @torch.no_grad()
-def validation_loss(network: nn.Module, rows: Rows) -> float:
-    """Cross-entropy, or the mean squared error of standardized numbers, on the validation rows."""
-    out = network(rows.x_valid)
-    loss = (
-        F.mse_loss(out.squeeze(1), rows.y_valid) if rows.y_valid.is_floating_point() else F.cross_entropy(out, rows.y_valid)
-    )
-    return float(loss)
+def validation_loss(network: nn.Module, rows: Rows, recipe: Mapping[str, Any]) -> float:
+    """The loss on the validation rows: cross-entropy, or of standardized numbers the mean squared error or pinball loss."""
+    if not rows.y_valid.is_floating_point():
+        return float(F.cross_entropy(network(rows.x_valid), rows.y_valid))
+    level, error = recipe.get("quantile"), _errors(network, rows)
+    return float((pinball(error, level) if level else error.square()).mean())
 
 
 @torch.no_grad()
-def _accuracy(network: nn.Module, rows: Rows) -> float:
+def _errors(network: nn.Module, rows: Rows) -> Tensor:
+    error: Tensor = network(rows.x_valid).squeeze(1) - rows.y_valid
+    return error
+
+
+@torch.no_grad()
+def _accuracy(network: nn.Module, rows: Rows, recipe: Mapping[str, Any]) -> float:
     return -float((network(rows.x_valid).argmax(1) == rows.y_valid).float().mean())
-
-
-@torch.no_grad()
-def _mae(network: nn.Module, rows: Rows) -> float:
-    return float((network(rows.x_valid).squeeze(1) - rows.y_valid).abs().mean())
 
 
 def _to_training(network: nn.Module, recipe: Mapping[str, Any]) -> None:
@@ -156,8 +156,9 @@ WATCHES: Mapping[str, Watch] = {
     "loss": validation_loss,
     "log_loss": validation_loss,
     "accuracy": _accuracy,
-    "rmse": lambda network, rows: math.sqrt(validation_loss(network, rows)),
-    "mae": _mae,
+    "rmse": lambda network, rows, recipe: float(_errors(network, rows).square().mean().sqrt()),
+    "mae": lambda network, rows, recipe: float(_errors(network, rows).abs().mean()),
+    "pinball": validation_loss,
 }
 
 

@@ -243,7 +243,8 @@ class Stack:
             return data.valid_x[which] if data.folds == 1 else data.x[rows[:, which]]
 
         out = self._outputs(self._evaluated, *self.state.evaluated(), part, int(rows.shape[1]))
-        return evaluate(data.task, out, target, mask, scale, wanted=data.wanted, positive=data.positive)
+        rows_of = (data.task, out, target, mask, scale)
+        return evaluate(*rows_of, wanted=data.wanted, positive=data.positive, quantile=data.quantile)
 
     def sparsity(self) -> Tensor:
         """(k,) share of the weights that are exactly zero."""
