@@ -140,7 +140,8 @@ def _together(ensemble: Ensemble, metric: str) -> str:
 def _covered(found: Coverage) -> str:
     return (
         f"Predicted is the {number(found.quantile)} quantile: {found.quantile:.0%} of the targets should be at most the "
-        f"prediction. Of the test rows it is {found.winner:.1%}, of the unregularized network {found.baseline:.1%}."
+        f"prediction. Of the test rows it is {found.winner:.1%}"
+        + (f", by the unregularized network {found.baseline:.1%}." if found.baseline >= 0 else ".")
     )
 
 

@@ -150,7 +150,7 @@ class Coverage(Part):
 
     quantile: float = Field(description="The level that was asked for.")
     winner: Number = Field(description="Share of the test rows whose target is at most the winner's prediction; over seeds.")
-    baseline: Number = Field(description="The same without regularization.")
+    baseline: Number = Field(description="The same without regularization; null if that could not be trained.")
 
 
 class Ensemble(Part):

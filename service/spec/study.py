@@ -208,6 +208,16 @@ class StudySpec(Frozen):
         return self
 
     @model_validator(mode="after")
+    def _delivered_folds_are_there(self) -> StudySpec:
+        if self.deliver is None or self.deliver.networks != "folds":
+            return self
+        if self.data.time is not None:
+            refuse("deliver.networks", "is not for data.time, whose first folds train on old rows only", "folds", "ensemble")
+        if self.validation.method == "holdout":
+            refuse("deliver.networks", "needs k folds, and the validation is a holdout", "folds", "validation.method: kfold")
+        return self
+
+    @model_validator(mode="after")
     def _rungs_are_within_the_budget(self) -> StudySpec:
         inner = self.pruner.pruner if isinstance(self.pruner, PatientPruner) else self.pruner
         if isinstance(inner, HyperbandPruner) and inner.min_epochs > self.budget.epochs:

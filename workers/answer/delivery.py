@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
 from service.result import ChosenNetwork, Delivered, Pictures, Refit, Winner
-from service.spec import StudySpec
+from service.spec import Deliver, StudySpec
 from service.store.records import StudyRecord
 from workers.answer import Answer
 from workers.answer.networks import outputs
@@ -51,7 +51,7 @@ class Keeper:
         """The archive of the network of the search, or of those that were trained ``again``; and the network's predictions
         on the test rows, which only that of the search has not been trained on.
         """
-        training = self._training(None if again is None else again.epochs)
+        training = self._training(None if again is None or again.folds else again.epochs)
         shape, fold = self.data.shape(answer.model.recipe), self.data.folds[0]
         out = outputs(shape, answer.model.weights, answer.test.x)
         labels, scale = self.data.table.labels, fold.target
@@ -80,16 +80,15 @@ class Keeper:
     def _trained_again(self, answer: Answer, again: Refitted) -> ChosenNetwork:
         deliver = self.spec.deliver
         assert deliver is not None, "something was trained again"
-        average, count, part = answer.average, len(again.weights), deliver.rows
-        where = "all rows" if part == "all" else "the training and validation rows"
-        what = f"The average of {count} networks" if count > 1 else "One network"
+        average, count = answer.average, len(again.weights)
         refit = Refit(
             rows=again.rows,
-            of=part,
+            of=deliver.rows,
             epochs=again.epochs,
             single=average.single,
             average=average.average,
-            test=average.test,
+            test=average.test if again.folds is None or average.folds is None else average.folds,
+            **({} if again.folds is None else {"folds": again.folds}),
         )
         return ChosenNetwork(
             of=answer.winner.name,
@@ -97,8 +96,7 @@ class Keeper:
             seed=again.seeds[0],
             epoch=again.epochs,
             validation=average.average if count > 1 else average.single,
-            rule=f"{what} of the winning recipe, trained again on {where} ({again.rows:,}) for {again.epochs} epochs, the "
-            "mean of its best ones. The scores are those of the recipe on part of the rows.",
+            rule=f"{_rule(again, deliver)} The scores are those of the recipe on part of the rows.",
             networks=count,
             refit=refit,
             calibration=_of(average.calibrations, deliver.temperature, count),
@@ -136,6 +134,19 @@ class Keeper:
             **({"class_biases": list(chosen.thresholds.biases)} if chosen.thresholds else {}),
             **({"start": {"study": model.start_from, "sha256": model.start_sha256}} if model.start_from else {}),
         }
+
+
+def _rule(again: Refitted, deliver: Deliver) -> str:
+    """Of how many networks it is the average, and what each was trained on."""
+    count, epochs = len(again.weights), again.epochs
+    where = "all rows" if deliver.rows == "all" else "the training and validation rows"
+    what = f"The average of {count} networks" if count > 1 else "One network"
+    if again.folds is None:
+        how = f"trained again on {where} ({again.rows:,}) for {epochs} epochs, the mean of its best ones."
+    else:
+        each = f"{deliver.seeds} for each of {again.folds} folds of {where} ({again.rows:,})"
+        how = f"{each}, trained again without the fold and stopped by it, on average after {epochs} epochs."
+    return f"{what} of the winning recipe, {how}"
 
 
 def _of(found: tuple[T, T] | None, asked: Literal["auto", "off"], networks: int) -> T | None:

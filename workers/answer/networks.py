@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from service.result import SparsityPoint
 from service.spec import PINBALL, Metric, StudySpec, Task
 from workers.answer.candidates import Candidate, Weights
+from workers.data import Fold
 from workers.data.locked import test_part
 from workers.plain import network as plain
 from workers.plain.network import Shape, build
@@ -47,8 +48,12 @@ def validation_rows(data: Prepared, fold: int) -> ScoredRows:
 
 
 def test_rows(data: Prepared) -> ScoredRows:
-    """Read the locked test part; the caller has recorded that."""
-    fold = data.folds[0]
+    """Read the locked test part, as the networks of the first fold see it; the caller has recorded that."""
+    return locked_rows(data, data.folds[0])
+
+
+def locked_rows(data: Prepared, fold: Fold) -> ScoredRows:
+    """The same, as those of any ``fold`` see it."""
     features, target = test_part(data.table, data.split, fold)
     device = data.device.device
     return ScoredRows(torch.from_numpy(features).to(device), torch.from_numpy(target).to(device), fold.target.scale)

@@ -78,6 +78,7 @@ def _scores(scores: Mapping[str, Any], metric: str, refit: Mapping[str, Any] | N
     if refit is not None:
         lines.append(f"| validation | {_digits(refit['average'])} | average of these networks |")
         part = "all rows" if refit["of"] == "all" else "training and validation rows"
+        part += f", each of its networks without one of {refit['folds']} folds" if refit.get("folds") else ""
         lines = [f"These scores are the recipe's, trained on part of the rows; what is in here saw {part}.", "", *lines]
         mean, low, high = (refit["test"][name] for name in ("mean", "low", "high"))
         lines.append(
