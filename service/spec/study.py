@@ -208,6 +208,13 @@ class StudySpec(Frozen):
         return self
 
     @model_validator(mode="after")
+    def _snapshots_see_their_restarts(self) -> StudySpec:
+        if self.early_stopping is not None and can_leave(self.domains["snapshots"], SETTINGS["snapshots"].neutral):
+            message = "ends trials while they get worse after a restart, which space.snapshots is for"
+            refuse("early_stopping", message, self.early_stopping.model_dump(), "off, or space.snapshots: false")
+        return self
+
+    @model_validator(mode="after")
     def _delivered_folds_are_there(self) -> StudySpec:
         if self.deliver is None or self.deliver.networks != "folds":
             return self

@@ -17,6 +17,7 @@ from workers.answer.networks import outputs
 from workers.answer.refit import Refitted
 from workers.archive import Trained, build_archive
 from workers.archive.program import Training, program
+from workers.plain.network import parts
 from workers.scoring.pictures import test_pictures
 from workers.study_data import Prepared, target_name
 
@@ -53,15 +54,15 @@ class Keeper:
         """
         training = self._training(None if again is None or again.folds else again.epochs)
         shape, fold = self.data.shape(answer.model.recipe), self.data.folds[0]
-        out = outputs(shape, answer.model.weights, answer.test.x)
-        labels, scale = self.data.table.labels, fold.target
         assert self.spec.task is not None, "a stored spec is resolved"
+        out = outputs(shape, answer.model.weights, answer.test.x, self.spec.task)
+        labels, scale = self.data.table.labels, fold.target
         pictures = Pictures(test=test_pictures(self.spec.task, out, answer.test.y.cpu(), labels, scale))
         if again is None:
-            model = Trained(answer.model.recipe, shape, [answer.model.weights], fold, training)
+            model = Trained(answer.model.recipe, shape, parts(answer.model.weights), fold, training)
             chosen = self._chosen(answer)
         else:
-            model = Trained(answer.winner.recipe, again.shape, again.weights, again.fold, training)
+            model = Trained(answer.winner.recipe, again.shape, again.networks, again.fold, training)
             chosen = self._trained_again(answer, again)
         archive = build_archive(model, self._about(chosen, answer.findings.winner))
         sha256, code = hashlib.sha256(archive).hexdigest(), program(model.shape, model.recipe, training)
@@ -97,7 +98,7 @@ class Keeper:
             epoch=again.epochs,
             validation=average.average if count > 1 else average.single,
             rule=f"{_rule(again, deliver)} The scores are those of the recipe on part of the rows.",
-            networks=count,
+            networks=len(again.networks),
             refit=refit,
             calibration=_of(average.calibrations, deliver.temperature, count),
             thresholds=_of(average.thresholds, deliver.thresholds, count),
@@ -107,14 +108,16 @@ class Keeper:
         run, folds = answer.run, len(self.data.folds)
         part = f", trained on the first of {folds} folds" if folds > 1 else ""
         metric = str(self.spec.metric).replace("_", " ")
-        networks = answer.findings.winner.valid.n
+        networks, own = answer.findings.winner.valid.n, len(parts(answer.model.weights))
         return ChosenNetwork(
             of=answer.model.name,
             seed_index=answer.model.seed,
             seed=run.fold_seeds[0][1],
             epoch=run.best_epoch + 1,
             validation=run.best_value,
-            rule=f"Of the winner's {networks} networks, one per seed, it has the best validation {metric}{part}.",
+            rule=f"Of the winner's {networks} networks, one per seed, it has the best validation {metric}{part}."
+            + _snapshots(own, 1),
+            networks=own,
         )
 
     def _about(self, chosen: ChosenNetwork, winner: Winner) -> dict[str, Any]:
@@ -146,7 +149,12 @@ def _rule(again: Refitted, deliver: Deliver) -> str:
     else:
         each = f"{deliver.seeds} for each of {again.folds} folds of {where} ({again.rows:,})"
         how = f"{each}, trained again without the fold and stopped by it, on average after {epochs} epochs."
-    return f"{what} of the winning recipe, {how}"
+    return f"{what} of the winning recipe, {how}{_snapshots(len(again.networks), count)}"
+
+
+def _snapshots(networks: int, runs: int) -> str:
+    each = networks // runs
+    return f" Each is the average of its weights at {each} ends of cycles of the learning rate." if each > 1 else ""
 
 
 def _of(found: tuple[T, T] | None, asked: Literal["auto", "off"], networks: int) -> T | None:

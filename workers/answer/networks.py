@@ -20,7 +20,7 @@ from workers.answer.candidates import Candidate, Weights
 from workers.data import Fold
 from workers.data.locked import test_part
 from workers.plain import network as plain
-from workers.plain.network import Shape, build
+from workers.plain.network import Shape
 from workers.scoring.scores import Scores, exact, mean_over_folds, score
 from workers.scoring.sparsification import sparsity_curve
 from workers.study_data import Prepared
@@ -59,11 +59,9 @@ def locked_rows(data: Prepared, fold: Fold) -> ScoredRows:
     return ScoredRows(torch.from_numpy(features).to(device), torch.from_numpy(target).to(device), fold.target.scale)
 
 
-def outputs(shape: Shape, weights: Weights, x: Tensor) -> Tensor:
-    """(r, o) outputs of one trained network, run as an ordinary module; returned on the CPU."""
-    module = build(shape).to(x.device)
-    module.load_state_dict(dict(weights), strict=True)
-    return plain.outputs(module.eval(), x).cpu()
+def outputs(shape: Shape, weights: Weights, x: Tensor, task: Task) -> Tensor:
+    """(r, o) outputs of one trained network, with its snapshots, run as an ordinary module; returned on the CPU."""
+    return plain.outputs(plain.trained(shape, weights, task).to(x.device).eval(), x).cpu()
 
 
 @dataclass
@@ -130,7 +128,7 @@ class Gauge:
     def sparsification(self, candidate: Candidate, index: int) -> tuple[SparsityPoint, ...]:
         """Scores of one seed's network on validation rows with its smallest weights set to zero."""
         rows = validation_rows(self.data, 0)
-        module = build(self.data.shape(candidate.recipe))
+        module = plain.trained(self.data.shape(candidate.recipe), candidate.weights[index][0], self.task)
 
         def score(network: nn.Module) -> float:
             return float(self.exact(plain.outputs(network.to(rows.x.device), rows.x).cpu()[None], rows)[0])
@@ -156,4 +154,4 @@ class Gauge:
     def outputs(self, candidate: Candidate, rows: ScoredRows, fold: int = 0) -> Tensor:
         """(s, r, o) outputs of all seeds' networks of a fold."""
         shape = self.data.shape(candidate.recipe)
-        return torch.stack([outputs(shape, candidate.weights[index][fold], rows.x) for index in candidate.runs])
+        return torch.stack([outputs(shape, candidate.weights[index][fold], rows.x, self.task) for index in candidate.runs])

@@ -21,7 +21,7 @@ from workers.answer.candidates import Candidate, Weights
 from workers.answer.finalizer import Averaged
 from workers.answer.training import Lanes, Trainer
 from workers.data import Fold, PrepareOptions, Split, divide_all, prepare_alike, prepare_all
-from workers.plain.network import Shape
+from workers.plain.network import Shape, parts
 from workers.seeds import final_seeds
 from workers.stack.device_data import DeviceData
 from workers.stack.layout import Layout
@@ -49,6 +49,11 @@ class Refitted:
     epochs: int
     rows: int
     folds: int | None = None
+
+    @property
+    def networks(self) -> list[Weights]:
+        """All of them, snapshots one by one."""
+        return [each for own in self.weights for each in parts(own)]
 
 
 def epochs_of(winner: Candidate) -> int:

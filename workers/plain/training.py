@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,7 +23,8 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from .chance import Chance
 from .network import HEAD
-from .schedules import Schedule, strength
+from .network import Average as AverageOfNetworks
+from .schedules import Schedule, ends_cycle, strength
 from .update import class_weights, optimizer_of, pinball, update
 
 
@@ -92,8 +93,12 @@ def train(
     average = Average(network, recipe, epochs)
     updates = math.ceil(len(rows.x) / recipe["batch_size"])
     trained, best, kept, stale = Trained(network), math.inf, None, 0
+    past: list[nn.Module] = []
+    task = "regression" if rows.y.is_floating_point() else "classification"
     strengths = Strengths(network, recipe, epochs)
     for epoch in range(min(epochs, stop_after or epochs)):
+        if recipe.get("snapshots") and ends_cycle(recipe, epoch - 1):
+            past.append(copy.deepcopy(average.shown).eval())
         _to_training(network, recipe)
         now = strengths.of(epoch)
         order = chance.order(epoch, len(rows.x))
@@ -106,7 +111,7 @@ def train(
             loss += update(network, optimizer, now, batch, weights=weights, **how)
             average.after_update()
         average.after_epoch(epoch)
-        trained.network = average.shown.eval()
+        trained.network = together([average.shown, *past], task).eval()
         schedule.observe(epoch, validation_loss(trained.network, rows, recipe))
         watched = (watch or validation_loss)(trained.network, rows, recipe)
         trained.losses.append(loss / updates)
@@ -115,12 +120,18 @@ def train(
         as_good = watched == best
         best, stale = (watched, 0) if better else (best, stale + 1)
         if better or as_good or not (patience and restore_best):
-            kept, trained.best_epoch = copy.deepcopy(trained.network.state_dict()), epoch
+            kept, trained.best_epoch = (copy.deepcopy(trained.network.state_dict()), len(past)), epoch
         if patience and stale >= patience:
             break
     if kept is not None:
-        trained.network.load_state_dict(kept)
+        trained.network = together([average.shown, *past[: kept[1]]], task).eval()
+        trained.network.load_state_dict(kept[0])
     return trained
+
+
+def together(networks: Sequence[nn.Module], task: str) -> nn.Module:
+    """The average of the predictions of a network and of its snapshots, or the network if it has none."""
+    return networks[0] if len(networks) == 1 else AverageOfNetworks(networks, task)
 
 
 @torch.no_grad()
