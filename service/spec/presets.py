@@ -123,22 +123,22 @@ def filled(raw: Mapping[str, Any]) -> dict[str, Any]:
     word = space.get("preset") or ("default" if model.get("family", "mlp") != "mlp" else USUAL)
     whole = WHOLE.get(str(word))
     if whole is None or model.get("start_from") is not None:
-        return {**raw, "space": {"preset": "default", **space}}
-    study, given = dict(whole.study), raw.get("budget") or {}
-    if "budget" in study and isinstance(given, Mapping):
-        study["budget"] = {**study["budget"], **given}
+        return {**raw, "space": {"preset": "default", **space, **_unseen(word, space, raw.get("early_stopping", True))}}
+    study = {name: value for name, value in whole.study.items() if name not in raw}
+    if isinstance(budget := raw.get("budget"), Mapping):
+        study["budget"] = {**whole.study.get("budget", {}), **budget}
     network = {name: value for name, value in whole.model.items() if "widths" not in model or name not in ("width", "depth")}
     return {
         **raw,
-        **{name: value for name, value in study.items() if name == "budget" or name not in raw},
-        "space": {**space, "preset": word, **_unseen(word, space, raw)},
+        **study,
+        "space": {**space, "preset": word, **_unseen(word, space, raw.get("early_stopping", "off"))},
         "model": {**network, **model},
     }
 
 
-def _unseen(word: str, space: Mapping[str, Any], raw: Mapping[str, Any]) -> dict[str, Any]:
+def _unseen(word: object, space: Mapping[str, Any], stopping: object) -> dict[str, Any]:
     """Snapshots are no part of a cocktail that stops early: they wait for restarts, after which scores get worse."""
-    stops = raw.get("early_stopping", "off") not in ("off", False, None)
+    stops = stopping not in ("off", False, None)
     return {"snapshots": False} if word == "cocktail" and stops and not {"snapshots", "lr_schedule"} & set(space) else {}
 
 
