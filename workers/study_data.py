@@ -94,6 +94,7 @@ class StudyData:
             device=self._device,
             wanted=wanted_metrics(spec),
             positive=positive_class(spec, table),
+            quantile=spec.quantile,
             start=start.weights if start else self._weights(spec),
         )
         return Prepared(table, split, folds, on_device)

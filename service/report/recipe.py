@@ -9,6 +9,11 @@ from service.report.axes import number
 from service.report.content import Block, Code, Source, Table, Text
 from service.spec import SETTINGS
 
+_NO_SETTINGS = {
+    "widths": "Units of the hidden layers.",
+    "quantile": "Level of the quantile of the target that is predicted, of which the loss is the pinball loss.",
+}
+
 
 def recipe(source: Source) -> Iterator[Block]:
     """The winner's settings, regularizers first."""
@@ -23,7 +28,7 @@ def recipe(source: Source) -> Iterator[Block]:
 def _about(name: str) -> str:
     if name in SETTINGS:
         return SETTINGS[name].doc
-    return "Units of the hidden layers." if name == "widths" else "Of the module."
+    return _NO_SETTINGS.get(name, "Of the module.")
 
 
 def _program(source: Source) -> Iterator[Block]:

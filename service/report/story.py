@@ -14,7 +14,7 @@ from service.report.networks import predictions, training
 from service.report.protocol import protocol, provenance
 from service.report.recipe import recipe
 from service.report.scene import Role
-from service.result import Ensemble, Importance, Interval, Selection, Spread, Temperature, Thresholds, WarmStart
+from service.result import Coverage, Ensemble, Importance, Interval, Selection, Spread, Temperature, Thresholds, WarmStart
 
 _MAX_SHARES = 10
 _MAX_EFFECTS = 8
@@ -111,6 +111,8 @@ def _remarks(source: Source) -> Iterator[str]:
         yield _optimism(result.selection)
     if result.warm_start is not None:
         yield _begun(result.warm_start, source.metric)
+    if result.coverage is not None:
+        yield _covered(result.coverage)
     if result.ensemble is not None:
         yield _together(result.ensemble, source.metric)
     if result.model is not None and result.model.calibration is not None:
@@ -132,6 +134,14 @@ def _together(ensemble: Ensemble, metric: str) -> str:
         f"An ensemble of {len(ensemble.members)} of the trained networks has a test {metric} of "
         f"{number(ensemble.test.mean)} ({between(ensemble.test)}), the winner's best single network has "
         f"{number(ensemble.single.test.mean)}. The ensemble is {clear}."
+    )
+
+
+def _covered(found: Coverage) -> str:
+    return (
+        f"Predicted is the {number(found.quantile)} quantile: {found.quantile:.0%} of the targets should be at most the "
+        f"prediction. Of the test rows it is {found.winner:.1%}"
+        + (f", by the unregularized network {found.baseline:.1%}." if found.baseline >= 0 else ".")
     )
 
 

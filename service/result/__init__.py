@@ -51,6 +51,7 @@ from service.result.predictions import (
 from service.result.result import Findings, Result, StudyResult
 from service.result.scores import (
     Ablation,
+    Coverage,
     Ensemble,
     FrontTrial,
     Gap,
@@ -74,6 +75,7 @@ __all__ = [
     "Concluded",
     "Confusion",
     "Course",
+    "Coverage",
     "Curves",
     "Delivered",
     "Discrimination",

@@ -78,6 +78,7 @@ class ArchiveDocument(Part):
     target: str
     classes: tuple[str, ...]
     metric: Metric
+    quantile: float | None = Field(None, description="Level of the quantile that is predicted; null for the mean.")
     direction: Direction
     chosen: ChosenNetwork
     scores: ArchivedScores

@@ -73,7 +73,10 @@ class Refit(Part):
 
     rows: int = Field(description="Rows they were trained on.")
     of: Literal["all", "train_valid"] = Field(description="All rows, or all but the test part.")
-    epochs: int = Field(description="The mean of the winner's best epochs.")
+    epochs: int = Field(description="The mean of the winner's best epochs; of folds, of those of these networks.")
+    folds: int | None = Field(
+        None, description="Of how many folds each was trained without one, by which it stopped; null if all saw all rows."
+    )
     single: Number = Field(description="Score of one of the winner's networks on validation rows, a mean over seeds.")
     average: Number = Field(description="Score on validation rows of the average of their predictions.")
     test: Interval = Field(description="Score of that average on the locked test rows, before they were trained on.")

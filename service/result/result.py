@@ -11,7 +11,17 @@ from service.result.base import Later, Number, Part
 from service.result.execution import Delivered, Execution, Reading, RowCounts
 from service.result.insight import Curves, Effect, Importance, SparsityPoint, WarmStart, WeightStatistics
 from service.result.predictions import Discrimination, Pictures
-from service.result.scores import Ablation, Ensemble, FrontTrial, Interval, Recommendation, Selection, Setting, Winner
+from service.result.scores import (
+    Ablation,
+    Coverage,
+    Ensemble,
+    FrontTrial,
+    Interval,
+    Recommendation,
+    Selection,
+    Setting,
+    Winner,
+)
 from service.spec.metrics import Direction, Metric
 
 
@@ -44,6 +54,7 @@ class Findings(Part):
     discrimination: Mapping[str, Discrimination] | None = Field(
         None, description="Only of a classification with at most 30 classes."
     )
+    coverage: Coverage | None = Field(None, description="Only with the metric `pinball`.")
     rows: RowCounts
     phases: Later[Mapping[str, float]] = Field(description="Seconds of finalizing by phase.")
     finalizing_epochs: Later[int] = Field(description="Epochs trained while finalizing, to be compared with trials.epochs.")
@@ -59,6 +70,10 @@ class Findings(Part):
     def with_discrimination(self, discrimination: Mapping[str, Discrimination]) -> Findings:
         """The same findings with the discrimination of classes."""
         return self.model_copy(update={"discrimination": discrimination})
+
+    def with_coverage(self, coverage: Coverage) -> Findings:
+        """The same findings with the share of the targets that are below the predicted quantile."""
+        return self.model_copy(update={"coverage": coverage})
 
     @property
     def settings(self) -> tuple[Setting, ...]:

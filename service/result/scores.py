@@ -145,6 +145,14 @@ class Single(Part):
     test: Interval
 
 
+class Coverage(Part):
+    """How well a predicted quantile is one: of the test rows about the share ``quantile`` should have targets below it."""
+
+    quantile: float = Field(description="The level that was asked for.")
+    winner: Number = Field(description="Share of the test rows whose target is at most the winner's prediction; over seeds.")
+    baseline: Number = Field(description="The same without regularization; null if that could not be trained.")
+
+
 class Ensemble(Part):
     """A greedy ensemble of the networks already trained, chosen on validation rows."""
 

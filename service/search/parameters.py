@@ -44,6 +44,8 @@ def values(spec: Searchable, params: Params) -> dict[str, Value]:
     found: dict[str, Value] = {}
     if spec.widths is not None:
         found["widths"] = tuple(float(width) for width in spec.widths)
+    if spec.quantile is not None:
+        found["quantile"] = spec.quantile
     for name, domain in spec.domains.items():
         if _condition_holds(spec, name, params):
             found[name] = _value(spec, name, domain, params)

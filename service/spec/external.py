@@ -202,6 +202,11 @@ class ExternalSpec(Frozen):
         return
 
     @property
+    def quantile(self) -> None:
+        """Known to the program alone."""
+        return
+
+    @property
     def deepest(self) -> int:
         """See `widths`: no setting is searched per layer."""
         return 1

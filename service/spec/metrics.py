@@ -2,7 +2,8 @@
 
 With two classes `precision`, `recall`, `specificity`, `f1`, `roc_auc` and `pr_auc` are those of the *positive* class: the
 second of the sorted classes, or the one that `data.positive` names. With more classes each is the unweighted mean over
-the classes, one versus the rest.
+the classes, one versus the rest. `pinball` is the quantile loss of the study's `quantile` q, the mean of q·r where the
+residual r = y − prediction is positive and of (q − 1)·r where it is not (Koenker and Bassett 1978), in the target's unit.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ ClassificationMetric = Literal[
     "pr_auc",
     "log_loss",
 ]
-RegressionMetric = Literal["rmse", "mae", "r2"]
+RegressionMetric = Literal["rmse", "mae", "r2", "pinball"]
 Metric = Literal[ClassificationMetric, RegressionMetric]
 Monitor = Literal["metric", "loss", Metric]
 """What early stopping may monitor: the objective, the validation loss, or any metric."""
@@ -35,9 +36,11 @@ CLASSIFICATION_METRICS: tuple[str, ...] = get_args(ClassificationMetric)
 REGRESSION_METRICS: tuple[str, ...] = get_args(RegressionMetric)
 RANKING_METRICS = ("roc_auc", "pr_auc")
 """Areas under curves: they require sorting all predictions, and are computed only if a study uses them."""
+PINBALL = "pinball"
+"""It has a level, `StudySpec.quantile`, and is computed only in studies that have one."""
 PROBABILITY_METRICS = ("log_loss", *RANKING_METRICS)
 """They judge the predicted probabilities, not only the class."""
-LOWER_IS_BETTER = frozenset({"loss", "log_loss", "rmse", "mae", GAP})
+LOWER_IS_BETTER = frozenset({"loss", "log_loss", "rmse", "mae", PINBALL, GAP})
 
 
 def metrics_for(task: Task) -> tuple[str, ...]:

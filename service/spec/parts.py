@@ -167,18 +167,19 @@ class Deliver(Frozen):
     """Training the winning recipe again for the network that is handed out, after the test part has been scored.
 
     It is trained on more rows than the search could use, for as many epochs as its best epochs were on average, without
-    early stopping. ``off`` hands out a network of the search instead.
+    early stopping, unless it is one of ``folds``. ``off`` hands out a network of the search instead.
     """
 
     rows: Literal["all", "train_valid"] = Field(
         "all", description="Rows it is trained on: all, or all but the test part. Scores are of the time before."
     )
-    networks: Literal["auto", "ensemble", "single"] = Field(
+    networks: Literal["auto", "ensemble", "folds", "single"] = Field(
         "auto",
-        description="The average of several networks, or one. `auto` takes the average unless its loss on "
-        "validation rows is higher than that of the networks alone.",
+        description="The average of several networks, or one. `ensemble` trains them on all rows; `folds`, of a study "
+        "with k folds, trains `seeds` networks without each fold, which stop by its rows (bagging). `auto` is `ensemble` "
+        "unless its loss on validation rows is higher than that of the networks alone.",
     )
-    seeds: int = Field(5, ge=2, le=50, description="Networks of the ensemble.")
+    seeds: int = Field(5, ge=1, le=50, description="Networks of the ensemble; with `folds`, of each fold.")
     temperature: Literal["auto", "off"] = Field(
         "auto",
         description="Of a classification: whether its outputs are divided by the temperature for which the labels of "

@@ -89,6 +89,16 @@ _TABM = Whole(
     first={task: {"weight_decay": 3e-4, "dropout": 0.1} for task in _TASKS},
 )
 
+# Kadra et al. train for three whole cycles, 15 + 30 + 60 epochs, and stop none of them early.
+_COCKTAIL = Whole(
+    model={},
+    scaling="standard",
+    study={"early_stopping": "off", "budget": {"epochs": 105}},
+    trials=600,
+    by_task={},
+    first={},
+)
+
 PENDING = ("activation", "lr", "label_smoothing")
 """Settings that depend on the task with some preset; until it is known they may have any value."""
 USUAL = "tabular"
@@ -97,6 +107,7 @@ WHOLE: Mapping[str, Whole] = {
     "tabular": _whole(128, _RATES),
     "realmlp": _whole(256, {task: values["lr"] for task, values in _PUBLISHED.items()}),
     "tabm": _TABM,
+    "cocktail": _COCKTAIL,
 }
 """By the word of `space.preset`."""
 
@@ -114,14 +125,23 @@ def filled(raw: Mapping[str, Any]) -> dict[str, Any]:
     word = space.get("preset") or ("default" if model.get("family", "mlp") != "mlp" else USUAL)
     whole = WHOLE.get(str(word))
     if whole is None or model.get("start_from") is not None:
-        return {**raw, "space": {"preset": "default", **space}}
+        return {**raw, "space": {"preset": "default", **space, **_unseen(word, space, raw.get("early_stopping", True))}}
+    study = {name: value for name, value in whole.study.items() if name not in raw}
+    if isinstance(budget := raw.get("budget"), Mapping):
+        study["budget"] = {**whole.study.get("budget", {}), **budget}
     network = {name: value for name, value in whole.model.items() if "widths" not in model or name not in ("width", "depth")}
     return {
-        **whole.study,
         **raw,
-        "space": {**space, "preset": word},
+        **study,
+        "space": {**space, "preset": word, **_unseen(word, space, raw.get("early_stopping", "off"))},
         "model": {**network, **model},
     }
+
+
+def _unseen(word: object, space: Mapping[str, Any], stopping: object) -> dict[str, Any]:
+    """Snapshots are no part of a cocktail that stops early: they wait for restarts, after which scores get worse."""
+    stops = stopping not in ("off", False, None)
+    return {"snapshots": False} if word == "cocktail" and stops and not {"snapshots", "lr_schedule"} & set(space) else {}
 
 
 def filled_for_task(document: Mapping[str, Any], task: Task, metric: str, *, categories: bool) -> dict[str, Any]:
@@ -157,4 +177,4 @@ def first_trial(document: Mapping[str, Any], task: Task) -> dict[str, Any] | Non
     if whole is None or document["enqueue"]:
         return None
     searched = {name for name, value in document["space"].items() if isinstance(value, dict | list)}
-    return {name: value for name, value in whole.first[task].items() if name in searched} or None
+    return {name: value for name, value in whole.first.get(task, {}).items() if name in searched} or None

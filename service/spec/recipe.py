@@ -21,10 +21,12 @@ ARCHITECTURE = tuple(
     if setting.scope == "stack" and setting.group in ("model", "normalization") and name not in ("width", "depth")
 )
 """The settings on which the shapes and the meaning of a network's weights depend, apart from its widths."""
-_OTHERS = ("widths", "module", "dropout_after", "dropout_layers", "freeze")
-"""What a recipe may have beside settings and a module's arguments."""
 GROWTH: Mapping[str, int] = {"mlp": 1, "cnn": 2, "sequence": 1, MODULE: 1}
 """Ratio of the widths of successive layers, by family, if a single width is given."""
+
+NO_SETTINGS = ("widths", "quantile", "module", "dropout_after", "dropout_layers", "freeze")
+"""What a recipe may have besides the settings and a module's arguments: the hidden layers' widths, the level of the quantile
+that is predicted, the module and what is done to its layers."""
 
 Value = bool | int | float | str | tuple[float, ...]
 
@@ -41,7 +43,7 @@ class Recipe(Mapping[str, Value]):
 
     def __init__(self, values: Mapping[str, Value]) -> None:
         unknown = sorted(
-            name for name in values if name not in SETTINGS and name not in _OTHERS and not name.startswith(ARGUMENT)
+            name for name in values if name not in SETTINGS and name not in NO_SETTINGS and not name.startswith(ARGUMENT)
         )
         if unknown:
             raise KeyError(f"unknown settings: {unknown}")

@@ -46,7 +46,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "normalization": ("test_equality.py", "test_models.py"),
     "optimizer": ("test_optimizers.py", "test_equality.py", "test_precision.py"),
     "augmentation": ("test_augmentation.py", "test_families.py"),
-    "lr_schedule": ("test_parts.py",),
+    "lr_schedule": ("test_parts.py", "test_snapshots.py"),
     "averaging": ("test_equality.py", "test_techniques.py"),
     "initialization": ("test_models.py",),
     "fine_tuning": ("test_fine_tuning.py",),
@@ -159,7 +159,7 @@ def _metrics() -> Iterator[str]:
 
 
 def _computed(name: str) -> str:
-    return "if the study uses it" if name in metrics.RANKING_METRICS else "after each epoch"
+    return "if the study uses it" if name in (*metrics.RANKING_METRICS, metrics.PINBALL) else "after each epoch"
 
 
 def _parts() -> Iterator[str]:

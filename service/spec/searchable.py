@@ -42,6 +42,10 @@ class Searchable(Protocol):
         """Numbers of units of the hidden layers where they are fixed, one by one."""
 
     @property
+    def quantile(self) -> float | None:
+        """The level of the quantile that is predicted; None for the mean, or a class."""
+
+    @property
     def deepest(self) -> int:
         """The largest number of hidden layers."""
 

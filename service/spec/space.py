@@ -113,9 +113,9 @@ _MODULES: dict[str, Domain] = {
 _DEFAULT = {name: setting.search for name, setting in SPACE_SETTINGS.items() if setting.when is None}
 
 # Kadra et al., "Well-tuned simple nets excel on tabular datasets" (NeurIPS 2021), table 1: weight decay, batch
-# normalization, dropout, skip connections, mixup, cutmix and cutout, under cosine annealing with restarts and balanced
-# classes. Left out is stochastic weight averaging, which loses 0.5 points in the median of their own runs; not there are
-# Shake-Shake, Shake-Drop, snapshot ensembles, lookahead, adversarial training.
+# normalization, dropout, skip connections, mixup, cutmix, cutout and snapshots, under cosine annealing with restarts and
+# balanced classes; see `presets` for the epochs. Left out is stochastic weight averaging, which loses 0.5 points in the
+# median of their own runs; not there are Shake-Shake, Shake-Drop, lookahead, adversarial training.
 _COCKTAIL: dict[str, Domain] = {
     **_preset({"weight_decay", "dropout", "mixup", "feature_masking", "lr"}),
     **_advised("cutmix"),
@@ -123,6 +123,8 @@ _COCKTAIL: dict[str, Domain] = {
     "class_weights": Fixed(value=1.0),
     "skip_connections": Choices(choices=(False, True)),
     "lr_schedule": Fixed(value="warm_restarts"),
+    "restart_period": Fixed(value=15),
+    "snapshots": Choices(choices=(False, True)),
 }
 
 # See `presets` for the network that belongs to it, and for what depends on the task.

@@ -13,7 +13,7 @@ from pydantic import Field, ValidationError, model_validator
 from service.spec.domain import Choices, Domain, Frozen, PerLayer, Range, can_leave, possible_values
 from service.spec.enqueue import check_enqueued
 from service.spec.groups.normalization import NORMALIZATIONS
-from service.spec.metrics import GAP, Direction, Further, Metric, Task, direction_of, metrics_for, sign_of
+from service.spec.metrics import GAP, PINBALL, Direction, Further, Metric, Task, direction_of, metrics_for, sign_of
 from service.spec.model import MODEL_SETTINGS, ModelSpec
 from service.spec.parts import (
     BudgetSpec,
@@ -53,7 +53,14 @@ class StudySpec(Frozen):
     metric: Metric | None = Field(
         None,
         description="Objective; if omitted, accuracy or rmse. With more than two classes precision, recall, specificity, "
-        "f1, roc_auc and pr_auc are means over the classes, one versus the rest.",
+        "f1, roc_auc and pr_auc are means over the classes, one versus the rest. `pinball` needs a `quantile`.",
+    )
+    quantile: float | None = Field(
+        None,
+        gt=0.0,
+        lt=1.0,
+        description="Level of the quantile of the target that is predicted, with the metric `pinball` (and only with it): "
+        "0.9 for a value that nine of ten targets are to be below. Training's loss is then the pinball loss of this level.",
     )
     also: tuple[Further, ...] = Field(
         (),
@@ -151,6 +158,22 @@ class StudySpec(Frozen):
         return self
 
     @model_validator(mode="after")
+    def _a_quantile_is_for_its_loss(self) -> StudySpec:
+        monitor = self.early_stopping.monitor if self.early_stopping else "metric"
+        if self.metric == PINBALL and self.quantile is None:
+            refuse("quantile", "is needed by the metric pinball", None, "a number between 0 and 1, such as 0.9")
+        if self.metric != PINBALL and self.quantile is not None:
+            refuse("metric", "does not predict the quantile that the study asks for", self.metric, PINBALL)
+        if self.metric != PINBALL and PINBALL in self.also:
+            refuse("also", f"has {PINBALL}, which can only be the metric", list(self.also), "other metrics")
+        if self.metric != PINBALL and monitor == PINBALL:
+            refuse("early_stopping.monitor", "is for studies with the metric pinball", monitor, "another metric")
+        huber = self.domains["huber_delta"]
+        if self.quantile is not None and can_leave(huber, SETTINGS["huber_delta"].neutral):
+            refuse("space.huber_delta", "has no effect on the pinball loss", huber.model_dump(), "off")
+        return self
+
+    @model_validator(mode="after")
     def _earlier_trials_can_be_used(self) -> StudySpec:
         if not self.search_from:
             return self
@@ -184,6 +207,23 @@ class StudySpec(Frozen):
             refuse("validation.repeats", "cannot be more than 1 with data.time", self.validation.repeats, "1")
         if self.data.time is not None and self.validation.given:
             refuse("validation.given", "cannot be combined with data.time", True, "either of them")
+        return self
+
+    @model_validator(mode="after")
+    def _snapshots_see_their_restarts(self) -> StudySpec:
+        if self.early_stopping is not None and can_leave(self.domains["snapshots"], SETTINGS["snapshots"].neutral):
+            message = "ends trials while they get worse after a restart, which space.snapshots is for"
+            refuse("early_stopping", message, self.early_stopping.model_dump(), "off, or space.snapshots: false")
+        return self
+
+    @model_validator(mode="after")
+    def _delivered_folds_are_there(self) -> StudySpec:
+        if self.deliver is None or self.deliver.networks != "folds":
+            return self
+        if self.data.time is not None:
+            refuse("deliver.networks", "is not for data.time, whose first folds train on old rows only", "folds", "ensemble")
+        if self.validation.method == "holdout":
+            refuse("deliver.networks", "needs k folds, and the validation is a holdout", "folds", "validation.method: kfold")
         return self
 
     @model_validator(mode="after")

@@ -117,7 +117,7 @@ ROOMS = (
     ("workers.liveness", ()),
     ("workers.plain", ()),
     ("workers.data", ("plain",)),
-    ("workers.scoring", ("plain", "data")),
+    ("workers.scoring", ("data", "plain")),
     ("workers.stack", ("plain", "data", "scoring", "timing")),
     ("workers.archive", ("plain", "data")),
     ("workers.study_data", ("plain", "data", "stack", "archive")),

@@ -18,14 +18,15 @@ import torch
 from safetensors.torch import load_file
 
 from tests.unit.archives import ABOUT, a_fold, people, shaped, untrained
-from workers.answer.networks import outputs
+from workers.answer.candidates import Weights
+from workers.answer.networks import outputs as outputs_of
 from workers.archive import build_archive
 from workers.archive.start import read_start
 from workers.data import DataSource, PrepareOptions, load_table
 from workers.data.prepare import features
 from workers.plain import preprocessing
 from workers.plain.loader import Model
-from workers.plain.network import adopt, build
+from workers.plain.network import Shape, adopt, build
 from workers.plain.preprocessing import CannotPredict
 
 # Nothing of the service, and nothing but what the loader says it needs, can be imported in here.
@@ -54,6 +55,11 @@ sys.argv = [sys.argv[1] + "/train.py", sys.argv[2]]
 runpy.run_path(sys.argv[0], run_name="__main__")
 assert not {"service", "workers", "pandas", "sklearn", "optuna"} & set(sys.modules), sorted(sys.modules)
 """
+
+
+def outputs(shape: Shape, weights: Weights, x: torch.Tensor) -> torch.Tensor:
+    """Of one network, for which the task makes no difference."""
+    return outputs_of(shape, weights, x, "classification")
 
 
 def unpacked(archive: bytes, directory: Path) -> Path:

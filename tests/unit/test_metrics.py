@@ -124,6 +124,26 @@ def test_regression_is_scikit_learns_in_the_targets_unit() -> None:
             assert ours[lane, column].item() == pytest.approx(theirs[name], rel=1e-4), name
 
 
+@pytest.mark.parametrize("level", [0.05, 0.5, 0.9])
+def test_the_pinball_loss_is_scikit_learns(level: float) -> None:
+    rng = np.random.default_rng(1)
+    out, target = rng.normal(size=(2, 3, 40, 1)).astype(np.float32)
+    out[:, :5] = target[:, :5]
+    counts = rng.integers(0, 3, size=(3, 40)).astype(np.float32)
+    scale = torch.tensor([1.0, 2.0, 5.0])
+    given = (torch.from_numpy(out), torch.from_numpy(target[..., 0]), torch.from_numpy(counts), scale)
+    ours = evaluate("regression", *given, wanted=("pinball",), quantile=level)
+    columns = names("regression", ("pinball",))
+    assert columns == ("loss", "rmse", "mae", "r2", "pinball")
+    usual = evaluate("regression", *given)
+    assert torch.equal(ours[:, 1:4], usual[:, 1:])
+    for lane in range(3):
+        how = {"sample_weight": counts[lane], "alpha": level}
+        theirs = reference.mean_pinball_loss(target[lane, :, 0], out[lane, :, 0], **how)
+        assert ours[lane, 0].item() == pytest.approx(theirs, rel=1e-4)
+        assert ours[lane, 4].item() == pytest.approx(theirs * scale[lane].item(), rel=1e-4)
+
+
 def test_areas_are_computed_only_where_they_are_wanted() -> None:
     assert not {*names("classification")} & {*RANKING_METRICS}
     assert names("classification", ("pr_auc", "accuracy"))[-1] == "pr_auc"

@@ -11,7 +11,7 @@ import pytest
 
 from service.report.pdf import _COLOURS
 from service.report.scene import Role
-from service.spec import RANKING_METRICS, SETTINGS, Space
+from service.spec import PINBALL, RANKING_METRICS, SETTINGS, Space
 from service.spec.groups.lr_schedule import SCHEDULES
 from service.spec.groups.normalization import NORMALIZATIONS
 from service.spec.groups.optimizer import OPTIMIZERS
@@ -37,7 +37,11 @@ TABLES: list[tuple[str, Collection[str], Collection[str]]] = [
     ("presets", PRESETS, get_args(Space.model_fields["preset"].annotation)),
     ("areas under curves", AREAS, RANKING_METRICS),
     ("metrics by task", NAMES, get_args(Task)),
-    ("metrics computed", {*AREAS, *(name for names in NAMES.values() for name in names)}, {"loss", *get_args(Metric)}),
+    (
+        "metrics computed",
+        {*AREAS, PINBALL, *(name for names in NAMES.values() for name in names)},
+        {"loss", *get_args(Metric)},
+    ),
     ("colours in print", _COLOURS, get_args(Role)),
     ("networks", network.FAMILIES, FAMILIES),
     ("normalizations of features", layers.FEATURE_NORMS, NORMALIZATIONS["mlp"]),
@@ -69,7 +73,8 @@ def test_a_table_has_an_entry_for_every_word(table: Collection[str], words: Coll
 def test_a_technique_is_a_setting_that_a_lane_has_of_its_own() -> None:
     names = [technique.name for technique in TECHNIQUES]
     assert len(names) == len(set(names))
-    assert {name for name in names if name != "frozen"} <= {name for name, each in SETTINGS.items() if each.scope == "lane"}
+    own = {name for name in names if name not in ("frozen", "quantile")}  # of fine-tuning, and of what is predicted
+    assert own <= {name for name, each in SETTINGS.items() if each.scope == "lane"}
     regularizing = {name for name, each in SETTINGS.items() if each.regularizer and each.scope == "lane"}
     assert regularizing - set(names) == {"dropout", "input_dropout", "head_dropout"}, "which are layers of the networks"
 

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from service.result import Curves, LayerWeights, WeightStatistics
 from workers.answer.candidates import Candidate, Weights
+from workers.plain.network import parts
 from workers.scoring.scores import spread
 from workers.stack.run import Run
 
@@ -17,8 +18,10 @@ MOST_POINTS = 200
 
 
 def weights(candidate: Candidate) -> WeightStatistics:
-    """Euclidean norm and sparsity (share of |w| ≤ 10⁻³) of all weight matrices and of each, over the seeds."""
-    networks = [_matrices(folds[0]) for folds in candidate.weights.values()]
+    """Euclidean norm and sparsity (share of |w| ≤ 10⁻³) of all weight matrices and of each, over the seeds; those of
+    snapshots are left out.
+    """
+    networks = [_matrices(parts(folds[0])[0]) for folds in candidate.weights.values()]
     layers = tuple(
         LayerWeights(
             name=name,

@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
 from service.result import ChosenNetwork, Delivered, Pictures, Refit, Winner
-from service.spec import StudySpec
+from service.spec import Deliver, StudySpec
 from service.store.records import StudyRecord
 from workers.answer import Answer
 from workers.answer.networks import outputs
 from workers.answer.refit import Refitted
 from workers.archive import Trained, build_archive
 from workers.archive.program import Training, program
+from workers.plain.network import parts
 from workers.scoring.pictures import test_pictures
 from workers.study_data import Prepared, target_name
 
@@ -51,17 +52,17 @@ class Keeper:
         """The archive of the network of the search, or of those that were trained ``again``; and the network's predictions
         on the test rows, which only that of the search has not been trained on.
         """
-        training = self._training(None if again is None else again.epochs)
+        training = self._training(None if again is None or again.folds else again.epochs)
         shape, fold = self.data.shape(answer.model.recipe), self.data.folds[0]
-        out = outputs(shape, answer.model.weights, answer.test.x)
-        labels, scale = self.data.table.labels, fold.target
         assert self.spec.task is not None, "a stored spec is resolved"
+        out = outputs(shape, answer.model.weights, answer.test.x, self.spec.task)
+        labels, scale = self.data.table.labels, fold.target
         pictures = Pictures(test=test_pictures(self.spec.task, out, answer.test.y.cpu(), labels, scale))
         if again is None:
-            model = Trained(answer.model.recipe, shape, [answer.model.weights], fold, training)
+            model = Trained(answer.model.recipe, shape, parts(answer.model.weights), fold, training)
             chosen = self._chosen(answer)
         else:
-            model = Trained(answer.winner.recipe, again.shape, again.weights, again.fold, training)
+            model = Trained(answer.winner.recipe, again.shape, again.networks, again.fold, training)
             chosen = self._trained_again(answer, again)
         archive = build_archive(model, self._about(chosen, answer.findings.winner))
         sha256, code = hashlib.sha256(archive).hexdigest(), program(model.shape, model.recipe, training)
@@ -80,16 +81,15 @@ class Keeper:
     def _trained_again(self, answer: Answer, again: Refitted) -> ChosenNetwork:
         deliver = self.spec.deliver
         assert deliver is not None, "something was trained again"
-        average, count, part = answer.average, len(again.weights), deliver.rows
-        where = "all rows" if part == "all" else "the training and validation rows"
-        what = f"The average of {count} networks" if count > 1 else "One network"
+        average, count = answer.average, len(again.weights)
         refit = Refit(
             rows=again.rows,
-            of=part,
+            of=deliver.rows,
             epochs=again.epochs,
             single=average.single,
             average=average.average,
-            test=average.test,
+            test=average.test if again.folds is None or average.folds is None else average.folds,
+            **({} if again.folds is None else {"folds": again.folds}),
         )
         return ChosenNetwork(
             of=answer.winner.name,
@@ -97,9 +97,8 @@ class Keeper:
             seed=again.seeds[0],
             epoch=again.epochs,
             validation=average.average if count > 1 else average.single,
-            rule=f"{what} of the winning recipe, trained again on {where} ({again.rows:,}) for {again.epochs} epochs, the "
-            "mean of its best ones. The scores are those of the recipe on part of the rows.",
-            networks=count,
+            rule=f"{_rule(again, deliver)} The scores are those of the recipe on part of the rows.",
+            networks=len(again.networks),
             refit=refit,
             calibration=_of(average.calibrations, deliver.temperature, count),
             thresholds=_of(average.thresholds, deliver.thresholds, count),
@@ -109,14 +108,16 @@ class Keeper:
         run, folds = answer.run, len(self.data.folds)
         part = f", trained on the first of {folds} folds" if folds > 1 else ""
         metric = str(self.spec.metric).replace("_", " ")
-        networks = answer.findings.winner.valid.n
+        networks, own = answer.findings.winner.valid.n, len(parts(answer.model.weights))
         return ChosenNetwork(
             of=answer.model.name,
             seed_index=answer.model.seed,
             seed=run.fold_seeds[0][1],
             epoch=run.best_epoch + 1,
             validation=run.best_value,
-            rule=f"Of the winner's {networks} networks, one per seed, it has the best validation {metric}{part}.",
+            rule=f"Of the winner's {networks} networks, one per seed, it has the best validation {metric}{part}."
+            + _snapshots(own, 1),
+            networks=own,
         )
 
     def _about(self, chosen: ChosenNetwork, winner: Winner) -> dict[str, Any]:
@@ -127,6 +128,7 @@ class Keeper:
             "target": target_name(self.spec),
             "classes": list(table.labels),
             "metric": str(self.spec.metric),
+            "quantile": self.spec.quantile,
             "direction": self.spec.direction,
             "chosen": chosen.to_json(),
             "scores": {"this_network": chosen.validation, "valid": scores["valid"], "test": scores["test"]},
@@ -135,6 +137,24 @@ class Keeper:
             **({"class_biases": list(chosen.thresholds.biases)} if chosen.thresholds else {}),
             **({"start": {"study": model.start_from, "sha256": model.start_sha256}} if model.start_from else {}),
         }
+
+
+def _rule(again: Refitted, deliver: Deliver) -> str:
+    """Of how many networks it is the average, and what each was trained on."""
+    count, epochs = len(again.weights), again.epochs
+    where = "all rows" if deliver.rows == "all" else "the training and validation rows"
+    what = f"The average of {count} networks" if count > 1 else "One network"
+    if again.folds is None:
+        how = f"trained again on {where} ({again.rows:,}) for {epochs} epochs, the mean of its best ones."
+    else:
+        each = f"{deliver.seeds} for each of {again.folds} folds of {where} ({again.rows:,})"
+        how = f"{each}, trained again without the fold and stopped by it, on average after {epochs} epochs."
+    return f"{what} of the winning recipe, {how}{_snapshots(len(again.networks), count)}"
+
+
+def _snapshots(networks: int, runs: int) -> str:
+    each = networks // runs
+    return f" Each is the average of its weights at {each} ends of cycles of the learning rate." if each > 1 else ""
 
 
 def _of(found: tuple[T, T] | None, asked: Literal["auto", "off"], networks: int) -> T | None:

@@ -6,15 +6,28 @@ part is opened, which is recorded. Independent of the database.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import assert_never
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from service.errors import TrialError
-from service.result import Discrimination, Findings, Interval, Recommendation, RowCounts, Temperature, Thresholds, Winner
+from service.result import (
+    Coverage,
+    Discrimination,
+    Findings,
+    Interval,
+    Recommendation,
+    RowCounts,
+    Temperature,
+    Thresholds,
+    Winner,
+)
 from service.spec import Recipe, StudySpec
 from service.store.records import TrialRecord
 from workers.answer import anatomy
@@ -23,7 +36,7 @@ from workers.answer.ensemble import Ensemble, build
 from workers.answer.front import front
 from workers.answer.importance import effects, importance
 from workers.answer.intervals import interval
-from workers.answer.networks import Gauge, Measured, ScoredRows, test_rows, validation_rows
+from workers.answer.networks import Gauge, Measured, ScoredRows, locked_rows, test_rows, validation_rows
 from workers.answer.statement import Statement, best_place
 from workers.answer.temperature import calibrated
 from workers.answer.thresholds import TUNED, Judged, tuned
@@ -56,7 +69,8 @@ class TrainedModel:
 @dataclass(frozen=True)
 class Averaged:
     """Scores of the winner's networks: ``single`` the mean of their scores on validation rows, ``average`` that of the
-    average of their predictions, ``gain`` by how much the latter's loss is lower; ``test`` its score on the test rows.
+    average of their predictions, ``gain`` by how much the latter's loss is lower; ``test`` its score on the test rows, where
+    it is of the networks of the first fold, ``folds`` that of the networks of all folds (None without k folds).
 
     The gain is one of the loss, as the metric flatters single networks: it has chosen the epoch of each.
     """
@@ -69,6 +83,7 @@ class Averaged:
     """Of a classification: that of single networks, and that of their average."""
     thresholds: tuple[Thresholds, Thresholds] | None = None
     """Of metrics that have some, likewise."""
+    folds: Interval | None = None
 
 
 @dataclass(frozen=True)
@@ -148,7 +163,7 @@ class Finalizer:
             ensemble_test = self._score(chosen, rows)
         findings = self._findings(trials, chosen, ablated, rows, ensemble_test)
         model = self._best(chosen)
-        average = self._averaged(chosen.measured[winner], rows)
+        average = self._averaged(winner, chosen.measured[winner], rows)
         return Answer(findings, model, winner.runs[model.seed], rows, self._members(chosen), winner, average)
 
     def _contestants(self, trials: Sequence[TrialRecord]) -> list[Candidate]:
@@ -171,17 +186,28 @@ class Finalizer:
         ensemble = build(trained, measured, self._gauge, validation_rows(self._data, 0), self._sign)
         return Chosen(everyone, winner, ties(winner, trained, measured, self._sign), ensemble, measured)
 
-    def _averaged(self, winner: Measured, rows: ScoredRows) -> Averaged:
+    def _averaged(self, winner: Candidate, measured: Measured, rows: ScoredRows) -> Averaged:
         """Scores of the average of the winner's networks; ``rows`` are the test rows."""
         mean, scores, gains = MEANS[self._gauge.task], [], []
-        for fold, out in enumerate(winner.valid_outs):
+        for fold, out in enumerate(measured.valid_outs):
             valid, averaged = validation_rows(self._data, fold), mean(out)[None]
             scores.append(self._gauge.exact(averaged, valid)[0])
             gains.append(self._gauge.loss(out, valid).mean() - self._gauge.loss(averaged, valid)[0])
-        test = interval(self._gauge.score(mean(winner.test_out)[None], rows), self._metric)
-        single = float(winner.valid.exact.mean())
-        calibrations, thresholds = self._decided(winner, rows) if self._gauge.task == "classification" else (None, None)
-        return Averaged(single, float(np.mean(scores)), float(np.mean(gains)), test, calibrations, thresholds)
+        test = interval(self._gauge.score(mean(measured.test_out)[None], rows), self._metric)
+        single = float(measured.valid.exact.mean())
+        calibrations, thresholds = self._decided(measured, rows) if self._gauge.task == "classification" else (None, None)
+        folds = self._of_folds(winner, rows) if self._spec.validation.method == "kfold" else None
+        return Averaged(single, float(np.mean(scores)), float(np.mean(gains)), test, calibrations, thresholds, folds)
+
+    def _of_folds(self, winner: Candidate, rows: ScoredRows) -> Interval:
+        """The test score of the average of a candidate's networks of all folds, none of which has seen the ``rows``."""
+        first, outs = self._data.folds[0].target, []
+        for number, fold in enumerate(self._data.folds):
+            out = self._gauge.outputs(winner, locked_rows(self._data, fold), number)
+            if self._gauge.task == "regression":  # in the unit of the first fold, which ``rows`` have
+                out = (out * fold.target.scale + (fold.target.mean - first.mean)) / first.scale
+            outs.append(out)
+        return interval(self._gauge.score(MEANS[self._gauge.task](torch.cat(outs))[None], rows), self._metric)
 
     def _decided(
         self, winner: Measured, rows: ScoredRows
@@ -269,10 +295,18 @@ class Finalizer:
                 return findings
             case "classification":
                 return findings.with_discrimination(self._discrimination(chosen, both, rows))
+            case "regression" if self._spec.quantile is not None:
+                covered = [self._covered(chosen.measured[each].test_out, rows) for each in both]
+                winner, baseline = (*covered, math.nan)[:2]
+                return findings.with_coverage(Coverage(quantile=self._spec.quantile, winner=winner, baseline=baseline))
             case "regression":
                 return findings
             case _:
                 assert_never(self._gauge.task)
+
+    def _covered(self, out: Tensor, rows: ScoredRows) -> float:
+        """The share of the rows whose target is at most the prediction, a mean over networks."""
+        return float((rows.y.cpu() <= out.squeeze(2)).double().mean())
 
     def _discrimination(self, chosen: Chosen, both: Sequence[Candidate], rows: ScoredRows) -> dict[str, Discrimination]:
         labels, positive, target = self._data.table.labels, self._data.device.positive, rows.y.cpu()

@@ -17,7 +17,7 @@ from workers.answer.delivery import Keeper
 from workers.answer.execution import execution_of
 from workers.answer.finalizer import Answer, Finalizer
 from workers.answer.front import ranked
-from workers.answer.refit import Refitted, networks_of, refit
+from workers.answer.refit import Refitted, Refitting, kind_of
 from workers.liveness import Pulse, Renewal, Stop
 from workers.planning.plan import Plan
 from workers.stack.layout import Layout, Threads
@@ -79,7 +79,8 @@ class Finisher:
                 return None
             if deliver.rows == "all":
                 open_test("training of the delivered networks, after the final score")
-            return refit(spec, data, answer.winner, deliver, networks_of(deliver, answer.average), alive, eager)
+            refitting = Refitting(spec, data, answer.winner, deliver, alive, eager)
+            return refitting.train(kind_of(deliver, answer.average))
 
         plan = Plan.of(known["plan"]) if "plan" in known else Plan(1, None)
         plan.take_threads()

@@ -147,6 +147,7 @@ BOUNDS: Mapping[Metric, Callable[[_Moments, int], tuple[float, float]]] = {
     "log_loss": _of_error,
     "rmse": _of_error,
     "mae": _of_error,
+    "pinball": _of_error,
     "r2": _of_ratio,
 }
 """Functions from a score's moments and number of rows to the ends of its interval."""

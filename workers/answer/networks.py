@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from service.result import SparsityPoint
-from service.spec import Metric, StudySpec, Task
+from service.spec import PINBALL, Metric, StudySpec, Task
 from workers.answer.candidates import Candidate, Weights
+from workers.data import Fold
 from workers.data.locked import test_part
 from workers.plain import network as plain
-from workers.plain.network import Shape, build
+from workers.plain.network import Shape
 from workers.scoring.scores import Scores, exact, mean_over_folds, score
 from workers.scoring.sparsification import sparsity_curve
 from workers.study_data import Prepared
@@ -47,18 +48,20 @@ def validation_rows(data: Prepared, fold: int) -> ScoredRows:
 
 
 def test_rows(data: Prepared) -> ScoredRows:
-    """Read the locked test part; the caller has recorded that."""
-    fold = data.folds[0]
+    """Read the locked test part, as the networks of the first fold see it; the caller has recorded that."""
+    return locked_rows(data, data.folds[0])
+
+
+def locked_rows(data: Prepared, fold: Fold) -> ScoredRows:
+    """The same, as those of any ``fold`` see it."""
     features, target = test_part(data.table, data.split, fold)
     device = data.device.device
     return ScoredRows(torch.from_numpy(features).to(device), torch.from_numpy(target).to(device), fold.target.scale)
 
 
-def outputs(shape: Shape, weights: Weights, x: Tensor) -> Tensor:
-    """(r, o) outputs of one trained network, run as an ordinary module; returned on the CPU."""
-    module = build(shape).to(x.device)
-    plain.load_weights(module, weights)
-    return plain.outputs(module.eval(), x).cpu()
+def outputs(shape: Shape, weights: Weights, x: Tensor, task: Task) -> Tensor:
+    """(r, o) outputs of one trained network, with its snapshots, run as an ordinary module; returned on the CPU."""
+    return plain.outputs(plain.trained(shape, weights, task).to(x.device).eval(), x).cpu()
 
 
 @dataclass
@@ -87,7 +90,7 @@ class Measured:
 
 
 LOSSES: Mapping[Task, Metric] = {"classification": "log_loss", "regression": "rmse"}
-"""By task: the metric that is its loss, or grows with it."""
+"""By task: the metric that is its loss, or grows with it; not of quantiles."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +128,7 @@ class Gauge:
     def sparsification(self, candidate: Candidate, index: int) -> tuple[SparsityPoint, ...]:
         """Scores of one seed's network on validation rows with its smallest weights set to zero."""
         rows = validation_rows(self.data, 0)
-        module = build(self.data.shape(candidate.recipe))
+        module = plain.trained(self.data.shape(candidate.recipe), candidate.weights[index][0], self.task)
 
         def score(network: nn.Module) -> float:
             return float(self.exact(plain.outputs(network.to(rows.x.device), rows.x).cpu()[None], rows)[0])
@@ -134,17 +137,21 @@ class Gauge:
 
     def exact(self, out: Tensor, rows: ScoredRows) -> NDArray[np.float64]:
         """(n,) scores of outputs (n, r, o) on rows."""
-        return exact(self.task, self.metric, out, rows.y.cpu(), rows.scale, self.data.device.positive)
+        device = self.data.device
+        return exact(self.task, self.metric, out, rows.y.cpu(), rows.scale, device.positive, device.quantile)
 
     def loss(self, out: Tensor, rows: ScoredRows) -> NDArray[np.float64]:
         """(n,) losses of outputs (n, r, o) on rows: of training, without penalties and weights of classes."""
-        return exact(self.task, LOSSES[self.task], out, rows.y.cpu(), rows.scale)
+        quantile = self.data.device.quantile
+        metric = LOSSES[self.task] if quantile is None else PINBALL
+        return exact(self.task, metric, out, rows.y.cpu(), rows.scale, quantile=quantile)
 
     def score(self, out: Tensor, rows: ScoredRows) -> Scores:
         """The same with the jackknife over the rows."""
-        return score(self.task, self.metric, out, rows.y.cpu(), rows.scale, self.data.device.positive)
+        device = self.data.device
+        return score(self.task, self.metric, out, rows.y.cpu(), rows.scale, device.positive, device.quantile)
 
     def outputs(self, candidate: Candidate, rows: ScoredRows, fold: int = 0) -> Tensor:
         """(s, r, o) outputs of all seeds' networks of a fold."""
         shape = self.data.shape(candidate.recipe)
-        return torch.stack([outputs(shape, candidate.weights[index][fold], rows.x) for index in candidate.runs])
+        return torch.stack([outputs(shape, candidate.weights[index][fold], rows.x, self.task) for index in candidate.runs])

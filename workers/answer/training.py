@@ -19,13 +19,16 @@ from workers.stack.runner import StackRunner
 from workers.stack.stack import StackKey
 from workers.stack.techniques import techniques_in
 
+Lanes = Callable[[int], tuple[tuple[int, int], ...]]
+"""Of the index of a seed, (fold, seed) of every lane of a run."""
+
 
 class Trainer:
     """Trains candidates of one study. ``alive`` is called between epochs and raises when the lease is lost.
 
     The index of a seed gives every candidate of one shape the same initial weights, data order and dropout masks, so that
     their differences are paired. ``layout`` gives that of a stack key; programs of the search are used again. ``protocol``
-    replaces that of the study.
+    replaces that of the study, ``lanes`` one lane for each fold.
     """
 
     def __init__(
@@ -36,6 +39,7 @@ class Trainer:
         seeds: Sequence[int] | None = None,
         layout: Callable[[StackKey], Layout] | None = None,
         protocol: Protocol | None = None,
+        lanes: Lanes | None = None,
     ) -> None:
         self._spec = spec
         self._data = data
@@ -43,6 +47,7 @@ class Trainer:
         self._seeds = range(spec.budget.seeds) if seeds is None else seeds
         self._layout = layout or (lambda _: Layout())
         self._protocol = protocol
+        self._lanes_of = lanes or (lambda index: final_seeds(spec.seed, index, data.folds))
         self._runners: dict[tuple[StackKey, bool], StackRunner] = {}
         self._lanes: list[tuple[Candidate, int]] = []
         self._open: Counter[Candidate] = Counter()
@@ -102,9 +107,8 @@ class Trainer:
         )
 
     def _run(self, candidate: Candidate, index: int) -> Run:
-        lanes = final_seeds(self._spec.seed, index, self._data.folds)
         self._lanes.append((candidate, index))
-        return Run(len(self._lanes) - 1, candidate.recipe, lanes, self._protocol or self._usual(candidate))
+        return Run(len(self._lanes) - 1, candidate.recipe, self._lanes_of(index), self._protocol or self._usual(candidate))
 
     def _usual(self, candidate: Candidate) -> Protocol:
         assert self._spec.metric is not None, "a stored spec is resolved"

@@ -18,6 +18,7 @@ def model_card(about: Mapping[str, Any], preprocessing: Mapping[str, Any]) -> st
             "",
             f"Trained and chosen by regsearch, study {about['study']['id']}. {about['chosen']['rule']}",
             "",
+            *_predicted(about),
             *_scores(about["scores"], metric, about["chosen"].get("refit")),
             *_sureness(about["chosen"].get("calibration")),
             *_deciding(about["chosen"].get("thresholds"), metric),
@@ -71,6 +72,14 @@ def _foreign(module: Mapping[str, Any] | None) -> list[str]:
     ]
 
 
+def _predicted(about: Mapping[str, Any]) -> list[str]:
+    level = about.get("quantile")
+    if level is None:
+        return []
+    target = _code(about["target"])
+    return [f"It predicts the {level:g} quantile of {target}: about {100 * level:g} % of the rows should be below it.", ""]
+
+
 def _scores(scores: Mapping[str, Any], metric: str, refit: Mapping[str, Any] | None) -> list[str]:
     valid, test = scores["valid"], scores["test"]
     lines = [f"| {metric} | value | how |", "|---|---|---|"]
@@ -81,6 +90,7 @@ def _scores(scores: Mapping[str, Any], metric: str, refit: Mapping[str, Any] | N
     if refit is not None:
         lines.append(f"| validation | {_digits(refit['average'])} | average of these networks |")
         part = "all rows" if refit["of"] == "all" else "training and validation rows"
+        part += f", each of its networks without one of {refit['folds']} folds" if refit.get("folds") else ""
         lines = [f"These scores are the recipe's, trained on part of the rows; what is in here saw {part}.", "", *lines]
         mean, low, high = (refit["test"][name] for name in ("mean", "low", "high"))
         lines.append(

@@ -5,7 +5,7 @@
 
 from workers.data.fitting import Fitted, PrepareOptions
 from workers.data.prepare import Fold, TargetScale, prepare, prepare_alike, prepare_all
-from workers.data.split import Division, Split, make_split, split_rows
+from workers.data.split import Division, Split, divide_all, make_split, split_rows
 from workers.data.table import DataSource, RawTable, load_table
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "RawTable",
     "Split",
     "TargetScale",
+    "divide_all",
     "load_table",
     "make_split",
     "prepare",

@@ -78,11 +78,7 @@ def split_rows(table: RawTable, plan: Division) -> Split:
     Raises:
         TrialError: A part would be empty, because there are too few distinct rows, groups or times.
     """
-    units = copies(table.row_hashes)
-    duplicates = table.rows - len(units.first)
-    if 1 < len(units.first) < table.rows / _COPIES:
-        units = copies(np.arange(table.rows, dtype=np.uint64))
-    whole = units if table.groups is None else joined(units, table.groups)
+    whole, duplicates = _units(table)
     if table.times is not None:
         folds, test = _ordered(whole, table.times, plan)
     else:
@@ -90,6 +86,28 @@ def split_rows(table: RawTable, plan: Division) -> Split:
     _refuse_empty(folds, test, whole)
     pairs = tuple((whole.rows(train), whole.rows(valid)) for train, valid in folds)
     return Split(pairs, whole.rows(test), duplicates)
+
+
+def divide_all(table: RawTable, validation: ValidationSpec, seed: int) -> tuple[tuple[Indices, Indices], ...]:
+    """Folds of all rows with no test part, by the rules of `split_rows` for k folds without times.
+
+    Raises:
+        TrialError: There are fewer distinct rows or groups than folds.
+    """
+    units, _ = _units(table)
+    plan = Division(seed, folds=validation.folds, repeats=validation.repeats)
+    everything = np.arange(len(units.first))
+    pairs = _repeated(table, units, everything, _strata(table, units.first), plan)
+    return tuple((units.rows(train), units.rows(valid)) for train, valid in pairs)
+
+
+def _units(table: RawTable) -> tuple[Units, int]:
+    """What a split keeps together, and the number of rows that repeat an earlier one."""
+    units = copies(table.row_hashes)
+    duplicates = table.rows - len(units.first)
+    if 1 < len(units.first) < table.rows / _COPIES:
+        units = copies(np.arange(table.rows, dtype=np.uint64))
+    return (units if table.groups is None else joined(units, table.groups)), duplicates
 
 
 def _shuffled(table: RawTable, units: Units, plan: Division) -> tuple[list[tuple[Indices, Indices]], Indices]:
@@ -103,17 +121,24 @@ def _shuffled(table: RawTable, units: Units, plan: Division) -> tuple[list[tuple
         test, rest = _cut(everything, strata, units.sizes, plan.test_fraction, rng)
     if part is not None and plan.folds is None and (part == 1).any():
         return [(everything[part == 0], everything[part == 1])], test
+    if plan.folds is not None:
+        return _repeated(table, units, rest, strata, plan), test
+    pairs: list[tuple[Indices, Indices]] = []
+    for _ in range(plan.repeats):
+        valid, train = _cut(rest, strata[rest], units.sizes[rest], plan.valid_share, rng)
+        pairs.append((train, valid))
+    return pairs, test
+
+
+def _repeated(
+    table: RawTable, units: Units, rest: Indices, strata: Indices, plan: Division
+) -> list[tuple[Indices, Indices]]:
+    """Folds over the units ``rest``, divided anew for each repeat."""
     pairs: list[tuple[Indices, Indices]] = []
     for repeat in range(plan.repeats):
-        if plan.folds is None:
-            valid, train = _cut(rest, strata[rest], units.sizes[rest], plan.valid_share, rng)
-            pairs.append((train, valid))
-        else:
-            seed = (plan.seed + repeat * _REPEAT_SEEDS) % 2**32
-            pairs += _folds(
-                rest, strata[rest], units.sizes[rest], replace(plan, seed=seed), grouped=table.groups is not None
-            )
-    return pairs, test
+        own = replace(plan, seed=(plan.seed + repeat * _REPEAT_SEEDS) % 2**32)
+        pairs += _folds(rest, strata[rest], units.sizes[rest], own, grouped=table.groups is not None)
+    return pairs
 
 
 def _strata(table: RawTable, first: Indices) -> NDArray[np.int64]:

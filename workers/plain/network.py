@@ -139,6 +139,30 @@ class Average(nn.Module):
         return f"members.{number}."
 
 
+def parts(weights: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:
+    """The state dicts of the networks in that of an `Average`; of a single network its own."""
+    found: dict[str, dict[str, Tensor]] = {}
+    for name, value in weights.items():
+        number, own = name.removeprefix("members.").split(".", 1) if name.startswith("members.") else ("", name)
+        found.setdefault(number, {})[own] = value
+    return [found[number] for number in sorted(found, key=lambda number: int(number or 0))]
+
+
+def joined(networks: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """The inverse of `parts`."""
+    if len(networks) == 1:
+        return dict(networks[0])
+    return {f"{Average.names(n)}{name}": value for n, own in enumerate(networks) for name, value in own.items()}
+
+
+def trained(shape: Shape, weights: Mapping[str, Tensor], task: str) -> nn.Module:
+    """A network of this shape with its weights, or the average of several if the weights are of such."""
+    count = len(parts(weights))
+    network = build(shape) if count == 1 else Average([build(shape) for _ in range(count)], task)
+    load_weights(network, weights)
+    return network
+
+
 @torch.no_grad()
 def outputs(network: nn.Module, x: Tensor) -> Tensor:
     """(r, o) outputs of a ``network`` in eval mode, always as many rows at once, for the last bit may depend on that."""

@@ -88,6 +88,14 @@ def _cycle_share(epoch: int, period: int, mult: int) -> float:
     return epoch / period
 
 
+def ends_cycle(recipe: Settings, epoch: int) -> bool:
+    """Whether a cycle of `warm_restarts` ends with ``epoch`` (0-based), so that the rate is high again after it."""
+    done = epoch + 1 - int(recipe.get("warmup_epochs", 0))
+    if recipe.get("lr_schedule") != "warm_restarts" or done <= 0:
+        return False
+    return _cycle_share(done, recipe["restart_period"], recipe["restart_mult"]) == 0.0
+
+
 def _coslog4(recipe: Settings, at: Moment) -> Floats:
     """(updates,): four cycles that begin and end at 0, each twice as long as the one before."""
     share = (at.epoch + np.arange(at.updates) / at.updates) / max(1, at.epochs)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,9 +22,10 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from .chance import Chance
+from .network import Average as AverageOfNetworks
 from .network import head_of
-from .schedules import Schedule, strength
-from .update import class_weights, optimizer_of, update
+from .schedules import Schedule, ends_cycle, strength
+from .update import class_weights, optimizer_of, pinball, update
 
 
 @dataclass(frozen=True)
@@ -38,8 +39,8 @@ class Rows:
     weights: Tensor | None = None
 
 
-Watch = Callable[[nn.Module, Rows], float]
-"""What early stopping looks at, lower being better, of a network in eval mode."""
+Watch = Callable[[nn.Module, Rows, Mapping[str, Any]], float]
+"""What early stopping looks at, lower being better, of a network in eval mode that is trained by a recipe."""
 
 
 @dataclass
@@ -94,8 +95,12 @@ def train(
     average = Average(network, recipe, epochs)
     updates = math.ceil(len(rows.x) / recipe["batch_size"])
     trained, best, kept, stale = Trained(network), math.inf, None, 0
+    past: list[nn.Module] = []
+    task = "regression" if rows.y.is_floating_point() else "classification"
     strengths = Strengths(network, recipe, epochs)
     for epoch in range(min(epochs, stop_after or epochs)):
+        if recipe.get("snapshots") and ends_cycle(recipe, epoch - 1):
+            past.append(copy.deepcopy(average.shown).eval())
         _to_training(network, recipe)
         now = strengths.of(epoch)
         order = chance.order(epoch, len(rows.x))
@@ -108,41 +113,47 @@ def train(
             loss += update(network, optimizer, now, batch, weights=weights, **how)
             average.after_update()
         average.after_epoch(epoch)
-        trained.network = average.shown.eval()
-        schedule.observe(epoch, validation_loss(trained.network, rows))
-        watched = (watch or validation_loss)(trained.network, rows)
+        trained.network = together([average.shown, *past], task).eval()
+        schedule.observe(epoch, validation_loss(trained.network, rows, recipe))
+        watched = (watch or validation_loss)(trained.network, rows, recipe)
         trained.losses.append(loss / updates)
         trained.watched.append(watched)
         better = watched < best - (min_delta if patience else 0.0)
         as_good = watched == best
         best, stale = (watched, 0) if better else (best, stale + 1)
         if better or as_good or not (patience and restore_best):
-            kept, trained.best_epoch = copy.deepcopy(trained.network.state_dict()), epoch
+            kept, trained.best_epoch = (copy.deepcopy(trained.network.state_dict()), len(past)), epoch
         if patience and stale >= patience:
             break
     if kept is not None:
-        trained.network.load_state_dict(kept)
+        trained.network = together([average.shown, *past[: kept[1]]], task).eval()
+        trained.network.load_state_dict(kept[0])
     return trained
 
 
-@torch.no_grad()
-def validation_loss(network: nn.Module, rows: Rows) -> float:
-    """Cross-entropy, or the mean squared error of standardized numbers, on the validation rows."""
-    out = network(rows.x_valid)
-    loss = (
-        F.mse_loss(out.squeeze(1), rows.y_valid) if rows.y_valid.is_floating_point() else F.cross_entropy(out, rows.y_valid)
-    )
-    return float(loss)
+def together(networks: Sequence[nn.Module], task: str) -> nn.Module:
+    """The average of the predictions of a network and of its snapshots, or the network if it has none."""
+    return networks[0] if len(networks) == 1 else AverageOfNetworks(networks, task)
 
 
 @torch.no_grad()
-def _accuracy(network: nn.Module, rows: Rows) -> float:
+def validation_loss(network: nn.Module, rows: Rows, recipe: Mapping[str, Any]) -> float:
+    """The loss on the validation rows: cross-entropy, or of standardized numbers the mean squared error or pinball loss."""
+    if not rows.y_valid.is_floating_point():
+        return float(F.cross_entropy(network(rows.x_valid), rows.y_valid))
+    level, error = recipe.get("quantile"), _errors(network, rows)
+    return float((pinball(error, level) if level else error.square()).mean())
+
+
+@torch.no_grad()
+def _errors(network: nn.Module, rows: Rows) -> Tensor:
+    error: Tensor = network(rows.x_valid).squeeze(1) - rows.y_valid
+    return error
+
+
+@torch.no_grad()
+def _accuracy(network: nn.Module, rows: Rows, recipe: Mapping[str, Any]) -> float:
     return -float((network(rows.x_valid).argmax(1) == rows.y_valid).float().mean())
-
-
-@torch.no_grad()
-def _mae(network: nn.Module, rows: Rows) -> float:
-    return float((network(rows.x_valid).squeeze(1) - rows.y_valid).abs().mean())
 
 
 def _to_training(network: nn.Module, recipe: Mapping[str, Any]) -> None:
@@ -158,8 +169,9 @@ WATCHES: Mapping[str, Watch] = {
     "loss": validation_loss,
     "log_loss": validation_loss,
     "accuracy": _accuracy,
-    "rmse": lambda network, rows: math.sqrt(validation_loss(network, rows)),
-    "mae": _mae,
+    "rmse": lambda network, rows, recipe: float(_errors(network, rows).square().mean().sqrt()),
+    "mae": lambda network, rows, recipe: float(_errors(network, rows).abs().mean()),
+    "pinball": validation_loss,
 }
 
 

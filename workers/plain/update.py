@@ -4,7 +4,7 @@ Weights are parameters of two or more dimensions; penalties, decay and constrain
 References: Loshchilov and Hutter, "Decoupled weight decay regularization" (ICLR 2019); Parikh and Boyd, "Proximal
 algorithms" (2014); Srivastava et al., "Dropout", JMLR 15 (2014) for the largest norm; King and Zeng, "Logistic Regression
 in Rare Events Data" (2001) for class weights; Lin et al., "Focal loss" (ICCV 2017); Huber, "Robust estimation of a location
-parameter" (1964).
+parameter" (1964); Koenker and Bassett, "Regression quantiles" (1978).
 """
 
 from __future__ import annotations
@@ -149,10 +149,17 @@ def _loss(
 
 
 def _errors(out: Tensor, target: Tensor, recipe: Mapping[str, Any]) -> Tensor:
-    """(b,) squared errors, or those of Huber, of outputs (b, 1)."""
+    """(b,) squared errors, those of Huber, or pinball losses, of outputs (b, 1)."""
+    if level := recipe.get("quantile"):
+        return pinball(out.squeeze(1) - target, level)
     if delta := recipe.get("huber_delta"):  # torch's is half of the squared error
         return 2.0 * F.huber_loss(out.squeeze(1), target, delta=delta, reduction="none")
     return F.mse_loss(out.squeeze(1), target, reduction="none")
+
+
+def pinball(error: Tensor, level: float | Tensor) -> Tensor:
+    """The losses of errors, prediction − target, whose smallest mean is at the target's quantile of a ``level``."""
+    return torch.maximum(-level * error, (1.0 - level) * error)
 
 
 def _surprises(out: Tensor, labels: Tensor, recipe: Mapping[str, Any], balance: Tensor | None) -> Tensor:

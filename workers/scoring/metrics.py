@@ -13,22 +13,31 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from service.spec import CLASSIFICATION_METRICS, RANKING_METRICS, REGRESSION_METRICS
+from service.spec import CLASSIFICATION_METRICS, PINBALL, RANKING_METRICS, REGRESSION_METRICS
+from workers.plain.update import pinball
 
 NAMES = {
     "classification": ("loss", *(name for name in CLASSIFICATION_METRICS if name not in RANKING_METRICS)),
-    "regression": ("loss", *REGRESSION_METRICS),
+    "regression": ("loss", *(name for name in REGRESSION_METRICS if name != PINBALL)),
 }
 """The cheap metrics of a task, which are always computed."""
 
 
 def names(task: str, wanted: Sequence[str] = ()) -> tuple[str, ...]:
-    """The columns of `evaluate`: the cheap metrics, and the areas under curves that are among ``wanted``."""
-    return (*NAMES[task], *(name for name in RANKING_METRICS if name in wanted))
+    """The columns of `evaluate`: the cheap metrics, and of the others those that are among ``wanted``."""
+    return (*NAMES[task], *(name for name in (*RANKING_METRICS, PINBALL) if name in wanted))
 
 
 def evaluate(
-    task: str, out: Tensor, target: Tensor, mask: Tensor, scale: Tensor, *, wanted: Sequence[str] = (), positive: int = 1
+    task: str,
+    out: Tensor,
+    target: Tensor,
+    mask: Tensor,
+    scale: Tensor,
+    *,
+    wanted: Sequence[str] = (),
+    positive: int = 1,
+    quantile: float | None = None,
 ) -> Tensor:
     """All metrics of a task.
 
@@ -40,25 +49,32 @@ def evaluate(
         scale: (k,) standard deviation of the regression target.
         wanted: Metrics that are needed; of the expensive ones only these are computed.
         positive: Index of the positive class, where there are two.
+        quantile: Level of the quantile that a regression predicts, whose pinball loss is then the loss; None for the mean.
 
     Returns:
         (k, len(names(task, wanted))), a column per name, in order.
     """
     if task == "regression":
-        return _regression(out.squeeze(-1), target, mask, scale)
+        return _regression(out.squeeze(-1), target, mask, scale, wanted, quantile)
     columns = _classification(out, target, mask, positive)
     areas = names(task, wanted)[len(columns) :]
     return torch.stack([*columns, *(_ranking(name, out, target, mask, positive) for name in areas)], dim=1)
 
 
-def _regression(out: Tensor, target: Tensor, mask: Tensor, scale: Tensor) -> Tensor:
+def _regression(
+    out: Tensor, target: Tensor, mask: Tensor, scale: Tensor, wanted: Sequence[str], quantile: float | None
+) -> Tensor:
     rows = mask.sum(1)
     error = out - target
     mse = (error.square() * mask).sum(1) / rows
     mean = (target * mask).sum(1) / rows
     variance = ((target - mean[:, None]).square() * mask).sum(1) / rows
     mae = (error.abs() * mask).sum(1) / rows
-    return torch.stack([mse, mse.sqrt() * scale, mae * scale, 1.0 - mse / variance], dim=1)
+    cheap = [mse.sqrt() * scale, mae * scale, 1.0 - mse / variance]
+    if quantile is None:
+        return torch.stack([mse, *cheap], dim=1)
+    loss = (pinball(error, quantile) * mask).sum(1) / rows
+    return torch.stack([loss, *cheap, *([loss * scale] if PINBALL in wanted else [])], dim=1)
 
 
 def _classification(out: Tensor, target: Tensor, mask: Tensor, positive: int) -> list[Tensor]:

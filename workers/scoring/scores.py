@@ -51,7 +51,15 @@ def spread(values: Sequence[float] | NDArray[np.float64]) -> Spread:
     return Spread(mean=float(np.mean(values)), std=deviation, n=len(values))
 
 
-def exact(task: str, metric: str, out: Tensor, target: Tensor, scale: float = 1.0, positive: int = 1) -> NDArray[np.float64]:
+def exact(
+    task: str,
+    metric: str,
+    out: Tensor,
+    target: Tensor,
+    scale: float = 1.0,
+    positive: int = 1,
+    quantile: float | None = None,
+) -> NDArray[np.float64]:
     """(n,) scores of networks.
 
     Args:
@@ -61,32 +69,48 @@ def exact(task: str, metric: str, out: Tensor, target: Tensor, scale: float = 1.
         target: (r,) class indices or standardized targets.
         scale: Standard deviation of the regression target.
         positive: Index of the positive class of two.
+        quantile: Level of the quantile that a regression predicts.
     """
-    return _masked(task, metric, out, target, scale, positive, torch.ones(out.shape[1], device=out.device))
+    return _masked(task, metric, out, target, scale, positive, quantile, torch.ones(out.shape[1], device=out.device))
 
 
-def score(task: str, metric: str, out: Tensor, target: Tensor, scale: float = 1.0, positive: int = 1) -> Scores:
+def score(
+    task: str,
+    metric: str,
+    out: Tensor,
+    target: Tensor,
+    scale: float = 1.0,
+    positive: int = 1,
+    quantile: float | None = None,
+) -> Scores:
     """Scores of networks, and the jackknife over the rows; arguments as of `exact`."""
     rows = out.shape[1]
     groups = min(rows, GROUPS)
     group = torch.from_numpy(np.random.default_rng(_GROUPING).permutation(rows) % groups).to(out.device)
-    whole = exact(task, metric, out, target, scale, positive)
+    whole = exact(task, metric, out, target, scale, positive, quantile)
     if groups < 2:
         return Scores(whole, np.zeros((1, len(whole))), rows)
     masks = ((group != each).to(torch.float32) for each in range(groups))
-    without = np.stack([_masked(task, metric, out, target, scale, positive, mask) for mask in masks])
+    without = np.stack([_masked(task, metric, out, target, scale, positive, quantile, mask) for mask in masks])
     # An area under a curve is undefined without the only group that contains a class.
     without = np.where(np.isnan(without), whole, without)
     return Scores(whole, (without - without.mean(0)) * np.sqrt((groups - 1) / groups), rows)
 
 
 def _masked(
-    task: str, metric: str, out: Tensor, target: Tensor, scale: float, positive: int, mask: Tensor
+    task: str,
+    metric: str,
+    out: Tensor,
+    target: Tensor,
+    scale: float,
+    positive: int,
+    quantile: float | None,
+    mask: Tensor,
 ) -> NDArray[np.float64]:
     networks, rows = out.shape[0], out.shape[1]
     scales = torch.full((networks,), scale, device=out.device)
     targets, masks = target.expand(networks, rows), mask.expand(networks, rows)
-    values = evaluate(task, out, targets, masks, scales, wanted=(metric,), positive=positive)
+    values = evaluate(task, out, targets, masks, scales, wanted=(metric,), positive=positive, quantile=quantile)
     return values[:, names(task, (metric,)).index(metric)].cpu().numpy().astype(np.float64)
 
 

@@ -55,7 +55,8 @@ class Conclusion:
         rows = [data.valid[fold][data.mask[fold] > 0] for fold, _ in run.fold_seeds]
         for (fold, _), on, out in zip(run.fold_seeds, rows, runner.predict(run, rows), strict=True):
             scale = float(data.scale[fold])
-            scores.append(score(data.task, self._protocol.metric, out, data.y[on], scale, data.positive))
+            metric = self._protocol.metric
+            scores.append(score(data.task, metric, out, data.y[on], scale, data.positive, data.quantile))
         self._best = value
         self._standard_error = float(np.sqrt((mean_over_folds(scores).jumps ** 2).sum()))
 

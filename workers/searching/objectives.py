@@ -37,5 +37,6 @@ class Objectives:
         rows = [data.train[fold] for fold, _ in run.fold_seeds]
         trained = []
         for (fold, _), on, out in zip(run.fold_seeds, rows, runner.predict(run, rows), strict=True):
-            trained.append(float(exact(data.task, metric, out, data.y[on], float(data.scale[fold]), data.positive)[0]))
+            scale, reading = float(data.scale[fold]), (data.positive, data.quantile)
+            trained.append(float(exact(data.task, metric, out, data.y[on], scale, *reading)[0]))
         return self.protocol.sign * (run.best_value - float(np.mean(trained)))

@@ -77,6 +77,8 @@ class Block:
         nothing = np.zeros(stack.updates, dtype=np.float32)
         rates = np.stack([owner[0].rates(stack.updates) if owner else nothing for owner in self.owner])
         for lane, owner in enumerate(self.owner):
+            if owner and owner[0].restarts:
+                stack.take_snapshot(lane)
             strengths = owner[0].strengths() if owner else None
             if owner and strengths:
                 stack.set_strengths(lane, owner[0].recipe, *strengths)

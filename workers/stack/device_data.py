@@ -27,7 +27,8 @@ class DeviceData:
 
     ``scale`` turns a standardized regression error back into the target's unit (1 for classification). ``balance`` are the
     weights that make the classes of a fold's training rows count alike (`workers.plain.update.balanced`). ``wanted`` are
-    the metrics that the study looks at, ``positive`` the positive class of two (see `workers.scoring.metrics`).
+    the metrics that the study looks at, ``positive`` the positive class of two, ``quantile`` the level of the quantile that
+    a regression predicts (see `workers.scoring.metrics`).
     The last inputs of a table are one-hot ``categories``, given by their numbers of levels. Lanes that are fine-tuned begin
     with ``start``, a state dict on the CPU, which may lack the last layer. ``weights`` (R,) multiply the losses of training
     rows, where they are not all alike.
@@ -44,6 +45,7 @@ class DeviceData:
     outputs: int
     wanted: tuple[str, ...] = ()
     positive: int = 1
+    quantile: float | None = None
     categories: tuple[int, ...] = ()
     start: Mapping[str, Tensor] | None = None
     weights: Tensor | None = None
@@ -93,6 +95,7 @@ class DeviceData:
         device: torch.device,
         wanted: tuple[str, ...] = (),
         positive: int = 1,
+        quantile: float | None = None,
         start: Mapping[str, Tensor] | None = None,
     ) -> DeviceData:
         """Copy prepared folds to ``device``."""
@@ -123,6 +126,7 @@ class DeviceData:
             outputs=outputs,
             wanted=wanted,
             positive=positive,
+            quantile=quantile,
             categories=_categories(folds),
             start=start,
             weights=None if folds[0].weights is None else torch.from_numpy(np.concatenate(weights)).to(device),

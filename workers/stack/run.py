@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from service.spec import EarlyStopping, Recipe, sign_of
-from workers.plain.schedules import Schedule, strength
+from workers.plain.schedules import Schedule, ends_cycle, strength
 from workers.stack.techniques.averaging import holds
 
 Ending = Literal["converged", "epochs", "time", "not_finite", "out_of_memory"]
@@ -99,6 +99,11 @@ class Run:
     def holds(self, updates: int) -> NDArray[np.float32]:
         """(updates,) shares of the averaged weights that the coming epoch's updates keep."""
         return holds(self.recipe, self.epoch, self.protocol.epochs, updates)
+
+    @property
+    def restarts(self) -> bool:
+        """Whether a cycle has ended with the last epoch, after which its weights are kept as a snapshot."""
+        return self.recipe.flag("snapshots") and self.epoch > 0 and ends_cycle(self.recipe, self.epoch - 1)
 
     def strengths(self) -> tuple[float, float] | None:
         """The factors of dropout and of weight decay in the coming epoch; None if they never change."""

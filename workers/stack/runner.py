@@ -310,6 +310,5 @@ class StackRunner:
         """
         outputs = []
         for (block, lane), chosen in zip(self._places(run), rows, strict=True):
-            weights, stats = block.stack.best_weights[lane, None], block.stack.best_stats[lane, None]
-            outputs.append(block.stack.predict(weights, stats, chosen[None]))
+            outputs.append(block.stack.predict_best(lane, chosen))
         return outputs

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from service.errors import TrialError
 from service.spec import Recipe
-from workers.plain.network import adopt, initialize, looks_at_examples
+from workers.plain.network import adopt, initialize, joined, looks_at_examples
 from workers.scoring.metrics import evaluate
 from workers.stack.blueprint import Blueprint, Part, StackKey, tensors_of, update_of
 from workers.stack.device_data import DeviceData
@@ -32,6 +32,7 @@ from workers.stack.optimizers import RULES, bias_corrections
 from workers.stack.precision import shortened_products
 from workers.stack.probe import verdict
 from workers.stack.programs import Program
+from workers.stack.snapshots import Row, Snapshots
 from workers.stack.techniques import techniques_of
 
 __all__ = ["Stack", "StackKey"]
@@ -80,6 +81,7 @@ class Stack:
         self.folds = torch.zeros(0, dtype=torch.int64, device=data.device)
         self._judged_by: tuple[Tensor, Tensor, Tensor, Tensor] | None = None
         self.best_weights, self.best_stats = self.state.weights.clone(), self.state.stats.clone()
+        self._snapshots = Snapshots(data.task, self._validated)
 
     @property
     def blueprint(self) -> Blueprint:
@@ -140,6 +142,7 @@ class Stack:
         self.folds = torch.cat([self.folds[chosen], torch.zeros(idle, dtype=torch.int64, device=self.data.device)])
         self.best_weights = torch.cat([self.best_weights[chosen], fresh.weights])
         self.best_stats = torch.cat([self.best_stats[chosen], fresh.stats])
+        self._snapshots.resize(keep, k)
 
     def load(self, lane: int, recipe: Recipe, *, seed: int, fold: int = 0) -> None:
         """Start a new run in ``lane``: weights from ``seed`` or `DeviceData.start`, the recipe's rates."""
@@ -155,6 +158,7 @@ class Stack:
         self.state.first[lane], self.state.second[lane] = 0.0, 0.0
         self.state.updates[lane] = 0
         self.folds[lane], self._judged_by = fold, None
+        self._snapshots.forget(lane)
         rates = self.model.rates(recipe)
         load_columns(self.columns, lane, recipe, rates=rates, seed=seed, balance=self.data.balance[fold])
         if not self._graphs:  # a captured update is made once, for any rates
@@ -260,7 +264,19 @@ class Stack:
             return data.valid_x[which] if data.folds == 1 else data.x[rows[:, which]]
 
         out = self._outputs(self._evaluated, *self.state.evaluated(), part, int(rows.shape[1]))
-        return evaluate(data.task, out, target, mask, scale, wanted=data.wanted, positive=data.positive)
+        out = self._snapshots.judged(out)
+        rows_of = (data.task, out, target, mask, scale)
+        return evaluate(*rows_of, wanted=data.wanted, positive=data.positive, quantile=data.quantile)
+
+    def take_snapshot(self, lane: int) -> None:
+        """Keep the present weights of a lane: from now on it is evaluated together with them."""
+        weights, stats = self.state.evaluated()
+        self._snapshots.take(lane, (weights[lane], stats[lane]))
+
+    def _validated(self, lane: int, row: Row) -> Tensor:
+        """(m, outputs) of weights on a lane's validation rows."""
+        weights, stats = (each.to(self.data.device)[None] for each in row)
+        return self.predict(weights, stats, self.data.valid[self.folds[lane]][None])[0]
 
     def sparsity(self) -> Tensor:
         """(k,) share of the weights that are exactly zero."""
@@ -337,22 +353,35 @@ class Stack:
         for lane in [lane for lane, better in enumerate(improved) if better]:
             self.best_weights[lane].copy_(weights[lane])
             self.best_stats[lane].copy_(stats[lane])
+            self._snapshots.keep_best(lane)
 
     def best(self, lane: int) -> dict[str, Tensor]:
-        """The best weights of a lane, named as in the module's state dict, on the CPU."""
-        named = self.model.state_dict(self.best_weights[lane], self.best_stats[lane])
+        """The best weights of a lane, named as in the module's state dict, on the CPU; with snapshots in that of an
+        `Average`.
+        """
+        rows = [(self.best_weights[lane], self.best_stats[lane]), *self._snapshots.best(lane)]
+        named = joined([self.model.state_dict(*row) for row in rows])
         return {name: value.detach().cpu().clone(memory_format=torch.contiguous_format) for name, value in named.items()}
+
+    def predict_best(self, lane: int, rows: Tensor) -> Tensor:
+        """Outputs (1, r, outputs) of the best weights of a lane, with its snapshots, on data rows ``rows (r,)``."""
+        device = self.data.device
+        kept = [(self.best_weights[lane], self.best_stats[lane]), *self._snapshots.best(lane)]
+        outs = [self.predict(weights.to(device)[None], stats.to(device)[None], rows[None])[0] for weights, stats in kept]
+        return self._snapshots.joined(outs)[None]
 
     def saved(self, lane: int) -> dict[str, Tensor]:
         """A lane's whole state, on the CPU."""
         best = {"best_weights": self.best_weights[lane], "best_stats": self.best_stats[lane]}
-        return {**self.state.lane(lane), **{name: value.cpu().clone() for name, value in best.items()}}
+        best = {name: value.cpu().clone() for name, value in best.items()}
+        return {**self.state.lane(lane), **best, **self._snapshots.saved(lane)}
 
     def restore(self, lane: int, saved: dict[str, Tensor]) -> None:
         """Bring a lane to a state that `saved` gave."""
         self.state.load(lane, saved)
         self.best_weights[lane] = saved["best_weights"].to(self.data.device)
         self.best_stats[lane] = saved["best_stats"].to(self.data.device)
+        self._snapshots.restore(lane, saved)
 
     def _batches(self) -> Tensor:
         """(u, k, b) data rows in each lane's order of this epoch."""

@@ -96,6 +96,12 @@ class LrSchedule(Frozen):
         group="lr_schedule", kind="int", low=1, high=10, neutral=2, search=Fixed(value=2),
         when=When("lr_schedule", ("warm_restarts",)), doc="Factor by which each cycle is longer than the one before.",
     )] = None
+    snapshots: Annotated[Domain | None, Setting(
+        group="lr_schedule", kind="bool", neutral=False, regularizer=True,
+        search=Fixed(value=False), advised=Choices(choices=(False, True)), when=When("lr_schedule", ("warm_restarts",)),
+        doc="Whether the weights at the end of each cycle are kept as networks of their own, whose predictions are averaged "
+        "with those of the present weights: a trial is judged, and its network delivered, as this average (Huang et al. "
+        "2017). Needs `early_stopping: off`.")] = None
     plateau_patience: Annotated[Domain | None, Setting(
         group="lr_schedule", kind="int", low=0, high=10000, neutral=5, search=Range(low=2, high=15),
         when=When("lr_schedule", ("plateau",)), doc="Epochs without improvement of the validation value before a reduction.",

@@ -12,7 +12,7 @@ from service.spec import Deliver, Recipe, StudySpec
 from tests.benchmarks.coverage import ROWS, prepared, spec_of, table
 from workers.answer.candidates import Candidate
 from workers.answer.finalizer import Averaged
-from workers.answer.refit import epochs_of, networks_of, refit
+from workers.answer.refit import Refitting, epochs_of, kind_of
 from workers.plain.layers import dropout_of
 from workers.plain.network import build, initialize
 from workers.plain.training import Rows, train
@@ -37,8 +37,9 @@ def study(task: str, **changes: Any) -> tuple[StudySpec, Prepared, Candidate]:
 @pytest.mark.parametrize("rows", ["all", "train_valid"])
 def test_it_is_the_plain_loop_on_those_rows(task: str, rows: Any) -> None:
     spec, data, winner = study(task, budget={"trials": 20, "epochs": 9, "finalists": 3, "seeds": 2})
-    done = refit(spec, data, winner, Deliver(rows=rows), 2, lambda: None, Layout())
+    done = Refitting(spec, data, winner, Deliver(rows=rows, seeds=2), lambda: None, Layout()).train("ensemble")
     assert done is not None
+    assert done.folds is None
     own = np.concatenate([*data.split.folds[0], *([data.split.test] if rows == "all" else [])])
     assert (done.rows, done.epochs, len(done.weights)) == (len(own), 5, 2)
     fold = done.fold
@@ -57,7 +58,9 @@ def test_it_is_the_plain_loop_on_those_rows(task: str, rows: Any) -> None:
 def test_nothing_is_handed_out_where_no_loss_stays_finite() -> None:
     spec, data, winner = study("regression")
     winner.recipe = Recipe({**RECIPE, "lr": 1e30})
-    assert refit(spec, data, winner, Deliver(), 2, lambda: None, Layout()) is None
+    refitting = Refitting(spec, data, winner, Deliver(seeds=2), lambda: None, Layout())
+    assert refitting.train("ensemble") is None
+    assert refitting.train("folds") is None
 
 
 def test_epochs_are_the_mean_of_the_best_ones() -> None:
@@ -66,8 +69,21 @@ def test_epochs_are_the_mean_of_the_best_ones() -> None:
 
 @pytest.mark.parametrize(
     ("networks", "gain", "expected"),
-    [("auto", 0.1, 4), ("auto", -0.1, 1), ("single", 0.1, 1), ("ensemble", -0.1, 4)],
+    [
+        ("auto", 0.1, "ensemble"),
+        ("auto", -0.1, "single"),
+        ("single", 0.1, "single"),
+        ("ensemble", -0.1, "ensemble"),
+        ("folds", -0.1, "folds"),
+    ],
 )
-def test_several_networks_are_trained_where_that_lowers_the_loss(networks: Any, gain: float, expected: int) -> None:
+def test_several_networks_are_trained_where_that_lowers_the_loss(networks: Any, gain: float, expected: str) -> None:
     scores = Averaged(0.8, 0.7, gain, None)  # type: ignore[arg-type]
-    assert networks_of(Deliver(networks=networks, seeds=4), scores) == expected
+    assert kind_of(Deliver(networks=networks, seeds=4), scores) == expected
+
+
+def test_a_single_network_is_one_whatever_the_number_of_seeds() -> None:
+    spec, data, winner = study("regression")
+    done = Refitting(spec, data, winner, Deliver(seeds=4), lambda: None, Layout()).train("single")
+    assert done is not None
+    assert len(done.weights) == len(done.seeds) == 1

@@ -14,7 +14,8 @@ from sklearn.utils.class_weight import compute_class_weight
 
 import workers.data
 from service.errors import TrialError
-from workers.data import Division, RawTable, Split, split_rows
+from service.spec import ValidationSpec
+from workers.data import Division, RawTable, Split, divide_all, split_rows
 from workers.data.units import copies, joined
 from workers.plain.update import balanced
 
@@ -47,6 +48,22 @@ def test_groups_are_never_divided(seed: int, folds: int | None) -> None:
         covered = np.concatenate([*split.folds[fold], split.test])
         assert sorted(covered) == list(range(400))
     assert len(split.test) == pytest.approx(80, abs=20)
+
+
+@pytest.mark.parametrize("repeats", [1, 2])
+def test_folds_of_all_rows_leave_none_out_and_divide_no_group(repeats: int) -> None:
+    groups = np.random.default_rng(0).integers(-1, 25, 400).astype(np.int64)
+    grouped = replace(table(400), groups=groups)
+    asked = ValidationSpec(method="kfold", folds=4, repeats=repeats)
+    folds = divide_all(grouped, asked, seed=1)
+    assert len(folds) == 4 * repeats
+    for train, valid in folds:
+        assert sorted([*train, *valid]) == list(range(400))
+        assert set(groups[train]) & set(groups[valid]) <= {-1}
+    for first in range(0, len(folds), 4):
+        assert sorted(row for _, valid in folds[first : first + 4] for row in valid) == list(range(400))
+    with pytest.raises(TrialError, match="too few for 4 folds"):
+        divide_all(replace(table(400), groups=groups % 2), asked, seed=1)
 
 
 def test_copies_join_the_groups_that_they_lie_in() -> None:

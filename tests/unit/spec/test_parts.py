@@ -8,6 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from service.api.issues import validation_issues
+from service.search import recipe
 from service.spec import CLASSIFICATION_METRICS, LOWER_IS_BETTER, REGRESSION_METRICS, StudySpec
 
 BAD: list[tuple[dict[str, Any], str, object]] = [
@@ -32,6 +33,14 @@ BAD: list[tuple[dict[str, Any], str, object]] = [
     ({"task": "regression", "also": ["gap", "f1"]}, "also", ["gap", "f1"]),
     ({"also": ["gap", "gap"]}, "also", ["gap", "gap"]),
     ({"metric": "mae", "also": ["mae"]}, "also", ["mae"]),
+    ({"metric": "pinball"}, "quantile", None),
+    ({"metric": "pinball", "quantile": 1.0}, "quantile", 1.0),
+    ({"metric": "pinball", "quantile": "high"}, "quantile", "high"),
+    ({"metric": "pinball", "quantile": 0.9, "task": "classification"}, "metric", "pinball"),
+    ({"metric": "rmse", "quantile": 0.9}, "metric", "rmse"),
+    ({"metric": "rmse", "also": ["pinball"]}, "also", ["pinball"]),
+    ({"metric": "mae", "early_stopping": {"monitor": "pinball"}}, "early_stopping.monitor", "pinball"),
+    ({"metric": "pinball", "quantile": 0.5, "space": {"huber_delta": 1.0}}, "space.huber_delta", 1.0),
     ({"also": ["gap"], "sampler": "cma_es"}, "sampler", "cma_es"),
     ({"also": ["gap"], "sampler": {"name": "lipo"}}, "sampler", "lipo"),
     ({"also": ["gap"], "sampler": "bobyqa"}, "sampler", "bobyqa"),
@@ -84,9 +93,23 @@ def test_errors_name_field_value_and_what_is_allowed(parts: dict[str, Any], fiel
 @pytest.mark.parametrize("task", ["classification", "regression"])
 def test_any_metric_can_be_the_objective_and_has_a_direction(task: Any) -> None:
     for metric in CLASSIFICATION_METRICS if task == "classification" else REGRESSION_METRICS:
-        made = spec(metric=metric, early_stopping={"monitor": metric}).resolved(task)
+        level = {"quantile": 0.9} if metric == "pinball" else {}
+        made = spec(metric=metric, early_stopping={"monitor": metric}, **level).resolved(task)
         assert made.direction == ("minimize" if metric in LOWER_IS_BETTER else "maximize")
         assert StudySpec.model_validate_json(made.model_dump_json()) == made
+
+
+def test_a_quantile_is_refused_where_classes_are_predicted() -> None:
+    with pytest.raises(ValidationError, match="does not fit a classification task"):
+        spec(metric="pinball", quantile=0.9).resolved("classification")
+
+
+def test_every_recipe_of_a_study_of_a_quantile_has_its_level() -> None:
+    fixed = {"space": {"preset": "off"}}
+    made = spec(metric="pinball", quantile=0.9, also=["gap", "mae"], **fixed).resolved("regression")
+    setting = recipe(made, {})
+    assert setting["quantile"] == setting.unregularized()["quantile"] == setting.effective()["quantile"] == 0.9
+    assert "quantile" not in recipe(spec(metric="mae", **fixed).resolved("regression"), {})
 
 
 def test_further_objectives_have_directions_and_no_pruner_and_survive_json() -> None:

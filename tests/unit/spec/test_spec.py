@@ -231,6 +231,47 @@ def test_warnings_for_doubtful_combinations_name_their_source() -> None:
         assert ("Ba et al." in texts) == warned
 
 
+def test_a_cocktail_has_snapshots_of_whole_cycles_unless_it_stops_early() -> None:
+    """Cycles of 15, 30 and 60 epochs; whoever wants early stopping has none of them."""
+    whole = spec(space={"preset": "cocktail"})
+    assert whole.early_stopping is None
+    assert (whole.budget.epochs, whole.budget.trials) == (105, 600)
+    assert whole.domains["restart_period"] == Fixed(value=15)
+    assert whole.domains["snapshots"] == Choices(choices=(False, True))
+    assert "snapshots" in whole.searched
+    assert spec(space={"preset": "cocktail"}, budget={"trials": 7}).budget.epochs == 105
+    assert spec(space={"preset": "cocktail"}, budget={"epochs": 9}).budget.epochs == 9
+    stopped = spec(space={"preset": "cocktail"}, early_stopping={"patience": 5})
+    assert stopped.domains["snapshots"] == Fixed(value=False)
+    assert stopped.early_stopping is not None
+    tuned = spec(space={"preset": "cocktail"}, model={"start_from": 1})
+    assert (tuned.domains["snapshots"], tuned.early_stopping is None) == (Fixed(value=False), False)
+    for budget in (list[int](), "long", 7):
+        with pytest.raises(ValidationError):
+            spec(space={"preset": "cocktail"}, budget=budget)
+    other = spec(space={"preset": "cocktail", "lr_schedule": "cosine"}, early_stopping={"patience": 5})
+    assert "snapshots" not in other.searched
+    for made in (whole, stopped, other):
+        stored = made.resolved("classification")
+        assert StudySpec.model_validate_json(stored.model_dump_json()) == stored
+        assert stored.enqueue == ()
+        assert stored.data.scaling == "standard"
+
+
+def test_snapshots_need_restarts_and_no_early_stopping() -> None:
+    space = {"preset": "off", "lr_schedule": "warm_restarts", "snapshots": True}
+    assert spec(space=space, early_stopping="off").domains["snapshots"] == Fixed(value=True)
+    for parts, field in (
+        ({"space": space}, "early_stopping"),
+        ({"space": {**space, "snapshots": [False, True]}, "early_stopping": {"patience": 5}}, "early_stopping"),
+        ({"space": {"preset": "off", "snapshots": True}, "early_stopping": "off"}, "space.snapshots"),
+    ):
+        with pytest.raises(ValidationError) as caught:
+            spec(**parts)
+        (issue,) = validation_issues(caught.value)
+        assert issue.field == field
+
+
 def test_each_kind_of_data_has_its_own_space() -> None:
     images = spec(model={"family": "cnn"}, space={"preset": "images"}).domains
     assert all(isinstance(images[name], Range) for name in ("rotation", "shift", "cutout", "cutmix", "head_dropout"))

@@ -66,6 +66,7 @@ def test_a_lane_does_not_notice_a_technique_that_others_have_on() -> None:
     techniques = {each.name for each in TECHNIQUES} - {
         "frozen",
         "huber_delta",
+        "quantile",
         *AUGMENTATIONS,
     }  # of images, of an earlier study, or of a regression
     values = {**dict.fromkeys(techniques, 0.5), "nesterov": True, "averaging": "ema"}
