@@ -8,7 +8,7 @@ import uuid
 from importlib.metadata import version
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api import (
@@ -29,6 +29,7 @@ from service.api.access import Access
 from service.api.bodies import BodyLimit
 from service.api.foreign import ForeignRequests
 from service.api.openapi import describe
+from service.api.queries import no_unknown_parameters
 from service.settings import Settings
 from service.store import Store
 
@@ -43,7 +44,14 @@ Submit a study with `POST /v1/studies`, poll it with `GET /v1/studies/{id}`, rea
 def create_app(store: Store, settings: Settings) -> FastAPI:
     """Build the API and, unless it is switched off, the dashboard on the same database; or the dashboard only."""
     document = None if settings.dashboard == "only" else "/openapi.json"
-    app = FastAPI(title="regsearch", version=version("regsearch"), description=ABOUT, openapi_url=document)
+    app = FastAPI(
+        title="regsearch",
+        version=version("regsearch"),
+        description=ABOUT,
+        openapi_url=document,
+        dependencies=[Depends(no_unknown_parameters)],
+        responses={422: problems.answers(422)[422]},
+    )
     problems.install(app)
     app.add_middleware(BodyLimit, upload_path=datasets.PATH, max_upload_bytes=int(settings.max_upload_mb * 2**20))
     if settings.auth == "tokens":

@@ -1,0 +1,49 @@
+"""Query parameters that a route does not know are refused: a filter that is misspelt must not be a list without a filter.
+
+One dependency of the application, so that no route can forget it. What is mounted (the dashboard) has its own parameters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from fastapi import Request
+from fastapi.dependencies.models import Dependant
+
+from service.errors import InvalidInput, Issue
+from service.suggestions import meant
+
+_MOST = 50
+"""Errors that an answer lists."""
+_ELSEWHERE: Mapping[tuple[str, str, str], str] = {("POST", "/v1/studies", "dry_run"): "POST /v1/studies/dry-run"}
+"""Routes that do what a parameter of another route would ask for."""
+
+
+async def no_unknown_parameters(request: Request) -> None:
+    """Check the names in a request's query against those of its route.
+
+    Raises:
+        InvalidInput: With an entry for each name that the route does not know, and the nearest one that it knows.
+    """
+    given = request.query_params
+    if not given:
+        return
+    known = sorted(set(_names(request.scope["route"].dependant)))
+    unknown = [name for name in dict.fromkeys(given) if name not in known]
+    if unknown:
+        raise InvalidInput([_issue(request, name, given[name], known) for name in unknown[:_MOST]])
+
+
+def _names(dependant: Dependant) -> Iterator[str]:
+    """The names of all query parameters of a route."""
+    for field in dependant.query_params:
+        yield field.alias
+    for part in dependant.dependencies:
+        yield from _names(part)
+
+
+def _issue(request: Request, name: str, value: str, known: list[str]) -> Issue:
+    elsewhere = _ELSEWHERE.get((request.method, request.scope["route"].path, name))
+    close = elsewhere or meant(name, known)
+    hint = f"; did you mean {close}?" if close else ""
+    return Issue(name, f"is not a known query parameter{hint}", value, known or "no query parameters")
