@@ -150,6 +150,7 @@ class TrialOut(BaseModel):
     also: dict[str, float] = Field(description="Values of the study's further objectives at the same step.")
     best_step: int | None
     stop_reason: str | None
+    stopping: bool = Field(description="Whether somebody has stopped it, and it has not ended yet.")
     epochs: int
     attempt: int = Field(description="Number of workers that were lost while they trained it.")
     params: dict[str, Any]

@@ -24,6 +24,7 @@ from service.spec.external import ExternalSpec
 from service.store import Store, StudyState
 from service.store.records import StudyRecord, TrialState
 
+Number = Annotated[int, Path(ge=0, lt=2**31, description="A trial's number.")]
 Offset = Annotated[int, Query(ge=0, lt=2**31)]
 Limit = Annotated[int, Query(ge=1, le=500)]
 Part = Annotated[str | None, Query(min_length=1, max_length=200), AfterValidator(storable_text)]
@@ -140,8 +141,18 @@ def router(store: Store, settings: Settings) -> APIRouter:
         return TrialPage(trials=[TrialOut.of(record) for record in records], total=total, offset=offset, limit=limit)
 
     @routes.get("/{study_id}/trials/{number}", responses=answers(404, 422))
-    def get_trial(study_id: StudyId, number: Annotated[int, Path(ge=0, lt=2**31)]) -> TrialOut:
+    def get_trial(study_id: StudyId, number: Number) -> TrialOut:
         """One trial with its learning curves."""
+        return TrialOut.of(store.history.trial(study_id, number))
+
+    @routes.post("/{study_id}/trials/{number}/stop", responses=answers(404, 409, 422))
+    def stop_trial(study_id: StudyId, number: Number, request: WithKey) -> TrialOut:
+        """Stop one trial, while the search goes on.
+
+        A running one ends within an epoch, complete with its best value, as if it had converged; a program is told so when
+        it next reports. One that waits ends now, as pruned. Either way it counts as one of the budget's trials.
+        """
+        store.stops.stop(study_id, number, request)
         return TrialOut.of(store.history.trial(study_id, number))
 
     _result(routes, store)

@@ -74,6 +74,10 @@ class AsyncStudy:
         """See `Study.cancel`."""
         await asyncio.to_thread(self.study.cancel)
 
+    async def stop_trial(self, number: int) -> None:
+        """See `Study.stop_trial`."""
+        await asyncio.to_thread(self.study.stop_trial, number)
+
     async def trials(self, *, lease_seconds: float = 60.0) -> AsyncIterator[AsyncTrial]:
         """See `Study.trials`; each is a context: ``async with trial: …``."""
         session = Session(self.study.connection, self.study.latest, lease_seconds)

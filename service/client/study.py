@@ -149,6 +149,10 @@ class Study:
         """End it permanently."""
         self.latest = self.connection.post(f"{self._path}/cancel")
 
+    def stop_trial(self, number: int) -> None:
+        """End one trial, complete with its best value so far, while the search goes on; pruned if it has not begun."""
+        self.connection.post(f"{self._path}/trials/{number}/stop")
+
     def trials(self, *, lease_seconds: float = 60.0) -> Generator[Trial, None, None]:
         """Trials for this program, until the study is over; the answer's final runs are among them.
 

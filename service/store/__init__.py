@@ -24,14 +24,16 @@ from service.store.leases import Leases
 from service.store.place import file_of
 from service.store.provenance import Provenances
 from service.store.records import StudyState
+from service.store.rows import STOPPED
 from service.store.schema import check_schema, close_storage, create_schema, optuna_storage
+from service.store.stops import Stops
 from service.store.studies import Studies
 from service.store.tokens import Tokens
 from service.store.trials import Trials
 from service.store.utilization import Utilization
 from service.store.workers import Workers
 
-__all__ = ["Store", "StudyState", "open_store", "records"]
+__all__ = ["STOPPED", "Store", "StudyState", "open_store", "records"]
 
 PING_SECONDS = 2.0
 """How long a ping waits for a database that does not respond."""
@@ -45,6 +47,7 @@ class Store:
         self._optuna: RDBStorage | None = None
         self.studies = Studies(database)
         self.trials = Trials(database)
+        self.stops = Stops(database)
         self.history = History(database)
         self.finals = Finals(database)
         self.leases = Leases(database)

@@ -209,7 +209,10 @@ class FinishedTrial:
 
 @dataclass(frozen=True)
 class TrialRecord:
-    """A trial for display. ``curve`` is set only where a single trial was requested."""
+    """A trial for display. ``curve`` is set only where a single trial was requested.
+
+    It is ``stopping`` from when somebody has stopped it until it ends.
+    """
 
     number: int
     state: TrialState
@@ -224,6 +227,7 @@ class TrialRecord:
     finished_at: datetime | None
     curve: Mapping[str, list[float]] | None = None
     also: Mapping[str, float] = field(default_factory=dict)
+    stopping: bool = False
 
 
 @dataclass(frozen=True)

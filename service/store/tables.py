@@ -100,6 +100,7 @@ trials = Table(
     Column("epochs", Integer, nullable=False, default=0),
     Column("curve", Text),
     Column("also", Text),
+    Column("stop_asked_at", Float(53)),
     UniqueConstraint("study_id", "number", name="rs_numbers_are_dense"),
     UniqueConstraint("study_id", "seq", name="rs_told_once"),
     Index("rs_trials_lease", "lease_token"),

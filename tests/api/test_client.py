@@ -131,6 +131,22 @@ def test_cancelling_stops_the_loop(client: Client) -> None:
     assert study.state == "cancelled"
 
 
+def test_a_trial_that_is_stopped_ends_with_its_best_value(client: Client) -> None:
+    study = client.study(spec(budget={"trials": 2}))
+    for trial in study.trials():
+        with trial:
+            assert not trial.report(0, 0.25)
+            if trial.number == 0:
+                study.stop_trial(0)
+                assert trial.report(1, 0.5)
+                assert trial.stopped == "stopped"
+        if trial.number == 1:
+            break
+    told = study.connection.get(f"/v1/studies/{study.id}/trials/0")
+    assert (told["state"], told["value"], told["stop_reason"]) == ("complete", 0.25, "stopped")
+    study.cancel()
+
+
 def test_test_scores_are_told_with_the_finals(client: Client) -> None:
     study = client.study(spec(budget={"trials": 3, "finalists": 1, "seeds": 2}))
     for trial in study.trials():

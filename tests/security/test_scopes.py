@@ -28,6 +28,7 @@ ALLOWED: dict[str, set[str]] = {
     "GET /v1/studies/{study_id}/export": READS,
     "GET /v1/studies/{study_id}/trials": READS,
     "GET /v1/studies/{study_id}/trials/{number}": READS,
+    "POST /v1/studies/{study_id}/trials/{number}/stop": CHANGES,
     "GET /v1/studies/{study_id}/result": READS,
     "GET /v1/studies/{study_id}/report": READS,
     "GET /v1/studies/{study_id}/model": READS,
