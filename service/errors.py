@@ -60,6 +60,10 @@ class NotYet(Conflict):
     """What is asked for is being made: the same request succeeds later."""
 
 
+class Changed(RegsearchError):
+    """What is to be changed is not as the request expects it: somebody has changed it since."""
+
+
 class LeaseLost(RegsearchError):
     """The lease is gone and its trials may run elsewhere: the holder must drop them and write nothing more."""
 

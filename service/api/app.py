@@ -12,6 +12,7 @@ from fastapi import Depends, FastAPI
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api import (
+    changing,
     dashboard,
     datasets,
     events,
@@ -62,6 +63,7 @@ def create_app(store: Store, settings: Settings) -> FastAPI:
     app.include_router(operations.health(store, settings.home))
     if settings.dashboard != "only":
         app.include_router(studies.router(store, settings))
+        app.include_router(changing.router(store))
         app.include_router(pages.router(store))
         app.include_router(events.router(store))
         app.include_router(export.router(store))

@@ -15,6 +15,7 @@ from service.spec.metrics import Direction
 from service.spec.parts import BudgetSpec
 from service.store.records import DatasetRecord, StudyRecord, StudyState, TrialRecord, WorkerRecord
 
+TrialNumber = Annotated[int, Path(ge=0, lt=2**31, description="A trial's number.")]
 StudyId = Annotated[int, Path(ge=1, lt=2**31, description="A study's id.")]
 
 

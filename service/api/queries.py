@@ -1,4 +1,6 @@
-"""Query parameters that a route does not know are refused: a filter that is misspelt must not be a list without a filter.
+"""Query parameters: those of lists, and that a route refuses what it does not know.
+
+A filter that is misspelt must not be a list without a filter.
 
 One dependency of the application, so that no route can forget it. What is mounted (the dashboard) has its own parameters.
 """
@@ -6,13 +8,16 @@ One dependency of the application, so that no route can forget it. What is mount
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import Annotated
 
-from fastapi import Request
+from fastapi import Query, Request
 from fastapi.dependencies.models import Dependant
 
 from service.errors import InvalidInput, Issue
 from service.suggestions import meant
 
+Offset = Annotated[int, Query(ge=0, lt=2**31)]
+Limit = Annotated[int, Query(ge=1, le=500)]
 _MOST = 50
 """Errors that an answer lists."""
 _ELSEWHERE: Mapping[tuple[str, str, str], str] = {("POST", "/v1/studies", "dry_run"): "POST /v1/studies/dry-run"}

@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, Path, Query, Response, status
+from fastapi import APIRouter, Body, Query, Response, status
 from pydantic import AfterValidator, Discriminator, Tag
 
 from service.api.access import WithCaller
 from service.api.bodies import JsonRoute, storable_text
 from service.api.idempotency import WithKey
 from service.api.inspection import Inspections
-from service.api.models import DryRun, ExtendIn, StudyId, StudyOut, StudyPage, Submitted, TrialOut, TrialPage
+from service.api.models import DryRun, StudyId, StudyOut, StudyPage, Submitted, TrialNumber, TrialOut, TrialPage
 from service.api.problems import answers
+from service.api.queries import Limit, Offset
 from service.api.reports import external_result_of, readings_of, result_of
-from service.api.submission import check, check_external, check_more, note_of, owned, plan_of
+from service.api.submission import check, check_external, note_of, owned, plan_of
 from service.result import StudyResult
 from service.result.external import ExternalStudyResult
 from service.settings import Settings
@@ -24,9 +25,6 @@ from service.spec.external import ExternalSpec
 from service.store import Store, StudyState
 from service.store.records import StudyRecord, TrialState
 
-Number = Annotated[int, Path(ge=0, lt=2**31, description="A trial's number.")]
-Offset = Annotated[int, Query(ge=0, lt=2**31)]
-Limit = Annotated[int, Query(ge=1, le=500)]
 Part = Annotated[str | None, Query(min_length=1, max_length=200), AfterValidator(storable_text)]
 
 EXAMPLES: Any = {
@@ -141,22 +139,11 @@ def router(store: Store, settings: Settings) -> APIRouter:
         return TrialPage(trials=[TrialOut.of(record) for record in records], total=total, offset=offset, limit=limit)
 
     @routes.get("/{study_id}/trials/{number}", responses=answers(404, 422))
-    def get_trial(study_id: StudyId, number: Number) -> TrialOut:
+    def get_trial(study_id: StudyId, number: TrialNumber) -> TrialOut:
         """One trial with its learning curves."""
         return TrialOut.of(store.history.trial(study_id, number))
 
-    @routes.post("/{study_id}/trials/{number}/stop", responses=answers(404, 409, 422))
-    def stop_trial(study_id: StudyId, number: Number, request: WithKey) -> TrialOut:
-        """Stop one trial, while the search goes on.
-
-        A running one ends within an epoch, complete with its best value, as if it had converged; a program is told so when
-        it next reports. One that waits ends now, as pruned. Either way it counts as one of the budget's trials.
-        """
-        store.stops.stop(study_id, number, request)
-        return TrialOut.of(store.history.trial(study_id, number))
-
     _result(routes, store)
-    _transitions(routes, store)
     return routes
 
 
@@ -169,35 +156,3 @@ def _result(routes: APIRouter, store: Store) -> None:
             found = external_result_of(record)
             return found.of_study(record.id, record.name, record.state, readings_of(store, study_id))
         return result_of(record).of_study(record.id, record.name, record.state, readings_of(store, study_id))
-
-
-def _transitions(routes: APIRouter, store: Store) -> None:
-    @routes.post("/{study_id}/cancel", responses=answers(404, 409, 422))
-    def cancel(study_id: StudyId, request: WithKey) -> StudyOut:
-        """Cancel a study; its finished trials are kept."""
-        store.studies.cancel(study_id, request)
-        return StudyOut.of(store.studies.get(study_id))
-
-    @routes.post("/{study_id}/pause", responses=answers(404, 409, 422))
-    def pause(study_id: StudyId, request: WithKey) -> StudyOut:
-        """Pause a study: no more of its trials are handed out."""
-        store.studies.pause(study_id, request)
-        return StudyOut.of(store.studies.get(study_id))
-
-    @routes.post("/{study_id}/resume", responses=answers(404, 409, 422))
-    def resume(study_id: StudyId, request: WithKey) -> StudyOut:
-        """Resume a paused study."""
-        store.studies.resume(study_id, request)
-        return StudyOut.of(store.studies.get(study_id))
-
-    @routes.post("/{study_id}/extend", responses=answers(404, 409, 413, 415, 422))
-    def extend(study_id: StudyId, more: ExtendIn, request: WithKey) -> StudyOut:
-        """Add trials to the budget of a study, which may be finished."""
-        check_more(store.studies.get(study_id), more.trials)
-        store.studies.extend(study_id, more.trials, request)
-        return StudyOut.of(store.studies.get(study_id))
-
-    @routes.delete("/{study_id}", status_code=status.HTTP_204_NO_CONTENT, responses=answers(404, 409, 422))
-    def delete(study_id: StudyId) -> None:
-        """Delete an ended study and its trials."""
-        store.studies.delete(study_id)

@@ -1,4 +1,4 @@
-"""Commands that change studies: pause, resume, cancel, extend, stop a trial, replay, delete."""
+"""Commands that change studies: pause, resume, cancel, extend, priority and budget, single trials, replay, delete."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Annotated, Any
 import typer
 
 from service.cli import context, render
-from service.cli.context import client_of, watched
-from service.cli.options import StudyId, Url
+from service.cli.context import client_of, printed, watched
+from service.cli.options import Json, StudyId, Url
 
 app = typer.Typer()
 
@@ -35,6 +35,34 @@ def resume(study_id: StudyId, url: Url = None) -> None:
 def extend(study_id: StudyId, trials: Annotated[int, typer.Option(min=1, help="Trials to add.")], url: Url = None) -> None:
     """Add trials to a study's budget."""
     _transition(url, study_id, "extend", {"trials": trials})
+
+
+@app.command("set")
+def change(
+    study_id: StudyId,
+    priority: Annotated[int | None, typer.Option(min=-100, max=100, help="Higher ones get workers first.")] = None,
+    trials: Annotated[int | None, typer.Option(min=1, help="Trials in all.")] = None,
+    seconds: Annotated[float | None, typer.Option(help="Time from the study's begin; 0: no limit.")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Of a trial, before anything has begun.")] = None,
+    seeds: Annotated[int | None, typer.Option(min=2, help="With which finalists are trained.")] = None,
+    url: Url = None,
+) -> None:
+    """Change a study's priority or budget; a finished one that is given more goes on."""
+    given = {"trials": trials, "seconds": seconds, "epochs": epochs, "seeds": seeds}
+    budget: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    if seconds == 0:
+        budget["seconds"] = None
+    parts = {"priority": priority, "budget": budget or None}
+    body = {name: value for name, value in parts.items() if value is not None}
+    if not body:
+        raise typer.BadParameter("name what is to change, such as --priority 5")
+    context.out.print(render.study(client_of(url).patch(f"/v1/studies/{study_id}", body)))
+
+
+@app.command()
+def changes(study_id: StudyId, json_: Json = False, url: Url = None) -> None:
+    """Show what people have changed in a study, latest first."""
+    printed(client_of(url).get(f"/v1/studies/{study_id}/changes", limit=500), render.changes, json_)
 
 
 @app.command()

@@ -105,6 +105,16 @@ def studies(page: Mapping[str, Any]) -> RenderableType:
     return table
 
 
+def changes(page: Mapping[str, Any]) -> RenderableType:
+    """What people have changed in a study."""
+    table = Table("at", "owner", "what", "before", "then")
+    for change in page["changes"]:
+        for name, (before, then) in change["what"].items():
+            cells = (change["at"][:19], change["owner"] or "–", name, _short(before), _short(then))
+            table.add_row(*(Text(cell) for cell in cells))
+    return table
+
+
 def workers(found: Sequence[Mapping[str, Any]]) -> RenderableType:
     """Worker processes."""
     table = Table("worker", "device", "state", "doing", "lanes", "training")

@@ -70,6 +70,10 @@ class AsyncStudy:
         """See `Study.frame`."""
         return await asyncio.to_thread(self.study.frame)
 
+    async def change(self, **parts: Any) -> None:
+        """See `Study.change`."""
+        await asyncio.to_thread(lambda: self.study.change(**parts))
+
     async def cancel(self) -> None:
         """See `Study.cancel`."""
         await asyncio.to_thread(self.study.cancel)

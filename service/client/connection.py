@@ -82,6 +82,10 @@ class HttpClient:
         """POST JSON to a path; returns the decoded response."""
         return self._call("POST", path, json=body)
 
+    def patch(self, path: str, body: Any) -> Any:
+        """PATCH a path with JSON; returns the decoded response."""
+        return self._call("PATCH", path, json=body)
+
     def repeat(self, path: str, body: Any, *, patience: float) -> Any:
         """As `post`, for requests that may be repeated: through an outage of at most ``patience`` seconds."""
         give_up, pause = time.monotonic() + patience, 0.1

@@ -137,6 +137,13 @@ class Study:
         Path(path).write_bytes(self.connection.download(f"{self._path}/report", format=form))
         return Path(path)
 
+    def change(self, **parts: Any) -> None:
+        """Change its ``priority`` or ``budget``, such as ``change(priority=5, budget={"trials": 900})``.
+
+        What is not named stays as it is. A finished study that is given more goes on.
+        """
+        self.latest = self.connection.patch(self._path, parts)
+
     def pause(self) -> None:
         """Hand out no more trials."""
         self.latest = self.connection.post(f"{self._path}/pause")

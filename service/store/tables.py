@@ -66,6 +66,7 @@ studies = Table(
     Column("leases", Integer, nullable=False, default=0),
     Column("lost_leases", Integer, nullable=False, default=0),
     Column("lost_in_a_row", Integer, nullable=False, default=0),
+    Column("revision", Integer, nullable=False, server_default="0"),
     Column("asked", Integer, nullable=False, default=0),
     Column("told", Integer, nullable=False, default=0),
     Column("epochs", Integer, nullable=False, default=0),
@@ -105,6 +106,19 @@ trials = Table(
     UniqueConstraint("study_id", "seq", name="rs_told_once"),
     Index("rs_trials_lease", "lease_token"),
 )
+
+changes = Table(
+    "rs_changes",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("study_id", Integer, ForeignKey("rs_studies.study_id", ondelete="CASCADE"), nullable=False, index=True),
+    Column("at", Float(53), nullable=False),
+    Column("owner", String(100)),
+    Column("token_id", Integer),
+    Column("what", Text, nullable=False),
+    sqlite_autoincrement=True,
+)
+"""What people have changed in studies; `rs_studies.revision` counts it."""
 
 leases = Table(
     "rs_leases",

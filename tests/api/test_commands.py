@@ -79,6 +79,14 @@ def test_commands_speak_to_it(serving: Serving, command: Command, tmp_path: Path
     assert "paused" in command("pause", number).stdout
     assert "queued" in command("resume", number).stdout
     assert "of 150" in command("extend", number, "--trials", "50").stdout
+    assert json.loads(command("show", number, "--json").stdout)["priority"] == 0
+    assert command("set", number).returncode == 2
+    assert "of 160" in command("set", number, "--priority", "4", "--trials", "160", "--seconds", "60").stdout
+    assert command("set", number, "--seconds", "0").returncode == 0
+    now = json.loads(command("show", number, "--json").stdout)
+    assert (now["priority"], now["spec"]["budget"]["seconds"]) == (4, None)
+    shown = command("changes", number).stdout
+    assert all(words in shown for words in ("budget.trials", "150", "160", "priority", "paused")), shown
     missing = command("stop", number, "0")
     assert (missing.returncode, f"trial '{number}/0' does not exist" in missing.stderr) == (2, True)
     again = command("replay", number, "--no-watch")

@@ -24,6 +24,8 @@ ALLOWED: dict[str, set[str]] = {
     "POST /v1/studies": CHANGES,
     "POST /v1/studies/dry-run": CHANGES,
     "GET /v1/studies/{study_id}": {*READS, "worker"},
+    "PATCH /v1/studies/{study_id}": CHANGES,
+    "GET /v1/studies/{study_id}/changes": READS,
     "GET /v1/studies/{study_id}/events": READS,
     "GET /v1/studies/{study_id}/export": READS,
     "GET /v1/studies/{study_id}/trials": READS,
@@ -60,6 +62,7 @@ ALLOWED: dict[str, set[str]] = {
 BODIES: dict[str, Any] = {
     "POST /v1/studies": {"json": {"data": {"dataset": "wine"}}},
     "POST /v1/studies/dry-run": {"json": {"data": {"dataset": "wine"}}},
+    "PATCH /v1/studies/{study_id}": {"json": {"priority": 1}},
     "POST /v1/studies/{study_id}/extend": {"json": {"trials": 1}},
     "POST /v1/datasets": {"files": {"file": ("a.csv", "a,b\n1,2\n3,4\n5,6\n")}},
     "POST /v1/tokens": {"json": {"owner": "eve", "scope": "read"}},

@@ -87,7 +87,6 @@ class Session:
             lease,
             stopping=environment.stopping,
             turn_seconds=environment.turn_seconds,
-            budget_seconds=spec.budget.search_seconds,
         )
         self.recorder = Recorder(store, lease, environment.renewal)
 
