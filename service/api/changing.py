@@ -15,7 +15,7 @@ from service.api.idempotency import WithKey
 from service.api.models import ExtendIn, StudyId, StudyOut, TrialNumber, TrialOut
 from service.api.patches import ChangeOut, ChangePage, StudyPatch
 from service.api.problems import answers
-from service.api.queries import Limit, Offset
+from service.api.queries import LINKED, WithPage
 from service.store import Store
 
 _NEWS: Any = {200: {"headers": {"ETag": {"schema": {"type": "string"}, "description": "Of the study as it is now."}}}}
@@ -39,7 +39,7 @@ def router(store: Store) -> APIRouter:
             ),
         ] = None,
     ) -> StudyOut:
-        """Change priority or budget, as far as its trials stay comparable; what is not named stays as it is.
+        """Change tags and notes, and priority or budget as far as trials stay comparable; what is not named stays as it is.
 
         A finished study that is given more trials, time, seeds or finalists goes on, and is finalized again.
         """
@@ -48,11 +48,13 @@ def router(store: Store) -> APIRouter:
         response.headers["etag"] = etag(store.studies.versions([study_id]).get(study_id, ""))
         return StudyOut.of(store.studies.get(study_id))
 
-    @routes.get("/{study_id}/changes", responses=answers(404, 422))
-    def list_changes(study_id: StudyId, offset: Offset = 0, limit: Limit = 50) -> ChangePage:
+    @routes.get("/{study_id}/changes", responses={**LINKED, **answers(404, 422)})
+    def list_changes(study_id: StudyId, page: WithPage) -> ChangePage:
         """What people have changed in a study, and who, latest first."""
-        records, total = store.studies.changes(study_id, offset=offset, limit=limit)
-        return ChangePage(changes=[ChangeOut.of(record) for record in records], total=total, offset=offset, limit=limit)
+        records, total = store.studies.changes(study_id, offset=page.offset, limit=page.limit)
+        page.link(total)
+        changes = [ChangeOut.of(record) for record in records]
+        return ChangePage(changes=changes, total=total, offset=page.offset, limit=page.limit)
 
     @routes.post("/{study_id}/cancel", responses=answers(404, 409, 422))
     def cancel(study_id: StudyId, request: WithKey, caller: WithCaller) -> StudyOut:

@@ -49,6 +49,8 @@ class StudyOut(BaseModel):
     reason: str | None
     owner: str
     priority: int
+    tags: list[str]
+    notes: str = Field(description="Markdown that people have written.")
     metric: str
     direction: str
     objectives: dict[str, Direction] = Field(description="Directions of all objectives by name, `metric` first.")
@@ -81,6 +83,8 @@ class StudyOut(BaseModel):
             reason=record.reason,
             owner=record.owner,
             priority=record.priority,
+            tags=[*record.tags],
+            notes=record.notes,
             metric=record.metric,
             direction=record.direction,
             objectives=record.objectives,

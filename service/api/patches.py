@@ -11,11 +11,17 @@ from pydantic.json_schema import SkipJsonSchema
 
 from service.spec import StudySpec
 from service.spec.external import ExternalSpec
-from service.spec.parts import BudgetSpec
+from service.spec.parts import BudgetSpec, Notes, Tags
 from service.spec.study import refuse
 from service.store.actors import ChangeRecord, StudyChange
 
 _BUDGET = BudgetSpec.model_fields
+
+
+def _not_null(given: Any) -> Any:
+    if given is None:
+        refuse("", "must not be null: leave it out to keep it as it is", None, "a value")
+    return given
 
 
 class BudgetPatch(BaseModel):
@@ -38,9 +44,7 @@ class BudgetPatch(BaseModel):
     @field_validator("trials", "epochs", "seeds", "finalists", mode="before")
     @classmethod
     def _not_null(cls, given: Any) -> Any:
-        if given is None:
-            refuse("", "must not be null: leave it out to keep it as it is", None, "an integer")
-        return given
+        return _not_null(given)
 
     @model_validator(mode="before")
     @classmethod
@@ -57,14 +61,16 @@ class StudyPatch(BaseModel):
     priority: int | SkipJsonSchema[None] = Field(
         None, ge=-100, le=100, description="Of a study that still needs workers; higher ones get them first."
     )
+    tags: Tags | SkipJsonSchema[None] = Field(None, description="All tags that it is to have, in any state.")
+    notes: Notes | SkipJsonSchema[None] = Field(
+        None, description="Markdown in place of the notes that it has, in any state."
+    )
     budget: BudgetPatch = Field(default_factory=BudgetPatch, description="Limits to change; others stay.")
 
-    @field_validator("priority", mode="before")
+    @field_validator("priority", "tags", "notes", mode="before")
     @classmethod
     def _not_null(cls, given: Any) -> Any:
-        if given is None:
-            refuse("", "must not be null: leave it out to keep it as it is", None, "an integer")
-        return given
+        return _not_null(given)
 
     @model_validator(mode="before")
     @classmethod
@@ -80,7 +86,7 @@ class StudyPatch(BaseModel):
     @property
     def change(self) -> StudyChange:
         """For the store."""
-        return StudyChange(priority=self.priority, budget=self.budget.model_dump(exclude_unset=True))
+        return StudyChange(self.priority, self.tags, self.notes, budget=self.budget.model_dump(exclude_unset=True))
 
 
 def _refuse_others(raw: Any, known: Mapping[str, Any], changeable: Mapping[str, Any]) -> None:

@@ -14,16 +14,17 @@ from service.api.idempotency import WithKey
 from service.api.inspection import Inspections
 from service.api.models import DryRun, StudyId, StudyOut, StudyPage, Submitted, TrialNumber, TrialOut, TrialPage
 from service.api.problems import answers
-from service.api.queries import Limit, Offset
+from service.api.queries import LINKED, WithPage
 from service.api.reports import external_result_of, readings_of, result_of
 from service.api.submission import check, check_external, note_of, owned, plan_of
+from service.errors import InvalidInput
 from service.result import StudyResult
 from service.result.external import ExternalStudyResult
 from service.settings import Settings
 from service.spec import StudySpec
 from service.spec.external import ExternalSpec
 from service.store import Store, StudyState
-from service.store.records import StudyRecord, TrialState
+from service.store.records import StudyOrder, StudyRecord, TrialState
 
 Part = Annotated[str | None, Query(min_length=1, max_length=200), AfterValidator(storable_text)]
 
@@ -115,28 +116,43 @@ def router(store: Store, settings: Settings) -> APIRouter:
         whole = checked.spec.model_dump(mode="json", exclude_none=True)
         return DryRun(spec=whole, warnings=list(checked.warnings), plan=plan_of(checked.spec), data=checked.data)
 
-    @routes.get("", responses=answers(422))
+    @routes.get("", responses={**LINKED, **answers(422)})
     def list_studies(
         caller: WithCaller,
+        page: WithPage,
         state: StudyState | None = None,
         name: Part = None,
         owner: Part = None,
-        offset: Offset = 0,
-        limit: Limit = 50,
+        tag: Annotated[list[Annotated[str, AfterValidator(storable_text)]], Query(max_length=20)] = [],  # noqa: B006
+        metric: Part = None,
+        sort: StudyOrder = "newest",
     ) -> StudyPage:
-        """Studies, newest first; of a state, with a part of their name, of an owner (as far as the caller may see them)."""
+        """Studies: of a state, with a part of their name, of an owner (as far as the caller may see them), of a metric.
+
+        With `tag`, which may be given several times, those that have all of these tags. Of one `metric` they can be sorted
+        by their `best` value.
+        """
+        if sort == "best" and metric is None:
+            raise InvalidInput.one(
+                "sort", "best values are of one metric: name it in `metric`", value=sort, allowed="metric"
+            )
         whose = caller.owner or owner
         found: tuple[Sequence[StudyRecord], int] = ([], 0)
         if owner in (None, whose):
-            found = store.studies.list(state=state, owner=whose, name=name, offset=offset, limit=limit)
+            wanted: Any = {"state": state, "owner": whose, "name": name, "tags": tag, "metric": metric, "sort": sort}
+            found = store.studies.list(**wanted, offset=page.offset, limit=page.limit)
         records, total = found
-        return StudyPage(studies=[StudyOut.of(record) for record in records], total=total, offset=offset, limit=limit)
+        page.link(total)
+        studies = [StudyOut.of(record) for record in records]
+        return StudyPage(studies=studies, total=total, offset=page.offset, limit=page.limit)
 
-    @routes.get("/{study_id}/trials", responses=answers(404, 422))
-    def list_trials(study_id: StudyId, state: TrialState | None = None, offset: Offset = 0, limit: Limit = 50) -> TrialPage:
+    @routes.get("/{study_id}/trials", responses={**LINKED, **answers(404, 422)})
+    def list_trials(study_id: StudyId, page: WithPage, state: TrialState | None = None) -> TrialPage:
         """A study's trials by number."""
-        records, total = store.history.page(study_id, state=state, offset=offset, limit=limit)
-        return TrialPage(trials=[TrialOut.of(record) for record in records], total=total, offset=offset, limit=limit)
+        records, total = store.history.page(study_id, state=state, offset=page.offset, limit=page.limit)
+        page.link(total)
+        trials = [TrialOut.of(record) for record in records]
+        return TrialPage(trials=trials, total=total, offset=page.offset, limit=page.limit)
 
     @routes.get("/{study_id}/trials/{number}", responses=answers(404, 422))
     def get_trial(study_id: StudyId, number: TrialNumber) -> TrialOut:

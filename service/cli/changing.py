@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from service.cli import context, render
+from service.cli import context, lists, render
 from service.cli.context import client_of, printed, watched
 from service.cli.options import Json, StudyId, Url
 
@@ -45,14 +45,17 @@ def change(
     seconds: Annotated[float | None, typer.Option(help="Time from the study's begin; 0: no limit.")] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Of a trial, before anything has begun.")] = None,
     seeds: Annotated[int | None, typer.Option(min=2, help="With which finalists are trained.")] = None,
+    tag: Annotated[list[str] | None, typer.Option(help="All of its tags, one by one; an empty one for none.")] = None,
+    notes: Annotated[str | None, typer.Option(help="What to keep of it, in Markdown.")] = None,
     url: Url = None,
 ) -> None:
-    """Change a study's priority or budget; a finished one that is given more goes on."""
+    """Change a study's priority, budget, tags or notes; a finished one that is given more goes on."""
     given = {"trials": trials, "seconds": seconds, "epochs": epochs, "seeds": seeds}
     budget: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     if seconds == 0:
         budget["seconds"] = None
-    parts = {"priority": priority, "budget": budget or None}
+    tags = None if tag is None else [each for each in tag if each]
+    parts = {"priority": priority, "tags": tags, "notes": notes, "budget": budget or None}
     body = {name: value for name, value in parts.items() if value is not None}
     if not body:
         raise typer.BadParameter("name what is to change, such as --priority 5")
@@ -62,7 +65,7 @@ def change(
 @app.command()
 def changes(study_id: StudyId, json_: Json = False, url: Url = None) -> None:
     """Show what people have changed in a study, latest first."""
-    printed(client_of(url).get(f"/v1/studies/{study_id}/changes", limit=500), render.changes, json_)
+    printed(client_of(url).get(f"/v1/studies/{study_id}/changes", limit=500), lists.changes, json_)
 
 
 @app.command()

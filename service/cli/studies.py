@@ -71,11 +71,16 @@ def watch_study(study_id: StudyId, url: Url = None) -> None:
 @app.command("list")
 def list_studies(
     state: Annotated[str | None, typer.Option(help="Only studies in this state.")] = None,
+    name: Annotated[str | None, typer.Option(help="Only studies with this in their name.")] = None,
+    tag: Annotated[list[str] | None, typer.Option(help="Only studies with this tag; may be given several times.")] = None,
+    metric: Annotated[str | None, typer.Option(help="Only studies of this metric.")] = None,
+    sort: Annotated[str, typer.Option(help="newest, oldest, name, priority, best (of a metric) or finished.")] = "newest",
     limit: Annotated[int, typer.Option(min=1, max=500)] = 20,
     url: Url = None,
 ) -> None:
     """List the latest studies."""
-    query = {"limit": limit} | ({"state": state} if state else {})
+    given = {"limit": limit, "state": state, "name": name, "tag": tag, "metric": metric, "sort": sort}
+    query = {key: value for key, value in given.items() if value}
     context.out.print(render.studies(client_of(url).get("/v1/studies", **query)))
 
 

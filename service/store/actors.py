@@ -28,6 +28,8 @@ class StudyChange:
     """
 
     priority: int | None = None
+    tags: Sequence[str] | None = None
+    notes: str | None = None
     budget: Mapping[str, Any] = field(default_factory=dict)
 
 

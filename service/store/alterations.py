@@ -1,4 +1,4 @@
-"""Changing the priority and the budget of a locked study: what is sound, what follows from it, and who did it.
+"""Changing a locked study: what is sound of its priority and budget, what follows from it, and who did it; tags and notes.
 
 What trials have in common can't be changed once one was asked, or they could not be compared. A finished study goes on where
 it is given more to do; the time since its end does not count.
@@ -62,10 +62,19 @@ def alter(
     }
     if change.priority is not None and change.priority != row["priority"]:
         what["priority"] = (row["priority"], change.priority)
+    limits = {**what}
+    told = {"tags": None if change.tags is None else [*change.tags], "notes": change.notes}
+    for name, then in told.items():
+        before = spec.get(name, [] if name == "tags" else "")
+        if then is not None and then != before:
+            what[name], spec[name] = (before, then), then
     if not what:
         return
-    reopened = row["state"] == StudyState.FINISHED
-    _check(connection, row, what, new, adding=adding)
+    if limits:
+        _check(connection, row, limits, new, adding=adding)
+    if "tags" in what:
+        write_tags(connection, row["study_id"], spec["tags"])
+    reopened = bool(limits) and row["state"] == StudyState.FINISHED
     spec["budget"] |= change.budget
     spec["priority"] = row["priority"] if change.priority is None else change.priority
     values: dict[str, Any] = {"spec": dumps(spec), "priority": spec["priority"], "budget_trials": new["trials"]}
@@ -78,6 +87,13 @@ def alter(
     connection.execute(update(t.studies).where(t.studies.c.study_id == row["study_id"]).values(values))
     put_on_record(connection, database, row["study_id"], what, by)
     settle(connection, database, lock_study(connection, row["study_id"]))
+
+
+def write_tags(connection: Connection, study_id: int, tags: Sequence[str]) -> None:
+    """Replace the tags of a study."""
+    connection.execute(delete(t.tags).where(t.tags.c.study_id == study_id))
+    if tags:
+        connection.execute(insert(t.tags), [{"study_id": study_id, "tag": tag} for tag in tags])
 
 
 def _check(

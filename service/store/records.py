@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -32,6 +32,7 @@ SEARCHED = (StudyState.QUEUED, StudyState.RUNNING)
 ENDED = (StudyState.FINISHED, StudyState.CANCELLED, StudyState.FAILED)
 """States in which trials are asked and told."""
 
+StudyOrder = Literal["newest", "oldest", "name", "priority", "best", "finished"]
 TrialState = Literal["waiting", "running", "complete", "pruned", "fail"]
 
 
@@ -97,6 +98,17 @@ class StudyRecord:
         also = self.spec.get("also", ())
         further = also if isinstance(also, Mapping) else {name: direction_of(name) for name in also}
         return {self.metric: "minimize" if self.direction == "minimize" else "maximize", **further}
+
+    @property
+    def tags(self) -> Sequence[str]:
+        """Words by which people find it."""
+        found: list[str] = self.spec.get("tags", [])
+        return found
+
+    @property
+    def notes(self) -> str:
+        """What people keep of it, in Markdown."""
+        return str(self.spec.get("notes", ""))
 
     @property
     def external(self) -> bool:

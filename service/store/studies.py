@@ -13,6 +13,7 @@ from service.errors import Conflict, LeaseLost
 from service.spec import StudySpec
 from service.spec.external import ExternalSpec
 from service.store import tables as t
+from service.store.alterations import write_tags
 from service.store.archives import replace_archive
 from service.store.engine import Once
 from service.store.notes import note_attributes, prepend_to_note
@@ -69,6 +70,7 @@ class Studies(Transitions, StudyReads):
             shown = {"study:metric_names": list(spec.objectives), **note_attributes(note)}
             _attributes(connection, t.o_study_system, study_id, shown)
             connection.execute(insert(t.studies).values({**self._row(study_id, name, spec, whole), **further}))
+            write_tags(connection, study_id, spec.tags)
             return study_id
 
         for _ in range(_NAME_RACES):
@@ -110,7 +112,7 @@ class Studies(Transitions, StudyReads):
             of_study = select(t.o_trials.c.trial_id).where(t.o_trials.c.study_id == study_id)
             for table in (t.o_params, t.o_values, t.o_steps, t.o_trial_user, t.o_trial_system, t.o_heartbeats):
                 connection.execute(delete(table).where(table.c.trial_id.in_(of_study)))
-            for table in (t.trials, t.finals, t.test_accesses, t.model_archives, t.leases, t.changes, t.studies):
+            for table in (t.trials, t.finals, t.test_accesses, t.model_archives, t.leases, t.changes, t.tags, t.studies):
                 connection.execute(delete(table).where(table.c.study_id == study_id))
             for table in (t.o_trials, t.o_study_user, t.o_study_system, t.o_directions, t.o_studies):
                 connection.execute(delete(table).where(table.c.study_id == study_id))

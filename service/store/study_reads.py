@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, assert_never
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import ColumnElement, Connection, case, func, select
 
 from service.errors import NotFound
 from service.store import tables as t
 from service.store.actors import Actor, ChangeRecord
 from service.store.engine import Database
-from service.store.records import SEARCHED, StudyRecord, StudyState
+from service.store.records import SEARCHED, StudyOrder, StudyRecord, StudyState
 from service.store.rows import moment
 from service.store.study_rows import best_params, study_record
 
@@ -63,22 +63,28 @@ class StudyReads:
         state: StudyState | None = None,
         owner: str | None = None,
         name: str | None = None,
+        tags: Sequence[str] = (),
+        metric: str | None = None,
+        sort: StudyOrder = "newest",
         offset: int = 0,
         limit: int = 50,
     ) -> tuple[Sequence[StudyRecord], int]:
-        """A page of studies without their results, newest first, and the number of all that match.
+        """A page of studies without their results, and the number of all that match.
 
-        ``name`` is a part of theirs, in letters of any case.
+        ``name`` is a part of theirs, in letters of any case; they have all ``tags``. Sorted by ``best``, those without a
+        value come last; of equals the newest comes first.
         """
 
         def work(connection: Connection) -> tuple[Sequence[StudyRecord], int]:
             matching = [] if state is None else [t.studies.c.state == state.value]
             matching += [] if owner is None else [t.studies.c.owner == owner]
             matching += [] if name is None else [t.studies.c.name.icontains(name, autoescape=True)]
+            matching += [] if metric is None else [t.studies.c.metric == metric]
+            matching += [_has_tag(tag) for tag in tags]
             total = connection.execute(select(func.count()).select_from(t.studies).where(*matching)).scalar_one()
             columns = [column for column in t.studies.c if column.name != "result"]
             query = select(*columns, self._database.now.label("now")).where(*matching)
-            query = query.order_by(t.studies.c.study_id.desc()).offset(offset).limit(limit)
+            query = query.order_by(*_order(sort), t.studies.c.study_id.desc()).offset(offset).limit(limit)
             rows = connection.execute(query).mappings().all()
             params = best_params(connection, rows)
             return [study_record(row, params) for row in rows], int(total)
@@ -123,3 +129,27 @@ class StudyReads:
         query = select(t.test_accesses).where(t.test_accesses.c.study_id == study_id).order_by(t.test_accesses.c.id)
         rows = self._database.read(lambda connection: connection.execute(query).mappings().all())
         return [{"at": moment(row["at"]), "who": row["who"], "purpose": row["purpose"]} for row in rows]
+
+
+def _has_tag(tag: str) -> ColumnElement[bool]:
+    return t.studies.c.study_id.in_(select(t.tags.c.study_id).where(t.tags.c.tag == tag))
+
+
+def _order(sort: StudyOrder) -> list[ColumnElement[Any]]:
+    """What comes before the newest first."""
+    s = t.studies
+    match sort:
+        case "newest":
+            return []
+        case "oldest":
+            return [s.c.study_id]
+        case "name":
+            return [func.lower(s.c.name)]
+        case "priority":
+            return [s.c.priority.desc()]
+        case "best":
+            return [case((s.c.direction == "minimize", s.c.best_value), else_=-s.c.best_value).nulls_last()]
+        case "finished":
+            return [s.c.finished_at.desc().nulls_last()]
+        case _:
+            assert_never(sort)

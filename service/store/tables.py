@@ -107,6 +107,17 @@ trials = Table(
     Index("rs_trials_lease", "lease_token"),
 )
 
+tags = Table(
+    "rs_tags",
+    metadata,
+    Column(
+        "study_id", Integer, ForeignKey("rs_studies.study_id", ondelete="CASCADE"), primary_key=True, autoincrement=False
+    ),
+    Column("tag", String(50), primary_key=True),
+    Index("rs_tags_tag", "tag"),
+)
+"""The tags of studies, to find them by; their order is in the specs."""
+
 changes = Table(
     "rs_changes",
     metadata,

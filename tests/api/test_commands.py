@@ -85,6 +85,9 @@ def test_commands_speak_to_it(serving: Serving, command: Command, tmp_path: Path
     assert command("set", number, "--seconds", "0").returncode == 0
     now = json.loads(command("show", number, "--json").stdout)
     assert (now["priority"], now["spec"]["budget"]["seconds"]) == (4, None)
+    assert "tags" in command("set", number, "--tag", "from the terminal", "--notes", "[b]bold").stdout
+    assert "[/b] [red]:smile:" in command("list", "--tag", "from the terminal", "--sort", "name").stdout
+    assert "[b]bold" in command("show", number).stdout
     shown = command("changes", number).stdout
     assert all(words in shown for words in ("budget.trials", "150", "160", "priority", "paused")), shown
     missing = command("stop", number, "0")

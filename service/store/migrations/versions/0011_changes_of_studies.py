@@ -1,4 +1,4 @@
-"""Trials that are stopped by hand, and what people change in studies"""
+"""Trials that are stopped by hand, what people change in studies, and tags"""
 
 import sqlalchemy as sa
 from alembic import op
@@ -23,11 +23,24 @@ def upgrade() -> None:
         sa.Column("what", sa.Text(), nullable=False),
         sqlite_autoincrement=True,
     )
+    op.create_table(
+        "rs_tags",
+        sa.Column(
+            "study_id",
+            sa.Integer(),
+            sa.ForeignKey("rs_studies.study_id", ondelete="CASCADE"),
+            primary_key=True,
+            autoincrement=False,
+        ),
+        sa.Column("tag", sa.String(50), primary_key=True),
+    )
+    op.create_index("rs_tags_tag", "rs_tags", ["tag"])
     op.create_index("ix_rs_changes_study_id", "rs_changes", ["study_id"])
 
 
 def downgrade() -> None:
     """Undo."""
+    op.drop_table("rs_tags")
     op.drop_table("rs_changes")
     op.drop_column("rs_studies", "revision")
     op.drop_column("rs_trials", "stop_asked_at")
