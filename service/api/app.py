@@ -12,6 +12,7 @@ from fastapi import Depends, FastAPI
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api import (
+    audit,
     changing,
     dashboard,
     datasets,
@@ -58,6 +59,7 @@ def create_app(store: Store, settings: Settings) -> FastAPI:
     if settings.auth == "tokens":
         app.add_middleware(Access, store=store)
         app.include_router(tokens.pages(store))
+    app.add_middleware(audit.AuditLog, store=store)
     app.add_middleware(ForeignRequests, settings=settings)
     app.add_middleware(Requests)
     app.include_router(operations.health(store, settings.home))
@@ -72,6 +74,7 @@ def create_app(store: Store, settings: Settings) -> FastAPI:
         app.include_router(replays.router(store))
         app.include_router(datasets.router(store, settings))
         app.include_router(operations.router(store))
+        app.include_router(audit.router(store))
         if settings.auth == "tokens":
             app.include_router(tokens.router(store))
     if settings.dashboard != "off":

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from service.cli import context, render
+from service.cli import context, lists, render
 from service.cli.context import address, client_of, printed, settings_of
 from service.cli.options import DataFile, Json, Name, Url
 
@@ -21,6 +21,19 @@ app.add_typer(token, name="token")
 def list_workers(json_: Json = False, url: Url = None) -> None:
     """List worker processes and what they are doing."""
     printed(client_of(url).get("/v1/workers"), render.workers, json_)
+
+
+@app.command("audit")
+def audit_log(
+    owner: Annotated[str | None, typer.Option(help="Only what this owner has changed.")] = None,
+    under: Annotated[str | None, typer.Option(help="Only what was about this, such as studies/3.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=500)] = 50,
+    json_: Json = False,
+    url: Url = None,
+) -> None:
+    """Show who has changed what, latest first."""
+    query = {name: value for name, value in (("owner", owner), ("under", under), ("limit", limit)) if value is not None}
+    printed(client_of(url).get("/v1/audit", **query), lists.audit, json_)
 
 
 @datasets.callback()

@@ -20,3 +20,15 @@ def changes(page: Mapping[str, Any]) -> RenderableType:
             cells = (change["at"][:19], change["owner"] or "–", name, short(before), short(then))
             table.add_row(*(Text(cell) for cell in cells))
     return table
+
+
+def audit(page: Mapping[str, Any]) -> RenderableType:
+    """Changes that were asked for."""
+    table = Table("at", "owner", "token", "request", "about", "status")
+    for entry in page["entries"]:
+        request = f"{entry['method']} {entry['route']}"
+        cells = (entry["at"][:19], entry["owner"] or "–", short(entry["token"]), request, entry["object"])
+        table.add_row(
+            *(Text(cell) for cell in cells), Text(str(entry["status"]), style="red" if entry["status"] >= 400 else "")
+        )
+    return table

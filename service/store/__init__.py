@@ -15,6 +15,7 @@ from sqlalchemy.exc import DBAPIError
 from service.errors import DatabaseUnavailable
 from service.store import records
 from service.store.archives import ModelArchives
+from service.store.audit import Audit
 from service.store.conclusions import Conclusions
 from service.store.datasets import Datasets
 from service.store.engine import Database, normalize
@@ -58,6 +59,7 @@ class Store:
         self.datasets = Datasets(database)
         self.archives = ModelArchives(database)
         self.tokens = Tokens(database)
+        self.audit = Audit(database)
 
     def ping(self) -> None:
         """Check that the database responds promptly and has the current schema.

@@ -40,3 +40,24 @@ class ChangeRecord:
     at: datetime
     by: Actor
     what: Mapping[str, Sequence[Any]]
+
+
+@dataclass(frozen=True)
+class AuditEntry:
+    """A change that was asked for: the ``object`` is a path such as `studies/3`, the ``status`` that of the answer."""
+
+    by: Actor
+    method: str
+    route: str
+    object: str
+    status: int
+    request_id: str = ""
+
+
+@dataclass(frozen=True)
+class AuditRecord:
+    """An entry of the audit log."""
+
+    id: int
+    at: datetime
+    entry: AuditEntry

@@ -181,6 +181,24 @@ workers = Table(
     Column("memory", BigInteger),
 )
 
+audit = Table(
+    "rs_audit",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("at", Float(53), nullable=False),
+    Column("owner", String(100)),
+    Column("token_id", Integer),
+    Column("method", String(8), nullable=False),
+    Column("route", String(200), nullable=False),
+    Column("object", String(200), nullable=False),
+    Column("status", Integer, nullable=False),
+    Column("request_id", String(32), nullable=False),
+    Index("rs_audit_owner", "owner", "id"),
+    Index("rs_audit_object", "object", "id"),
+    sqlite_autoincrement=True,
+)
+"""Who has asked for which change. It refers to nothing, so that it outlives what was changed."""
+
 datasets = Table(
     "rs_datasets",
     metadata,

@@ -90,6 +90,8 @@ def test_commands_speak_to_it(serving: Serving, command: Command, tmp_path: Path
     assert "[b]bold" in command("show", number).stdout
     shown = command("changes", number).stdout
     assert all(words in shown for words in ("budget.trials", "150", "160", "priority", "paused")), shown
+    logged = command("audit", "--under", f"studies/{number}", "--limit", "3").stdout
+    assert all(words in logged for words in ("PATCH /v1/studies/{study_id}", f"studies/{number}", "200")), logged
     missing = command("stop", number, "0")
     assert (missing.returncode, f"trial '{number}/0' does not exist" in missing.stderr) == (2, True)
     again = command("replay", number, "--no-watch")

@@ -51,6 +51,7 @@ ALLOWED: dict[str, set[str]] = {
     "GET /v1/datasets/{dataset_id}": READS,
     "DELETE /v1/datasets/{dataset_id}": CHANGES,
     "GET /v1/workers": {"admin"},
+    "GET /v1/audit": READS,
     "GET /metrics": READS,
     "POST /v1/tokens": {"admin"},
     "GET /v1/tokens": {"admin"},
