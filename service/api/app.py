@@ -26,6 +26,7 @@ from service.api import (
     reports,
     studies,
     tokens,
+    usage,
 )
 from service.api.access import Access
 from service.api.bodies import BodyLimit
@@ -52,10 +53,12 @@ def create_app(store: Store, settings: Settings) -> FastAPI:
         description=ABOUT,
         openapi_url=document,
         dependencies=[Depends(no_unknown_parameters)],
-        responses={422: problems.answers(422)[422]},
+        responses={status: problems.answers(status)[status] for status in (422, 429)},
     )
     problems.install(app)
     app.add_middleware(BodyLimit, upload_path=datasets.PATH, max_upload_bytes=int(settings.max_upload_mb * 2**20))
+    if settings.quota_requests is not None:
+        app.add_middleware(usage.RateLimit, per_minute=settings.quota_requests)
     if settings.auth == "tokens":
         app.add_middleware(Access, store=store)
         app.include_router(tokens.pages(store))
@@ -65,16 +68,17 @@ def create_app(store: Store, settings: Settings) -> FastAPI:
     app.include_router(operations.health(store, settings.home))
     if settings.dashboard != "only":
         app.include_router(studies.router(store, settings))
-        app.include_router(changing.router(store))
+        app.include_router(changing.router(store, settings))
         app.include_router(pages.router(store))
         app.include_router(events.router(store))
         app.include_router(export.router(store))
         app.include_router(programs.router(store))
         app.include_router(reports.router(store))
-        app.include_router(replays.router(store))
+        app.include_router(replays.router(store, settings))
         app.include_router(datasets.router(store, settings))
         app.include_router(operations.router(store))
         app.include_router(audit.router(store))
+        app.include_router(usage.router(store, settings))
         if settings.auth == "tokens":
             app.include_router(tokens.router(store))
     if settings.dashboard != "off":

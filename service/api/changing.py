@@ -16,16 +16,18 @@ from service.api.models import ExtendIn, StudyId, StudyOut, TrialNumber, TrialOu
 from service.api.patches import ChangeOut, ChangePage, StudyPatch
 from service.api.problems import answers
 from service.api.queries import LINKED, WithPage
+from service.api.usage import quotas_of
+from service.settings import Settings
 from service.store import Store
 
 _NEWS: Any = {200: {"headers": {"ETag": {"schema": {"type": "string"}, "description": "Of the study as it is now."}}}}
 
 
-def router(store: Store) -> APIRouter:
+def router(store: Store, settings: Settings) -> APIRouter:
     """Changes under /v1/studies."""
     routes = APIRouter(prefix="/v1/studies", tags=["studies"], route_class=JsonRoute)
 
-    @routes.patch("/{study_id}", responses={**_NEWS, **answers(404, 409, 412, 413, 415, 422)})
+    @routes.patch("/{study_id}", responses={**_NEWS, **answers(403, 404, 409, 412, 413, 415, 422, 429)})
     def change(
         study_id: StudyId,
         patch: StudyPatch,
@@ -44,7 +46,8 @@ def router(store: Store) -> APIRouter:
         A finished study that is given more trials, time, seeds or finalists goes on, and is finalized again.
         """
         check_changed(store.studies.get(study_id), patch.values)
-        store.studies.change(study_id, patch.change, request, caller.actor, revisions=_revisions(if_match))
+        quotas = quotas_of(settings, caller)
+        store.studies.change(study_id, patch.change, request, caller.actor, quotas, revisions=_revisions(if_match))
         response.headers["etag"] = etag(store.studies.versions([study_id]).get(study_id, ""))
         return StudyOut.of(store.studies.get(study_id))
 
@@ -74,11 +77,11 @@ def router(store: Store) -> APIRouter:
         store.studies.resume(study_id, request, caller.actor)
         return StudyOut.of(store.studies.get(study_id))
 
-    @routes.post("/{study_id}/extend", responses=answers(404, 409, 413, 415, 422))
+    @routes.post("/{study_id}/extend", responses=answers(403, 404, 409, 413, 415, 422, 429))
     def extend(study_id: StudyId, more: ExtendIn, request: WithKey, caller: WithCaller) -> StudyOut:
         """Add trials to the budget of a study, which may be finished."""
         check_more(store.studies.get(study_id), more.trials)
-        store.studies.extend(study_id, more.trials, request, caller.actor)
+        store.studies.extend(study_id, more.trials, request, caller.actor, quotas_of(settings, caller))
         return StudyOut.of(store.studies.get(study_id))
 
     @routes.delete("/{study_id}", status_code=status.HTTP_204_NO_CONTENT, responses=answers(404, 409, 422))

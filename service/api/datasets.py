@@ -13,8 +13,9 @@ from service.api.bodies import FormRoute, storable
 from service.api.inspection import inspect_apart
 from service.api.models import DatasetOut
 from service.api.problems import answers
+from service.api.usage import quotas_of
 from service.datasets import BUILTIN, StoredFile, TableInfo, save_upload, stored_path
-from service.errors import Conflict, InvalidInput, NotFound
+from service.errors import Conflict, InvalidInput, NotFound, QuotaExceeded
 from service.settings import Settings
 from service.store import Store
 from service.store.records import DatasetRecord
@@ -30,7 +31,7 @@ def router(store: Store, settings: Settings) -> APIRouter:
     """All routes under /v1/datasets."""
     routes = APIRouter(prefix=PATH, tags=["data sets"], route_class=FormRoute)
 
-    @routes.post("", status_code=status.HTTP_201_CREATED, responses=answers(413, 415, 422, 507))
+    @routes.post("", status_code=status.HTTP_201_CREATED, responses=answers(403, 413, 415, 422, 507))
     def upload(
         response: Response,
         file: Annotated[UploadFile, File(description=_FILES)],
@@ -58,7 +59,12 @@ def router(store: Store, settings: Settings) -> APIRouter:
             sheet=asdict(table.sheet),
         )
         response.headers["Location"] = f"/v1/datasets/{stored.id}"
-        return DatasetOut.of(store.datasets.add(record, caller.whose))
+        try:
+            return DatasetOut.of(store.datasets.add(record, caller.whose, quotas_of(settings, caller)))
+        except QuotaExceeded:
+            if stored.new:
+                stored.path.unlink(missing_ok=True)
+            raise
 
     @routes.get("")
     def list_datasets(caller: WithCaller) -> list[DatasetOut]:

@@ -17,6 +17,7 @@ from service.api.problems import answers
 from service.api.queries import LINKED, WithPage
 from service.api.reports import external_result_of, readings_of, result_of
 from service.api.submission import check, check_external, note_of, owned, plan_of
+from service.api.usage import quotas_of
 from service.errors import InvalidInput
 from service.result import StudyResult
 from service.result.external import ExternalStudyResult
@@ -79,16 +80,16 @@ def router(store: Store, settings: Settings) -> APIRouter:
     routes = APIRouter(prefix="/v1/studies", tags=["studies"], route_class=JsonRoute)
     inspections = Inspections()
 
-    @routes.post("", status_code=status.HTTP_201_CREATED, responses=answers(413, 415, 422))
+    @routes.post("", status_code=status.HTTP_201_CREATED, responses=answers(403, 413, 415, 422, 429))
     def submit(spec: AnySpec, response: Response, caller: WithCaller, request: WithKey) -> Submitted:
         """Queue a study. Only `data` is required; everything else has defaults (see the spec reference).
 
         With `executor: external` a program of yours trains, and asks for trials (`trials:ask`).
         """
-        spec = owned(spec, caller)
+        spec, quotas = owned(spec, caller), quotas_of(settings, caller)
         if isinstance(spec, ExternalSpec):
             check_external(spec)
-            study_id = store.studies.submit(spec, note=note_of(spec), request=request)
+            study_id = store.studies.submit(spec, note=note_of(spec), request=request, quotas=quotas)
             plan, data = plan_of(spec), None
         else:
             submission = check(spec, store, settings, inspections, caller.owner)
@@ -99,6 +100,7 @@ def router(store: Store, settings: Settings) -> APIRouter:
                 dataset_id=submission.dataset_id,
                 advice=advice,
                 request=request,
+                quotas=quotas,
             )
             plan, data = plan_of(submission.spec), submission.data
         response.headers["Location"] = f"/v1/studies/{study_id}"

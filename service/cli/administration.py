@@ -36,6 +36,12 @@ def audit_log(
     printed(client_of(url).get("/v1/audit", **query), lists.audit, json_)
 
 
+@app.command("usage")
+def show_usage(json_: Json = False, url: Url = None) -> None:
+    """Show what owners use, and their quotas."""
+    printed(client_of(url).get("/v1/usage"), lists.usage, json_)
+
+
 @datasets.callback()
 def list_datasets(invoked: typer.Context, json_: Json = False, url: Url = None) -> None:
     """List built-in and uploaded data sets with their columns; `datasets add FILE` uploads one."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import RenderableType
@@ -32,3 +32,25 @@ def audit(page: Mapping[str, Any]) -> RenderableType:
             *(Text(cell) for cell in cells), Text(str(entry["status"]), style="red" if entry["status"] >= 400 else "")
         )
     return table
+
+
+def usage(found: Sequence[Mapping[str, Any]]) -> RenderableType:
+    """What owners use, with their quotas where there are some."""
+    table = Table("owner", "studies", "open", "trials left", "trials", "epochs", "kept")
+    for each in found:
+        most = each["quotas"]
+        kept = each["dataset_bytes"] + each["model_bytes"]
+        table.add_row(
+            Text(each["owner"]),
+            str(each["studies"]),
+            _of(each["running"], most["running"]),
+            _of(each["trials_left"], most["trials"]),
+            str(each["trials"]),
+            str(each["epochs"]),
+            _of(f"{kept / 2**20:.1f} MiB", None if most["bytes"] is None else f"{most['bytes'] / 2**20:.1f} MiB"),
+        )
+    return table
+
+
+def _of(used: object, most: object | None) -> str:
+    return str(used) if most is None else f"{used} of {most}"

@@ -31,6 +31,7 @@ from service.store.stops import Stops
 from service.store.studies import Studies
 from service.store.tokens import Tokens
 from service.store.trials import Trials
+from service.store.usage import Usage
 from service.store.utilization import Utilization
 from service.store.workers import Workers
 
@@ -60,6 +61,7 @@ class Store:
         self.archives = ModelArchives(database)
         self.tokens = Tokens(database)
         self.audit = Audit(database)
+        self.usage = Usage(database)
 
     def ping(self) -> None:
         """Check that the database responds promptly and has the current schema.

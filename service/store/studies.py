@@ -22,6 +22,7 @@ from service.store.rows import dumps, fail_open_trials, inserted_key, lock_study
 from service.store.rows import optuna_direction as stored_direction
 from service.store.study_reads import StudyReads
 from service.store.transitions import Transitions
+from service.store.usage import NO_QUOTAS, Quotas, check_quotas
 
 _NAME_RACES = 30
 """How often another submit may take a free name between the search for it and its use."""
@@ -39,6 +40,7 @@ class Studies(Transitions, StudyReads):
         attributes: Mapping[str, Any] | None = None,
         advice: Mapping[str, Any] | None = None,
         request: Once | None = None,
+        quotas: Quotas = NO_QUOTAS,
     ) -> int:
         """Queue a study; writes Optuna's rows and ours in one transaction.
 
@@ -49,9 +51,13 @@ class Studies(Transitions, StudyReads):
             attributes: Further user attributes in Optuna's tables.
             advice: What its user is told of it: warnings, and how its data are read.
             request: Of a request that may be sent again, which then returns the same study.
+            quotas: Of its owner.
 
         Returns:
             The id of the study, in Optuna's tables as well.
+
+        Raises:
+            TooMany, QuotaExceeded: Its owner would have more than that.
         """
         assert spec.metric is not None, "the spec must be resolved"
         whole = spec.model_dump(mode="json")
@@ -71,6 +77,7 @@ class Studies(Transitions, StudyReads):
             _attributes(connection, t.o_study_system, study_id, shown)
             connection.execute(insert(t.studies).values({**self._row(study_id, name, spec, whole), **further}))
             write_tags(connection, study_id, spec.tags)
+            check_quotas(connection, spec.owner, quotas)
             return study_id
 
         for _ in range(_NAME_RACES):

@@ -16,6 +16,7 @@ from service.store.alterations import alter, check_revision, put_on_record
 from service.store.engine import Database, Once
 from service.store.records import ENDED, StudyState
 from service.store.rows import fail_open_trials, lock_study, set_state, settle
+from service.store.usage import NO_QUOTAS, Quotas, check_quotas
 
 
 class Transitions:
@@ -57,12 +58,20 @@ class Transitions:
         allowed = tuple(state for state in StudyState if state not in ENDED)
         self._move(study_id, allowed, StudyState.CANCELLED, request, by, then=work)
 
-    def extend(self, study_id: int, trials: int, request: Once | None = None, by: Actor = NOBODY) -> None:
+    def extend(
+        self,
+        study_id: int,
+        trials: int,
+        request: Once | None = None,
+        by: Actor = NOBODY,
+        quotas: Quotas = NO_QUOTAS,
+    ) -> None:
         """Add trials to a study's budget; a finished study is queued again and will be finalized again.
 
         Raises:
             Conflict: The study is being finalized, was cancelled or has failed, or its time budget is spent.
             InvalidInput: ``trials`` is not positive.
+            TooMany, QuotaExceeded: Its owner would have more than the ``quotas`` allow.
         """
         if trials < 1:
             raise InvalidInput.one("trials", "must be at least 1", value=trials, allowed=">= 1")
@@ -71,6 +80,7 @@ class Transitions:
             row = lock_study(connection, study_id)
             more = StudyChange(budget={"trials": row["budget_trials"] + trials})
             alter(connection, self._database, row, more, by, adding=True)
+            check_quotas(connection, row["owner"], quotas)
 
         self._database.write_once(work, request)
 
@@ -80,6 +90,7 @@ class Transitions:
         change: StudyChange,
         request: Once | None = None,
         by: Actor = NOBODY,
+        quotas: Quotas = NO_QUOTAS,
         *,
         revisions: Sequence[int] | None = None,
     ) -> None:
@@ -90,12 +101,15 @@ class Transitions:
         Raises:
             Conflict: Something can't be changed in the study's state, with the reason; nothing was changed.
             Changed: The study has another revision.
+            TooMany, QuotaExceeded: It would do more than before, and its owner have more than the ``quotas`` allow.
         """
 
         def work(connection: Connection) -> None:
             row = lock_study(connection, study_id)
             check_revision(row, revisions)
             alter(connection, self._database, row, change, by)
+            if row["state"] in ENDED or change.budget.get("trials", 0) > row["budget_trials"]:
+                check_quotas(connection, row["owner"], quotas)
 
         self._database.write_once(work, request)
 

@@ -92,6 +92,8 @@ def test_commands_speak_to_it(serving: Serving, command: Command, tmp_path: Path
     assert all(words in shown for words in ("budget.trials", "150", "160", "priority", "paused")), shown
     logged = command("audit", "--under", f"studies/{number}", "--limit", "3").stdout
     assert all(words in logged for words in ("PATCH /v1/studies/{study_id}", f"studies/{number}", "200")), logged
+    used = command("usage").stdout
+    assert all(words in used for words in ("default", "trials left", "MiB")), used
     missing = command("stop", number, "0")
     assert (missing.returncode, f"trial '{number}/0' does not exist" in missing.stderr) == (2, True)
     again = command("replay", number, "--no-watch")

@@ -52,6 +52,7 @@ ALLOWED: dict[str, set[str]] = {
     "DELETE /v1/datasets/{dataset_id}": CHANGES,
     "GET /v1/workers": {"admin"},
     "GET /v1/audit": READS,
+    "GET /v1/usage": READS,
     "GET /metrics": READS,
     "POST /v1/tokens": {"admin"},
     "GET /v1/tokens": {"admin"},
