@@ -85,7 +85,7 @@ def scopes_for(method: str, path: str) -> frozenset[TokenScope]:
     if path == "/v1/token":
         return _ALL
     if not path.startswith("/v1/"):
-        pages = path in ("/", "/new", "/metrics") or path.startswith("/studies/")
+        pages = path in ("/", "/new", "/compare", "/metrics") or path.startswith("/studies/")
         return _ALL - {"worker"} if pages and method in _READ else frozenset({"admin"})
     if path.startswith(("/v1/tokens", "/v1/workers")):
         return frozenset({"admin"})

@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service.api import (
     audit,
     changing,
+    compare,
     dashboard,
     datasets,
     events,
@@ -70,6 +71,7 @@ def create_app(store: Store, settings: Settings) -> FastAPI:
         app.include_router(studies.router(store, settings))
         app.include_router(changing.router(store, settings))
         app.include_router(pages.router(store))
+        app.include_router(compare.router(store))
         app.include_router(events.router(store))
         app.include_router(export.router(store))
         app.include_router(programs.router(store))

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich.console import RenderableType
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from service.cli.render import short
+from service.cli.render import number, short
 
 
 def changes(page: Mapping[str, Any]) -> RenderableType:
@@ -50,6 +50,34 @@ def usage(found: Sequence[Mapping[str, Any]]) -> RenderableType:
             _of(f"{kept / 2**20:.1f} MiB", None if most["bytes"] is None else f"{most['bytes'] / 2**20:.1f} MiB"),
         )
     return table
+
+
+def comparison(found: Mapping[str, Any]) -> RenderableType:
+    """Studies beside each other."""
+    scores = Table("study", "state", "metric", "best", "validation", "test", "unregularized")
+    for each in found["studies"]:
+        scores.add_row(
+            Text(f"{each['id']} {each['name']}"),
+            each["state"],
+            each["metric"],
+            number(each["best"]["value"] if each["best"] else None),
+            number(each["validation"]),
+            _estimate(each["test"]),
+            _estimate(each["unregularized"]),
+        )
+    parts: list[RenderableType] = [*(Text(doubt, style="yellow") for doubt in found["doubts"]), scores]
+    if found["differences"]:
+        recipes = Table("setting", *(f"study {each['id']}" for each in found["studies"]))
+        for each in found["differences"]:
+            recipes.add_row(each["setting"], *(Text(short(value) or "–") for value in each["values"]))
+        parts.append(recipes)
+    return Group(*parts)
+
+
+def _estimate(found: Mapping[str, Any] | None) -> str:
+    if found is None or found["low"] is None:
+        return number(found["mean"] if found else None)
+    return f"{number(found['mean'])} ({number(found['low'])} to {number(found['high'])})"
 
 
 def _of(used: object, most: object | None) -> str:

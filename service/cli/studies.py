@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from service.cli import context, prediction, render
+from service.cli import context, lists, prediction, render
 from service.cli.context import address, client_of, printed, watched
 from service.cli.options import Format, Json, StudyId, Url
 from service.cli.study_file import read_study
@@ -88,6 +88,19 @@ def list_studies(
 def show(study_id: StudyId, json_: Json = False, url: Url = None) -> None:
     """Show the state of a study."""
     printed(client_of(url).get(f"/v1/studies/{study_id}"), render.study, json_)
+
+
+@app.command()
+def compare(
+    study_ids: Annotated[list[int], typer.Argument(metavar="ID…", help="The studies' ids.")],
+    json_: Json = False,
+    url: Url = None,
+) -> None:
+    """Show several studies beside each other: scores, and where their recipes differ."""
+    client, ids = client_of(url), ",".join(map(str, study_ids))
+    printed(client.get("/v1/compare", ids=ids), lists.comparison, json_)
+    if not json_:
+        render.echo(context.out, f"Curves: {client.url}/compare?ids={ids}")
 
 
 @app.command()

@@ -94,6 +94,8 @@ def test_commands_speak_to_it(serving: Serving, command: Command, tmp_path: Path
     assert all(words in logged for words in ("PATCH /v1/studies/{study_id}", f"studies/{number}", "200")), logged
     used = command("usage").stdout
     assert all(words in used for words in ("default", "trials left", "MiB")), used
+    beside = command("compare", number, number)
+    assert all(words in beside.stdout for words in ("[/b] [red]:smile:", "rmse", f"/compare?ids={number},{number}")), beside
     missing = command("stop", number, "0")
     assert (missing.returncode, f"trial '{number}/0' does not exist" in missing.stderr) == (2, True)
     again = command("replay", number, "--no-watch")
