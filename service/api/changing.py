@@ -59,6 +59,12 @@ def router(store: Store, settings: Settings) -> APIRouter:
         changes = [ChangeOut.of(record) for record in records]
         return ChangePage(changes=changes, total=total, offset=page.offset, limit=page.limit)
 
+    _transitions(routes, store, settings)
+    _ends(routes, store)
+    return routes
+
+
+def _transitions(routes: APIRouter, store: Store, settings: Settings) -> None:
     @routes.post("/{study_id}/cancel", responses=answers(404, 409, 422))
     def cancel(study_id: StudyId, request: WithKey, caller: WithCaller) -> StudyOut:
         """Cancel a study; its finished trials are kept."""
@@ -84,6 +90,8 @@ def router(store: Store, settings: Settings) -> APIRouter:
         store.studies.extend(study_id, more.trials, request, caller.actor, quotas_of(settings, caller))
         return StudyOut.of(store.studies.get(study_id))
 
+
+def _ends(routes: APIRouter, store: Store) -> None:
     @routes.delete("/{study_id}", status_code=status.HTTP_204_NO_CONTENT, responses=answers(404, 409, 422))
     def delete(study_id: StudyId) -> None:
         """Delete an ended study and its trials."""
@@ -98,8 +106,6 @@ def router(store: Store, settings: Settings) -> APIRouter:
         """
         store.stops.stop(study_id, number, request, caller.actor)
         return TrialOut.of(store.history.trial(study_id, number))
-
-    return routes
 
 
 def _revisions(if_match: str | None) -> list[int] | None:

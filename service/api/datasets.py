@@ -19,6 +19,7 @@ from service.errors import Conflict, InvalidInput, NotFound, QuotaExceeded
 from service.settings import Settings
 from service.store import Store
 from service.store.records import DatasetRecord
+from service.store.usage import Quotas
 
 PATH = "/v1/datasets"
 _FILES = (
@@ -59,12 +60,7 @@ def router(store: Store, settings: Settings) -> APIRouter:
             sheet=asdict(table.sheet),
         )
         response.headers["Location"] = f"/v1/datasets/{stored.id}"
-        try:
-            return DatasetOut.of(store.datasets.add(record, caller.whose, quotas_of(settings, caller)))
-        except QuotaExceeded:
-            if stored.new:
-                stored.path.unlink(missing_ok=True)
-            raise
+        return DatasetOut.of(_kept(store, stored, record, caller.whose, quotas_of(settings, caller)))
 
     @routes.get("")
     def list_datasets(caller: WithCaller) -> list[DatasetOut]:
@@ -124,6 +120,16 @@ def _described(stored: StoredFile, filename: str) -> TableInfo:
             ]
         ) from None
     return table
+
+
+def _kept(store: Store, stored: StoredFile, record: DatasetRecord, owner: str, quotas: Quotas) -> DatasetRecord:
+    """Register a stored file; one that exceeds its owner's quota is deleted, unless studies may use it."""
+    try:
+        return store.datasets.add(record, owner, quotas)
+    except QuotaExceeded:
+        if stored.new:
+            stored.path.unlink(missing_ok=True)
+        raise
 
 
 def _built_in(name: str, table: TableInfo) -> DatasetOut:

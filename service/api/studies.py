@@ -78,45 +78,7 @@ AnySpec = Annotated[
 def router(store: Store, settings: Settings) -> APIRouter:
     """All routes under /v1/studies."""
     routes = APIRouter(prefix="/v1/studies", tags=["studies"], route_class=JsonRoute)
-    inspections = Inspections()
-
-    @routes.post("", status_code=status.HTTP_201_CREATED, responses=answers(403, 413, 415, 422, 429))
-    def submit(spec: AnySpec, response: Response, caller: WithCaller, request: WithKey) -> Submitted:
-        """Queue a study. Only `data` is required; everything else has defaults (see the spec reference).
-
-        With `executor: external` a program of yours trains, and asks for trials (`trials:ask`).
-        """
-        spec, quotas = owned(spec, caller), quotas_of(settings, caller)
-        if isinstance(spec, ExternalSpec):
-            check_external(spec)
-            study_id = store.studies.submit(spec, note=note_of(spec), request=request, quotas=quotas)
-            plan, data = plan_of(spec), None
-        else:
-            submission = check(spec, store, settings, inspections, caller.owner)
-            advice = {"warnings": list(submission.warnings), "data": submission.data.model_dump(mode="json")}
-            study_id = store.studies.submit(
-                submission.spec,
-                note=note_of(submission.spec),
-                dataset_id=submission.dataset_id,
-                advice=advice,
-                request=request,
-                quotas=quotas,
-            )
-            plan, data = plan_of(submission.spec), submission.data
-        response.headers["Location"] = f"/v1/studies/{study_id}"
-        study = StudyOut.of(store.studies.get(study_id))
-        return Submitted(**study.model_dump(), plan=plan, data=data)
-
-    @routes.post("/dry-run", responses=answers(413, 415, 422))
-    def dry_run(spec: AnySpec, caller: WithCaller) -> DryRun:
-        """What a submit of this spec would answer: the spec with all defaults, warnings, the plan, how the data are read."""
-        spec = owned(spec, caller)
-        if isinstance(spec, ExternalSpec):
-            check_external(spec)
-            return DryRun(spec=spec.model_dump(mode="json", exclude_none=True), warnings=[], plan=plan_of(spec), data=None)
-        checked = check(spec, store, settings, inspections, caller.owner)
-        whole = checked.spec.model_dump(mode="json", exclude_none=True)
-        return DryRun(spec=whole, warnings=list(checked.warnings), plan=plan_of(checked.spec), data=checked.data)
+    _submits(routes, store, settings)
 
     @routes.get("", responses={**LINKED, **answers(422)})
     def list_studies(
@@ -163,6 +125,48 @@ def router(store: Store, settings: Settings) -> APIRouter:
 
     _result(routes, store)
     return routes
+
+
+def _submits(routes: APIRouter, store: Store, settings: Settings) -> None:
+    inspections = Inspections()
+
+    @routes.post("", status_code=status.HTTP_201_CREATED, responses=answers(403, 413, 415, 422, 429))
+    def submit(spec: AnySpec, response: Response, caller: WithCaller, request: WithKey) -> Submitted:
+        """Queue a study. Only `data` is required; everything else has defaults (see the spec reference).
+
+        With `executor: external` a program of yours trains, and asks for trials (`trials:ask`).
+        """
+        spec, quotas = owned(spec, caller), quotas_of(settings, caller)
+        if isinstance(spec, ExternalSpec):
+            check_external(spec)
+            study_id = store.studies.submit(spec, note=note_of(spec), request=request, quotas=quotas)
+            plan, data = plan_of(spec), None
+        else:
+            submission = check(spec, store, settings, inspections, caller.owner)
+            advice = {"warnings": list(submission.warnings), "data": submission.data.model_dump(mode="json")}
+            study_id = store.studies.submit(
+                submission.spec,
+                note=note_of(submission.spec),
+                dataset_id=submission.dataset_id,
+                advice=advice,
+                request=request,
+                quotas=quotas,
+            )
+            plan, data = plan_of(submission.spec), submission.data
+        response.headers["Location"] = f"/v1/studies/{study_id}"
+        study = StudyOut.of(store.studies.get(study_id))
+        return Submitted(**study.model_dump(), plan=plan, data=data)
+
+    @routes.post("/dry-run", responses=answers(413, 415, 422))
+    def dry_run(spec: AnySpec, caller: WithCaller) -> DryRun:
+        """What a submit of this spec would answer: the spec with all defaults, warnings, the plan, how the data are read."""
+        spec = owned(spec, caller)
+        if isinstance(spec, ExternalSpec):
+            check_external(spec)
+            return DryRun(spec=spec.model_dump(mode="json", exclude_none=True), warnings=[], plan=plan_of(spec), data=None)
+        checked = check(spec, store, settings, inspections, caller.owner)
+        whole = checked.spec.model_dump(mode="json", exclude_none=True)
+        return DryRun(spec=whole, warnings=list(checked.warnings), plan=plan_of(checked.spec), data=checked.data)
 
 
 def _result(routes: APIRouter, store: Store) -> None:

@@ -20,7 +20,7 @@ app.add_typer(token, name="token")
 @app.command("workers")
 def list_workers(json_: Json = False, url: Url = None) -> None:
     """List worker processes and what they are doing."""
-    printed(client_of(url).get("/v1/workers"), render.workers, json_)
+    printed(client_of(url).get("/v1/workers"), lists.workers, json_)
 
 
 @app.command("audit")

@@ -1,4 +1,4 @@
-"""What was done, by whom, as tables for the terminal."""
+"""Tables for the terminal of what concerns more than one study: workers, usage, comparisons, and who has changed what."""
 
 from __future__ import annotations
 
@@ -10,6 +10,24 @@ from rich.table import Table
 from rich.text import Text
 
 from service.cli.render import number, short
+
+
+def workers(found: Sequence[Mapping[str, Any]]) -> RenderableType:
+    """Worker processes."""
+    table = Table("worker", "device", "state", "doing", "lanes", "training")
+    for worker in found:
+        stats = worker["stats"]
+        training = stats.get("shares", {}).get("training")
+        doing = f"{stats.get('state', '')}{' study ' + str(stats['study']) if 'study' in stats else ''}"
+        table.add_row(
+            worker["name"],
+            worker["device"],
+            Text(worker["state"], style={"alive": "green", "silent": "red"}.get(worker["state"], "dim")),
+            doing,
+            short(stats.get("lanes")),
+            "" if training is None else f"{training:.0%}",
+        )
+    return table
 
 
 def changes(page: Mapping[str, Any]) -> RenderableType:

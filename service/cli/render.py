@@ -106,24 +106,6 @@ def studies(page: Mapping[str, Any]) -> RenderableType:
     return table
 
 
-def workers(found: Sequence[Mapping[str, Any]]) -> RenderableType:
-    """Worker processes."""
-    table = Table("worker", "device", "state", "doing", "lanes", "training")
-    for worker in found:
-        stats = worker["stats"]
-        training = stats.get("shares", {}).get("training")
-        doing = f"{stats.get('state', '')}{' study ' + str(stats['study']) if 'study' in stats else ''}"
-        table.add_row(
-            worker["name"],
-            worker["device"],
-            Text(worker["state"], style={"alive": "green", "silent": "red"}.get(worker["state"], "dim")),
-            doing,
-            short(stats.get("lanes")),
-            "" if training is None else f"{training:.0%}",
-        )
-    return table
-
-
 def datasets(found: Sequence[Mapping[str, Any]]) -> RenderableType:
     """Data sets with their first columns."""
     table = Table("id", "name", "rows", "columns")

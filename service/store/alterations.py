@@ -20,6 +20,7 @@ from service.store.engine import Database
 from service.store.records import SEARCHED, StudyState
 from service.store.rows import deadline_passed, dumps, lock_study, set_state, settle
 
+_What = dict[str, tuple[Any, Any]]
 OPEN = (*SEARCHED, StudyState.PAUSED)
 """States of a study that is searched, or will be."""
 OF_FINALS = ("seeds", "finalists")
@@ -55,26 +56,17 @@ def alter(
         Conflict: Something can't be changed now, with the reason.
     """
     spec = json.loads(row["spec"])
-    budget = {**spec["budget"], "trials": row["budget_trials"]}
-    new = {**budget, **change.budget}
-    what: dict[str, tuple[Any, Any]] = {
-        f"budget.{name}": (budget[name], new[name]) for name in new if new[name] != budget[name]
-    }
-    if change.priority is not None and change.priority != row["priority"]:
-        what["priority"] = (row["priority"], change.priority)
-    limits = {**what}
-    told = {"tags": None if change.tags is None else [*change.tags], "notes": change.notes}
-    for name, then in told.items():
-        before = spec.get(name, [] if name == "tags" else "")
-        if then is not None and then != before:
-            what[name], spec[name] = (before, then), then
+    new = {**spec["budget"], "trials": row["budget_trials"], **change.budget}
+    limits, told = _limits(row, spec, new, change), _told(spec, change)
+    what = {**limits, **told}
     if not what:
         return
     if limits:
         _check(connection, row, limits, new, adding=adding)
-    if "tags" in what:
-        write_tags(connection, row["study_id"], spec["tags"])
+    if "tags" in told:
+        write_tags(connection, row["study_id"], told["tags"][1])
     reopened = bool(limits) and row["state"] == StudyState.FINISHED
+    spec |= {name: then for name, (_, then) in told.items()}
     spec["budget"] |= change.budget
     spec["priority"] = row["priority"] if change.priority is None else change.priority
     values: dict[str, Any] = {"spec": dumps(spec), "priority": spec["priority"], "budget_trials": new["trials"]}
@@ -87,6 +79,22 @@ def alter(
     connection.execute(update(t.studies).where(t.studies.c.study_id == row["study_id"]).values(values))
     put_on_record(connection, database, row["study_id"], what, by)
     settle(connection, database, lock_study(connection, row["study_id"]))
+
+
+def _limits(row: RowMapping, spec: Mapping[str, Any], new: Mapping[str, Any], change: StudyChange) -> _What:
+    """What changes of budget and priority."""
+    budget = {**spec["budget"], "trials": row["budget_trials"]}
+    what: _What = {f"budget.{name}": (budget[name], new[name]) for name in new if new[name] != budget[name]}
+    if change.priority is not None and change.priority != row["priority"]:
+        what["priority"] = (row["priority"], change.priority)
+    return what
+
+
+def _told(spec: Mapping[str, Any], change: StudyChange) -> _What:
+    """What changes of tags and notes, which are for people only."""
+    given = {"tags": None if change.tags is None else [*change.tags], "notes": change.notes}
+    before = {"tags": spec.get("tags", []), "notes": spec.get("notes", "")}
+    return {name: (before[name], then) for name, then in given.items() if then is not None and then != before[name]}
 
 
 def write_tags(connection: Connection, study_id: int, tags: Sequence[str]) -> None:

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, RowMapping, delete, select, update
 from sqlalchemy.sql.elements import ColumnElement
 
 from service.store import tables as t
-from service.store.rows import STOPPED, count, end_trials
+from service.store.rows import OPTUNA_STATE, STOPPED, count, end_trials
 
 
 def put_back(
@@ -41,21 +41,19 @@ def put_back(
     found = connection.execute(query.order_by(t.trials.c.trial_id)).all()
     ids = [each.trial_id for each in found]
     stopped = [each.trial_id for each in found if each.stop_asked_at is not None]
-    lost = [each.trial_id for each in found if attempt and each.attempt + 1 > row["max_retries"]]
-    given_up = sorted(set(lost) - set(stopped))
-    again = sorted(set(ids) - {*given_up, *stopped})
+    left = [each for each in found if each.stop_asked_at is None]
+    given_up = [each.trial_id for each in left if attempt and each.attempt + 1 > row["max_retries"]]
+    again = [each.trial_id for each in left if each.trial_id not in given_up]
     if ids:
         values: dict[str, Any] = {"lease_token": None, "told_by": by, "attempt": t.trials.c.attempt + int(attempt)}
         connection.execute(update(t.trials).where(t.trials.c.trial_id.in_(ids)).values(values))
     if again:
         _wait(connection, again)
         row = count(connection, row["study_id"], running=-len(again), waiting=len(again))
-    if given_up:
-        end_trials(connection, row["study_id"], given_up, reason)
-        row = count(connection, row["study_id"], running=-len(given_up), fail=len(given_up), told=len(given_up))
-    if stopped:
-        end_trials(connection, row["study_id"], stopped, STOPPED, OptunaState.PRUNED)
-        row = count(connection, row["study_id"], running=-len(stopped), pruned=len(stopped), told=len(stopped))
+    for ended, why, state in ((given_up, reason, "fail"), (stopped, STOPPED, "pruned")):
+        if ended:
+            end_trials(connection, row["study_id"], ended, why, OPTUNA_STATE[state])
+            row = count(connection, row["study_id"], running=-len(ended), told=len(ended), **{state: len(ended)})
     return row
 
 
