@@ -1,8 +1,8 @@
 """The audit log: every request that would change something is written down before it is answered, with who has sent it.
 
-Left out are reads, dry runs, what programs tell of their trials (which have records of their own), requests without a valid
-token, and those refused as too many. A change is committed before it is written down: where the database goes away in
-between, the process' log has the entry instead.
+Left out are reads, dry runs, what programs tell of their trials (which have records of their own), and requests that reach
+nothing: without a valid token, of what is not there, or refused as too many. A change is committed before it is written
+down: where the database goes away in between, the process' log has the entry instead.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 _READS = frozenset({"GET", "HEAD", "OPTIONS"})
 _NOTHING_CHANGED = frozenset({401, 404, 405, 429, 503})
-"""Statuses of requests that reached nothing; 404 is, for its object, that nothing is there."""
+"""Statuses of requests that reached nothing."""
 _UNWRITTEN = frozenset({"/v1/studies/dry-run", "/login", "/logout"})
 
 
@@ -104,7 +104,7 @@ class AuditOut(BaseModel):
     method: str
     route: str
     object: str = Field(description="What it was about: its path without `/v1/`, of something new its own.")
-    status: int = Field(description="Of the answer; from 400 on nothing was changed.")
+    status: int = Field(description="Of the answer; with 4xx nothing was changed.")
     request_id: str
 
     @classmethod
@@ -133,7 +133,7 @@ def router(store: Store) -> APIRouter:
 
     @routes.get("/v1/audit", responses={**LINKED, **answers(422)})
     def audit_log(caller: WithCaller, page: WithPage, owner: Text = None, under: Text = None) -> AuditPage:
-        """Who has changed what, latest first: of an owner (others than admins see their own), under an `studies/3`."""
+        """Who has changed what, latest first: one `owner` (non-admins see only themselves), `under` such as `studies/3`."""
         whose = caller.owner or owner
         found: tuple[list[AuditRecord], int] = ([], 0)
         if owner in (None, whose):

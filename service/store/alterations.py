@@ -84,7 +84,7 @@ def alter(
 def _limits(row: RowMapping, spec: Mapping[str, Any], new: Mapping[str, Any], change: StudyChange) -> _What:
     """What changes of budget and priority."""
     budget = {**spec["budget"], "trials": row["budget_trials"]}
-    what: _What = {f"budget.{name}": (budget[name], new[name]) for name in new if new[name] != budget[name]}
+    what: _What = {f"budget.{name}": (budget.get(name), new[name]) for name in new if new[name] != budget.get(name)}
     if change.priority is not None and change.priority != row["priority"]:
         what["priority"] = (row["priority"], change.priority)
     return what

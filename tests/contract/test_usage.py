@@ -88,6 +88,14 @@ def test_bytes_are_limited_and_the_same_content_counts_once(store: Store) -> Non
     store.datasets.add(dataset("b", 600), "ann", quotas)
 
 
+def test_who_keeps_too_much_submits_nothing(store: Store) -> None:
+    store.datasets.add(dataset("a", 1000), "ann")
+    with pytest.raises(QuotaExceeded, match="delete some first"):
+        store.studies.submit(a_spec(owner="ann"), quotas=Quotas(size=999))
+    store.studies.submit(a_spec(owner="ann"), quotas=Quotas(size=1000))
+    store.studies.submit(a_spec(owner="bob"), quotas=Quotas(size=999))
+
+
 def test_many_at_once_get_no_more_than_the_quota(store: Store) -> None:
     refused: list[TooMany] = []
 

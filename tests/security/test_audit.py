@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from typing import Any
@@ -9,8 +10,12 @@ from typing import Any
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
+from rich.console import Console
 
+from service.api.app import create_app
+from service.cli import tokens
 from service.errors import DatabaseUnavailable
+from service.settings import Settings
 from service.store import Store
 from tests.security.conftest import Owner
 from tests.security.test_scopes import routes, send
@@ -48,6 +53,29 @@ def test_what_is_new_is_named_by_its_own_path(client: TestClient, ann: Owner) ->
     assert token["token"] not in json.dumps(entries(client, ann))
     about = entries(client, ann, under=f"studies/{study}")
     assert [each["route"] for each in about] == ["/v1/studies/{study_id}/pause", "/v1/studies"]
+
+
+def test_tokens_that_are_made_on_the_machine_are_in_it(client: TestClient, ann: Owner, settings: Settings) -> None:
+    tokens.create(settings, Console(file=io.StringIO()), "eve", "read", "", None)
+    made = entries(client, ann)[0]
+    tokens.revoke(settings, Console(file=io.StringIO()), int(made["object"].removeprefix("tokens/")))
+    ended = entries(client, ann)[0]
+    assert [(each["owner"], each["route"]) for each in (made, ended)] == [
+        (None, "regsearch token create"),
+        (None, "regsearch token revoke"),
+    ]
+    assert made["object"] == ended["object"]
+
+
+def test_what_the_dashboard_changes_is_in_it(store: Store, settings: Settings, ann: Owner) -> None:
+    writable = settings.model_copy(update={"dashboard": "writable"})
+    with TestClient(create_app(store, writable), base_url="http://localhost") as client:
+        answer = client.put(
+            f"/api/studies/{ann.study}/note", json={"body": "mine", "version": 2}, headers=ann.headers("admin")
+        )
+        assert answer.status_code < 300, answer.text
+        latest = entries(client, ann)[0]
+    assert (latest["method"], latest["object"], latest["owner"]) == ("PUT", f"api/studies/{ann.study}/note", "ann")
 
 
 def test_what_was_refused_is_in_it_too(client: TestClient, ann: Owner, bob: Owner) -> None:
