@@ -60,8 +60,24 @@ class NotYet(Conflict):
     """What is asked for is being made: the same request succeeds later."""
 
 
+class Changed(RegsearchError):
+    """What is to be changed is not as the request expects it: somebody has changed it since."""
+
+
 class LeaseLost(RegsearchError):
     """The lease is gone and its trials may run elsewhere: the holder must drop them and write nothing more."""
+
+
+class TooMany(RegsearchError):
+    """An owner has, or asks for, too much at once: the same request may succeed ``retry_after`` seconds later."""
+
+    def __init__(self, message: str, retry_after: int) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class QuotaExceeded(RegsearchError):
+    """An owner would keep more than its quota."""
 
 
 class StorageFull(RegsearchError):

@@ -47,6 +47,10 @@ class Settings(BaseSettings):
     )
     lease_seconds: float = Field(30.0, gt=0, description="A worker that does not renew its lease for this time loses it.")
     turn_seconds: float = Field(30.0, gt=0, description="How long a study keeps a worker while another study has none.")
+    quota_running: int | None = Field(None, ge=1, description="Most studies of an owner that have not ended.")
+    quota_trials: int | None = Field(None, ge=1, description="Most trials that an owner's open studies may have left.")
+    quota_bytes: float | None = Field(None, ge=1, description="Most bytes of data sets and models that an owner may keep.")
+    quota_requests: int | None = Field(None, ge=1, description="Most requests of an owner in a minute, for each process.")
     dashboard: Literal["readonly", "writable", "off", "only"] = Field(
         "readonly", description="How optuna-dashboard is served; `only`: read-only, by a process that has nothing else."
     )

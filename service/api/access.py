@@ -28,6 +28,7 @@ from service.api.problems import RETRY_SECONDS, problem
 from service.datasets import BUILTIN
 from service.errors import DatabaseUnavailable, NotFound
 from service.store import Store
+from service.store.actors import NOBODY, Actor
 from service.store.datasets import DEFAULT_OWNER
 from service.store.records import TokenRecord, TokenScope
 
@@ -48,6 +49,11 @@ class Caller:
 
     owner: str | None = None
     token: TokenRecord | None = None
+
+    @property
+    def actor(self) -> Actor:
+        """Who it is, for what is written down of its changes."""
+        return NOBODY if self.token is None else Actor(self.token.owner, self.token.id)
 
     @property
     def whose(self) -> str:
@@ -79,7 +85,7 @@ def scopes_for(method: str, path: str) -> frozenset[TokenScope]:
     if path == "/v1/token":
         return _ALL
     if not path.startswith("/v1/"):
-        pages = path in ("/", "/new", "/metrics") or path.startswith("/studies/")
+        pages = path in ("/", "/new", "/compare", "/metrics") or path.startswith("/studies/")
         return _ALL - {"worker"} if pages and method in _READ else frozenset({"admin"})
     if path.startswith(("/v1/tokens", "/v1/workers")):
         return frozenset({"admin"})

@@ -8,10 +8,13 @@ import uuid
 from importlib.metadata import version
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api import (
+    audit,
+    changing,
+    compare,
     dashboard,
     datasets,
     events,
@@ -25,11 +28,13 @@ from service.api import (
     reports,
     studies,
     tokens,
+    usage,
 )
 from service.api.access import Access
 from service.api.bodies import BodyLimit
 from service.api.foreign import ForeignRequests
 from service.api.openapi import describe
+from service.api.queries import no_unknown_parameters
 from service.settings import Settings
 from service.store import Store
 
@@ -44,26 +49,40 @@ Submit a study with `POST /v1/studies`, poll it with `GET /v1/studies/{id}`, rea
 def create_app(store: Store, settings: Settings) -> FastAPI:
     """Build the API and, unless it is switched off, the dashboard on the same database; or the dashboard only."""
     document = None if settings.dashboard == "only" else "/openapi.json"
-    app = FastAPI(title="regsearch", version=version("regsearch"), description=ABOUT, openapi_url=document)
+    app = FastAPI(
+        title="regsearch",
+        version=version("regsearch"),
+        description=ABOUT,
+        openapi_url=document,
+        dependencies=[Depends(no_unknown_parameters)],
+        responses={status: problems.answers(status)[status] for status in (422, 429)},
+    )
     problems.install(app)
     app.add_middleware(BodyLimit, upload_path=datasets.PATH, max_upload_bytes=int(settings.max_upload_mb * 2**20))
+    if settings.quota_requests is not None:
+        app.add_middleware(usage.RateLimit, per_minute=settings.quota_requests)
     if settings.auth == "tokens":
         app.add_middleware(Access, store=store)
         app.include_router(tokens.pages(store))
+    app.add_middleware(audit.AuditLog, store=store)
     app.add_middleware(ForeignRequests, settings=settings)
     app.add_middleware(Requests)
     app.include_router(operations.health(store, settings.home))
     if settings.dashboard != "only":
         app.include_router(studies.router(store, settings))
+        app.include_router(changing.router(store, settings))
         app.include_router(pages.router(store))
+        app.include_router(compare.router(store))
         app.include_router(events.router(store))
         app.include_router(export.router(store))
         app.include_router(programs.router(store))
         app.include_router(reports.router(store))
-        app.include_router(replays.router(store))
+        app.include_router(replays.router(store, settings))
         app.include_router(datasets.router(store, settings))
         app.include_router(modules.router(store))
         app.include_router(operations.router(store))
+        app.include_router(audit.router(store))
+        app.include_router(usage.router(store, settings))
         if settings.auth == "tokens":
             app.include_router(tokens.router(store))
     if settings.dashboard != "off":

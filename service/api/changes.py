@@ -69,5 +69,5 @@ class Changes:
     def _tags_of(self, ids: list[int]) -> dict[int, str]:
         found: dict[int, str] = {}
         for start in range(0, len(ids), _AT_ONCE):
-            found |= self._store.studies.tags(ids[start : start + _AT_ONCE])
+            found |= self._store.studies.versions(ids[start : start + _AT_ONCE])
         return dict.fromkeys(ids, GONE) | found

@@ -13,11 +13,13 @@ from service.api.bodies import FormRoute, storable
 from service.api.inspection import inspect_apart
 from service.api.models import DatasetOut
 from service.api.problems import answers
+from service.api.usage import quotas_of
 from service.datasets import BUILTIN, StoredFile, TableInfo, save_upload, stored_path
-from service.errors import Conflict, InvalidInput, NotFound
+from service.errors import Conflict, InvalidInput, NotFound, QuotaExceeded
 from service.settings import Settings
 from service.store import Store
 from service.store.records import DatasetRecord
+from service.store.usage import Quotas
 
 PATH = "/v1/datasets"
 _FILES = (
@@ -30,7 +32,7 @@ def router(store: Store, settings: Settings) -> APIRouter:
     """All routes under /v1/datasets."""
     routes = APIRouter(prefix=PATH, tags=["data sets"], route_class=FormRoute)
 
-    @routes.post("", status_code=status.HTTP_201_CREATED, responses=answers(413, 415, 422, 507))
+    @routes.post("", status_code=status.HTTP_201_CREATED, responses=answers(403, 413, 415, 422, 507))
     def upload(
         response: Response,
         file: Annotated[UploadFile, File(description=_FILES)],
@@ -58,7 +60,7 @@ def router(store: Store, settings: Settings) -> APIRouter:
             sheet=asdict(table.sheet),
         )
         response.headers["Location"] = f"/v1/datasets/{stored.id}"
-        return DatasetOut.of(store.datasets.add(record, caller.whose))
+        return DatasetOut.of(_kept(store, stored, record, caller.whose, quotas_of(settings, caller)))
 
     @routes.get("")
     def list_datasets(caller: WithCaller) -> list[DatasetOut]:
@@ -118,6 +120,16 @@ def _described(stored: StoredFile, filename: str) -> TableInfo:
             ]
         ) from None
     return table
+
+
+def _kept(store: Store, stored: StoredFile, record: DatasetRecord, owner: str, quotas: Quotas) -> DatasetRecord:
+    """Register a stored file; one that exceeds its owner's quota is deleted, unless studies may use it."""
+    try:
+        return store.datasets.add(record, owner, quotas)
+    except QuotaExceeded:
+        if stored.new:
+            stored.path.unlink(missing_ok=True)
+        raise
 
 
 def _built_in(name: str, table: TableInfo) -> DatasetOut:

@@ -71,13 +71,13 @@ def router(store: Store) -> APIRouter:
 
 
 def etag(tag: str) -> str:
-    """The `ETag` of a study with this tag. A weak one: times in the answer differ."""
-    return f'W/"{hashlib.sha256(tag.encode()).hexdigest()[:16]}"'
+    """The `ETag` of a study with this tag, which begins with its revision. A weak one: times in the answer differ."""
+    return f'W/"{tag.partition("|")[0]}-{hashlib.sha256(tag.encode()).hexdigest()[:16]}"'
 
 
 def _read(store: Store, study_id: int) -> tuple[str, StudyRecord]:
     """The tag of a study, and the study as it was then or later."""
-    tags = store.studies.tags([study_id])
+    tags = store.studies.versions([study_id])
     return tags.get(study_id, GONE), store.studies.get(study_id)
 
 

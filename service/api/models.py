@@ -15,6 +15,7 @@ from service.spec.metrics import Direction
 from service.spec.parts import BudgetSpec
 from service.store.records import DatasetRecord, StudyRecord, StudyState, TrialRecord, WorkerRecord
 
+TrialNumber = Annotated[int, Path(ge=0, lt=2**31, description="A trial's number.")]
 StudyId = Annotated[int, Path(ge=1, lt=2**31, description="A study's id.")]
 
 
@@ -48,6 +49,8 @@ class StudyOut(BaseModel):
     reason: str | None
     owner: str
     priority: int
+    tags: list[str]
+    notes: str = Field(description="Markdown that people have written.")
     metric: str
     direction: str
     objectives: dict[str, Direction] = Field(description="Directions of all objectives by name, `metric` first.")
@@ -80,6 +83,8 @@ class StudyOut(BaseModel):
             reason=record.reason,
             owner=record.owner,
             priority=record.priority,
+            tags=[*record.tags],
+            notes=record.notes,
             metric=record.metric,
             direction=record.direction,
             objectives=record.objectives,
@@ -150,6 +155,7 @@ class TrialOut(BaseModel):
     also: dict[str, float] = Field(description="Values of the study's further objectives at the same step.")
     best_step: int | None
     stop_reason: str | None
+    stopping: bool = Field(description="Whether somebody has stopped it, and it has not ended yet.")
     epochs: int
     attempt: int = Field(description="Number of workers that were lost while they trained it.")
     params: dict[str, Any]

@@ -16,8 +16,10 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_l
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from service.api.access import WithCaller
 from service.api.models import WorkerOut
 from service.api.problems import answers
+from service.api.usage import UsageCollector
 from service.errors import DatabaseUnavailable, NotReady
 from service.store import Store, StudyState
 
@@ -56,9 +58,11 @@ def router(store: Store) -> APIRouter:
     registry.register(StoreCollector(store))
 
     @routes.get("/metrics", response_class=Response, responses=METRICS)
-    def metrics() -> Response:
-        """Gauges for Prometheus."""
-        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+    def metrics(caller: WithCaller) -> Response:
+        """Gauges for Prometheus. Those by owner are of the caller's own, and of everybody for admins."""
+        owners = CollectorRegistry()
+        owners.register(UsageCollector(store, caller))
+        return Response(generate_latest(registry) + generate_latest(owners), media_type=CONTENT_TYPE_LATEST)
 
     @routes.get("/v1/workers")
     def workers() -> list[WorkerOut]:

@@ -31,9 +31,10 @@ def router(store: Store) -> APIRouter:
     follow, new = file_of_templates("follow.js"), file_of_templates("new.js")
 
     @routes.get("/")
-    def home(caller: WithCaller, name: Name = "") -> HTMLResponse:
-        records, total = store.studies.list(owner=caller.owner, name=name or None, limit=_ROWS)
-        return _page(home_page([row_of(each) for each in records], total=total, wanted=name, script=follow), follow)
+    def home(caller: WithCaller, name: Name = "", tag: Name = "") -> HTMLResponse:
+        records, total = store.studies.list(owner=caller.owner, name=name or None, tags=[tag] if tag else [], limit=_ROWS)
+        rows = [row_of(each) for each in records]
+        return _page(home_page(rows, total=total, wanted=name, tag=tag, script=follow), follow)
 
     @routes.get("/studies/{study_id}")
     def study_page(study_id: StudyId) -> HTMLResponse:

@@ -36,6 +36,9 @@ STATUS: Mapping[type[errors.RegsearchError], HTTPStatus] = {
     errors.InvalidInput: HTTPStatus.UNPROCESSABLE_ENTITY,
     errors.NotFound: HTTPStatus.NOT_FOUND,
     errors.Conflict: HTTPStatus.CONFLICT,
+    errors.TooMany: HTTPStatus.TOO_MANY_REQUESTS,
+    errors.QuotaExceeded: HTTPStatus.FORBIDDEN,
+    errors.Changed: HTTPStatus.PRECONDITION_FAILED,
     errors.LeaseLost: HTTPStatus.CONFLICT,
     errors.DatabaseUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
     errors.NotReady: HTTPStatus.SERVICE_UNAVAILABLE,
@@ -105,6 +108,8 @@ def install(app: FastAPI) -> None:
         answer = problem(request, status, str(error), found)
         if isinstance(error, errors.DatabaseUnavailable | errors.NotReady | errors.NotYet):
             answer.headers["retry-after"] = str(RETRY_SECONDS)
+        if isinstance(error, errors.TooMany):
+            answer.headers["retry-after"] = str(error.retry_after)
         return answer
 
     def invalid(request: Request, error: Exception) -> JSONResponse:

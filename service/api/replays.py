@@ -8,13 +8,16 @@ from typing import Any
 from fastapi import APIRouter, Response, status
 from pydantic import BaseModel, Field
 
+from service.api.access import WithCaller
 from service.api.bodies import JsonRoute
 from service.api.idempotency import WithKey
 from service.api.models import StudyId, StudyOut
 from service.api.problems import answers
 from service.api.submission import note_of
+from service.api.usage import quotas_of
 from service.errors import Conflict
 from service.replay import compare
+from service.settings import Settings
 from service.spec import StudySpec
 from service.store import Store
 from service.store.provenance import REPLAY_OF
@@ -49,12 +52,12 @@ class ComparisonOut(BaseModel):
     made_of: dict[str, Any] = Field(description="Data hash, versions, device and plan where the studies differ: [was, now].")
 
 
-def router(store: Store) -> APIRouter:
+def router(store: Store, settings: Settings) -> APIRouter:
     """Routes under /v1/studies/{id}."""
     routes = APIRouter(prefix="/v1/studies", tags=["studies"], route_class=JsonRoute)
 
-    @routes.post("/{study_id}/replay", status_code=status.HTTP_201_CREATED, responses=answers(404, 409, 422))
-    def replay(study_id: StudyId, response: Response, request: WithKey) -> StudyOut:
+    @routes.post("/{study_id}/replay", status_code=status.HTTP_201_CREATED, responses=answers(403, 404, 409, 422, 429))
+    def replay(study_id: StudyId, response: Response, request: WithKey, caller: WithCaller) -> StudyOut:
         """Queue the study again, with the same spec, seed, data and number of lanes. Compare them when it is finished."""
         record = store.studies.get(study_id)
         if record.external:
@@ -69,6 +72,7 @@ def router(store: Store) -> APIRouter:
             attributes=attributes,
             advice=record.advice,
             request=request,
+            quotas=quotas_of(settings, caller),
         )
         response.headers["Location"] = f"/v1/studies/{again}"
         return StudyOut.of(store.studies.get(again))

@@ -5,27 +5,28 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, Path, Query, Response, status
+from fastapi import APIRouter, Body, Query, Response, status
 from pydantic import AfterValidator, Discriminator, Tag
 
 from service.api.access import WithCaller
 from service.api.bodies import JsonRoute, storable_text
 from service.api.idempotency import WithKey
 from service.api.inspection import Inspections
-from service.api.models import DryRun, ExtendIn, StudyId, StudyOut, StudyPage, Submitted, TrialOut, TrialPage
+from service.api.models import DryRun, StudyId, StudyOut, StudyPage, Submitted, TrialNumber, TrialOut, TrialPage
 from service.api.problems import answers
+from service.api.queries import LINKED, WithPage
 from service.api.reports import external_result_of, readings_of, result_of
-from service.api.submission import check, check_external, check_more, note_of, owned, plan_of
+from service.api.submission import check, check_external, note_of, owned, plan_of
+from service.api.usage import quotas_of
+from service.errors import InvalidInput
 from service.result import StudyResult
 from service.result.external import ExternalStudyResult
 from service.settings import Settings
 from service.spec import StudySpec
 from service.spec.external import ExternalSpec
 from service.store import Store, StudyState
-from service.store.records import StudyRecord, TrialState
+from service.store.records import StudyOrder, StudyRecord, TrialState
 
-Offset = Annotated[int, Query(ge=0, lt=2**31)]
-Limit = Annotated[int, Query(ge=1, le=500)]
 Part = Annotated[str | None, Query(min_length=1, max_length=200), AfterValidator(storable_text)]
 
 EXAMPLES: Any = {
@@ -77,18 +78,68 @@ AnySpec = Annotated[
 def router(store: Store, settings: Settings) -> APIRouter:
     """All routes under /v1/studies."""
     routes = APIRouter(prefix="/v1/studies", tags=["studies"], route_class=JsonRoute)
+    _submits(routes, store, settings)
+
+    @routes.get("", responses={**LINKED, **answers(422)})
+    def list_studies(
+        caller: WithCaller,
+        page: WithPage,
+        state: StudyState | None = None,
+        name: Part = None,
+        owner: Part = None,
+        tag: Annotated[list[Annotated[str, AfterValidator(storable_text)]], Query(max_length=20)] = [],  # noqa: B006
+        metric: Part = None,
+        sort: StudyOrder = "newest",
+    ) -> StudyPage:
+        """Studies: of a state, with a part of their name, of an owner (as far as the caller may see them), of a metric.
+
+        With `tag`, which may be given several times, those that have all of these tags. Of one `metric` they can be sorted
+        by their `best` value.
+        """
+        if sort == "best" and metric is None:
+            raise InvalidInput.one(
+                "sort", "best values are of one metric: name it in `metric`", value=sort, allowed="metric"
+            )
+        whose = caller.owner or owner
+        found: tuple[Sequence[StudyRecord], int] = ([], 0)
+        if owner in (None, whose):
+            wanted: Any = {"state": state, "owner": whose, "name": name, "tags": tag, "metric": metric, "sort": sort}
+            found = store.studies.list(**wanted, offset=page.offset, limit=page.limit)
+        records, total = found
+        page.link(total)
+        studies = [StudyOut.of(record) for record in records]
+        return StudyPage(studies=studies, total=total, offset=page.offset, limit=page.limit)
+
+    @routes.get("/{study_id}/trials", responses={**LINKED, **answers(404, 422)})
+    def list_trials(study_id: StudyId, page: WithPage, state: TrialState | None = None) -> TrialPage:
+        """A study's trials by number."""
+        records, total = store.history.page(study_id, state=state, offset=page.offset, limit=page.limit)
+        page.link(total)
+        trials = [TrialOut.of(record) for record in records]
+        return TrialPage(trials=trials, total=total, offset=page.offset, limit=page.limit)
+
+    @routes.get("/{study_id}/trials/{number}", responses=answers(404, 422))
+    def get_trial(study_id: StudyId, number: TrialNumber) -> TrialOut:
+        """One trial with its learning curves."""
+        return TrialOut.of(store.history.trial(study_id, number))
+
+    _result(routes, store)
+    return routes
+
+
+def _submits(routes: APIRouter, store: Store, settings: Settings) -> None:
     inspections = Inspections()
 
-    @routes.post("", status_code=status.HTTP_201_CREATED, responses=answers(413, 415, 422))
+    @routes.post("", status_code=status.HTTP_201_CREATED, responses=answers(403, 413, 415, 422, 429))
     def submit(spec: AnySpec, response: Response, caller: WithCaller, request: WithKey) -> Submitted:
         """Queue a study. Only `data` is required; everything else has defaults (see the spec reference).
 
         With `executor: external` a program of yours trains, and asks for trials (`trials:ask`).
         """
-        spec = owned(spec, caller)
+        spec, quotas = owned(spec, caller), quotas_of(settings, caller)
         if isinstance(spec, ExternalSpec):
             check_external(spec)
-            study_id = store.studies.submit(spec, note=note_of(spec), request=request)
+            study_id = store.studies.submit(spec, note=note_of(spec), request=request, quotas=quotas)
             plan, data = plan_of(spec), None
         else:
             submission = check(spec, store, settings, inspections, caller.owner)
@@ -99,6 +150,7 @@ def router(store: Store, settings: Settings) -> APIRouter:
                 dataset_id=submission.dataset_id,
                 advice=advice,
                 request=request,
+                quotas=quotas,
             )
             plan, data = plan_of(submission.spec), submission.data
         response.headers["Location"] = f"/v1/studies/{study_id}"
@@ -116,38 +168,6 @@ def router(store: Store, settings: Settings) -> APIRouter:
         whole = checked.spec.model_dump(mode="json", exclude_none=True)
         return DryRun(spec=whole, warnings=list(checked.warnings), plan=plan_of(checked.spec), data=checked.data)
 
-    @routes.get("", responses=answers(422))
-    def list_studies(
-        caller: WithCaller,
-        state: StudyState | None = None,
-        name: Part = None,
-        owner: Part = None,
-        offset: Offset = 0,
-        limit: Limit = 50,
-    ) -> StudyPage:
-        """Studies, newest first; of a state, with a part of their name, of an owner (as far as the caller may see them)."""
-        whose = caller.owner or owner
-        found: tuple[Sequence[StudyRecord], int] = ([], 0)
-        if owner in (None, whose):
-            found = store.studies.list(state=state, owner=whose, name=name, offset=offset, limit=limit)
-        records, total = found
-        return StudyPage(studies=[StudyOut.of(record) for record in records], total=total, offset=offset, limit=limit)
-
-    @routes.get("/{study_id}/trials", responses=answers(404, 422))
-    def list_trials(study_id: StudyId, state: TrialState | None = None, offset: Offset = 0, limit: Limit = 50) -> TrialPage:
-        """A study's trials by number."""
-        records, total = store.history.page(study_id, state=state, offset=offset, limit=limit)
-        return TrialPage(trials=[TrialOut.of(record) for record in records], total=total, offset=offset, limit=limit)
-
-    @routes.get("/{study_id}/trials/{number}", responses=answers(404, 422))
-    def get_trial(study_id: StudyId, number: Annotated[int, Path(ge=0, lt=2**31)]) -> TrialOut:
-        """One trial with its learning curves."""
-        return TrialOut.of(store.history.trial(study_id, number))
-
-    _result(routes, store)
-    _transitions(routes, store)
-    return routes
-
 
 def _result(routes: APIRouter, store: Store) -> None:
     @routes.get("/{study_id}/result", responses=answers(404, 409, 422), response_model_exclude_unset=True)
@@ -158,35 +178,3 @@ def _result(routes: APIRouter, store: Store) -> None:
             found = external_result_of(record)
             return found.of_study(record.id, record.name, record.state, readings_of(store, study_id))
         return result_of(record).of_study(record.id, record.name, record.state, readings_of(store, study_id))
-
-
-def _transitions(routes: APIRouter, store: Store) -> None:
-    @routes.post("/{study_id}/cancel", responses=answers(404, 409, 422))
-    def cancel(study_id: StudyId, request: WithKey) -> StudyOut:
-        """Cancel a study; its finished trials are kept."""
-        store.studies.cancel(study_id, request)
-        return StudyOut.of(store.studies.get(study_id))
-
-    @routes.post("/{study_id}/pause", responses=answers(404, 409, 422))
-    def pause(study_id: StudyId, request: WithKey) -> StudyOut:
-        """Pause a study: no more of its trials are handed out."""
-        store.studies.pause(study_id, request)
-        return StudyOut.of(store.studies.get(study_id))
-
-    @routes.post("/{study_id}/resume", responses=answers(404, 409, 422))
-    def resume(study_id: StudyId, request: WithKey) -> StudyOut:
-        """Resume a paused study."""
-        store.studies.resume(study_id, request)
-        return StudyOut.of(store.studies.get(study_id))
-
-    @routes.post("/{study_id}/extend", responses=answers(404, 409, 413, 415, 422))
-    def extend(study_id: StudyId, more: ExtendIn, request: WithKey) -> StudyOut:
-        """Add trials to the budget of a study, which may be finished."""
-        check_more(store.studies.get(study_id), more.trials)
-        store.studies.extend(study_id, more.trials, request)
-        return StudyOut.of(store.studies.get(study_id))
-
-    @routes.delete("/{study_id}", status_code=status.HTTP_204_NO_CONTENT, responses=answers(404, 409, 422))
-    def delete(study_id: StudyId) -> None:
-        """Delete an ended study and its trials."""
-        store.studies.delete(study_id)

@@ -14,6 +14,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from service.api.access import Caller
+from service.api.budgets import check_grid
 from service.api.columns import check_columns, check_division, check_embedding, check_rows, has_categories, no_column
 from service.api.data_sheets import DataSheet, data_sheet, notes_for, table_of
 from service.api.earlier import check_earlier
@@ -28,14 +29,12 @@ from service.datasets.tables import OF_ARRAYS
 from service.datasets.uploads import file_format, stored_path, verified
 from service.errors import InvalidInput, Issue, NotFound, TrialError
 from service.search import Search
-from service.search.planned import MOST_POINTS, grid
 from service.settings import Settings
-from service.spec import DataSpec, GridSampler, StudySpec, Task
-from service.spec.external import ExternalSpec, any_spec
+from service.spec import DataSpec, StudySpec, Task
+from service.spec.external import ExternalSpec
 from service.spec.guidance import warnings_for
 from service.spec.model import FAMILIES, MODULE
 from service.store import Store
-from service.store.records import StudyRecord
 
 
 @dataclass(frozen=True)
@@ -73,7 +72,7 @@ def check(
     check_rows(resolved, table.rows - target.missing)
     check_division(resolved, table)
     check_memory(resolved, table, store)
-    _grid(resolved)
+    check_grid(resolved)
     check_earlier(resolved, store, owner)
     bound, about_start = bound_to_start(resolved, table, target.name, store, owner)
     notes = notes_for(spec, bound, table, target)
@@ -105,28 +104,11 @@ def check_external(spec: ExternalSpec) -> None:
     Raises:
         InvalidInput: A grid has too many or too few points, or a sampler lacks its package here.
     """
-    _grid(spec)
+    check_grid(spec)
     try:
         Search(spec)
     except TrialError as error:
         raise InvalidInput.one("sampler", str(error), value=spec.sampler.name, allowed="another sampler") from None
-
-
-def check_more(study: StudyRecord, trials: int) -> None:
-    """Check that a study could have been submitted with so many more ``trials``.
-
-    Raises:
-        InvalidInput: The budget or the grid would be too large or too small, on the field ``trials``.
-    """
-    raw = {**study.spec, "budget": {**study.spec["budget"], "trials": study.budget_trials + trials}}
-    try:
-        _grid(any_spec(raw))
-    except (ValidationError, InvalidInput) as error:
-        issues = validation_issues(error) if isinstance(error, ValidationError) else error.issues
-        together = f"with the {study.budget_trials} trials that the study has"
-        raise InvalidInput(
-            [replace(each, field="trials", message=f"{together}: {each.message}") for each in issues]
-        ) from None
 
 
 def note_of(spec: StudySpec | ExternalSpec) -> str:
@@ -307,18 +289,3 @@ def _positive(spec: StudySpec, task: Task, target: Column, table: TableInfo) -> 
         )
     if isinstance(table, BuiltinFacts) and value not in table.classes:
         raise InvalidInput.one("data.positive", f"there is no class {value!r}", value=value, allowed=list(table.classes))
-
-
-def _grid(spec: StudySpec | ExternalSpec) -> None:
-    """A grid must have a point for every trial that is not enqueued."""
-    if not isinstance(spec.sampler, GridSampler):
-        return
-    try:
-        size = sum(block.size for block in grid(spec, spec.sampler.points))
-    except ValueError as error:
-        allowed = f"at most {MOST_POINTS:,} points"
-        raise InvalidInput.one("sampler", f"the grid {error}", value=spec.sampler.points, allowed=allowed) from None
-    if spec.budget.trials > size + len(spec.enqueue):
-        message = f"the grid has only {size} points" + (" besides the enqueued ones" if spec.enqueue else "")
-        allowed = f"at most {size + len(spec.enqueue)}"
-        raise InvalidInput.one("budget.trials", message, value=spec.budget.trials, allowed=allowed)

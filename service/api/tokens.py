@@ -68,9 +68,10 @@ def router(store: Store) -> APIRouter:
     routes = APIRouter(tags=["tokens"], route_class=JsonRoute)
 
     @routes.post("/v1/tokens", status_code=status.HTTP_201_CREATED, responses=answers(401, 403, 413, 415, 422))
-    def create_token(given: TokenIn) -> NewToken:
+    def create_token(given: TokenIn, response: Response) -> NewToken:
         """Make a token; its secret is in this answer only."""
         record, secret = store.tokens.create(**given.model_dump())
+        response.headers["Location"] = f"/v1/tokens/{record.id}"
         return NewToken(**TokenOut.of(record).model_dump(), token=secret)
 
     @routes.get("/v1/tokens", responses=answers(401, 403))

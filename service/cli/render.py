@@ -48,7 +48,7 @@ def refusal(error: Refused) -> RenderableType:
     for heading in ("field", "error", "value", "allowed"):
         table.add_column(heading, overflow="fold")
     for issue in error.errors:
-        table.add_row(str(issue["field"]), str(issue["message"]), _short(issue.get("value")), _short(issue.get("allowed")))
+        table.add_row(str(issue["field"]), str(issue["message"]), short(issue.get("value")), short(issue.get("allowed")))
     return table
 
 
@@ -90,7 +90,7 @@ def data_sheet(sheet: Mapping[str, Any]) -> RenderableType:
 
 def studies(page: Mapping[str, Any]) -> RenderableType:
     """A page of studies."""
-    table = Table("id", "name", "state", "trials", "best", "metric", "elapsed")
+    table = Table("id", "name", "state", "trials", "best", "metric", "elapsed", "tags")
     for study in page["studies"]:
         trials, best = study["trials"], study["best"]
         table.add_row(
@@ -101,24 +101,7 @@ def studies(page: Mapping[str, Any]) -> RenderableType:
             number(best["value"] if best else None),
             ", ".join(study["objectives"]),
             seconds(study["elapsed_seconds"]),
-        )
-    return table
-
-
-def workers(found: Sequence[Mapping[str, Any]]) -> RenderableType:
-    """Worker processes."""
-    table = Table("worker", "device", "state", "doing", "lanes", "training")
-    for worker in found:
-        stats = worker["stats"]
-        training = stats.get("shares", {}).get("training")
-        doing = f"{stats.get('state', '')}{' study ' + str(stats['study']) if 'study' in stats else ''}"
-        table.add_row(
-            worker["name"],
-            worker["device"],
-            Text(worker["state"], style={"alive": "green", "silent": "red"}.get(worker["state"], "dim")),
-            doing,
-            _short(stats.get("lanes")),
-            "" if training is None else f"{training:.0%}",
+            ", ".join(study.get("tags", [])),
         )
     return table
 
@@ -150,6 +133,9 @@ def study(found: Mapping[str, Any]) -> RenderableType:
         table.add_row("", recipe(best["params"]))
     table.add_row("elapsed", seconds(found["elapsed_seconds"]))
     table.add_row("time left", seconds(found["remaining_seconds"]))
+    for name, text in (("tags", ", ".join(found.get("tags", []))), ("notes", found.get("notes"))):
+        if text:
+            table.add_row(name, text)
     return table
 
 
@@ -228,7 +214,7 @@ def comparison(found: Mapping[str, Any]) -> RenderableType:
     )
     table = Table("trial", "field", "was", "now")
     for each in found["differences"][:_DIFFERENCES]:
-        table.add_row(str(each["number"]), each["field"], _short(each["was"]), _short(each["now"]))
+        table.add_row(str(each["number"]), each["field"], short(each["was"]), short(each["now"]))
     unequal = [Text(f"{name}: {was} then, {now} now", style="dim") for name, (was, now) in found["made_of"].items()]
     return Group(Text(summary, style="bold yellow"), table, *unequal)
 
@@ -265,7 +251,7 @@ def front(rows: Sequence[FrontTrial]) -> RenderableType:
 
 def recipe(settings: Mapping[str, Any]) -> str:
     """Settings with their values on one line."""
-    return ", ".join(f"{name} {_short(value)}" for name, value in settings.items())
+    return ", ".join(f"{name} {short(value)}" for name, value in settings.items())
 
 
 def echo(console: Console, text: str) -> None:
@@ -286,7 +272,8 @@ def _spread(valid: Spread | None) -> str:
     return "did not train" if valid is None else f"{number(valid.mean)} ± {number(valid.std)}"
 
 
-def _short(value: Any) -> str:
+def short(value: Any) -> str:
+    """A value in few words."""
     if value is None:
         return ""
     if isinstance(value, bool):
@@ -294,5 +281,5 @@ def _short(value: Any) -> str:
     if isinstance(value, float):
         return number(value)
     if isinstance(value, list | tuple):
-        return ", ".join(map(_short, value))
+        return ", ".join(map(short, value))
     return str(value)

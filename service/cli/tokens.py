@@ -15,6 +15,7 @@ from service.client.connection import HttpClient
 from service.client.credentials import keep_token
 from service.settings import Settings
 from service.store import open_store
+from service.store.actors import NOBODY, AuditEntry
 from service.store.records import TokenRecord, TokenScope
 
 
@@ -31,6 +32,7 @@ def create(settings: Settings, console: Console, owner: str, scope: str, name: s
     settings.home.mkdir(parents=True, exist_ok=True)
     with closing(open_store(settings.database_url, create=True)) as store:
         record, secret = store.tokens.create(owner=owner, scope=chosen, name=name, days=days)
+        store.audit.write(AuditEntry(NOBODY, "POST", "regsearch token create", f"tokens/{record.id}", 201))
     until = f"until {record.expires_at:%Y-%m-%d}" if record.expires_at else "until it is revoked"
     about = f"Token {record.id} of {owner}, scope {chosen}, valid {until}. It is shown this once:"
     Console(stderr=True, markup=False, emoji=False).print(about, highlight=False)
@@ -55,6 +57,7 @@ def revoke(settings: Settings, console: Console, token_id: int) -> None:
     """
     with closing(open_store(settings.database_url)) as store:
         record = store.tokens.revoke(token_id)
+        store.audit.write(AuditEntry(NOBODY, "DELETE", "regsearch token revoke", f"tokens/{record.id}", 200))
     console.print(f"token {record.id} of {record.owner} is revoked", highlight=False)
 
 

@@ -70,9 +70,17 @@ class AsyncStudy:
         """See `Study.frame`."""
         return await asyncio.to_thread(self.study.frame)
 
+    async def change(self, **parts: Any) -> None:
+        """See `Study.change`."""
+        await asyncio.to_thread(lambda: self.study.change(**parts))
+
     async def cancel(self) -> None:
         """See `Study.cancel`."""
         await asyncio.to_thread(self.study.cancel)
+
+    async def stop_trial(self, number: int) -> None:
+        """See `Study.stop_trial`."""
+        await asyncio.to_thread(self.study.stop_trial, number)
 
     async def trials(self, *, lease_seconds: float = 60.0) -> AsyncIterator[AsyncTrial]:
         """See `Study.trials`; each is a context: ``async with trial: …``."""

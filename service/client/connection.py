@@ -17,6 +17,11 @@ if TYPE_CHECKING:  # the models take a while to load
     from service.result.external import ExternalStudyResult
 
 
+_SOON_SECONDS = 15
+"""A request that may be sent again so soon is sent again by itself."""
+_PATIENCE_SECONDS = 60.0
+
+
 class Refused(RegsearchError):
     """The service answered with a problem document; ``retry_after`` seconds from now the answer may be another."""
 
@@ -32,8 +37,8 @@ class Unreachable(RegsearchError):
 
 
 def is_outage(error: Unreachable | Refused) -> bool:
-    """Whether a service may answer later, as after a restart."""
-    return isinstance(error, Unreachable) or error.status >= 500
+    """Whether a service may answer later, as after a restart, or when fewer requests have been sent."""
+    return isinstance(error, Unreachable) or error.status >= 500 or error.status == httpx.codes.TOO_MANY_REQUESTS
 
 
 class HttpClient:
@@ -82,6 +87,10 @@ class HttpClient:
         """POST JSON to a path; returns the decoded response."""
         return self._call("POST", path, json=body)
 
+    def patch(self, path: str, body: Any) -> Any:
+        """PATCH a path with JSON; returns the decoded response."""
+        return self._call("PATCH", path, json=body)
+
     def repeat(self, path: str, body: Any, *, patience: float) -> Any:
         """As `post`, for requests that may be repeated: through an outage of at most ``patience`` seconds."""
         give_up, pause = time.monotonic() + patience, 0.1
@@ -89,6 +98,8 @@ class HttpClient:
             try:
                 return self.post(path, body)
             except (Unreachable, Refused) as error:
+                if isinstance(error, Refused) and error.status == httpx.codes.TOO_MANY_REQUESTS:
+                    pause = max(pause, error.retry_after or 0.0)
                 if not is_outage(error) or time.monotonic() + pause > give_up:
                     raise
             time.sleep(pause)
@@ -157,6 +168,18 @@ class HttpClient:
         return document
 
     def _request(self, method: str, path: str, **options: Any) -> httpx.Response:
+        """Send a request, again if it was one too many in this minute; files, which have been read by then, only once."""
+        give_up = time.monotonic() + _PATIENCE_SECONDS
+        while True:
+            response = self._send(method, path, **options)
+            seconds = response.headers.get("retry-after", "")
+            too_many = response.status_code == httpx.codes.TOO_MANY_REQUESTS and seconds.isdecimal()
+            soon = too_many and int(seconds) <= _SOON_SECONDS and time.monotonic() < give_up
+            if not soon or "files" in options:
+                return response
+            time.sleep(int(seconds))
+
+    def _send(self, method: str, path: str, **options: Any) -> httpx.Response:
         try:
             return self._http.request(method, path, **options)
         except httpx.UnsupportedProtocol:

@@ -137,6 +137,13 @@ class Study:
         Path(path).write_bytes(self.connection.download(f"{self._path}/report", format=form))
         return Path(path)
 
+    def change(self, **parts: Any) -> None:
+        """Change its ``priority`` or ``budget``, such as ``change(priority=5, budget={"trials": 900})``.
+
+        What is not named stays as it is. A finished study that is given more goes on.
+        """
+        self.latest = self.connection.patch(self._path, parts)
+
     def pause(self) -> None:
         """Hand out no more trials."""
         self.latest = self.connection.post(f"{self._path}/pause")
@@ -148,6 +155,10 @@ class Study:
     def cancel(self) -> None:
         """End it permanently."""
         self.latest = self.connection.post(f"{self._path}/cancel")
+
+    def stop_trial(self, number: int) -> None:
+        """End one trial, complete with its best value so far, while the search goes on; pruned if it has not begun."""
+        self.connection.post(f"{self._path}/trials/{number}/stop")
 
     def trials(self, *, lease_seconds: float = 60.0) -> Generator[Trial, None, None]:
         """Trials for this program, until the study is over; the answer's final runs are among them.

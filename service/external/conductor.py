@@ -17,7 +17,7 @@ from service.errors import InvalidInput
 from service.pruning import Standing, make_judge
 from service.search import Search, values
 from service.spec.external import ExternalSpec
-from service.store import Store, StudyState
+from service.store import STOPPED, Store, StudyState
 from service.store.records import AskedTrial, FinishedTrial, Lease, Proposal, Report, TrialResult
 
 _SEEDS = 1_000_003
@@ -100,13 +100,19 @@ class Conductor:
         if state is not StudyState.RUNNING:
             return lost | dict.fromkeys(ids, Decision("stop", f"the study is {state}"))
         curves = self._store.history.reported([*ids.values()])
-        late = self._late()
+        late, stopping = self._late(), self._store.stops.asked(lease)
+        stopped = {number for number in ids if ids[number] in stopping}
         with self._lock:
             self._learn()
             cohort = [self._standing(number, curves[ids[number]]) for number in ids if curves[ids[number]]]
             self._judged |= {each.number for each in cohort}
             pruned = self._judge.judge(cohort)
-        return lost | {number: self._decision(curves[ids[number]], late, pruned=number in pruned) for number in ids}
+        return lost | {
+            number: Decision("stop", STOPPED)
+            if number in stopped
+            else self._decision(curves[ids[number]], late, pruned=number in pruned)
+            for number in ids
+        }
 
     def tell(self, lease: Lease, told: Sequence[Told]) -> dict[int, str]:
         """Tell the ends of trials; returns why some were not accepted, by number.

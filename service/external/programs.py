@@ -6,6 +6,7 @@ renews; when it stops calling, its trials are given to whoever asks next.
 
 from __future__ import annotations
 
+import json
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -65,7 +66,7 @@ class Programs:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._lock = threading.Lock()
-        self._conductors: OrderedDict[tuple[int, int], Conductor] = OrderedDict()
+        self._conductors: OrderedDict[tuple[int, str], Conductor] = OrderedDict()
 
     def ask(self, study_id: int, client: str, n: int, key: str, seconds: float) -> Answer:
         """At most ``n`` runs; the same ``key`` gives the same ones again.
@@ -166,9 +167,9 @@ class Programs:
         return study
 
     def _conductor(self, study_id: int) -> Conductor:
-        """The one of a study as it is now: ``extend`` changes its budget, and nothing else its spec."""
+        """The one of a study as it is now: its budget may be changed, and nothing else that a search depends on."""
         study = self._study(study_id)
-        place = (study.id, study.budget_trials)
+        place = (study.id, json.dumps([study.budget_trials, study.spec["budget"]]))
         with self._lock:
             if place not in self._conductors:
                 self._conductors[place] = Conductor(self._store, study.id, ExternalSpec.model_validate(study.spec))

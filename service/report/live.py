@@ -30,6 +30,7 @@ class Row:
     told: str
     best: str
     page: str
+    tags: Sequence[str]
     links: Mapping[str, str]
 
 
@@ -49,6 +50,7 @@ def row_of(study: StudyRecord) -> Row:
         told=" · ".join(parts),
         best=f"best {objective(study.metric)} {number(best.value)}" if best else "no value yet",
         page=f"/studies/{study.id}",
+        tags=study.tags,
         links=_links(study),
     )
 
@@ -58,6 +60,7 @@ def build_live_report(study: StudyRecord, trials: Sequence[TrialRecord]) -> Repo
     metric, minimize = objective(study.metric), study.direction == "minimize"
     winner = study.best.number if study.best else None
     sections = [
+        Section("Notes", list(_notes(study))),
         Section("How the search goes", list(search(trials, metric, winner, minimize=minimize))),
         Section("Best so far", list(_best(study))),
         Section("Latest trials", list(_latest(trials, metric))),
@@ -72,6 +75,13 @@ def build_live_report(study: StudyRecord, trials: Sequence[TrialRecord]) -> Repo
         sections=[section for section in sections if section.blocks],
         links={"all studies": "/", **_links(study), "as JSON": f"/v1/studies/{study.id}"},
     )
+
+
+def _notes(study: StudyRecord) -> Iterator[Block]:
+    """What people have written, paragraph by paragraph as it is, and the tags."""
+    yield from (Text(part) for part in study.notes.split("\n\n") if part.strip())
+    if study.tags:
+        yield Text(f"Tags: {', '.join(study.tags)}")
 
 
 def _verdict(study: StudyRecord) -> str:

@@ -33,10 +33,10 @@ def to_html(report: Report, script: str = "") -> str:
     return template.render(report=report, style=_style(), svg=_markup, kinds=_kinds, script=Markup(script))
 
 
-def home_page(rows: Sequence[Row], *, total: int, wanted: str, script: str) -> str:
-    """The page of all studies: ``rows`` of ``total``, those whose name has ``wanted`` in it."""
+def home_page(rows: Sequence[Row], *, total: int, wanted: str, tag: str, script: str) -> str:
+    """The page of all studies: ``rows`` of ``total``, those whose name has ``wanted`` in it, or with a ``tag``."""
     template = _environment().get_template("home.html.j2")
-    return template.render(rows=rows, total=total, wanted=wanted, style=_style(), script=Markup(script))
+    return template.render(rows=rows, total=total, wanted=wanted, tag=tag, style=_style(), script=Markup(script))
 
 
 def new_study_page(presets: Sequence[str], script: str) -> str:

@@ -113,6 +113,8 @@ class Search:
             # These samplers, and all with several objectives, learn from complete trials only. The best value so far is
             # better than no information.
             final = TrialState.COMPLETE
+        if final is TrialState.PRUNED and value is None:
+            final = TrialState.FAIL  # stopped before its first epoch: samplers expect some value of a pruned trial
         steps = {} if value is None else {max(0, epochs - 1): value}
         values = [value, *also] if final is TrialState.COMPLETE and value is not None else None
         if mirror is None:

@@ -18,7 +18,7 @@ from service.spec.domain import Choices, Domain, Fixed, Frozen, Range
 from service.spec.enqueue import check_enqueued
 from service.spec.free import CustomRange, free_domain, free_setting, parsed
 from service.spec.metrics import CLASSIFICATION_METRICS, LOWER_IS_BETTER, REGRESSION_METRICS, Direction
-from service.spec.parts import BudgetSpec
+from service.spec.parts import BudgetSpec, Notes, Tags
 from service.spec.pruners import MedianPruner, NoPruner, Pruner
 from service.spec.samplers import OF_SEVERAL_OBJECTIVES, Sampler, TpeSampler
 from service.spec.searchable import searched
@@ -91,6 +91,8 @@ class ExternalSpec(Frozen):
     )
     owner: str = Field("default", min_length=1, max_length=100, description="Owner.")
     priority: int = Field(0, ge=-100, le=100, description="Kept for display; programs choose their study themselves.")
+    tags: Tags = Field((), description="Words by which people find it: at most 20, of letters, digits and `.:/@+-`.")
+    notes: Notes = Field("", description="What people want to keep of it, in Markdown.")
     metric: MetricName = Field(description="Objective: what the program reports, under any name.")
     direction: Direction | None = Field(
         None, description="May be left out for metrics that the service knows, such as `log_loss`."

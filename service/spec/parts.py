@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from service.datasets.readings import ColumnType
@@ -232,6 +232,12 @@ class BudgetSpec(Frozen):
     def search_seconds(self) -> float | None:
         """The part of ``seconds`` after which no further trial starts and running ones end."""
         return None if self.seconds is None else SEARCH_SHARE * self.seconds
+
+
+Tag = Annotated[str, Field(min_length=1, max_length=50, pattern=r"^[\w.:/@+-]+( [\w.:/@+-]+)*$")]
+"""Words of letters, digits and some signs."""
+Tags = Annotated[tuple[Tag, ...], Field(max_length=20), AfterValidator(lambda given: tuple(dict.fromkeys(given)))]
+Notes = Annotated[str, Field(max_length=20_000)]
 
 
 class EarlyStopping(Frozen):

@@ -20,8 +20,10 @@ from service.spec.parts import (
     DataSpec,
     Deliver,
     EarlyStopping,
+    Notes,
     OptionalDeliver,
     OptionalEarlyStopping,
+    Tags,
     ValidationSpec,
 )
 from service.spec.presets import PENDING, filled, filled_for_task, first_trial, usual_trials
@@ -48,6 +50,8 @@ class StudySpec(Frozen):
     )
     owner: str = Field("default", min_length=1, max_length=100, description="Owner; workers are shared fairly among owners.")
     priority: int = Field(0, ge=-100, le=100, description="Studies with higher priority get workers first.")
+    tags: Tags = Field((), description="Words by which people find it: at most 20, of letters, digits and `.:/@+-`.")
+    notes: Notes = Field("", description="What people want to keep of it, in Markdown.")
     data: DataSpec
     task: Task | None = Field(None, description="If omitted, inferred from the target column.")
     metric: Metric | None = Field(

@@ -15,6 +15,7 @@ from sqlalchemy.exc import DBAPIError
 from service.errors import DatabaseUnavailable
 from service.store import records
 from service.store.archives import ModelArchives
+from service.store.audit import Audit
 from service.store.conclusions import Conclusions
 from service.store.datasets import Datasets
 from service.store.engine import Database, normalize
@@ -25,14 +26,17 @@ from service.store.modules import Modules
 from service.store.place import file_of
 from service.store.provenance import Provenances
 from service.store.records import StudyState
+from service.store.rows import STOPPED
 from service.store.schema import check_schema, close_storage, create_schema, optuna_storage
+from service.store.stops import Stops
 from service.store.studies import Studies
 from service.store.tokens import Tokens
 from service.store.trials import Trials
+from service.store.usage import Usage
 from service.store.utilization import Utilization
 from service.store.workers import Workers
 
-__all__ = ["Store", "StudyState", "open_store", "records"]
+__all__ = ["STOPPED", "Store", "StudyState", "open_store", "records"]
 
 PING_SECONDS = 2.0
 """How long a ping waits for a database that does not respond."""
@@ -46,6 +50,7 @@ class Store:
         self._optuna: RDBStorage | None = None
         self.studies = Studies(database)
         self.trials = Trials(database)
+        self.stops = Stops(database)
         self.history = History(database)
         self.finals = Finals(database)
         self.leases = Leases(database)
@@ -57,6 +62,8 @@ class Store:
         self.datasets = Datasets(database)
         self.archives = ModelArchives(database)
         self.tokens = Tokens(database)
+        self.audit = Audit(database)
+        self.usage = Usage(database)
 
     def ping(self) -> None:
         """Check that the database responds promptly and has the current schema.

@@ -13,6 +13,7 @@ from service.store import tables as t
 from service.store.engine import Database, upsert
 from service.store.records import ENDED, DatasetRecord
 from service.store.rows import dumps, moment
+from service.store.usage import NO_QUOTAS, Quotas, check_quotas
 
 DEFAULT_OWNER = "default"
 """Whose everything is where there are no tokens."""
@@ -24,11 +25,15 @@ class Datasets:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def add(self, record: DatasetRecord, owner: str | None = DEFAULT_OWNER) -> DatasetRecord:
+    def add(self, record: DatasetRecord, owner: str | None = DEFAULT_OWNER, quotas: Quotas = NO_QUOTAS) -> DatasetRecord:
         """Register a data set of an owner; None for one that is there already, and only described anew.
 
         The same content uploaded again is the same data set, under its latest name.
+
+        Raises:
+            QuotaExceeded: Its owner would keep more than the ``quotas`` allow.
         """
+        quotas = Quotas(size=quotas.size)
         values: dict[str, Any] = {
             "name": record.name,
             "filename": record.filename,
@@ -47,6 +52,7 @@ class Datasets:
                 mine = upsert(connection, t.dataset_owners)
                 mine = mine.values(dataset_id=record.id, owner=owner, created_at=self._database.now)
                 connection.execute(mine.on_conflict_do_nothing())
+                check_quotas(connection, owner, quotas)
 
         self._database.write(work)
         return self.get(record.id)

@@ -161,7 +161,7 @@ class Database:
         """
         return self._patiently(work, reading=True, patience_seconds=patience_seconds)
 
-    def write(self, work: Callable[[Connection], T]) -> T:
+    def write(self, work: Callable[[Connection], T], *, patience_seconds: float | None = None) -> T:
         """Run ``work`` in a transaction, commit it and return its result.
 
         After a lost connection it runs again, possibly although its first run was committed. It must therefore be
@@ -170,7 +170,7 @@ class Database:
         Raises:
             DatabaseUnavailable: As in `read`.
         """
-        return self._patiently(work, reading=False)
+        return self._patiently(work, reading=False, patience_seconds=patience_seconds)
 
     def write_once(self, work: Callable[[Connection], T], request: Once | None = None) -> T:
         """As `write`, for work that must not be committed twice; its return value must survive JSON.

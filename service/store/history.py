@@ -139,6 +139,7 @@ class History:
                 finished_at=_aware(row["datetime_complete"]),
                 curve=curves.get(row["trial_id"]) if curves else None,
                 also=_also(row),
+                stopping=row["stop_asked_at"] is not None and not row["state"].is_finished(),
             )
             for row in rows
         ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -32,6 +32,7 @@ SEARCHED = (StudyState.QUEUED, StudyState.RUNNING)
 ENDED = (StudyState.FINISHED, StudyState.CANCELLED, StudyState.FAILED)
 """States in which trials are asked and told."""
 
+StudyOrder = Literal["newest", "oldest", "name", "priority", "best", "finished"]
 TrialState = Literal["waiting", "running", "complete", "pruned", "fail"]
 
 
@@ -97,6 +98,17 @@ class StudyRecord:
         also = self.spec.get("also", ())
         further = also if isinstance(also, Mapping) else {name: direction_of(name) for name in also}
         return {self.metric: "minimize" if self.direction == "minimize" else "maximize", **further}
+
+    @property
+    def tags(self) -> Sequence[str]:
+        """Words by which people find it."""
+        found: list[str] = self.spec.get("tags", [])
+        return found
+
+    @property
+    def notes(self) -> str:
+        """What people keep of it, in Markdown."""
+        return str(self.spec.get("notes", ""))
 
     @property
     def external(self) -> bool:
@@ -209,7 +221,10 @@ class FinishedTrial:
 
 @dataclass(frozen=True)
 class TrialRecord:
-    """A trial for display. ``curve`` is set only where a single trial was requested."""
+    """A trial for display. ``curve`` is set only where a single trial was requested.
+
+    It is ``stopping`` from when somebody has stopped it until it ends.
+    """
 
     number: int
     state: TrialState
@@ -224,6 +239,7 @@ class TrialRecord:
     finished_at: datetime | None
     curve: Mapping[str, list[float]] | None = None
     also: Mapping[str, float] = field(default_factory=dict)
+    stopping: bool = False
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Trials that could not be finished where they ran: they wait for another attempt, or fail permanently."""
+"""Trials that could not be finished where they ran: they wait for another attempt, or end."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sqlalchemy import Connection, RowMapping, delete, select, update
 from sqlalchemy.sql.elements import ColumnElement
 
 from service.store import tables as t
-from service.store.rows import count, fail_trials
+from service.store.rows import OPTUNA_STATE, STOPPED, count, end_trials
 
 
 def put_back(
@@ -24,6 +24,8 @@ def put_back(
 ) -> RowMapping:
     """Return running trials to WAITING, to be run again from the beginning with the same number and parameters.
 
+    Those that somebody has stopped are not run again: they end as PRUNED.
+
     Args:
         connection: In a transaction.
         row: The locked row of their study.
@@ -35,20 +37,23 @@ def put_back(
     Returns:
         The study's updated row.
     """
-    query = select(t.trials.c.trial_id, t.trials.c.attempt).where(which).order_by(t.trials.c.trial_id)
-    found = connection.execute(query).all()
+    query = select(t.trials.c.trial_id, t.trials.c.attempt, t.trials.c.stop_asked_at).where(which)
+    found = connection.execute(query.order_by(t.trials.c.trial_id)).all()
     ids = [each.trial_id for each in found]
-    given_up = [each.trial_id for each in found if attempt and each.attempt + 1 > row["max_retries"]]
-    again = sorted(set(ids) - set(given_up))
+    stopped = [each.trial_id for each in found if each.stop_asked_at is not None]
+    left = [each for each in found if each.stop_asked_at is None]
+    given_up = [each.trial_id for each in left if attempt and each.attempt + 1 > row["max_retries"]]
+    again = [each.trial_id for each in left if each.trial_id not in given_up]
     if ids:
         values: dict[str, Any] = {"lease_token": None, "told_by": by, "attempt": t.trials.c.attempt + int(attempt)}
         connection.execute(update(t.trials).where(t.trials.c.trial_id.in_(ids)).values(values))
     if again:
         _wait(connection, again)
         row = count(connection, row["study_id"], running=-len(again), waiting=len(again))
-    if given_up:
-        fail_trials(connection, row["study_id"], given_up, reason)
-        row = count(connection, row["study_id"], running=-len(given_up), fail=len(given_up), told=len(given_up))
+    for ended, why, state in ((given_up, reason, "fail"), (stopped, STOPPED, "pruned")):
+        if ended:
+            end_trials(connection, row["study_id"], ended, why, OPTUNA_STATE[state])
+            row = count(connection, row["study_id"], running=-len(ended), told=len(ended), **{state: len(ended)})
     return row
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import optuna
 from optuna.distributions import BaseDistribution, distribution_to_json, json_to_distribution
 from optuna.trial import TrialState as OptunaState
-from sqlalchemy import Connection, CursorResult, RowMapping, delete, select, update
+from sqlalchemy import Connection, CursorResult, RowMapping, delete, func, select, update
 
 from service.errors import LeaseLost, NotFound
 from service.optuna_private import TrialIntermediateValueModel, TrialValueModel
@@ -27,6 +27,8 @@ OPTUNA_STATE = {
     "fail": OptunaState.FAIL,
 }
 STATE_OF = {value: key for key, value in OPTUNA_STATE.items()}
+STOPPED = "stopped"
+"""Stop reason of trials that somebody has stopped."""
 
 
 def lock_study(connection: Connection, study_id: int) -> RowMapping:
@@ -125,14 +127,18 @@ def fail_open_trials(connection: Connection, study_id: int, reason: str) -> None
     if not ids:
         return
     waiting = sum(row.state is OptunaState.WAITING for row in rows)
-    fail_trials(connection, study_id, ids, reason)
+    end_trials(connection, study_id, ids, reason)
     count(connection, study_id, waiting=-waiting, running=waiting - len(ids), fail=len(ids), told=len(ids))
 
 
-def fail_trials(connection: Connection, study_id: int, ids: Sequence[int], reason: str) -> None:
-    """Tell trials that no worker runs any more as failed, in both schemas; the caller updates the study's counters."""
+def end_trials(
+    connection: Connection, study_id: int, ids: Sequence[int], reason: str, state: OptunaState = OptunaState.FAIL
+) -> None:
+    """Tell trials that no worker runs, in both schemas and without a value; the caller updates the study's counters."""
     row = lock_study(connection, study_id)
-    ended = {"state": OptunaState.FAIL, "datetime_complete": naive_utc(row["now"])}
+    now = naive_utc(row["now"])
+    begun = func.coalesce(t.o_trials.c.datetime_start, now)  # Optuna's trials that have ended have begun
+    ended = {"state": state, "datetime_start": begun, "datetime_complete": now}
     connection.execute(update(t.o_trials).where(t.o_trials.c.trial_id.in_(ids)).values(ended))
     common = {"lease_token": None, "stop_reason": reason}
     told = [{"trial_id": trial_id, "seq": row["told"] + place + 1, **common} for place, trial_id in enumerate(ids)]

@@ -67,6 +67,7 @@ studies = Table(
     Column("leases", Integer, nullable=False, default=0),
     Column("lost_leases", Integer, nullable=False, default=0),
     Column("lost_in_a_row", Integer, nullable=False, default=0),
+    Column("revision", Integer, nullable=False, server_default="0"),
     Column("asked", Integer, nullable=False, default=0),
     Column("told", Integer, nullable=False, default=0),
     Column("epochs", Integer, nullable=False, default=0),
@@ -101,10 +102,35 @@ trials = Table(
     Column("epochs", Integer, nullable=False, default=0),
     Column("curve", Text),
     Column("also", Text),
+    Column("stop_asked_at", Float(53)),
     UniqueConstraint("study_id", "number", name="rs_numbers_are_dense"),
     UniqueConstraint("study_id", "seq", name="rs_told_once"),
     Index("rs_trials_lease", "lease_token"),
 )
+
+tags = Table(
+    "rs_tags",
+    metadata,
+    Column(
+        "study_id", Integer, ForeignKey("rs_studies.study_id", ondelete="CASCADE"), primary_key=True, autoincrement=False
+    ),
+    Column("tag", String(50), primary_key=True),
+    Index("rs_tags_tag", "tag"),
+)
+"""The tags of studies, to find them by; their order is in the specs."""
+
+changes = Table(
+    "rs_changes",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("study_id", Integer, ForeignKey("rs_studies.study_id", ondelete="CASCADE"), nullable=False, index=True),
+    Column("at", Float(53), nullable=False),
+    Column("owner", String(100)),
+    Column("token_id", Integer),
+    Column("what", Text, nullable=False),
+    sqlite_autoincrement=True,
+)
+"""What people have changed in studies; `rs_studies.revision` counts it."""
 
 leases = Table(
     "rs_leases",
@@ -165,6 +191,24 @@ modules = Table(
     Column("usable", Integer, nullable=False),
 )
 """What each worker has published; a study of a module goes to workers that have it, `usable` (1) or not (0)."""
+
+audit = Table(
+    "rs_audit",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("at", Float(53), nullable=False),
+    Column("owner", String(100)),
+    Column("token_id", Integer),
+    Column("method", String(8), nullable=False),
+    Column("route", String(200), nullable=False),
+    Column("object", String(200), nullable=False),
+    Column("status", Integer, nullable=False),
+    Column("request_id", String(32), nullable=False),
+    Index("rs_audit_owner", "owner", "id"),
+    Index("rs_audit_object", "object", "id"),
+    sqlite_autoincrement=True,
+)
+"""Who has asked for which change. It refers to nothing, so that it outlives what was changed."""
 
 datasets = Table(
     "rs_datasets",

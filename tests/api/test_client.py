@@ -131,6 +131,22 @@ def test_cancelling_stops_the_loop(client: Client) -> None:
     assert study.state == "cancelled"
 
 
+def test_a_trial_that_is_stopped_ends_with_its_best_value(client: Client) -> None:
+    study = client.study(spec(budget={"trials": 2}))
+    for trial in study.trials():
+        with trial:
+            assert not trial.report(0, 0.25)
+            if trial.number == 0:
+                study.stop_trial(0)
+                assert trial.report(1, 0.5)
+                assert trial.stopped == "stopped"
+        if trial.number == 1:
+            break
+    told = study.connection.get(f"/v1/studies/{study.id}/trials/0")
+    assert (told["state"], told["value"], told["stop_reason"]) == ("complete", 0.25, "stopped")
+    study.cancel()
+
+
 def test_test_scores_are_told_with_the_finals(client: Client) -> None:
     study = client.study(spec(budget={"trials": 3, "finalists": 1, "seeds": 2}))
     for trial in study.trials():
@@ -312,3 +328,19 @@ def test_a_command_that_is_not_there_fails_the_trials(serving: Serving, client: 
     assert done.returncode == 1
     assert study.refresh()["reason"] == "no trial was completed"
     assert "can't be started" in str(study.frame()["stop_reason"][0])
+
+
+def test_a_program_waits_where_it_has_sent_too_many_requests(tmp_path: Path) -> None:
+    """A limit on requests slows a program down; it loses no trial."""
+    own = Serving(tmp_path / "home", free_port(), quota_requests="60")
+    with Client(own.url) as slowed:
+        study = slowed.study(spec(budget={"trials": 3, "epochs": 50}, finals=False))
+        for trial in study.trials():
+            for step in range(20):
+                if trial.report(step, 1.0 / (step + 1)):
+                    break
+        assert study.state == "finished"
+        told = [study.connection.get(f"/v1/studies/{study.id}/trials/{number}") for number in range(3)]
+        assert [trial["state"] for trial in told] == ["complete"] * 3
+    assert any(line.get("status") == 429 for line in own.lines())
+    own.stop()

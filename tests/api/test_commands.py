@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from service.cli import commands
+from service.cli import commands, context
 from service.cli.supervisor import free_port
 from service.settings import Settings
 from service.store import open_store
@@ -40,10 +40,10 @@ def command(serving: Serving, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
 
 def command_of(serving: Serving, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
     settings = Settings(home=serving.home, port=int(serving.url.rsplit(":", 1)[1]))
-    monkeypatch.setattr(commands, "load_settings", lambda: settings)
+    monkeypatch.setattr(context, "load_settings", lambda: settings)
     for name in ("out", "err"):
         console = Console(stderr=name == "err", width=200, markup=False, emoji=False)
-        monkeypatch.setattr(commands, name, console)
+        monkeypatch.setattr(context, name, console)
 
     def run(*arguments: str) -> Done:
         monkeypatch.setattr(sys, "argv", ["regsearch", *arguments])
@@ -79,6 +79,25 @@ def test_commands_speak_to_it(serving: Serving, command: Command, tmp_path: Path
     assert "paused" in command("pause", number).stdout
     assert "queued" in command("resume", number).stdout
     assert "of 150" in command("extend", number, "--trials", "50").stdout
+    assert json.loads(command("show", number, "--json").stdout)["priority"] == 0
+    assert command("set", number).returncode == 2
+    assert "of 160" in command("set", number, "--priority", "4", "--trials", "160", "--seconds", "60").stdout
+    assert command("set", number, "--seconds", "0").returncode == 0
+    now = json.loads(command("show", number, "--json").stdout)
+    assert (now["priority"], now["spec"]["budget"]["seconds"]) == (4, None)
+    assert "tags" in command("set", number, "--tag", "from the terminal", "--notes", "[b]bold").stdout
+    assert "[/b] [red]:smile:" in command("list", "--tag", "from the terminal", "--sort", "name").stdout
+    assert "[b]bold" in command("show", number).stdout
+    shown = command("changes", number).stdout
+    assert all(words in shown for words in ("budget.trials", "150", "160", "priority", "paused")), shown
+    logged = command("audit", "--under", f"studies/{number}", "--limit", "3").stdout
+    assert all(words in logged for words in ("PATCH /v1/studies/{study_id}", f"studies/{number}", "200")), logged
+    used = command("usage").stdout
+    assert all(words in used for words in ("default", "trials left", "MiB")), used
+    beside = command("compare", number, number)
+    assert all(words in beside.stdout for words in ("[/b] [red]:smile:", "rmse", f"/compare?ids={number},{number}")), beside
+    missing = command("stop", number, "0")
+    assert (missing.returncode, f"trial '{number}/0' does not exist" in missing.stderr) == (2, True)
     again = command("replay", number, "--no-watch")
     assert (again.returncode, f"repeats study {number}" in again.stdout) == (0, True)
     too_soon = command("result", number)

@@ -124,13 +124,13 @@ def test_there_are_no_events_of_a_study_that_is_not_there(client: TestClient) ->
 def test_one_reader_serves_all_that_wait(client: TestClient, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     study_id = submit(client)
     reads = []
-    plain = store.studies.tags
+    plain = store.studies.versions
 
     def counted(ids: list[int]) -> dict[int, str]:
         reads.append(len(ids))
         return plain(ids)
 
-    monkeypatch.setattr(store.studies, "tags", counted)
+    monkeypatch.setattr(store.studies, "versions", counted)
 
     async def main() -> tuple[list[bool], int]:
         changes = Changes(store, poll_seconds=0.05)

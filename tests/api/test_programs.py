@@ -142,6 +142,18 @@ def test_a_trial_that_is_worse_is_pruned_and_one_at_the_end_stopped(client: Test
     assert (first["value"], first["best_step"], first["epochs"]) == (0.5, 5, 6)
 
 
+def test_a_trial_that_somebody_stops_is_told_so_when_it_reports(client: TestClient) -> None:
+    study_id = submit(client)
+    first, second = ask(client, study_id, n=2)
+    assert client.post(f"/v1/studies/{study_id}/trials/{first['trial']}/stop").json()["stopping"]
+    given = [{"trial": each["trial"], "step": 0, "value": 0.5} for each in (first, second)]
+    decided = send(client, study_id, "report", values=given)
+    assert [(each["decision"], each["reason"]) for each in decided] == [("stop", "stopped"), ("continue", None)]
+    send(client, study_id, "tell", trials=[{"trial": first["trial"], "reason": "stopped"}])
+    trial = client.get(f"/v1/studies/{study_id}/trials/{first['trial']}").json()
+    assert (trial["state"], trial["value"], trial["stop_reason"]) == ("complete", 0.5, "stopped")
+
+
 def test_a_trial_without_improvement_has_converged(client: TestClient) -> None:
     study_id = submit(client, early_stopping={"patience": 2}, pruner="none")
     (trial,) = ask(client, study_id)

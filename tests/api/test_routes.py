@@ -329,3 +329,23 @@ def test_a_study_is_not_extended_beyond_what_could_be_submitted(client: TestClie
         assert error["field"] == "trials"
         assert "with the 3 trials that the study has" in error["message"]
         assert client.get(f"/v1/studies/{number}").json()["trials"]["budget"] == 3
+
+
+def test_a_trial_is_stopped_once_and_only_while_it_is_open(client: TestClient, store: Store) -> None:
+    submit(client)
+    assert client.post("/v1/studies/1/trials/0/stop").status_code == 404
+    lease = store.leases.claim("worker", 60)
+    assert lease is not None
+    first, second = store.trials.ask(lease, proposals(2))
+    stopped = client.post("/v1/studies/1/trials/0/stop").json()
+    assert (stopped["state"], stopped["stopping"]) == ("running", True)
+    assert client.post("/v1/studies/1/trials/0/stop").status_code == 200
+    store.trials.record(lease, [], [TrialResult(first.id, "complete", 1.0, 0, "stopped", 1)])
+    again = client.post("/v1/studies/1/trials/0/stop")
+    assert (again.status_code, "has ended already: it is complete" in again.json()["detail"]) == (409, True)
+    store.leases.release(lease)
+    ended = client.post(f"/v1/studies/1/trials/{second.number}/stop").json()
+    assert (ended["state"], ended["stopping"], ended["stop_reason"]) == ("pruned", False, "stopped")
+    for path in ("/v1/studies/9/trials/0/stop", "/v1/studies/1/trials/9/stop"):
+        assert client.post(path).status_code == 404
+    assert client.post("/v1/studies/1/trials/-1/stop").status_code == 422

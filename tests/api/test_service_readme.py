@@ -20,6 +20,7 @@ from service.settings import Settings
 from service.store import Store
 from tests.api import test_replays, test_routes
 from tests.api.test_routes import CSV, submit
+from tests.contract.test_trials import proposals
 from tests.results import result
 
 README = (Path(__file__).parents[2] / "service/README.md").read_text()
@@ -77,6 +78,9 @@ def test_the_requests_are_answered(client: TestClient, store: Store) -> None:
     client.post("/v1/studies/1/replay")
     test_replays.finish(store, (1.0, 2.0, 3.0))
     store.studies.resume(2)
+    running = store.leases.claim("worker", 60)
+    assert running is not None
+    store.trials.ask(running, proposals(1))
     store.archives.keep_onnx(1, store.archives.get(1).sha256, b"a model")
     for request in ROUTES:
         answer = send(client, request)

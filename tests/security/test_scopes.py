@@ -24,10 +24,13 @@ ALLOWED: dict[str, set[str]] = {
     "POST /v1/studies": CHANGES,
     "POST /v1/studies/dry-run": CHANGES,
     "GET /v1/studies/{study_id}": {*READS, "worker"},
+    "PATCH /v1/studies/{study_id}": CHANGES,
+    "GET /v1/studies/{study_id}/changes": READS,
     "GET /v1/studies/{study_id}/events": READS,
     "GET /v1/studies/{study_id}/export": READS,
     "GET /v1/studies/{study_id}/trials": READS,
     "GET /v1/studies/{study_id}/trials/{number}": READS,
+    "POST /v1/studies/{study_id}/trials/{number}/stop": CHANGES,
     "GET /v1/studies/{study_id}/result": READS,
     "GET /v1/studies/{study_id}/report": READS,
     "GET /v1/studies/{study_id}/model": READS,
@@ -49,6 +52,9 @@ ALLOWED: dict[str, set[str]] = {
     "DELETE /v1/datasets/{dataset_id}": CHANGES,
     "GET /v1/modules": READS,
     "GET /v1/workers": {"admin"},
+    "GET /v1/compare": READS,
+    "GET /v1/audit": READS,
+    "GET /v1/usage": READS,
     "GET /metrics": READS,
     "POST /v1/tokens": {"admin"},
     "GET /v1/tokens": {"admin"},
@@ -60,6 +66,7 @@ ALLOWED: dict[str, set[str]] = {
 BODIES: dict[str, Any] = {
     "POST /v1/studies": {"json": {"data": {"dataset": "wine"}}},
     "POST /v1/studies/dry-run": {"json": {"data": {"dataset": "wine"}}},
+    "PATCH /v1/studies/{study_id}": {"json": {"priority": 1}},
     "POST /v1/studies/{study_id}/extend": {"json": {"trials": 1}},
     "POST /v1/datasets": {"files": {"file": ("a.csv", "a,b\n1,2\n3,4\n5,6\n")}},
     "POST /v1/tokens": {"json": {"owner": "eve", "scope": "read"}},
@@ -78,6 +85,7 @@ def send(client: TestClient, route: str, owner: Owner, headers: dict[str, str]) 
     study = owner.external if "trials:" in path else owner.ended if path.endswith("/events") else owner.study
     names = {"study_id": study, "dataset_id": owner.dataset, "number": 0, "token_id": 999}
     address = re.sub(r"{(\w+)}", lambda place: str(names[place[1]]), path)
+    address += f"?ids={owner.study},{owner.ended}" if path.endswith("/compare") else ""
     return client.request(method, address, headers=headers, **BODIES.get(route, {}))
 
 
@@ -204,3 +212,13 @@ def test_an_id_that_no_database_can_hold_is_no_way_round(client: TestClient, ann
     for path in ("/v1/studies/99999999999999999999", "/v1/studies/-1", "/v1/datasets/%00", "/v1/studies/%00"):
         assert client.get(path, headers=ann.headers("read")).status_code in (404, 422), path
     assert client.get("/v1/studies", headers=bearer("\x00")).status_code in (400, 401)
+
+
+def test_studies_of_another_owner_can_t_be_compared(client: TestClient, ann: Owner, bob: Owner) -> None:
+    for path in ("/v1/compare", "/compare"):
+        for ids, status in ((f"{ann.study},{bob.study}", 404), (f"{bob.study}", 404), (f"{ann.study},{ann.ended}", 200)):
+            answer = client.get(path, params={"ids": ids}, headers=ann.headers("read"))
+            assert answer.status_code == status, (path, ids)
+            assert BOB not in answer.text
+        assert client.get(path, params={"ids": bob.study}, headers=ann.headers("admin")).status_code == 200
+        assert client.get(path, params={"ids": ann.study}, headers=ann.headers("worker")).status_code == 403

@@ -19,6 +19,7 @@ TOLD: dict[Ending | None, tuple[str, str]] = {
     "converged": ("complete", "converged"),
     "epochs": ("complete", "epochs"),
     "time": ("complete", "time"),
+    "stopped": ("complete", "stopped"),
     "not_finite": ("fail", "loss is not finite"),
     "out_of_memory": ("retry", OUT_OF_MEMORY),
 }

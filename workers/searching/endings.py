@@ -21,7 +21,7 @@ def result_of(run: Run, runner: StackRunner, trial: AskedTrial, objectives: Obje
             return TrialResult(run.key, "retry", None, None, OUT_OF_MEMORY, run.epoch)
         case "not_finite":
             unknown = ["loss"]
-        case "converged" | "epochs" | "time" | None:
+        case "converged" | "epochs" | "time" | "stopped" | None:
             also = objectives.further(run, runner)
             unknown = [name for name in also if not math.isfinite(also[name])]
         case _:
@@ -32,6 +32,11 @@ def result_of(run: Run, runner: StackRunner, trial: AskedTrial, objectives: Obje
         return TrialResult(run.key, "fail", None, None, f"{unknown[0]} is not finite", run.epoch, curve, attrs)
     reached = (run.best_value, run.best_epoch, run.ending or "pruned", run.epoch)
     return TrialResult(run.key, "complete" if run.ending else "pruned", *reached, curve, attrs, also)
+
+
+def not_begun(trial: AskedTrial) -> TrialResult:
+    """The result of a trial that was stopped before its first epoch."""
+    return TrialResult(trial.id, "pruned", None, None, "stopped", 0, {}, {"attempt": trial.attempt})
 
 
 def _finite(curve: dict[str, list[float]]) -> dict[str, list[float]]:

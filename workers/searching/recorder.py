@@ -1,12 +1,14 @@
 """Write-behind: a thread writes the results of the training loop, so that the loop never waits for the database.
 
 Everything is written in order, and once; the store itself waits for a lost connection.
-The loop learns of a lost lease, or of a paused study, at its next `check`.
+The loop learns of a lost lease, or of a paused study, at its next `check`, and of trials to stop by `stopping`.
 """
 
 from __future__ import annotations
 
+import math
 import threading
+import time
 from collections.abc import Sequence
 
 from service.store import Store, StudyState
@@ -15,6 +17,8 @@ from workers.liveness import Renewal
 from workers.timing import Timer
 
 FLUSH_SECONDS = 0.2
+STOPS_SECONDS = 1.0
+"""Interval at which the database is asked for trials to stop, however long an epoch takes."""
 
 
 class Recorder:
@@ -32,6 +36,7 @@ class Recorder:
         self._closing = False
         self._hurry = False
         self._state = StudyState.RUNNING
+        self._stopping: frozenset[int] = frozenset()
         self._error: Exception | None = None
         self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
         self._thread.start()
@@ -54,6 +59,11 @@ class Recorder:
                 raise self._error
             return self._state
 
+    def stopping(self) -> frozenset[int]:
+        """Ids of the trials that somebody has stopped, as last seen."""
+        with self._condition:
+            return self._stopping
+
     def flush(self) -> StudyState:
         """Wait until everything enqueued so far is written; returns and raises as `check`."""
         with self._condition:
@@ -73,6 +83,7 @@ class Recorder:
         return bool(self._reports or self._results)
 
     def _run(self) -> None:
+        looked, stopping = -math.inf, self._stopping
         while True:
             with self._condition:
                 self._condition.wait_for(lambda: self._closing or self._hurry, timeout=FLUSH_SECONDS)
@@ -85,6 +96,8 @@ class Recorder:
             try:
                 with self.timer.section("database"):
                     state = self._write(reports, results)
+                    if time.monotonic() - looked > STOPS_SECONDS:
+                        looked, stopping = time.monotonic(), self._store.stops.asked(self._lease)
             except Exception as error:  # handed to the training thread by `check`
                 with self._condition:
                     self._error, self._writing = error, False
@@ -92,6 +105,7 @@ class Recorder:
                 return
             with self._condition:
                 self._state, self._writing = state or self._state, False
+                self._stopping = stopping
                 self._condition.notify_all()
 
     def _write(self, reports: Sequence[Report], results: Sequence[TrialResult]) -> StudyState | None:

@@ -23,7 +23,7 @@ from workers.liveness import Renewal
 from workers.planning.plan import Plan, make_plan
 from workers.searching.checkpoints import Checkpoints
 from workers.searching.conclusion import Conclusion
-from workers.searching.endings import result_of
+from workers.searching.endings import not_begun, result_of
 from workers.searching.objectives import Objectives
 from workers.searching.recorder import Recorder
 from workers.searching.stacks import Stacks
@@ -89,7 +89,6 @@ class Session:
             lease,
             stopping=environment.stopping,
             turn_seconds=environment.turn_seconds,
-            budget_seconds=spec.budget.search_seconds,
         )
         self.recorder = Recorder(store, lease, environment.renewal)
 
@@ -209,6 +208,7 @@ class Session:
     def _fill_lanes(self) -> None:
         """Put ready trials on free lanes."""
         runs: list[Run] = []
+        self._drop_stopped()
         while self._ready and len(runs) < self._stacks.free_lanes // self._data.folds:
             trial = self._ready.popleft()
             run = self._run_of(trial)
@@ -225,6 +225,15 @@ class Session:
         result = TrialResult(trial.id, "fail", None, None, reason, 0, {}, {"attempt": trial.attempt})
         self._supply.tell(trial, result)
         self.recorder.put([], [result])
+
+    def _drop_stopped(self) -> None:
+        """Tell the ready trials that somebody has stopped, which never begin."""
+        stopping = self.recorder.stopping()
+        for trial in [each for each in self._ready if each.id in stopping]:
+            self._ready.remove(trial)
+            result = not_begun(trial)
+            self._supply.tell(trial, result)
+            self.recorder.put([], [result])
 
     def _run_of(self, trial: AskedTrial) -> Run:
         lanes = trial_seeds(self._spec.seed, trial.number, self._data.folds)
@@ -256,9 +265,10 @@ class Session:
         with self.timer.section("training"):
             runner, runs = self._stacks.finish()
         self._tenure.begin()
-        if self._tenure.time_is_up():
-            for run in runs:
-                run.ending = run.ending or "time"
+        time_is_up, stopping = self._tenure.time_is_up(), self.recorder.stopping()
+        for run in runs:
+            if time_is_up or run.key in stopping:
+                run.ending = run.ending or ("stopped" if run.key in stopping else "time")
         reports = [Report(run.key, run.epoch - 1, run.value) for run in runs if run.ending != "out_of_memory"]
         standings = [
             Standing(self._trials[run.key].number, run.epoch, run.value, run.best_value, run.curve[self._protocol.metric])

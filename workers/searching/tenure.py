@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
 
 from service.store import Store, StudyState
-from service.store.records import SEARCHED, Lease, StudyRecord
+from service.store.records import SEARCHED, Lease
 
 _ASK_SECONDS = 1.0
 """Interval at which the database is queried for waiting studies."""
 
 
 class Tenure:
-    """The tenure of one lease. A turn begins with the first epoch, so that every turn makes progress.
-
-    ``budget_seconds`` is the time limit of the study; None without a limit.
-    """
+    """The tenure of one lease. A turn begins with the first epoch, so that every turn makes progress."""
 
     def __init__(
         self,
@@ -26,13 +22,11 @@ class Tenure:
         *,
         stopping: Callable[[], bool],
         turn_seconds: float,
-        budget_seconds: float | None,
     ) -> None:
         self._store = store
         self._lease = lease
         self._stopping = stopping
         self._turn_seconds = turn_seconds
-        self._budget_seconds = budget_seconds
         self._began: float | None = None
         self._asked = 0.0
         self._left: tuple[float, float] | None = None
@@ -58,24 +52,17 @@ class Tenure:
         return self._store.leases.others_wait(self._lease)
 
     def time_is_up(self) -> bool:
-        """Whether the study's time is up, so that trials end; known to a second."""
-        if self._budget_seconds is None:
-            return False
+        """Whether the study's time is up, so that trials end; known to a second, for its budget may be changed."""
         now = time.monotonic()
         if self._left is None or now - self._left[0] > _ASK_SECONDS:
-            self._left = now, self._seconds_left(self._store.studies.get(self._lease.study_id))
+            self._left = now, self._store.studies.seconds_left(self._lease.study_id)
         at, left = self._left
         return now - at > left
 
     def trials_may_come(self) -> bool:
         """When all lanes are idle: whether trials may still come, from a lost worker or under a cap on parallel trials."""
         study = self._store.studies.get(self._lease.study_id)
-        if study.state not in SEARCHED or self._seconds_left(study) < 0:
+        if study.state not in SEARCHED or self._store.studies.seconds_left(study.id) < 0:
             return False
         open_asks = study.budget_trials - study.counts.finished - study.counts.running - study.counts.waiting
         return study.counts.waiting > 0 or open_asks > 0
-
-    def _seconds_left(self, study: StudyRecord) -> float:
-        if self._budget_seconds is None or study.started_at is None:
-            return math.inf
-        return self._budget_seconds - (study.now - study.started_at).total_seconds()

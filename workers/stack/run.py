@@ -2,7 +2,8 @@
 
 A run is one recipe on one or more lanes (a lane per fold). Its value is the mean over its lanes, and its lanes come and
 go together. A run ends by itself when it has *converged* (patience ran out; best weights restored), when its epochs are
-spent, or when its loss is not finite; whoever calls `StackRunner.epoch` may also end it (*time*) or remove it (*pruned*).
+spent, or when its loss is not finite; whoever calls `StackRunner.epoch` may also end it (*time*, *stopped*) or remove it
+(*pruned*).
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from service.spec import EarlyStopping, Recipe, sign_of
 from workers.plain.schedules import Schedule, ends_cycle, strength
 from workers.stack.techniques.averaging import holds
 
-Ending = Literal["converged", "epochs", "time", "not_finite", "out_of_memory"]
+Ending = Literal["converged", "epochs", "time", "stopped", "not_finite", "out_of_memory"]
 
 
 @dataclass(frozen=True)

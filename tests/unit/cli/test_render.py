@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from rich.console import Console, RenderableType
 
-from service.cli import render
+from service.cli import lists, render
 from service.cli.watch import line
 from service.client.connection import Refused, visible
 from service.result import (
@@ -210,7 +210,7 @@ def test_a_study_in_full_and_in_a_line() -> None:
 def test_workers_and_data_sets() -> None:
     stats = {"state": "searching", "study": 4, "lanes": 32, "shares": {"training": 0.9}}
     worker = {"name": "host:1", "device": "cuda:0", "state": "alive", "stats": stats}
-    text = shown(render.workers([worker, {**worker, "state": "silent", "stats": {}}]))
+    text = shown(lists.workers([worker, {**worker, "state": "silent", "stats": {}}]))
     for part in ("cuda:0", "searching study 4", "32", "90%", "silent"):
         assert part in text
     columns = [{"name": f"c{index}", "kind": "numeric"} for index in range(12)]

@@ -1,0 +1,111 @@
+"""Commands around studies: data sets, workers, tokens."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from service.cli import context, lists, render
+from service.cli.context import address, client_of, printed, settings_of
+from service.cli.options import DataFile, Json, Name, Url
+
+app = typer.Typer()
+datasets = typer.Typer(invoke_without_command=True)
+app.add_typer(datasets, name="datasets")
+token = typer.Typer(no_args_is_help=True, help="Tokens of the service, where REGSEARCH_AUTH=tokens asks for them.")
+app.add_typer(token, name="token")
+
+
+@app.command("workers")
+def list_workers(json_: Json = False, url: Url = None) -> None:
+    """List worker processes and what they are doing."""
+    printed(client_of(url).get("/v1/workers"), lists.workers, json_)
+
+
+@app.command("audit")
+def audit_log(
+    owner: Annotated[str | None, typer.Option(help="Only what this owner has changed.")] = None,
+    under: Annotated[str | None, typer.Option(help="Only what was about this, such as studies/3.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=500)] = 50,
+    json_: Json = False,
+    url: Url = None,
+) -> None:
+    """Show who has changed what, latest first."""
+    query = {name: value for name, value in (("owner", owner), ("under", under), ("limit", limit)) if value is not None}
+    printed(client_of(url).get("/v1/audit", **query), lists.audit, json_)
+
+
+@app.command("usage")
+def show_usage(json_: Json = False, url: Url = None) -> None:
+    """Show what owners use, and their quotas."""
+    printed(client_of(url).get("/v1/usage"), lists.usage, json_)
+
+
+@datasets.callback()
+def list_datasets(invoked: typer.Context, json_: Json = False, url: Url = None) -> None:
+    """List built-in and uploaded data sets with their columns; `datasets add FILE` uploads one."""
+    invoked.obj = url
+    if invoked.invoked_subcommand is None:
+        printed(client_of(url).get("/v1/datasets"), render.datasets, json_)
+
+
+@datasets.command("add")
+def add_dataset(invoked: typer.Context, file: DataFile, name: Name = None, url: Url = None) -> None:
+    """Upload a data set."""
+    upload(file, name, url or invoked.obj)
+
+
+@app.command()
+def upload(file: DataFile, name: Name = None, url: Url = None) -> None:
+    """Upload a data set."""
+    dataset = client_of(url).upload(file, name)
+    render.echo(context.out, f"data set {dataset['id']}: {dataset['rows']} rows, {len(dataset['columns'])} columns")
+
+
+@token.command("create")
+def create_token(
+    owner: Annotated[str, typer.Option(help="Whose studies and data sets it is for.")],
+    scope: Annotated[str, typer.Option(help="read, submit, worker or admin.")] = "submit",
+    name: Annotated[str, typer.Option(help="What it is for.")] = "",
+    days: Annotated[float | None, typer.Option(min=0.001, max=36_500, help="Days until it expires; default: never.")] = None,
+) -> None:
+    """Make a token, on the machine of the service; it is printed once."""
+    from service.cli import tokens
+
+    tokens.create(settings_of(), context.out, owner, scope, name, days)
+
+
+@token.command("list")
+def list_tokens() -> None:
+    """List tokens: owner, scope, last use."""
+    from service.cli import tokens
+
+    tokens.show(settings_of(), context.out)
+
+
+@token.command("revoke")
+def revoke_token(token_id: Annotated[int, typer.Argument(metavar="ID", help="The token's id.")]) -> None:
+    """End a token now."""
+    from service.cli import tokens
+
+    tokens.revoke(settings_of(), context.out, token_id)
+
+
+@app.command()
+def login(
+    token: Annotated[str, typer.Option(prompt=True, hide_input=True, help="The token; asked for if omitted.")],
+    url: Url = None,
+) -> None:
+    """Keep the token of a service, for this command line and the Python client."""
+    from service.cli import tokens
+
+    tokens.login(context.out, address(url), token)
+
+
+@app.command()
+def logout(url: Url = None) -> None:
+    """Forget the token of a service."""
+    from service.client.credentials import keep_token
+
+    keep_token(address(url), None)
