@@ -8,13 +8,13 @@ from collections.abc import Callable
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import quote
 
 import typer
-from pydantic import ValidationError
 from rich.console import Console, RenderableType
 
-from service.cli import doctor, local, prediction, render
-from service.cli.options import DataFile, Format, Home, Json, Name, Port, StudyId, Url
+from service.cli import doctor, local, prediction, render, render_datasets
+from service.cli.options import Database, DataSource, Format, Home, Json, Name, Port, Query, StudyId, Url
 from service.cli.study_file import read_study
 from service.cli.watch import watch as follow
 from service.client.connection import HttpClient, Refused
@@ -48,11 +48,6 @@ def main() -> None:
     except Refused as error:
         err.print(render.refusal(error))
         sys.exit(2)
-    except ValidationError as error:
-        for issue in error.errors():
-            name = "REGSEARCH_" + ".".join(map(str, issue["loc"])).upper()
-            err.print(f"{name}: {issue['msg']}, not {issue['input']!r}", style="red")
-        sys.exit(1)
     except (RegsearchError, OSError) as error:
         err.print(str(error), style="red", highlight=False, soft_wrap=True)
         sys.exit(1)
@@ -290,23 +285,51 @@ def list_workers(json_: Json = False, url: Url = None) -> None:
 
 @datasets.callback()
 def list_datasets(context: typer.Context, json_: Json = False, url: Url = None) -> None:
-    """List built-in and uploaded data sets with their columns; `datasets add FILE` uploads one."""
+    """List data sets with where they are from; `datasets show ID` describes one, `datasets add FILE` uploads one."""
     context.obj = url
     if context.invoked_subcommand is None:
-        _print(_client(url).get("/v1/datasets"), render.datasets, json_)
+        _print(_client(url).get("/v1/datasets"), render_datasets.datasets, json_)
 
 
 @datasets.command("add")
-def add_dataset(context: typer.Context, file: DataFile, name: Name = None, url: Url = None) -> None:
-    """Upload a data set."""
-    upload(file, name, url or context.obj)
+def add_dataset(
+    context: typer.Context,
+    source: DataSource = None,
+    name: Name = None,
+    database: Database = None,
+    query: Query = None,
+    url: Url = None,
+) -> None:
+    """Make a file, what is at an address, or the rows of a query a data set."""
+    upload(source, name, database, query, url or context.obj)
+
+
+@datasets.command("show")
+def show_dataset(
+    context: typer.Context,
+    dataset_id: Annotated[str, typer.Argument(metavar="ID", help="The data set's id.")],
+    json_: Json = False,
+    url: Url = None,
+) -> None:
+    """Describe a data set: where it is from, its hash, its columns and what may mislead a study."""
+    _print(_client(url or context.obj).get(f"/v1/datasets/{quote(dataset_id, safe='')}"), render_datasets.dataset, json_)
 
 
 @app.command()
-def upload(file: DataFile, name: Name = None, url: Url = None) -> None:
-    """Upload a data set."""
-    dataset = _client(url).upload(file, name)
-    render.echo(out, f"data set {dataset['id']}: {dataset['rows']} rows, {len(dataset['columns'])} columns")
+def upload(
+    source: DataSource = None, name: Name = None, database: Database = None, query: Query = None, url: Url = None
+) -> None:
+    """Make a file, what is at an address, or the rows of a query a data set."""
+    client = _client(url)
+    if source is not None and database is None and query is None:
+        if "://" not in source and not Path(source).is_file():
+            raise typer.BadParameter(f"there is no file {source!r}", param_hint="FILE|ADDRESS")
+        dataset = client.upload(source, name)
+    elif source is None and database is not None and query is not None:
+        dataset = client.query(database, Path(query[1:]).read_text() if query.startswith("@") else query, name)
+    else:
+        raise typer.BadParameter("give a file, an address, or --database with --query", param_hint="FILE|ADDRESS")
+    render.echo(out, render_datasets.received(dataset))
 
 
 @token.command("create")
