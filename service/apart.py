@@ -73,14 +73,9 @@ def run_apart(
     late = InvalidInput.one(field, f"could not be read within {limits.computing:g} s")
     try:
         with turns:
-            done = subprocess.run(
-                [sys.executable, "-m", module],
-                input=given,
-                capture_output=True,
-                check=False,
-                timeout=limits.passing + 5,
-                pass_fds=handles,
-            )
+            command = [sys.executable, "-m", module]
+            wait = limits.passing + 5
+            done = subprocess.run(command, input=given, capture_output=True, check=False, timeout=wait, pass_fds=handles)
     except subprocess.TimeoutExpired:
         raise late from None
     if done.returncode in (-signal.SIGXCPU, -signal.SIGALRM):

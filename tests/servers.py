@@ -147,6 +147,16 @@ def breaking_off(body: bytes, after: int, mark: str = "") -> Answer:
     return answer
 
 
+def changing(body: bytes) -> Answer:
+    """A file that is another one whenever its connection breaks, which is always."""
+    answers = iter([breaking_off(body, 500, f'"v{number}"') for number in range(99)])
+
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        next(answers)(request)
+
+    return answer
+
+
 def without_end(request: BaseHTTPRequestHandler) -> None:
     """A file that goes on and on."""
     request.send_response(200)

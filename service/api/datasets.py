@@ -26,6 +26,7 @@ _MOST_NAME, _MOST_FILENAME = 200, 300
 """Letters that the store keeps."""
 _CREATED = status.HTTP_201_CREATED
 _UNCHANGED = "The caller has the same content under the same name already."
+_Name = Annotated[str | None, Form(max_length=_MOST_NAME, description="Display name; default: the file's name.")]
 _FILES = (
     "CSV, Parquet, Feather or Excel with a table, NPZ with the arrays x and y, or a ZIP of images in folders by class. No "
     "pickles."
@@ -87,9 +88,7 @@ def _receive(routes: APIRouter, store: Store, settings: Settings) -> None:
         response: Response,
         file: Annotated[UploadFile, File(description=_FILES)],
         caller: WithCaller,
-        name: Annotated[
-            str | None, Form(max_length=_MOST_NAME, description="Display name; default: the file's name.")
-        ] = None,
+        name: _Name = None,
     ) -> Received:
         """Store a data set: an uploaded file or, as JSON, what is at an address or what a query returns.
 

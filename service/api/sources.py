@@ -14,7 +14,7 @@ from service.addresses import allowed_address
 from service.apart import Limits, Turns, run_apart
 from service.atomic import PART
 from service.datasets import StoredFile
-from service.datasets.uploads import keep, receiving
+from service.datasets.uploads import file_format, keep, receiving
 from service.errors import InvalidInput
 from service.settings import Settings
 from service.suggestions import meant
@@ -73,16 +73,23 @@ def _from_address(text: str, settings: Settings) -> Fetched:
     address = allowed_address(text, settings.data_prefixes)
     request = {"address": address.whole, "prefixes": settings.data_prefixes}
     stored = _stored("service.datasets.fetching", request, settings, "address")
-    ending = "" if address.name.lower().endswith(f".{stored.format}") else f".{stored.format}"
-    return Fetched(stored, address.name + ending, {"address": address.shown}, "address")
+    return Fetched(stored, _filename(address.name, stored.format), {"address": address.shown}, "address")
+
+
+def _filename(name: str, ending: str) -> str:
+    """What a file is called; of a folder, the name with the ending of the file that was made of it."""
+    try:
+        file_format(name, "address")
+    except InvalidInput:
+        return f"{name}.{ending}"
+    return name
 
 
 def _from_database(wanted: DatasetFrom, settings: Settings) -> Fetched:
     name, query = wanted.database, wanted.query
-    for field, value in (("database", name), ("query", query)):
-        if value is None:
-            raise InvalidInput.one(field, "is required", allowed="a database and a query")
-    assert name is not None and query is not None  # noqa: PT018  # for the type checker
+    if name is None or query is None:
+        field = "database" if name is None else "query"
+        raise InvalidInput.one(field, "is required", allowed="a database and a query")
     known = list(settings.databases)
     if name not in known:
         close = meant(name, known)

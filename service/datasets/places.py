@@ -29,7 +29,7 @@ _CHUNK = 1 << 20
 _BLOCK = 8 << 20
 _REDIRECTS, _RESUMES, _PARALLEL = 5, 5, 16
 _TIMEOUT = httpx.Timeout(30.0, connect=10.0)
-_EXTRA = "pip install 'regsearch[addresses]' where the service runs"
+_PACKAGES = {"s3": "'regsearch[addresses]'", "gs": "gcsfs", "abfs": "adlfs"}
 
 
 def refuse(message: str, *, value: object = None, allowed: object = None) -> NoReturn:
@@ -127,7 +127,7 @@ class WebSource(Source):
         if done:
             headers |= {"range": f"bytes={done}-", "if-range": mark}
         address = self._address
-        for _ in range(_REDIRECTS):
+        for _ in range(1 + _REDIRECTS):
             with client.stream("GET", address.whole, headers=headers) as response:
                 if response.has_redirect_location:
                     address = self._target(address, response.headers["location"])
@@ -150,9 +150,8 @@ class WebSource(Source):
         if status in (HTTPStatus.NOT_FOUND, HTTPStatus.GONE):
             refuse("has nothing: the server answers 404", value=self._address.shown)
         if done:
-            if status != HTTPStatus.PARTIAL_CONTENT or not response.headers.get("content-range", "").startswith(
-                f"bytes {done}-"
-            ):
+            given = response.headers.get("content-range", "")
+            if status != HTTPStatus.PARTIAL_CONTENT or not given.startswith(f"bytes {done}-"):
                 refuse("broke off, and has changed meanwhile", value=self._address.shown)
         elif status != HTTPStatus.OK:
             refuse(f"can't be read: the server answers {status}", value=self._address.shown)
@@ -237,7 +236,8 @@ class StoreSource(Source):
         except (InvalidInput, MemoryError):
             raise
         except ImportError:
-            refuse(f"needs a package for {self._address.protocol}:// that is not installed: {_EXTRA}")
+            package = _PACKAGES[self._address.protocol]
+            refuse(f"needs a package that is not installed: pip install {package} where the service runs")
         except FileNotFoundError:
             refuse("has nothing", value=self._address.shown)
         except Exception as error:  # the libraries' errors have no common base class
@@ -254,11 +254,9 @@ def _strong_mark(headers: Mapping[str, str]) -> str:
 def _outage(error: httpx.TransportError, done: int) -> str:
     if isinstance(error, httpx.TimeoutException):
         return "can't be read: the server does not answer"
-    return (
-        "broke off: the server sent less than it announced, or closed the connection"
-        if done
-        else ("can't be read: the server can't be reached, or has no valid certificate")
-    )
+    if done:
+        return "broke off: the server sent less than it announced, or closed the connection"
+    return "can't be read: the server can't be reached, or has no valid certificate"
 
 
 def _kind(error: Any) -> str:

@@ -26,7 +26,7 @@ from service.store.engine import normalize
 from service.store.place import file_of
 
 FIELD = "query"
-_SELECTS = re.compile(r"(\s|\(|--[^\n]*\n|/\*.*?\*/)*(select|with|values|table)\b", re.IGNORECASE | re.DOTALL)
+_SELECTS = re.compile(r"(?>\s|\(|--[^\n]*\n|/\*.*?\*/)*+(select|with|values|table)\b", re.IGNORECASE | re.DOTALL)
 _READS = (sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE)
 _NOT_IN_SQLITE = ("load_extension", "fts3_tokenizer")
 _CANCELED, _READ_ONLY = "57014", "25006"

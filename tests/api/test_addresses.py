@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import logging
@@ -39,6 +40,7 @@ def _filled(s3: S3) -> None:
         {
             "people.csv": CSV,
             "people.parquet": parquet(0),
+            "packed.csv.gz": gzip.compress(CSV),
             "sales/year=2023/a.parquet": parquet(0, "old"),
             "sales/year=2024/b.parquet": parquet(1),
             "sales/_SUCCESS": b"",
@@ -141,6 +143,7 @@ def test_a_file_by_address_is_the_data_set_that_its_upload_is(client: TestClient
     assert (again.status_code, again.json()["id"], again.json()["unchanged"]) == (200, made["id"], True)
     body = SMALL | {"data": {"dataset": made["id"], "target": "class"}}
     assert client.post("/v1/studies", json=body).status_code == 201
+    assert fetched("s3://open/packed.csv.gz")["name"] == "packed.csv.gz"
     by_name = fetched("s3://open/people.parquet")
     assert (by_name["name"], by_name["format"]) == ("people.parquet", "parquet")
     listed = {each["id"]: each["source"]["address"] for each in client.get("/v1/datasets").json()}

@@ -188,6 +188,7 @@ def test_a_query_only_reads(
         ("shop", "SELECT nowhere, y FROM sales", "query", "no such column: nowhere"),
         ("shop", "SELECT * FROM sales WHERE", "query", "incomplete input"),
         ("shop", "", "query", "must be one SELECT"),
+        ("shop", "/**/ " * 20_000 + "DROP TABLE sales", "query", "must be one SELECT"),
         ("shop", "SELECT * FROM empty", "query", "has no rows"),
         ("shop", "SELECT y, y FROM sales", "query", "several columns with the same name"),
         ("shop", "SELECT * FROM pictures", "query", "'picture' with values of the type bytes"),

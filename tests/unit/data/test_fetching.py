@@ -51,6 +51,8 @@ def web() -> Iterator[str]:
             "/data/long.csv": servers.content(CSV + b"9,9,9\n" * 9, **{"content-length": str(len(CSV))}, connection="close"),
             "/data/broken.csv": servers.breaking_off(CSV, 900),
             "/data/resumed.csv": servers.breaking_off(CSV, 900, '"v1"'),
+            "/data/weak.csv": servers.breaking_off(CSV, 900, 'W/"v1"'),
+            "/data/changing.csv": servers.changing(CSV),
             "/data/forbidden.csv": servers.status(403),
             "/data/failing.csv": servers.status(500),
         }
@@ -112,6 +114,8 @@ def test_a_web_server_may_lead_on_and_break_off(fetched: Fetch, web: str) -> Non
         ("circle", "leads on more than 5 times"),
         ("short", "broke off"),
         ("broken", "broke off"),
+        ("weak", "broke off"),
+        ("changing", "has changed meanwhile"),
         ("forbidden", "the server answers 403"),
         ("failing", "the server answers 500"),
         ("absent", "the server answers 404"),
@@ -175,4 +179,4 @@ def test_without_the_package_of_a_store_it_is_told_what_to_install(
     refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "fsspec.core", None)  # as where it is not installed
-    assert "pip install 'regsearch[addresses]'" in refused("gs://open/people.csv")
+    assert "pip install gcsfs" in refused("gs://open/people.csv")
