@@ -64,7 +64,16 @@ def _fragments(folder: Path) -> tuple[pa.Schema, list[Any]]:
     """The files as pyarrow's fragments, and the columns of all of them."""
     found = pds.dataset(str(folder), format="parquet", partitioning="hive")
     fragments = sorted(found.get_fragments(), key=lambda each: Path(each.path).name)
-    own = [fragment.physical_schema for fragment in fragments]
+    own = [_plain(fragment.physical_schema) for fragment in fragments]
     names = {name for schema in own for name in schema.names}
     keys = pa.schema([field for field in found.schema if field.name not in names])
     return pa.unify_schemas([*own, keys], promote_options="permissive"), fragments
+
+
+def _plain(schema: pa.Schema) -> pa.Schema:
+    """A schema in which text is of one type, however a writer has stored it."""
+    fields = []
+    for field in schema:
+        kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
+        fields.append(field.with_type(pa.string() if pa.types.is_large_string(kind) else kind))
+    return pa.schema(fields, schema.metadata)

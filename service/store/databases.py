@@ -81,7 +81,11 @@ def rows_of(url: URL, query: str, seconds: float) -> Iterator[CursorResult[Any]]
 def _engine(url: URL) -> Engine:
     path = file_of(url)
     if path is None:
-        return create_engine(url, poolclass=NullPool, connect_args={"connect_timeout": 10})
+        try:
+            return create_engine(url, poolclass=NullPool, connect_args={"connect_timeout": 10})
+        except ImportError:
+            needed = "pip install 'regsearch[postgres]' where the service runs"
+            raise InvalidInput.one("database", f"needs a package that is not installed: {needed}") from None
     uri = f"file:{quote(str(path.absolute()))}?mode=ro"
     return create_engine(url, poolclass=NullPool, creator=partial(sqlite3.connect, uri, uri=True, timeout=10))
 

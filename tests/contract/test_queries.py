@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import sys
 from collections.abc import Callable
 from contextlib import closing
 from datetime import UTC, datetime
@@ -202,6 +203,11 @@ def test_what_is_no_data_set_is_refused(
     refused: Callable[..., str], database: str, query: str, field: str, told: str
 ) -> None:
     assert told in refused(database, query, field)
+
+
+def test_without_the_driver_it_is_told_what_to_install(refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "psycopg", None)  # as where it is not installed
+    assert "pip install 'regsearch[postgres]'" in refused("people", "SELECT 1, 2", "database")
 
 
 def test_a_query_that_takes_too_long_is_stopped_by_its_database(refused: Callable[..., str]) -> None:

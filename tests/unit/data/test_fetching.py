@@ -153,12 +153,16 @@ def test_directories_of_the_machine(fetched: Fetch, folder: Path) -> None:
     found = pd.read_parquet(fetched(f"file://{folder}/sales", format_="parquet"))
     assert found["year"].tolist() == [2023] * 3 + [2024] * 3
     assert found["a"].tolist() == [0.0, 1.0, 2.0, 0.0, 0.25, 0.5]
+    assert found["c"].tolist() == ["x", "y", "x"] * 2
 
 
 def table(part: int) -> bytes:
-    """A part of a table; a later one has wider numbers."""
+    """A part of a table; a later one has wider numbers, and text that is stored otherwise."""
     out = io.BytesIO()
-    pd.DataFrame({"a": [0, 1, 2] if part == 0 else [0.0, 0.25, 0.5], "y": [0, 1, 0]}).to_parquet(out, index=False)
+    words = ["x", "y", "x"]
+    numbers = [0, 1, 2] if part == 0 else [0.0, 0.25, 0.5]
+    found = {"a": numbers, "c": pd.Categorical(words) if part == 0 else words, "y": [0, 1, 0]}
+    pd.DataFrame(found).to_parquet(out, index=False)
     return out.getvalue()
 
 
