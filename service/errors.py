@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 
 class RegsearchError(Exception):
@@ -34,7 +35,7 @@ class InvalidInput(RegsearchError):
         self.issues = tuple(issues)
 
     @classmethod
-    def one(cls, field: str, message: str, *, value: object = None, allowed: object = None) -> InvalidInput:
+    def one(cls, field: str, message: str, *, value: object = None, allowed: object = None) -> Self:
         """An error with a single issue."""
         return cls([Issue(field, message, value, allowed)])
 

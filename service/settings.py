@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import AfterValidator, Field, SecretStr, StringConstraints, ValidationError
+from pydantic_core import ErrorDetails
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
+
+from service.addresses import checked_prefix
+from service.errors import RegsearchError
+
+_SECRET = ("db_url", "databases", "data_prefixes")
+"""Settings that have passwords, or may by mistake."""
+
+
+class InvalidSettings(RegsearchError):
+    """A setting has a value that it can't have."""
 
 
 class Settings(BaseSettings):
@@ -35,6 +47,12 @@ class Settings(BaseSettings):
     )
     modules: tuple[str, ...] = Field(
         (), description="JSON list of modules of your own, `package.module:Class`, that workers may import and studies name."
+    )
+    data_prefixes: tuple[Annotated[str, AfterValidator(checked_prefix)], ...] = Field(
+        (), description="JSON list of addresses, each with a slash at its end, under which data sets may be fetched."
+    )
+    databases: dict[Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9_-]{1,64}$")], SecretStr] = Field(
+        {}, description="JSON object of databases by name, as SQLAlchemy URLs, whose rows may be made a data set."
     )
     max_upload_mb: float = Field(512.0, gt=0, description="Largest accepted data set, in MiB.")
     max_model_mb: float = Field(256.0, gt=0, le=900, description="Largest trained model that is kept, in MiB.")
@@ -84,5 +102,22 @@ def is_loopback(host: str) -> bool:
 
 @lru_cache(maxsize=1)
 def load_settings() -> Settings:
-    """The settings of this process, read once."""
-    return Settings()
+    """The settings of this process, read once.
+
+    Raises:
+        InvalidSettings: One has a value that it can't have; of databases, whose URLs have passwords, the value is not told.
+    """
+    try:
+        return Settings()
+    except SettingsError as error:
+        field = re.findall(r'field "(\w+)"', str(error))
+        raise InvalidSettings(f"REGSEARCH_{'_'.join(field).upper()}: must be JSON") from None
+    except ValidationError as error:
+        raise InvalidSettings("\n".join(map(_line, error.errors()))) from None
+
+
+def _line(issue: ErrorDetails) -> str:
+    name, *rest = map(str, issue["loc"])
+    where = ".".join([f"REGSEARCH_{name.upper()}", *(part for part in rest if part != "[key]")])
+    given = "" if name in _SECRET else f", not {issue['input']!r}"
+    return f"{where}: {issue['msg'].removeprefix('Value error, ')}{given}"

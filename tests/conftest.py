@@ -15,7 +15,7 @@ import pytest
 
 PROCESSES = min(4, os.cpu_count() or 1)
 """For a run of whole directories. More would need more memory than they save time: each loads torch."""
-SHARED = ("service", "serving", "postgres", "browser")
+SHARED = ("service", "serving", "postgres", "s3", "browser")
 """Fixtures that start processes for a session; the tests of each stay in one process, and so does any module."""
 
 

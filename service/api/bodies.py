@@ -16,6 +16,7 @@ from fastapi import Request, Response
 from fastapi.routing import APIRoute
 from pydantic_core import PydanticCustomError
 from starlette.datastructures import Headers
+from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api.problems import BodyTooLarge, WrongMediaType, problem
@@ -25,6 +26,7 @@ MAX_JSON_BYTES = 2**20
 MULTIPART_OVERHEAD = 2**16
 _MAX_DEPTH = 16
 _MAX_DIGITS = 40
+_JSON = ("application/json", "+json")
 
 
 class BodyLimit:
@@ -40,8 +42,12 @@ class BodyLimit:
         if scope["type"] != "http" or not scope["path"].startswith("/v1/"):
             await self._app(scope, receive, send)
             return
-        limit = self._max_upload if scope["path"].rstrip("/") == self._upload_path else MAX_JSON_BYTES
-        declared = Headers(scope=scope).get("content-length", "0")
+        headers = Headers(scope=scope)
+        is_upload = scope["path"].rstrip("/") == self._upload_path and not _media_type(
+            headers.get("content-type", "")
+        ).endswith(_JSON)
+        limit = self._max_upload if is_upload else MAX_JSON_BYTES
+        declared = headers.get("content-length", "0")
         if declared.isdecimal() and int(declared) > limit:
             issue = BodyTooLarge(limit).issue
             answer = problem(Request(scope), HTTPStatus.REQUEST_ENTITY_TOO_LARGE, str(issue), (issue,))
@@ -69,13 +75,23 @@ class JsonRoute(APIRoute):
 
         async def strict(request: Request) -> Response:
             if self.body_field is not None and (body := await request.body()):
-                _require_media_type(request, "application/json", "+json")
+                _require_media_type(request, *_JSON)
                 check_json(body)
             elif request.headers.get("content-type"):  # a command without a body is no target for forms either
-                _require_media_type(request, "application/json", "+json")
+                _require_media_type(request, *_JSON)
             return await handle(request)
 
         return strict
+
+
+class OnlyJsonRoute(JsonRoute):
+    """A route that does not exist for other media types, for which the next one of its path and method is tried."""
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """Whether path, method and media type are its own."""
+        match, child = super().matches(scope)
+        media_type = _media_type(Headers(scope=scope).get("content-type", ""))
+        return (match, child) if media_type.endswith(_JSON) else (Match.NONE, {})
 
 
 class FormRoute(APIRoute):
@@ -87,17 +103,22 @@ class FormRoute(APIRoute):
 
         async def strict(request: Request) -> Response:
             if self.body_field is not None and request.headers.get("content-type"):
-                _require_media_type(request, "multipart/form-data")
+                _require_media_type(request, "multipart/form-data", "application/json")
             return await handle(request)
 
         return strict
 
 
+def _media_type(given: str) -> str:
+    return given.split(";", maxsplit=1)[0].strip().lower()
+
+
 def _require_media_type(request: Request, *allowed: str) -> None:
     given = request.headers.get("content-type", "")
-    if not given.split(";")[0].strip().lower().endswith(allowed):
+    if not _media_type(given).endswith(allowed):
+        wanted = " or ".join(each for each in allowed if "/" in each)
         raise WrongMediaType.one(
-            "content-type", f"is {given or 'missing'}, not {allowed[0]}", value=given or None, allowed=allowed[0]
+            "content-type", f"is {given or 'missing'}, not {wanted}", value=given or None, allowed=wanted
         )
 
 

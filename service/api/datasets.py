@@ -1,4 +1,4 @@
-"""Routes of data sets: upload, list, describe."""
+"""Routes of data sets: upload or fetch, list, describe, delete."""
 
 from __future__ import annotations
 
@@ -9,19 +9,26 @@ from typing import Annotated
 from fastapi import APIRouter, File, Form, Response, UploadFile, status
 
 from service.api.access import WithCaller
-from service.api.bodies import FormRoute, storable
+from service.api.bodies import FormRoute, OnlyJsonRoute, storable
 from service.api.inspection import inspect_apart
-from service.api.models import DatasetOut
+from service.api.models import DatasetOut, Received, SourceOut, VersionOut
 from service.api.problems import answers
+from service.api.sources import DatasetFrom, Fetched, fetch
 from service.api.usage import quotas_of
 from service.datasets import BUILTIN, StoredFile, TableInfo, save_upload, stored_path
 from service.errors import Conflict, InvalidInput, NotFound, QuotaExceeded
 from service.settings import Settings
 from service.store import Store
+from service.store.databases import check_database
 from service.store.records import DatasetRecord
 from service.store.usage import Quotas
 
 PATH = "/v1/datasets"
+_MOST_NAME, _MOST_FILENAME = 200, 300
+"""Letters that the store keeps."""
+_CREATED = status.HTTP_201_CREATED
+_UNCHANGED = "The caller has the same content under the same name already."
+_Name = Annotated[str | None, Form(max_length=_MOST_NAME, description="Display name; default: the file's name.")]
 _FILES = (
     "CSV, Parquet, Feather or Excel with a table, NPZ with the arrays x and y, or a ZIP of images in folders by class. No "
     "pickles."
@@ -29,38 +36,15 @@ _FILES = (
 
 
 def router(store: Store, settings: Settings) -> APIRouter:
-    """All routes under /v1/datasets."""
-    routes = APIRouter(prefix=PATH, tags=["data sets"], route_class=FormRoute)
+    """All routes under /v1/datasets.
 
-    @routes.post("", status_code=status.HTTP_201_CREATED, responses=answers(403, 413, 415, 422, 507))
-    def upload(
-        response: Response,
-        file: Annotated[UploadFile, File(description=_FILES)],
-        caller: WithCaller,
-        name: Annotated[str | None, Form(max_length=200, description="Display name; default: the file's name.")] = None,
-    ) -> DatasetOut:
-        """Store a data set. Its id is a hash of its content, so uploading the same file again returns the same data set."""
-        filename = file.filename or "data"
-        for field, text in (("file", filename), ("name", name or "")):
-            if not storable(text):
-                allowed = "text without NUL and lone surrogates"
-                raise InvalidInput.one(field, "contains NUL or a lone surrogate", value=text, allowed=allowed)
-        stored = save_upload(file.file, filename, settings.datasets_dir, int(settings.max_upload_mb * 2**20))
-        table = _described(stored, filename)
-        columns = tuple(asdict(column) for column in table.columns)
-        record = DatasetRecord(
-            id=stored.id,
-            name=name or Path(filename).name,
-            filename=filename,
-            format=stored.format,
-            size=stored.size,
-            rows=table.rows,
-            shape=table.shape,
-            columns=columns,
-            sheet=asdict(table.sheet),
-        )
-        response.headers["Location"] = f"/v1/datasets/{stored.id}"
-        return DatasetOut.of(_kept(store, stored, record, caller.whose, quotas_of(settings, caller)))
+    Raises:
+        DatabaseUnavailable: The operator names a database that can't be read.
+    """
+    for name, url in settings.databases.items():
+        check_database(name, url.get_secret_value())
+    routes = APIRouter(prefix=PATH, tags=["data sets"], route_class=FormRoute)
+    _receive(routes, store, settings)
 
     @routes.get("")
     def list_datasets(caller: WithCaller) -> list[DatasetOut]:
@@ -69,16 +53,90 @@ def router(store: Store, settings: Settings) -> APIRouter:
         return uploaded + [_built_in(name, table) for name, table in BUILTIN.items()]
 
     @routes.get("/{dataset_id}", responses=answers(404, 422))
-    def get_dataset(dataset_id: str) -> DatasetOut:
+    def get_dataset(dataset_id: str, caller: WithCaller) -> DatasetOut:
         """One data set with its columns and their types."""
         if dataset_id in BUILTIN:
             return _built_in(dataset_id, BUILTIN[dataset_id])
         if not storable(dataset_id):
             raise NotFound("data set", dataset_id)
-        return DatasetOut.of(store.datasets.get(dataset_id))
+        return DatasetOut.of(store.datasets.get(dataset_id, caller.owner))
 
     _delete(routes, store, settings)
     return routes
+
+
+def _receive(routes: APIRouter, store: Store, settings: Settings) -> None:
+    def fetch_dataset(wanted: DatasetFrom, response: Response, caller: WithCaller) -> Received:
+        fetched = fetch(wanted, settings)
+        return _registered(store, fetched, wanted.name, (caller.whose, quotas_of(settings, caller)), response)
+
+    # The same path and method with another media type; its body is part of the description of the route below.
+    routes.add_api_route(
+        "",
+        fetch_dataset,
+        methods=["POST"],
+        status_code=_CREATED,
+        route_class_override=OnlyJsonRoute,
+        include_in_schema=False,
+    )
+
+    @routes.post(
+        "",
+        status_code=_CREATED,
+        responses=answers(403, 413, 415, 422, 507) | {200: {"model": Received, "description": _UNCHANGED}},
+        openapi_extra={"requestBody": {"content": {"application/json": {"schema": DatasetFrom.model_json_schema()}}}},
+    )
+    def upload(
+        response: Response,
+        file: Annotated[UploadFile, File(description=_FILES)],
+        caller: WithCaller,
+        name: _Name = None,
+    ) -> Received:
+        """Store a data set: an uploaded file or, as JSON, what is at an address or what a query returns.
+
+        Its id is a hash of its content, so the same content again is the same data set.
+        """
+        filename = file.filename or "data"
+        for field, text in (("file", filename), ("name", name or "")):
+            if not storable(text):
+                allowed = "text without NUL and lone surrogates"
+                raise InvalidInput.one(field, "contains NUL or a lone surrogate", value=text, allowed=allowed)
+        stored = save_upload(file.file, filename, settings.datasets_dir, int(settings.max_upload_mb * 2**20))
+        fetched = Fetched(stored, filename, {"file": filename}, "file")
+        return _registered(store, fetched, name, (caller.whose, quotas_of(settings, caller)), response)
+
+
+def _registered(store: Store, fetched: Fetched, name: str | None, whose: tuple[str, Quotas], response: Response) -> Received:
+    """A stored file as a data set of its owner, if it is one, and within the quotas."""
+    owner, quotas = whose
+    table, stored = _described(fetched), fetched.stored
+    name = name or Path(fetched.filename).name[:_MOST_NAME]
+    earlier = store.datasets.versions(name, owner)
+    record = _kept(
+        store,
+        stored,
+        DatasetRecord(
+            id=stored.id,
+            name=name,
+            filename=fetched.filename[:_MOST_FILENAME],
+            format=stored.format,
+            size=stored.size,
+            rows=table.rows,
+            shape=table.shape,
+            columns=tuple(asdict(column) for column in table.columns),
+            sheet=asdict(table.sheet),
+            sha256=stored.sha256,
+            source=fetched.source,
+        ),
+        owner,
+        quotas,
+    )
+    response.headers["Location"] = f"{PATH}/{stored.id}"
+    unchanged = any(each.id == stored.id for each in earlier)
+    if unchanged:
+        response.status_code = status.HTTP_200_OK
+    others = [VersionOut(id=each.id, created_at=each.created_at) for each in earlier if each.id != stored.id]
+    return Received(**DatasetOut.of(record).model_dump(), unchanged=unchanged, others=others)
 
 
 def _delete(routes: APIRouter, store: Store, settings: Settings) -> None:
@@ -97,8 +155,9 @@ def _delete(routes: APIRouter, store: Store, settings: Settings) -> None:
             stored_path(settings.datasets_dir, record.id, record.format).unlink(missing_ok=True)
 
 
-def _described(stored: StoredFile, filename: str) -> TableInfo:
-    """Describe an uploaded file; one without a usable table is deleted, unless studies may use it."""
+def _described(fetched: Fetched) -> TableInfo:
+    """Describe a stored file; one without a usable table is deleted, unless studies may use it."""
+    stored, filename = fetched.stored, fetched.filename
     try:
         table = inspect_apart(stored.path, stored.format)
         if not all(storable(column.name) for column in table.columns):
@@ -112,6 +171,7 @@ def _described(stored: StoredFile, filename: str) -> TableInfo:
             [
                 replace(
                     issue,
+                    field=fetched.field if issue.field == "file" else issue.field,
                     message=issue.message.replace(str(stored.path), filename),
                     value=filename if issue.value is None else issue.value,
                     allowed=issue.allowed or f"a {stored.format} file with a target and at least one input column",
@@ -133,4 +193,4 @@ def _kept(store: Store, stored: StoredFile, record: DatasetRecord, owner: str, q
 
 
 def _built_in(name: str, table: TableInfo) -> DatasetOut:
-    return DatasetOut.described(table, id=name, name=name, format="built-in", size=0, built_in=True)
+    return DatasetOut.described(table, id=name, name=name, format="built-in", size=0, built_in=True, source=SourceOut())

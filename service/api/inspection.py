@@ -1,17 +1,7 @@
-"""Describing a file in a separate process: `inspect_apart`.
-
-Reading a table takes as much memory as the table, and the libraries that read it take another 80 MB and may crash on
-malformed files. None of that may happen in the process that serves all clients. The child process is
-`python -m service.api.inspection PATH FORMAT [WORDS THAT ARE MISSING]`.
-"""
+"""Describing a file in a separate process: `inspect_apart`, and `python -m service.api.inspection`, which is its child."""
 
 from __future__ import annotations
 
-import json
-import resource
-import signal
-import subprocess
-import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -19,36 +9,17 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from service.apart import Limits, Turns, answer_parent, run_apart
 from service.datasets import TableInfo, inspect
 from service.datasets.tables import table_from
-from service.errors import InvalidInput, Issue, NotReady
 
 _SECONDS = 120
 """Of computing, for one file; half as much again may pass."""
 _MEGABYTES = 3072
 """Memory of a reader, beyond what its program takes."""
-_PARALLEL, _WAITING = 2, 8
 _CACHE_SIZE = 64
 
-
-class _Turns:
-    """Lets ``_PARALLEL`` callers in at a time, and ``_WAITING`` more wait: requests of others need threads, too."""
-
-    def __init__(self) -> None:
-        self._running = threading.BoundedSemaphore(_PARALLEL)
-        self._places = threading.BoundedSemaphore(_PARALLEL + _WAITING)
-
-    def __enter__(self) -> None:
-        if not self._places.acquire(blocking=False):
-            raise NotReady("too many files are being read at the moment; try again in a few seconds")
-        self._running.acquire()
-
-    def __exit__(self, *_: object) -> None:
-        self._running.release()
-        self._places.release()
-
-
-_turns = _Turns()
+_turns = Turns(2, 8, "files")
 
 
 def inspect_apart(path: Path, file_format: str, missing: Sequence[str] = ()) -> TableInfo:
@@ -63,18 +34,10 @@ def inspect_apart(path: Path, file_format: str, missing: Sequence[str] = ()) -> 
         InvalidInput: The file can't be read as that format, contains no usable table, or takes too much to read.
         NotReady: Too many files are being read.
     """
-    command = [sys.executable, "-m", "service.api.inspection", str(path), file_format, *missing]
+    request = {"path": str(path), "format": file_format, "missing": list(missing)}
     handles = [int(path.name)] if path.parent == Path("/proc/self/fd") else []
-    try:
-        with _turns:
-            done = subprocess.run(command, capture_output=True, check=False, timeout=1.5 * _SECONDS, pass_fds=handles)
-    except subprocess.TimeoutExpired:
-        raise InvalidInput.one("file", f"could not be read within {_SECONDS} s") from None
-    if done.returncode == -signal.SIGXCPU:
-        raise InvalidInput.one("file", f"could not be read within {_SECONDS} s")
-    if done.returncode != 0:
-        raise InvalidInput.one("file", "could not be read: the reader ran out of memory or crashed")
-    return _table(json.loads(done.stdout))
+    limits = Limits(_SECONDS, 1.5 * _SECONDS, _MEGABYTES)
+    return table_from(run_apart("service.api.inspection", request, limits, _turns, field="file", handles=handles))
 
 
 class Inspections:
@@ -105,32 +68,9 @@ class Inspections:
         return table
 
 
-def _table(found: dict[str, Any]) -> TableInfo:
-    if "issues" in found:
-        raise InvalidInput([Issue(**issue) for issue in found["issues"]])
-    return table_from(found)
-
-
-def main() -> None:
-    """Describe the named file on standard output, as JSON."""
-    path, file_format, *missing = sys.argv[1:]
-    _limit(resource.RLIMIT_CPU, _SECONDS)
-    _limit(resource.RLIMIT_DATA, _MEGABYTES << 20)
-    try:
-        found = asdict(inspect(Path(path), file_format, missing))
-    except InvalidInput as error:
-        found = {"issues": [asdict(issue) for issue in error.issues]}
-    except MemoryError:
-        found = {"issues": [asdict(Issue("file", f"takes more than {_MEGABYTES} MB of memory to read"))]}
-    sys.stdout.write(json.dumps(found, default=str))
-
-
-def _limit(what: int, amount: int) -> None:
-    """Lower a limit of this process."""
-    _, most = resource.getrlimit(what)
-    if most == resource.RLIM_INFINITY or most > amount:
-        resource.setrlimit(what, (amount, most))
+def _inspected(request: dict[str, Any]) -> dict[str, Any]:
+    return asdict(inspect(Path(request["path"]), request["format"], request["missing"]))
 
 
 if __name__ == "__main__":
-    main()
+    answer_parent(_inspected, "file")

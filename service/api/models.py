@@ -210,25 +210,46 @@ class ColumnOut(BaseModel):
     notes: list[str] = Field(description="What may not be meant, or may mislead a study.")
 
 
+class SourceOut(BaseModel):
+    """Where a data set is from: a file, an address, or a query of a database. A built-in one has none of them."""
+
+    file: str | None = None
+    address: str | None = None
+    database: str | None = None
+    query: str | None = None
+
+
 class DatasetOut(BaseModel):
     """A data set; a spec refers to it by its id."""
 
     id: str
     name: str
     format: str
-    size: int
+    size: int = Field(description="Bytes.")
     rows: int
     columns: list[ColumnOut]
     built_in: bool = False
     created_at: datetime | None = None
+    sha256: str | None = Field(None, description="Of the content; null for built-in ones, and of earlier versions.")
+    source: SourceOut = Field(description="Where it is from.")
+    owners: list[str] = Field([], description="Who has it, as far as the caller may know.")
     equal_rows: int = Field(0, description="Rows that repeat an earlier one, target included.")
     warnings: list[str] = Field([], description="What was read in a way that may not be meant.")
 
     @classmethod
     def of(cls, record: DatasetRecord) -> DatasetOut:
         """The response for a record."""
-        about = {"id": record.id, "name": record.name, "format": record.format, "size": record.size}
-        return cls.described(recorded(record), **about, created_at=record.created_at)
+        return cls.described(
+            recorded(record),
+            id=record.id,
+            name=record.name,
+            format=record.format,
+            size=record.size,
+            created_at=record.created_at,
+            sha256=record.sha256,
+            source=SourceOut(**record.source),
+            owners=list(record.owners),
+        )
 
     @classmethod
     def described(cls, table: TableInfo, **about: Any) -> DatasetOut:
@@ -247,6 +268,20 @@ class DatasetOut(BaseModel):
         ]
         warnings = [note.text for note in notes if note.warns]
         return cls(**about, rows=table.rows, columns=columns, equal_rows=table.sheet.equal_rows, warnings=warnings)
+
+
+class VersionOut(BaseModel):
+    """A data set as one of several of the same name."""
+
+    id: str
+    created_at: datetime
+
+
+class Received(DatasetOut):
+    """A data set that was given."""
+
+    unchanged: bool = Field(description="Whether the caller has the same content under the same name already.")
+    others: list[VersionOut] = Field(description="The caller's other data sets of the same name, newest first.")
 
 
 class ExtendIn(BaseModel):

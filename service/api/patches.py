@@ -12,7 +12,7 @@ from pydantic.json_schema import SkipJsonSchema
 from service.spec import StudySpec
 from service.spec.external import ExternalSpec
 from service.spec.parts import BudgetSpec, Notes, Tags
-from service.spec.study import refuse
+from service.spec.setting import refuse
 from service.store.actors import ChangeRecord, StudyChange
 
 _BUDGET = BudgetSpec.model_fields

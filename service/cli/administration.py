@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
+from urllib.parse import quote
 
 import typer
 
-from service.cli import context, lists, render
+from service.cli import context, lists, render, render_datasets
 from service.cli.context import address, client_of, printed, settings_of
-from service.cli.options import DataFile, Json, Name, Url
+from service.cli.options import Database, DataSource, Json, Name, Query, Url
 
 app = typer.Typer()
 datasets = typer.Typer(invoke_without_command=True)
@@ -44,23 +46,52 @@ def show_usage(json_: Json = False, url: Url = None) -> None:
 
 @datasets.callback()
 def list_datasets(invoked: typer.Context, json_: Json = False, url: Url = None) -> None:
-    """List built-in and uploaded data sets with their columns; `datasets add FILE` uploads one."""
+    """List data sets with where they are from; `datasets show ID` describes one, `datasets add FILE` uploads one."""
     invoked.obj = url
     if invoked.invoked_subcommand is None:
-        printed(client_of(url).get("/v1/datasets"), render.datasets, json_)
+        printed(client_of(url).get("/v1/datasets"), render_datasets.datasets, json_)
 
 
 @datasets.command("add")
-def add_dataset(invoked: typer.Context, file: DataFile, name: Name = None, url: Url = None) -> None:
-    """Upload a data set."""
-    upload(file, name, url or invoked.obj)
+def add_dataset(
+    invoked: typer.Context,
+    source: DataSource = None,
+    name: Name = None,
+    database: Database = None,
+    query: Query = None,
+    url: Url = None,
+) -> None:
+    """Make a file, what is at an address, or the rows of a query a data set."""
+    upload(source, name, database, query, url or invoked.obj)
+
+
+@datasets.command("show")
+def show_dataset(
+    invoked: typer.Context,
+    dataset_id: Annotated[str, typer.Argument(metavar="ID", help="The data set's id.")],
+    json_: Json = False,
+    url: Url = None,
+) -> None:
+    """Describe a data set: where it is from, its hash, its columns and what may mislead a study."""
+    found = client_of(url or invoked.obj).get(f"/v1/datasets/{quote(dataset_id, safe='')}")
+    printed(found, render_datasets.dataset, json_)
 
 
 @app.command()
-def upload(file: DataFile, name: Name = None, url: Url = None) -> None:
-    """Upload a data set."""
-    dataset = client_of(url).upload(file, name)
-    render.echo(context.out, f"data set {dataset['id']}: {dataset['rows']} rows, {len(dataset['columns'])} columns")
+def upload(
+    source: DataSource = None, name: Name = None, database: Database = None, query: Query = None, url: Url = None
+) -> None:
+    """Make a file, what is at an address, or the rows of a query a data set."""
+    client = client_of(url)
+    if source is not None and database is None and query is None:
+        if "://" not in source and not Path(source).is_file():
+            raise typer.BadParameter(f"there is no file {source!r}", param_hint="FILE|ADDRESS")
+        dataset = client.upload(source, name)
+    elif source is None and database is not None and query is not None:
+        dataset = client.query(database, Path(query[1:]).read_text() if query.startswith("@") else query, name)
+    else:
+        raise typer.BadParameter("give a file, an address, or --database with --query", param_hint="FILE|ADDRESS")
+    render.echo(context.out, render_datasets.received(dataset))
 
 
 @token.command("create")

@@ -6,7 +6,6 @@ import sys
 from typing import Annotated
 
 import typer
-from pydantic import ValidationError
 
 from service.cli import administration, changing, context, doctor, local, render, studies
 from service.cli.context import settings_of
@@ -30,11 +29,6 @@ def main() -> None:
     except Refused as error:
         context.err.print(render.refusal(error))
         sys.exit(2)
-    except ValidationError as error:
-        for issue in error.errors():
-            name = "REGSEARCH_" + ".".join(map(str, issue["loc"])).upper()
-            context.err.print(f"{name}: {issue['msg']}, not {issue['input']!r}", style="red")
-        sys.exit(1)
     except (RegsearchError, OSError) as error:
         context.err.print(str(error), style="red", highlight=False, soft_wrap=True)
         sys.exit(1)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -15,10 +16,11 @@ from rich.text import Text
 from service.cli.local import address
 from service.cli.supervisor import CannotStart, check_port, worker_devices
 from service.client.connection import HttpClient, Refused, Unreachable
-from service.errors import DatabaseUnavailable, RegsearchError
+from service.errors import DatabaseUnavailable, InvalidInput, RegsearchError
 from service.settings import Settings
 
 _MIN_FREE_GB = 1.0
+_PATIENCE_SECONDS = 10.0
 
 
 def examine(
@@ -31,6 +33,7 @@ def examine(
     """Print one line per check; returns whether all of them passed."""
     checks: list[tuple[str, Callable[[Settings], str]]] = [
         ("database", _database),
+        *(("data", partial(_named, name=name)) for name in settings.databases),
         ("devices", lambda _: ", ".join(devices())),
         ("disk", _disk),
         ("port", lambda settings: _port(settings, answer_seconds)),
@@ -58,6 +61,17 @@ def _database(settings: Settings) -> str:
     _, studies = store.studies.list(limit=1)
     store.close()
     return f"reachable, schema up to date, {studies} studies"
+
+
+def _named(settings: Settings, *, name: str) -> str:
+    from service.store.databases import check_database, rows_of
+
+    url = check_database(name, settings.databases[name].get_secret_value())
+    try:
+        with rows_of(url, "SELECT 1", _PATIENCE_SECONDS):
+            return f"{name} is reachable"
+    except InvalidInput as error:
+        raise DatabaseUnavailable(f"{name} {error.issues[0].message}") from None
 
 
 def _disk(settings: Settings) -> str:

@@ -16,7 +16,6 @@ if TYPE_CHECKING:  # the models take a while to load
     from service.result import Ablation, FrontTrial, Result, Setting, Spread
     from service.result.external import ExternalResult
 
-_COLUMNS = 8
 _IMPORTANT = 5
 _DIFFERENCES = 10
 _FRONT = 10
@@ -103,17 +102,6 @@ def studies(page: Mapping[str, Any]) -> RenderableType:
             seconds(study["elapsed_seconds"]),
             ", ".join(study.get("tags", [])),
         )
-    return table
-
-
-def datasets(found: Sequence[Mapping[str, Any]]) -> RenderableType:
-    """Data sets with their first columns."""
-    table = Table("id", "name", "rows", "columns")
-    for dataset in found:
-        columns = dataset["columns"]
-        shown = [f"{column['name']} ({column['kind']})" for column in columns[:_COLUMNS]]
-        more = [f"and {len(columns) - _COLUMNS} more"] if len(columns) > _COLUMNS else []
-        table.add_row(dataset["id"], dataset["name"], str(dataset["rows"]), ", ".join([*shown, *more]))
     return table
 
 

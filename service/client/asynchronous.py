@@ -36,6 +36,10 @@ class AsyncClient:
         """See `Client.upload`."""
         return await asyncio.to_thread(self._client.upload, path, name)
 
+    async def query(self, database: str, query: str, name: str | None = None) -> str:
+        """See `Client.query`."""
+        return await asyncio.to_thread(self._client.query, database, query, name)
+
     async def close(self) -> None:
         """See `Client.close`."""
         await asyncio.to_thread(self._client.close)

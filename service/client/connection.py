@@ -109,8 +109,11 @@ class HttpClient:
         """DELETE a path."""
         self._call("DELETE", path)
 
-    def upload(self, path: Path, name: str | None) -> Any:
-        """Upload a file as a data set; returns the decoded response."""
+    def upload(self, source: Path | str, name: str | None) -> Any:
+        """Make a file a data set, or what is at an address that the service fetches; returns the decoded response."""
+        if "://" in str(source):
+            return self._fetch({"address": source, "name": name})
+        path = Path(source)
         with path.open("rb") as stream:
             return self._call(
                 "POST",
@@ -119,6 +122,13 @@ class HttpClient:
                 data={"name": name} if name else {},
                 timeout=None,
             )
+
+    def query(self, database: str, query: str, name: str | None) -> Any:
+        """Make the rows of a query a data set; returns the decoded response."""
+        return self._fetch({"database": database, "query": query, "name": name})
+
+    def _fetch(self, body: Any) -> Any:
+        return self._call("POST", "/v1/datasets", json=body, timeout=None)
 
     def download(self, path: str, *, patience: float = 0.0, **query: Any) -> bytes:
         """GET a path; returns the response's bytes. What is not there yet is requested again for ``patience`` seconds."""

@@ -54,8 +54,12 @@ class Client:
         return [Study(self.connection, each) for each in self.connection.get("/v1/studies", **query)["studies"]]
 
     def upload(self, path: str | Path, name: str | None = None) -> str:
-        """Upload a file; returns the id of the data set."""
-        return str(self.connection.upload(Path(path), name)["id"])
+        """Upload a file, or let the service fetch what is at an address; returns the id of the data set."""
+        return str(self.connection.upload(path, name)["id"])
+
+    def query(self, database: str, query: str, name: str | None = None) -> str:
+        """Make the rows of a query a data set, in a database that the service's operator names; returns its id."""
+        return str(self.connection.query(database, query, name)["id"])
 
     def close(self) -> None:
         """Close the connections."""

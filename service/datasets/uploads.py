@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import shutil
 import stat
 import tempfile
 import time
@@ -19,21 +20,27 @@ from service.datasets.tables import ENDINGS, FORMATS
 from service.errors import InvalidInput, StorageFull, TooLarge
 
 _CHUNK = 1 << 20
+_DIGITS = 16
 _ABANDONED_SECONDS = 3600.0
 
 
 @dataclass(frozen=True)
 class StoredFile:
-    """A file named by its ``id``, the first 16 hexadecimal digits of its SHA-256; ``size`` is in bytes.
+    """A file named by its ``id``, the first 16 hexadecimal digits of its ``sha256``; ``size`` is in bytes.
 
     ``new`` is false where the same content was stored before.
     """
 
-    id: str
+    sha256: str
     path: Path
     size: int
     format: str
     new: bool
+
+    @property
+    def id(self) -> str:
+        """See above."""
+        return self.sha256[:_DIGITS]
 
 
 def file_format(filename: str, field: str) -> str:
@@ -64,39 +71,57 @@ def save_upload(stream: BinaryIO, filename: str, directory: Path, max_bytes: int
         StorageFull: The disk is full; nothing is stored.
     """
     ending = file_format(filename, "file")
-    directory.mkdir(parents=True, exist_ok=True)
-    digest = hashlib.sha256()
     size = 0
-    handle, temporary = tempfile.mkstemp(dir=directory, suffix=PART)
-    try:
-        with os.fdopen(handle, "wb") as out:
+    with receiving(directory) as temporary:
+        with temporary.open("wb") as out:
             while chunk := stream.read(_CHUNK):
                 size += len(chunk)
                 if size > max_bytes:
                     raise TooLarge.one("file", f"is larger than {max_bytes} bytes", value=filename, allowed=max_bytes)
-                digest.update(chunk)
                 out.write(chunk)
-            out.flush()
-            os.fsync(out.fileno())
-        identity = digest.hexdigest()[:16]
-        path = stored_path(directory, identity, ending)
-        new = not path.exists()
-        Path(temporary).replace(path)
-        sync_folder(directory)
-    except BaseException as error:
-        Path(temporary).unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return keep(temporary, ending)
+
+
+@contextmanager
+def receiving(directory: Path) -> Iterator[Path]:
+    """An empty file for content that arrives, removed at the end unless it was kept (see `keep`).
+
+    Raises:
+        StorageFull: The disk is full.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=directory, suffix=PART)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise StorageFull("the server has no room for the file; nothing was stored") from None
         raise
-    return StoredFile(identity, path, size, ending, new)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def keep(temporary: Path, ending: str) -> StoredFile:
+    """Give content that has arrived its name, which follows from its hash, in the same directory."""
+    with temporary.open("rb") as file:
+        os.fsync(file.fileno())
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        size = file.tell()
+    path = stored_path(temporary.parent, digest[:_DIGITS], ending)
+    new = not path.exists()
+    temporary.replace(path)
+    sync_folder(path.parent)
+    return StoredFile(digest, path, size, ending, new)
 
 
 def sweep(directory: Path) -> None:
-    """Remove uploads that broke off with the process which received them."""
+    """Remove what arrived in part when the process that received it ended."""
     for path in directory.glob(f"*{PART}"):
         with suppress(FileNotFoundError):
             if time.time() - path.stat().st_mtime > _ABANDONED_SECONDS:
-                path.unlink()
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def verified(path: Path, dataset_id: str) -> Path:
@@ -107,7 +132,7 @@ def verified(path: Path, dataset_id: str) -> Path:
     """
     try:
         with path.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()[:16]
+            found = hashlib.file_digest(file, "sha256").hexdigest()[:_DIGITS]
     except OSError as error:
         raise InvalidInput.one("data.dataset", f"can't be read: {error.strerror}", value=dataset_id) from None
     if found != dataset_id:

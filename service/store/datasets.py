@@ -1,17 +1,22 @@
-"""Records of uploaded data sets; their files are stored in `service.datasets.files`. Thread-safe."""
+"""Records of data sets that people have given; their files are stored in `service.datasets.uploads`. Thread-safe.
+
+The same content is one data set, of all owners that have it. Its name and where it is from are each owner's own, and not
+shown to others.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, Select, delete, select, true
+from sqlalchemy import Connection, RowMapping, Select, delete, func, select, true
 
 from service.errors import Conflict, NotFound
 from service.store import tables as t
 from service.store.engine import Database, upsert
-from service.store.records import ENDED, DatasetRecord
+from service.store.records import ENDED, DatasetRecord, Version
 from service.store.rows import dumps, moment
 from service.store.usage import NO_QUOTAS, Quotas, check_quotas
 
@@ -20,7 +25,7 @@ DEFAULT_OWNER = "default"
 
 
 class Datasets:
-    """Records of uploaded data sets."""
+    """Records of data sets."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -28,7 +33,7 @@ class Datasets:
     def add(self, record: DatasetRecord, owner: str | None = DEFAULT_OWNER, quotas: Quotas = NO_QUOTAS) -> DatasetRecord:
         """Register a data set of an owner; None for one that is there already, and only described anew.
 
-        The same content uploaded again is the same data set, under its latest name.
+        The same content given again is the same data set, under its owner's latest name and source.
 
         Raises:
             QuotaExceeded: Its owner would keep more than the ``quotas`` allow.
@@ -43,19 +48,21 @@ class Datasets:
             "shape": dumps(record.shape),
             "columns": dumps(record.columns),
             "sheet": dumps(record.sheet),
+            "sha256": record.sha256,
         }
+        own = {"name": record.name, "source": dumps(record.source)}
 
         def work(connection: Connection) -> None:
             made = upsert(connection, t.datasets).values({**values, "id": record.id, "created_at": self._database.now})
             connection.execute(made.on_conflict_do_update(index_elements=["id"], set_=values))
             if owner is not None:
                 mine = upsert(connection, t.dataset_owners)
-                mine = mine.values(dataset_id=record.id, owner=owner, created_at=self._database.now)
-                connection.execute(mine.on_conflict_do_nothing())
+                mine = mine.values(dataset_id=record.id, owner=owner, created_at=self._database.now, **own)
+                connection.execute(mine.on_conflict_do_update(index_elements=["dataset_id", "owner"], set_=own))
                 check_quotas(connection, owner, quotas)
 
         self._database.write(work)
-        return self.get(record.id)
+        return self.get(record.id, owner)
 
     def get(self, dataset_id: str, owner: str | None = None) -> DatasetRecord:
         """One data set, of anybody or of an ``owner``.
@@ -63,13 +70,10 @@ class Datasets:
         Raises:
             NotFound: There is no such data set.
         """
-        query = select(t.datasets).where(t.datasets.c.id == dataset_id)
-        if owner is not None:
-            query = query.where(t.datasets.c.id.in_(_of(owner)))
-        row = self._database.read(lambda connection: connection.execute(query).mappings().first())
-        if row is None:
+        found = self._found(select(t.datasets).where(t.datasets.c.id == dataset_id), owner)
+        if not found:
             raise NotFound("data set", dataset_id)
-        return _dataset(row)
+        return found[0]
 
     def delete(self, dataset_id: str, owner: str | None = None) -> DatasetRecord | None:
         """Forget a data set, or only that it is an ``owner``'s while others have it.
@@ -104,11 +108,34 @@ class Datasets:
 
     def list(self, owner: str | None = None) -> Sequence[DatasetRecord]:
         """All data sets, or those of an ``owner``, newest first."""
-        query = select(t.datasets).order_by(t.datasets.c.created_at.desc(), t.datasets.c.id)
+        return self._found(select(t.datasets).order_by(t.datasets.c.created_at.desc(), t.datasets.c.id), owner)
+
+    def versions(self, name: str, owner: str) -> Sequence[Version]:
+        """The data sets to which an owner gave the same name, newest first."""
+        o = t.dataset_owners
+        named = func.coalesce(o.c.name, t.datasets.c.name) == name
+        query = select(o.c.dataset_id, o.c.created_at).join(t.datasets, t.datasets.c.id == o.c.dataset_id)
+        query = query.where(o.c.owner == owner, named).order_by(o.c.created_at.desc(), o.c.dataset_id)
+        rows = self._database.read(lambda connection: connection.execute(query).all())
+        return [Version(row.dataset_id, datetime.fromtimestamp(row.created_at, UTC)) for row in rows]
+
+    def _found(self, query: Select[Any], owner: str | None) -> Sequence[DatasetRecord]:
+        """The data sets of a query that an owner has, or of anybody."""
+        o = t.dataset_owners
+        having = select(o).order_by(o.c.created_at.desc(), o.c.owner)
         if owner is not None:
-            query = query.where(t.datasets.c.id.in_(_of(owner)))
-        rows = self._database.read(lambda connection: connection.execute(query).mappings().all())
-        return [_dataset(row) for row in rows]
+            query, having = query.where(t.datasets.c.id.in_(_of(owner))), having.where(o.c.owner == owner)
+        having = having.where(o.c.dataset_id.in_(query.with_only_columns(t.datasets.c.id).order_by(None)))
+
+        def work(connection: Connection) -> tuple[Sequence[RowMapping], Sequence[RowMapping]]:
+            rows = connection.execute(query).mappings().all()
+            return rows, connection.execute(having).mappings().all()
+
+        rows, owners = self._database.read(work)
+        of: dict[str, list[RowMapping]] = {}
+        for each in owners:
+            of.setdefault(each["dataset_id"], []).append(each)
+        return [_dataset(row, of.get(row["id"], [])) for row in rows]
 
 
 def _of(owner: str) -> Select[tuple[str]]:
@@ -116,10 +143,12 @@ def _of(owner: str) -> Select[tuple[str]]:
     return select(t.dataset_owners.c.dataset_id).where(t.dataset_owners.c.owner == owner)
 
 
-def _dataset(row: RowMapping) -> DatasetRecord:
+def _dataset(row: RowMapping, owners: Sequence[RowMapping]) -> DatasetRecord:
+    """A data set as the one who has it most recently calls it; as the only one, where the reader is an owner."""
+    own: Any = owners[0] if owners else {"name": None, "source": None, "created_at": row["created_at"]}
     return DatasetRecord(
         id=row["id"],
-        name=row["name"],
+        name=own["name"] or row["name"],
         filename=row["filename"],
         format=row["format"],
         size=row["size"],
@@ -127,5 +156,8 @@ def _dataset(row: RowMapping) -> DatasetRecord:
         shape=tuple(json.loads(row["shape"])),
         columns=tuple(json.loads(row["columns"])),
         sheet=json.loads(row["sheet"]) if row["sheet"] else None,
-        created_at=moment(row["created_at"]),
+        created_at=moment(own["created_at"]),
+        sha256=row["sha256"],
+        source=json.loads(own["source"]) if own["source"] else {"file": row["filename"]},
+        owners=tuple(each["owner"] for each in owners),
     )

@@ -279,9 +279,9 @@ class TokenRecord:
 
 @dataclass(frozen=True)
 class DatasetRecord:
-    """An uploaded data set; ``size`` is in bytes, ``columns`` (`service.datasets.Column`) and ``sheet`` (`Sheet`) are JSON.
+    """A data set that people have given; ``size`` is in bytes, ``columns`` (`Column`) and ``sheet`` (`Sheet`) are JSON.
 
-    ``sheet`` is None where an earlier version has described it.
+    ``sheet`` and ``sha256`` are None where an earlier version has stored it.
     """
 
     id: str
@@ -294,3 +294,17 @@ class DatasetRecord:
     columns: tuple[Mapping[str, Any], ...]
     sheet: Mapping[str, Any] | None = None
     created_at: datetime | None = None
+    sha256: str | None = None
+    """Of the stored file; ``id`` is its beginning."""
+    source: Mapping[str, str] = field(default_factory=dict)
+    """Where it is from: `file`, `address`, or `database` and `query`."""
+    owners: tuple[str, ...] = ()
+    """Who has it, as far as the reader may know."""
+
+
+@dataclass(frozen=True)
+class Version:
+    """A data set as one of several of the same name."""
+
+    id: str
+    created_at: datetime

@@ -223,6 +223,7 @@ datasets = Table(
     Column("columns", Text, nullable=False),
     Column("sheet", Text),
     Column("created_at", Float(53), nullable=False),
+    Column("sha256", String(64)),
 )
 
 dataset_owners = Table(
@@ -231,8 +232,10 @@ dataset_owners = Table(
     Column("dataset_id", String(64), ForeignKey("rs_datasets.id", ondelete="CASCADE"), primary_key=True),
     Column("owner", String(100), primary_key=True),
     Column("created_at", Float(53), nullable=False),
+    Column("name", String(200)),
+    Column("source", Text),
 )
-"""Who has uploaded a data set: the same content is one data set, of all that have it."""
+"""Who has a data set, under which name and from where: the same content is one data set, of all that have it."""
 
 tokens = Table(
     "rs_tokens",

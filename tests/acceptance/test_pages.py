@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,7 +19,8 @@ pytestmark = pytest.mark.browser
 
 @pytest.fixture(scope="module")
 def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
-    running = Serving(tmp_path_factory.mktemp("pages") / "home", free_port())
+    folder = tmp_path_factory.mktemp("pages")
+    running = Serving(folder / "home", free_port(), data_prefixes=json.dumps([f"file://{folder}/data/"]))
     yield running
     running.stop()
 
@@ -74,6 +76,23 @@ def test_a_file_is_uploaded_and_searched(serving: Serving, page: Page, tmp_path:
     page.wait_for_url("**/studies/*")
     expect(page.locator("h1")).to_have_text("people")
     expect(page.locator(".verdict")).to_have_text("The study waits for a worker.")
+    assert [each for each in wrong if "422" not in each] == []
+
+
+def test_a_file_is_fetched_from_an_address(serving: Serving, page: Page) -> None:
+    wrong = watched(page)
+    folder = serving.home.parent / "data"
+    folder.mkdir()
+    (folder / "people.csv").write_text("age,income\n" + "".join(f"{20 + n % 50},{n * 7 % 90}\n" for n in range(200)))
+    page.goto(f"{serving.url}/new")
+    page.get_by_label("or fetch it from an address").fill(f"file://{folder.parent}/people.csv")
+    page.get_by_label("or fetch it from an address").press("Enter")
+    expect(page.get_by_role("status")).to_contain_text("REGSEARCH_DATA_PREFIXES")
+    page.get_by_label("or fetch it from an address").fill(f"file://{folder}/people.csv")
+    page.get_by_label("or fetch it from an address").press("Enter")
+    expect(page.get_by_role("status")).to_contain_text("200 rows; regression, by rmse", timeout=30_000)
+    expect(page.get_by_label("Name")).to_have_value("people")
+    assert page.url.endswith("/new")
     assert [each for each in wrong if "422" not in each] == []
 
 

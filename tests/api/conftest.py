@@ -22,6 +22,7 @@ from service.cli.supervisor import free_port
 from service.client.connection import HttpClient
 from service.settings import Settings
 from service.store import Store, open_store
+from tests.servers import S3
 
 
 @pytest.fixture(scope="session")
@@ -57,6 +58,21 @@ def app(store: Store, settings: Settings) -> FastAPI:
 def client(app: FastAPI) -> Iterator[TestClient]:
     with TestClient(app, base_url="http://localhost", raise_server_exceptions=False) as opened:
         yield opened
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[S3]:
+    """An S3 server without content."""
+    server = S3()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def credentials(s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that the server knows, in the environment of the service."""
+    for name, value in s3.environment.items():
+        monkeypatch.setenv(name, value)
 
 
 class Serving:

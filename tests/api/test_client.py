@@ -6,11 +6,13 @@ import asyncio
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -196,6 +198,39 @@ def test_studies_of_workers_are_submitted_and_read_too(client: Client, tmp_path:
     study.resume()
     study.cancel()
     assert study.wait(5) == "cancelled"
+
+
+def test_data_are_fetched_by_the_service(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/rows.csv").write_text("a,y\n" + "".join(f"{n},{n % 2}\n" for n in range(100)))
+    with closing(sqlite3.connect(tmp_path / "rows.db")) as connection, connection:
+        connection.execute(
+            "CREATE TABLE rows AS WITH RECURSIVE n(a) AS (SELECT 1 UNION SELECT a + 1 FROM n WHERE a < 50) "
+            "SELECT a, a % 2 AS y FROM n"
+        )
+    (tmp_path / "all.sql").write_text("SELECT * FROM rows ORDER BY a\n")
+    address, prefix = f"file://{tmp_path}/data/rows.csv", f"file://{tmp_path}/data/"
+    databases = json.dumps({"main": f"sqlite:///{tmp_path}/rows.db"})
+    own = Serving(tmp_path / "home", free_port(), data_prefixes=json.dumps([prefix]), databases=databases)
+    with Client(own.url) as client:
+        ids = [client.upload(address), client.query("main", "SELECT * FROM rows ORDER BY a", "all")]
+        found = {each["id"]: each for each in client.connection.get("/v1/datasets")}
+        assert [found[each]["rows"] for each in ids] == [100, 50]
+        assert found[ids[0]]["source"]["address"] == address
+        with pytest.raises(Refused, match="REGSEARCH_DATA_PREFIXES"):
+            client.upload(f"file://{tmp_path}/rows.db")
+    assert "unchanged since" in own.run("upload", address).stdout
+    again = own.run("upload", "--database", "main", "--query", f"@{tmp_path}/all.sql", "--name", "all")
+    assert ids[1] in again.stdout, again.stderr
+    assert "main: SELECT * FROM rows ORDER BY a" in own.run("datasets").stdout
+    assert "REGSEARCH_DATA_PREFIXES" in own.run("upload", "s3://bucket/x.csv").stderr
+
+    async def upload() -> list[str]:
+        async with AsyncClient(own.url) as client:
+            return [await client.upload(address), await client.query("main", "SELECT * FROM rows ORDER BY a", "all")]
+
+    assert asyncio.run(upload()) == ids
+    own.stop()
 
 
 PROGRAM = """

@@ -140,7 +140,13 @@ def test_data_sets_from_the_command_line(serving: Serving, command: Command, tmp
     table.write_text("age,class\n" + "".join(f"{i},{'ab'[i % 2]}\n" for i in range(40)))
     added = command("datasets", "add", str(table), "--name", "my [people]")
     assert "40 rows, 2 columns" in added.stdout, added.stderr
-    assert command("upload", str(table), "--name", "my [people]").stdout == added.stdout
+    assert "40 rows, 2 columns; unchanged since" in command("upload", str(table), "--name", "my [people]").stdout
+    (tmp_path / "more.csv").write_text(table.read_text() + "50,a\n")
+    first = added.stdout.split()[2].removesuffix(":")
+    assert (
+        f"earlier ones named 'my [people]': {first}"
+        in command("upload", str(tmp_path / "more.csv"), "--name", "my [people]").stdout
+    )
     shown = command("datasets")
     assert "my [people]" in shown.stdout
     assert "age (numeric), class (categorical)" in shown.stdout
@@ -148,6 +154,10 @@ def test_data_sets_from_the_command_line(serving: Serving, command: Command, tmp
     assert json.loads(command("datasets", "--json").stdout)[0]["name"] == "my [people]"
     (tmp_path / "people.pkl").write_bytes(b"x")
     assert command("datasets", "add", str(tmp_path / "people.pkl")).returncode == 2
+    assert "people.csv" in command("datasets", "show", first).stdout
+    assert json.loads(command("datasets", "show", first, "--json").stdout)["sha256"].startswith(first)
+    for wrong in ((), (str(table), "--query", "SELECT 1"), ("--query", "SELECT 1"), (str(tmp_path / "nobody.csv"),)):
+        assert command("upload", *wrong).returncode == 2
     assert command("workers").returncode == 0
 
 

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 from fastapi.testclient import TestClient
 
+from service import apart
 from service.api import inspection
 from service.api.inspection import inspect_apart
 from service.datasets import inspect, tables
@@ -91,13 +92,13 @@ def test_files_in_reading_leave_threads_to_others(tmp_path: Path, monkeypatch: p
     path = tmp_path / "rows.csv"
     path.write_text("a,y\n1,2\n3,4\n")
     go_on = threading.Event()
-    real = inspection.subprocess.run  # type: ignore[attr-defined]
+    real = apart.subprocess.run  # type: ignore[attr-defined]
 
     def slow(*arguments: Any, **options: Any) -> Any:
         go_on.wait(60)
         return real(*arguments, **options)
 
-    monkeypatch.setattr(inspection.subprocess, "run", slow)  # type: ignore[attr-defined]
+    monkeypatch.setattr(apart.subprocess, "run", slow)  # type: ignore[attr-defined]
     found: list[object] = []
 
     def read() -> None:

@@ -96,6 +96,25 @@ def test_doctor_tells_a_port_of_ours_from_one_that_is_taken(serving: Serving, tm
     assert "can't be used" in said.getvalue()
 
 
+def test_doctor_looks_at_the_databases_that_the_operator_names(tmp_path: Path) -> None:
+    (tmp_path / "sales.db").touch()
+    databases = {
+        "sales": f"sqlite:///{tmp_path}/sales.db",
+        "gone": "postgresql://me:s3cr3t@127.0.0.1:1/x",
+        "odd": "x:s3cr3t",
+    }
+    settings = Settings.model_validate({"home": tmp_path, "port": free_port(), "databases": databases})
+    said = io.StringIO()
+    assert not doctor.examine(settings, Console(file=said, width=200), devices=lambda: ["cpu"])
+    for told in (
+        "ok       data      sales is reachable",
+        "trouble  data      gone can't be reached",
+        "REGSEARCH_DATABASES.odd",
+    ):
+        assert told in said.getvalue()
+    assert "s3cr3t" not in said.getvalue()
+
+
 def test_a_service_that_is_restarted_is_still_watched(tmp_path: Path) -> None:
     port = free_port()
     first = Serving(tmp_path / "home", port)

@@ -185,6 +185,7 @@ def test_a_data_set_is_uploaded_described_and_searched(client: TestClient) -> No
         "job": "categorical",
         "class": "categorical",
     }
+    assert (dataset.pop("unchanged"), dataset.pop("others")) == (False, [])
     assert client.get(answer.headers["location"]).json() == dataset
     assert [each["id"] for each in client.get("/v1/datasets").json()][:2] == [dataset["id"], "diabetes"]
     study = submit(client, data={"dataset": dataset["id"], "target": "class"})

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import re
 import shlex
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
+import pandas as pd
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
@@ -22,6 +26,7 @@ from tests.api import test_replays, test_routes
 from tests.api.test_routes import CSV, submit
 from tests.contract.test_trials import proposals
 from tests.results import result
+from tests.servers import S3
 
 README = (Path(__file__).parents[2] / "service/README.md").read_text()
 
@@ -70,7 +75,22 @@ def send(client: TestClient, request: argparse.Namespace) -> Any:
 ROUTES = requests(section("Routes"))
 
 
-def test_the_requests_are_answered(client: TestClient, store: Store) -> None:
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    """With the prefix and the database of the examples."""
+    path = tmp_path / "sales.db"
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("CREATE TABLE sold (id INTEGER PRIMARY KEY, city TEXT, price REAL)")
+        connection.executemany("INSERT INTO sold (city, price) VALUES (?, ?)", [("ab"[n % 2], n / 3) for n in range(50)])
+    named = {"data_prefixes": ["s3://bucket/"], "databases": {"sales": f"sqlite:///{path}"}}
+    return Settings.model_validate({"home": tmp_path / "home", **named})
+
+
+@pytest.mark.usefixtures("credentials")
+def test_the_requests_are_answered(client: TestClient, store: Store, s3: S3) -> None:
+    people = io.BytesIO()
+    pd.read_csv(io.StringIO(CSV)).to_parquet(people)
+    s3.fill("bucket", {"people.parquet": people.getvalue()})
     submit(client)
     test_routes.finish(store, result(), b"PK archive")
     submit(client)

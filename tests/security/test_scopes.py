@@ -160,6 +160,21 @@ def test_an_admin_may_submit_for_anybody(client: TestClient, ann: Owner) -> None
         assert client.post("/v1/studies", json=spec, headers=ann.headers("admin")).json()["owner"] == expected
 
 
+def test_a_name_and_a_source_are_their_owners_own(client: TestClient, ann: Owner, bob: Owner) -> None:
+    rows = "a,b,y\n" + "".join(f"{n},{n * n},{n % 2}\n" for n in range(50))
+    for owner, name in ((ann, "of-ann"), (bob, "of-bob")):
+        file = {"file": (f"file-{name}.csv", rows)}
+        made = client.post("/v1/datasets", headers=owner.headers("submit"), files=file, data={"name": name}).json()
+    for owner, own, foreign in ((ann, "of-ann", "of-bob"), (bob, "of-bob", "of-ann")):
+        for path in ("/v1/datasets", f"/v1/datasets/{made['id']}"):
+            told = client.get(path, headers=owner.headers("read")).text
+            assert f"file-{own}.csv" in told
+            assert foreign not in told
+        assert client.get(f"/v1/datasets/{made['id']}", headers=owner.headers("read")).json()["owners"] == [own[3:]]
+    whole = client.get(f"/v1/datasets/{made['id']}", headers=ann.headers("admin")).json()
+    assert set(whole["owners"]) == {"ann", "bob"}
+
+
 def test_the_same_rows_are_each_owners_own(client: TestClient, ann: Owner, bob: Owner, settings: Settings) -> None:
     rows = {"file": ("same.csv", "a,b,y\n" + "".join(f"{n},{n * n},{n % 2}\n" for n in range(50)))}
     first, second = (

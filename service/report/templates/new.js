@@ -74,19 +74,32 @@ async function load(chosen) {
   return choose();
 }
 
-$("file").addEventListener("change", async () => {
-  const file = $("file").files[0];
-  if (!file) return;
-  const form = new FormData();
-  form.append("file", file);
-  tell([`Uploading ${file.name} …`, "note"]);
+async function give(told, options) {
+  tell([told, "note"]);
   try {
-    const made = await call("/v1/datasets", {method: "POST", body: form});
+    const made = await call("/v1/datasets", options);
     $("name").value = made.name.replace(/\.[^.]*$/, "");
     await load(made.id);
   } catch (error) {
     tell([error.message, "wrong"]);
   }
+}
+
+$("file").addEventListener("change", () => {
+  const file = $("file").files[0];
+  if (!file) return;
+  const form = new FormData();
+  form.append("file", file);
+  give(`Uploading ${file.name} …`, {method: "POST", body: form});
+});
+$("address").addEventListener("change", () => {
+  const address = $("address").value.trim();
+  if (address) give(`Fetching ${address} …`, json({address}));
+});
+$("address").addEventListener("keydown", (event) => {
+  if (event.key !== "Enter") return;
+  event.preventDefault();  // it would submit the study
+  event.target.blur();
 });
 for (const id of ["target", "name", "preset", "trials"]) $(id).addEventListener("change", plan);
 $("dataset").addEventListener("change", choose);

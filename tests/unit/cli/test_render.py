@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from rich.console import Console, RenderableType
 
-from service.cli import lists, render
+from service.cli import lists, render, render_datasets
 from service.cli.watch import line
 from service.client.connection import Refused, visible
 from service.result import (
@@ -214,8 +214,26 @@ def test_workers_and_data_sets() -> None:
     for part in ("cuda:0", "searching study 4", "32", "90%", "silent"):
         assert part in text
     columns = [{"name": f"c{index}", "kind": "numeric"} for index in range(12)]
-    text = shown(render.datasets([{"id": "abc", "name": "wide", "rows": 7, "columns": columns}]))
-    assert "c7 (numeric), and 4 more" in text
+    source = {"file": None, "address": None, "database": "sales", "query": "SELECT *\nFROM sold"}
+    wide = {"id": "abc", "name": "wide", "rows": 7, "columns": columns, "source": source, "created_at": None}
+    assert "c4 (numeric), and 7 more" in (text := shown(render_datasets.datasets([wide])))
+    assert "sales: SELECT * FROM sold" in text
+
+
+def test_a_data_set_is_described() -> None:
+    column = {"name": "age", "kind": "numeric", "why": "numbers", "distinct": 9, "missing": 2, "notes": ["[b]odd"]}
+    source = {"file": None, "address": "s3://bucket/people.csv", "database": None, "query": None}
+    about = {"format": "csv", "size": 99, "sha256": "abcdef", "owners": ["ann"], "created_at": "2026-01-31T12:30:15.5Z"}
+    found = {"id": "abc", "name": "people", "rows": 7, "columns": [column], "source": source, **about}
+    text = shown(render_datasets.dataset(found))
+    for part in ("s3://bucket/people.csv", "2026-01-31 12:30", "7 rows, 99 bytes as csv", "abcdef", "ann", "[b]odd"):
+        assert part in text
+    assert render_datasets.received({**found, "unchanged": True, "others": []}).endswith(
+        "; unchanged since 2026-01-31 12:30"
+    )
+    others = [{"id": "first"}, {"id": "second"}]
+    assert render_datasets.received({**found, "unchanged": False, "others": others}).endswith("'people': first, second")
+    assert render_datasets.received({**found, "unchanged": False, "others": []}) == "data set abc: 7 rows, 1 columns"
 
 
 @pytest.mark.parametrize(

@@ -263,10 +263,11 @@ def test_arrays_of_the_other_byte_order_are_read(tmp_path: Path) -> None:
 
 
 def test_uploads_that_broke_off_are_removed_and_others_are_not(tmp_path: Path) -> None:
-    old, young, whole = (tmp_path / name for name in ("a.part", "b.part", "c.csv"))
-    for path in (old, young, whole):
+    old, young, whole, parts = (tmp_path / name for name in ("a.part", "b.part", "c.csv", "d.part"))
+    parts.mkdir()
+    for path in (old, young, whole, parts / "0.parquet"):
         path.touch()
-    for path in (old, whole):
+    for path in (old, whole, parts):
         os.utime(path, (0, 0))
     sweep(tmp_path)
     assert sorted(tmp_path.iterdir()) == [young, whole]
