@@ -10,7 +10,7 @@ import hashlib
 import importlib
 import inspect
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -19,16 +19,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
-from torch.nn.modules.instancenorm import _InstanceNorm
 
 from .layers import Draw, MakesDropout, no_dropout
 from .packages import PACKAGES, Makes
+from .replacing import Drops, replace_norms, with_dropout
 
 ARGUMENT = "args."
 """How the names of arguments begin in a recipe."""
-_GROUPS = 8
-_CHANNEL_DROPOUTS = (nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
-_NORMS_OF_FEATURES = (nn.LayerNorm, nn.RMSNorm)
 
 _REGISTERED: dict[str, Makes] = {}
 
@@ -124,11 +121,11 @@ class Foreign(nn.Module):
         self.replaced = replace_normalization
         self.input_dropout = dropout("input_dropout")
         self.net = self._built()
-        self.dropouts = _own_dropouts(self.net, dropout)
+        self.dropouts = with_dropout(self.net, dropout)
         self.put = nn.ModuleList()
         for layer in self._matching(dropout_after):
             self.put.append(dropout("dropout", len(self.dropouts) + len(self.put)))
-            layer.register_forward_hook(_Drops(self.put[-1]))
+            layer.register_forward_hook(Drops(self.put[-1]))
         found = len(self.dropouts) + len(self.put)
         if dropout_layers and dropout_layers != found:
             raise ModuleFault(f"{module} has {found} dropout layers, not {dropout_layers} as model.dropout_layers says")
@@ -146,12 +143,11 @@ class Foreign(nn.Module):
         try:
             net = make(self.inputs, self.outputs, **self.arguments)
         except Exception as error:  # theirs, of whatever kind
-            raise ModuleFault(
-                f"{self.name} can't be built with {self.arguments or 'its defaults'}: {sentence(error)}"
-            ) from error
+            given = self.arguments or "its defaults"
+            raise ModuleFault(f"{self.name} can't be built with {given}: {sentence(error)}") from error
         if not isinstance(net, nn.Module):
             raise ModuleFault(f"{self.name} builds a {type(net).__name__}, not a torch.nn.Module")
-        _replace_norms(net, self.replaced)
+        replace_norms(net, self.replaced)
         torch.backends.mha.set_fastpath_enabled(False)  # it looks into layers that are replaced, and can't be stacked
         for layer_name, layer in net.named_modules():
             if isinstance(layer, _BatchNorm) and layer.momentum is None:
@@ -222,10 +218,9 @@ class Foreign(nn.Module):
         fits = {name for name, value in own.items() if name in found and found[name].shape == value.shape}
         for name, _ in self.named_parameters():
             if name not in fits and not name.startswith(self.head):
-                shape = (
-                    f"of the shape {tuple(found[name].shape)}, not {tuple(own[name].shape)}" if name in found else "missing"
-                )
-                raise ModuleFault(f"model.weights: {name.removeprefix('net.')} is {shape}")
+                sizes = [tuple(each[name].shape) for each in (found, own) if name in each]
+                what = f"of the shape {sizes[0]}, not {sizes[1]}" if name in found else "missing"
+                raise ModuleFault(f"model.weights: {name.removeprefix('net.')} is {what}")
         return {name: found[name].to(own[name].dtype) for name in fits if own[name].dtype == torch.float32}
 
     def forward(self, x: Tensor) -> Tensor:
@@ -259,34 +254,12 @@ class Foreign(nn.Module):
         return largest
 
 
-class _Drops:
-    """A forward hook that is copied with its module, unlike a function."""
-
-    def __init__(self, dropout: nn.Module) -> None:
-        self._dropout = dropout
-
-    def __call__(self, layer: nn.Module, inputs: Any, out: Any) -> Any:
-        return self._dropout(out) if isinstance(out, Tensor) else (self._dropout(out[0]), *out[1:])
-
-
 def _state(net: nn.Module) -> dict[str, Tensor]:
     return {**dict(net.named_parameters()), **dict(net.named_buffers())}
 
 
 def _listed(names: Sequence[str]) -> str:
     return ", ".join(names[:20]) + (", …" if len(names) > 20 else "")
-
-
-def _own_dropouts(net: nn.Module, dropout: MakesDropout) -> list[nn.Module]:
-    """Replace the dropout layers of a module, and return the new ones; one that is used at several places stays one."""
-    made: dict[nn.Module, nn.Module] = {}
-    for _, parent in list(net.named_modules()):
-        for name, child in list(parent.named_children()):
-            if isinstance(child, nn.Dropout | nn.Dropout1d | nn.Dropout2d | nn.Dropout3d):
-                if child not in made:
-                    made[child] = dropout("dropout", len(made), channels=isinstance(child, _CHANNEL_DROPOUTS))
-                setattr(parent, name, made[child])
-    return list(made.values())
 
 
 def _head(net: nn.Module, outputs: int) -> str:
@@ -297,49 +270,3 @@ def _head(net: nn.Module, outputs: int) -> str:
     fitting = [name for name, layer in layers if getattr(layer, "out_features", None) == outputs]
     names = fitting or [name for name, _ in layers] or [""]
     return f"net.{names[-1]}." if names[-1] else "net."
-
-
-# --- normalization -------------------------------------------------------------------------------------------------
-
-
-class AnyBatchNorm(_BatchNorm):
-    """Batch normalization of (b, c, ...), with whatever axes."""
-
-    def _check_input_dim(self, input: Tensor) -> None:
-        """Any number will do."""
-
-
-class OfFeatures(nn.Module):
-    """A normalization of (b, c, ...) in place of one over the last axis: of every position by itself."""
-
-    def __init__(self, norm: nn.Module) -> None:
-        super().__init__()
-        self.norm = norm
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(..., c) to the same."""
-        out: Tensor = self.norm(x.reshape(-1, x.shape[-1])).view(x.shape)
-        return out
-
-
-NORMS: Mapping[str, Callable[[int], nn.Module]] = {
-    "none": lambda channels: nn.Identity(),
-    "batch": AnyBatchNorm,
-    "layer": lambda channels: nn.GroupNorm(1, channels),
-    "group": lambda channels: nn.GroupNorm(math.gcd(_GROUPS, channels), channels),
-}
-"""By what the normalizations of a module can be replaced, for their number of channels or features."""
-
-
-def _replace_norms(net: nn.Module, word: str) -> None:
-    if word == "own":
-        return
-    for _, parent in list(net.named_modules()):
-        for name, child in list(parent.named_children()):
-            if isinstance(child, _NORMS_OF_FEATURES) and len(child.normalized_shape) == 1:
-                made = NORMS[word](child.normalized_shape[0])
-                setattr(parent, name, made if word == "none" else OfFeatures(made))
-            elif isinstance(child, _BatchNorm | _InstanceNorm):
-                setattr(parent, name, NORMS[word](child.num_features))
-            elif isinstance(child, nn.GroupNorm):
-                setattr(parent, name, NORMS[word](child.num_channels))
