@@ -25,6 +25,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.api.bodies import storable
 from service.api.problems import RETRY_SECONDS, problem
+from service.api.reference import REFERENCE
 from service.datasets import BUILTIN
 from service.errors import DatabaseUnavailable, NotFound
 from service.store import Store
@@ -34,7 +35,7 @@ from service.store.records import TokenRecord, TokenScope
 
 COOKIE = "regsearch_token"
 LOGIN = "/login"
-OPEN = frozenset({"/healthz", "/readyz", "/openapi.json", "/docs", LOGIN, "/logout", "/favicon.ico"})
+OPEN = frozenset({"/healthz", "/readyz", "/openapi.json", *REFERENCE, LOGIN, "/logout", "/favicon.ico"})
 """Paths that need no token: they tell nothing of anybody's."""
 
 _READ = frozenset({"GET", "HEAD"})

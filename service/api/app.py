@@ -24,6 +24,7 @@ from service.api import (
     pages,
     problems,
     programs,
+    reference,
     replays,
     reports,
     studies,
@@ -54,6 +55,8 @@ def create_app(store: Store, settings: Settings) -> FastAPI:
         version=version("regsearch"),
         description=ABOUT,
         openapi_url=document,
+        docs_url=None,
+        redoc_url=None,
         dependencies=[Depends(no_unknown_parameters)],
         responses={status: problems.answers(status)[status] for status in (422, 429)},
     )
@@ -69,6 +72,7 @@ def create_app(store: Store, settings: Settings) -> FastAPI:
     app.add_middleware(Requests)
     app.include_router(operations.health(store, settings.home))
     if settings.dashboard != "only":
+        app.include_router(reference.router("/openapi.json", app.title))
         app.include_router(studies.router(store, settings))
         app.include_router(changing.router(store, settings))
         app.include_router(pages.router(store))

@@ -33,6 +33,15 @@ def watched(page: Page) -> list[str]:
     return wrong
 
 
+def test_the_reference_of_the_api_needs_nothing_from_elsewhere(serving: Serving, page: Page) -> None:
+    wrong, asked = watched(page), list[str]()
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(f"{serving.url}/docs")
+    expect(page.get_by_text("/v1/studies/{study_id}/result", exact=True)).to_be_visible()
+    assert not [url for url in asked if not url.startswith((serving.url, "data:"))]
+    assert not wrong
+
+
 def test_the_pages_follow_a_study(serving: Serving, page: Page) -> None:
     wrong = watched(page)
     with Client(serving.url) as client:
