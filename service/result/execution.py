@@ -51,7 +51,7 @@ class SearchPlan(Part):
     threads: Later[int] = Field(description="Blocks that train at the same time, each in a thread of its own.")
     block_lanes: Later[int] = Field(description="Lanes of a block; null for all that are in flight.")
     builds: Later[bool] = Field(description="Whether programs that were not there were compiled.")
-    separate: Later[str] = Field(description="Why lanes are trained one by one, of a module of the user's own; else null.")
+    separate: str | None = Field(None, description="Why lanes of a module of the user's own are trained one by one.")
     taken_over: Later[Mapping[str, Mapping[str, int]]] = Field(
         description="For each stack, after how many rounds its update and its evaluation went over to programs."
     )

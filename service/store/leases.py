@@ -253,7 +253,8 @@ class Leases:
         priority = select(s.c.priority).where(s.c.study_id == lease.study_id).scalar_subquery()
         leased = select(t.leases.c.token).where(t.leases.c.study_id == s.c.study_id).correlate(s).exists()
         query = self._next(s.c.study_id != lease.study_id, s.c.priority >= priority, ~leased)
-        return self._database.read(lambda connection: connection.execute(query).first() is not None)
+        mine = {"worker": lease.worker_id}
+        return self._database.read(lambda connection: connection.execute(query, mine).first() is not None)
 
     def expire(self, worker_id: str) -> None:
         """Let the leases of a worker that is known to be dead expire now."""

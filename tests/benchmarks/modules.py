@@ -1,10 +1,10 @@
 """Modules of a user's own on one core: eight lanes as one, one by one, and the loop that their author would write, in turns.
 
-    OMP_NUM_THREADS=1 python -m tests.benchmarks.modules [--rows 1280] [--rounds 7]
+    python -m tests.benchmarks.modules [--rows 1280] [--rounds 7]
 
-The author's loop is plain PyTorch: AdamW, batches by index, the module with dropout of its own. Same module, data, batch and
-number of updates for each of eight networks; data are random, since speed is all that is asked. Convolutions on a CPU are
-trained one by one anyway, so for these the first two are the same.
+With OMP_NUM_THREADS=1. The author's loop is plain PyTorch: AdamW, batches by index, the module with dropout of its own.
+Same module, data, batch and number of updates for each of eight networks; data are random, since speed is all that is
+asked. Convolutions on a CPU are trained one by one anyway, so for these the first two are the same.
 """
 
 from __future__ import annotations

@@ -99,7 +99,7 @@ def test_a_replay_has_the_same_trials_and_the_same_answer(finished: tuple[Store,
     again = replayed(store, settings)
     assert store.studies.get(again).state is StudyState.FINISHED
     found = compare(store.history.since(1, 0), store.history.since(again, 0))
-    assert (found.same, found.same_order, found.trials) == (True, True, 14)
+    assert (found.same, found.same_order, found.trials) == (True, True, 14), found.differences
     made = [store.provenance.get(study_id).made_of for study_id in (1, again)]
     assert made[0] == made[1]
     assert made[0] is not None

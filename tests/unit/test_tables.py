@@ -16,7 +16,7 @@ from service.spec.groups.lr_schedule import SCHEDULES
 from service.spec.groups.normalization import NORMALIZATIONS
 from service.spec.groups.optimizer import OPTIMIZERS
 from service.spec.metrics import Metric, Task
-from service.spec.model import _SHAPES, ACTIVATIONS, LAYOUTS
+from service.spec.model import _SHAPES, ACTIVATIONS, LAYOUTS, MODULE
 from service.spec.parts import Scaling
 from service.spec.recipe import GROWTH
 from service.spec.space import PRESETS
@@ -29,10 +29,11 @@ from workers.stack.optimizers import RULES
 from workers.stack.techniques import TECHNIQUES
 
 FAMILIES = SETTINGS["family"].words
+OURS = tuple(family for family in FAMILIES if family != MODULE)
 TABLES: list[tuple[str, Collection[str], Collection[str]]] = [
-    ("shapes", _SHAPES, FAMILIES),
+    ("shapes", _SHAPES, OURS),
     ("growth of layers", GROWTH, FAMILIES),
-    ("layouts", LAYOUTS, FAMILIES),
+    ("layouts", LAYOUTS, OURS),
     ("normalizations", NORMALIZATIONS, FAMILIES),
     ("presets", PRESETS, get_args(Space.model_fields["preset"].annotation)),
     ("areas under curves", AREAS, RANKING_METRICS),
@@ -52,7 +53,7 @@ TABLES: list[tuple[str, Collection[str], Collection[str]]] = [
     ("pooling of images", cnn.POOLING, {"mean", "max"}),
     ("downsampling", cnn.HALVING, SETTINGS["downsampling"].words),
     ("cells", sequence.CELLS, SETTINGS["cell"].words),
-    ("initializations", {init for init, _ in network.INITIALIZATIONS}, SETTINGS["init"].words),
+    ("initializations", {network.OWN, *(init for init, _ in network.INITIALIZATIONS)}, SETTINGS["init"].words),
     ("their distributions", {kind for _, kind in network.INITIALIZATIONS}, SETTINGS["init_distribution"].words),
     ("schedules", schedules.FACTORS, SCHEDULES),
     ("update rules", RULES, OPTIMIZERS),
@@ -81,7 +82,7 @@ def test_a_technique_is_a_setting_that_a_lane_has_of_its_own() -> None:
 
 def test_a_network_reads_settings_that_change_its_graph() -> None:
     """All of them that its family has; width and depth come as widths."""
-    for family in FAMILIES:
+    for family in OURS:
         own = {
             name
             for name, each in SETTINGS.items()
@@ -90,6 +91,8 @@ def test_a_network_reads_settings_that_change_its_graph() -> None:
         }
         own -= {"family", "width", "depth", *({"heads"} if family != "sequence" else set())}
         assert set(network.settings_of(family)) == {"widths", *own}
+    named = {"module", "dropout_after", "dropout_layers", "freeze"}  # no settings, but words of the spec
+    assert set(network.settings_of(MODULE)) == {*named, "layer_lr_decay", "replace_normalization"}
 
 
 def test_plain_training_reads_every_setting() -> None:

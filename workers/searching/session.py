@@ -26,7 +26,7 @@ from workers.searching.conclusion import Conclusion
 from workers.searching.endings import not_begun, result_of
 from workers.searching.objectives import Objectives
 from workers.searching.recorder import Recorder
-from workers.searching.stacks import Stacks
+from workers.searching.stacks import Stacks, fault_of
 from workers.searching.supply import Supply
 from workers.searching.tenure import Tenure
 from workers.seeds import sampler_seed, trial_seeds
@@ -79,7 +79,7 @@ class Session:
         self._dry_at = 0.0
         self.timer = Timer()
         with self.timer.section("planning"):
-            self.plan = environment.plan or self._planned()
+            self.plan = self._planned(environment.plan)
             self.plan.take_threads()
         self._stacks = Stacks(spec, data, self.plan, environment.workshop)
         rule = spec.budget.conclude
@@ -92,19 +92,22 @@ class Session:
         )
         self.recorder = Recorder(store, lease, environment.renewal)
 
-    def _planned(self) -> Plan:
-        """The plan for a typical trial; a module may refuse some of its arguments, such as heads that do not fit a width.
+    def _planned(self, known: Plan | None) -> Plan:
+        """The plan for a typical trial, or the ``known`` one of a repetition, which draws as many examples as it did.
+
+        A module may refuse some of its arguments, such as heads that do not fit a width.
 
         Raises:
             TrialError: It refuses all that are tried.
         """
         faults = []
         for _ in range(_EXAMPLES):
-            try:
-                return make_plan(self._spec, self._supply.example(), self._data)
-            except TrialError as fault:
-                faults.append(fault)
-        raise faults[0]
+            example = self._supply.example()
+            fault = fault_of(recipe(self._spec, example), self._data)
+            if fault is None:
+                return known or make_plan(self._spec, example, self._data)
+            faults.append(fault)
+        raise TrialError(faults[0])
 
     @property
     def lanes(self) -> int:
@@ -212,7 +215,7 @@ class Session:
         while self._ready and len(runs) < self._stacks.free_lanes // self._data.folds:
             trial = self._ready.popleft()
             run = self._run_of(trial)
-            fault = self._stacks.fault(run)
+            fault = fault_of(run.recipe, self._data)
             if fault is None:
                 self._trials[trial.id] = trial
                 runs.append(run)

@@ -6,7 +6,7 @@ from collections import defaultdict, deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 
-from service.spec import StudySpec
+from service.spec import Recipe, StudySpec
 from workers.planning.plan import Plan
 from workers.searching.turns import Occupancy, Turns
 from workers.stack.block import Epoch
@@ -92,10 +92,6 @@ class Stacks:
         full = self.free_lanes < self._data.folds
         self._occupancy.note(self.lane_epochs, self._computed_lane_epochs, full=full, supplied=supplied)
 
-    def fault(self, run: Run) -> str | None:
-        """Why a run's network can't be trained at all; only a module of theirs is tried."""
-        return verdict(self._key(run).shape, self._data).fault
-
     def train(self) -> None:
         """Begin an epoch of every stack that is due, and is not training yet.
 
@@ -149,7 +145,16 @@ class Stacks:
             yield from ((run, runner) for run in runner.runs)
 
     def _key(self, run: Run) -> StackKey:
-        return StackKey.of(run.recipe, self._data.inputs, self._data.outputs, self._data.categories)
+        return _key(run.recipe, self._data)
+
+
+def fault_of(recipe: Recipe, data: DeviceData) -> str | None:
+    """Why a recipe's network can't be trained at all; only a module of theirs is tried."""
+    return verdict(_key(recipe, data).shape, data).fault
+
+
+def _key(recipe: Recipe, data: DeviceData) -> StackKey:
+    return StackKey.of(recipe, data.inputs, data.outputs, data.categories)
 
 
 def _name(key: StackKey, half: int) -> str:

@@ -20,7 +20,7 @@ EVERYTHING = {
     if name not in ("normalization_groups", "batch_size", "lr")
     and setting.task in (None, "classification")
     and (setting.when is None or setting.when.parent != "family" or "mlp" in setting.when.values)
-    and (setting.when is None or setting.when.parent not in ("lr_schedule", "init", "optimizer"))
+    and (setting.when is None or setting.when.parent not in ("lr_schedule", "init", "optimizer", "fine_tune"))
 }
 
 

@@ -15,8 +15,9 @@ class L2SP(Technique):
     order = 12
 
     def on_gradient(self, step: Step) -> None:
-        """Add λ·(w − w₀)."""
-        assert step.anchor is not None, "it is searched in fine-tuning only"
+        """Add λ·(w − w₀); without anything to begin with there is no w₀."""
+        if step.anchor is None:
+            return
         step.gradient.add_(step.column("l2_sp") * (step.weights - step.anchor) * step.penalized * step.body)
 
 
