@@ -15,7 +15,7 @@ from service.api.issues import validation_issues
 from service.api.problems import answers
 from service.datasets import BuiltinFacts, TableInfo
 from service.datasets.weights import hash_of_weights, held_weights
-from service.errors import InvalidInput, Issue
+from service.errors import InvalidInput
 from service.spec import StudySpec
 from service.spec.domain import can_leave
 from service.spec.groups.augmentation import Augmentation
@@ -104,8 +104,7 @@ def _check_augmentation(spec: StudySpec, layout: Layout) -> None:
     if layout == "image":
         return
     for name, setting in settings_of(Augmentation).items():
-        if can_leave(spec.domains[name], setting.neutral) and setting.when is not None and "module" in setting.when.values:
-            given = getattr(spec.space, name)
-            if given is not None:
-                value = given.model_dump(mode="json")
-                raise InvalidInput([Issue(f"space.{name}", f"is for images, and {layout} data are none", value, "off")])
+        given = getattr(spec.space, name)
+        if given is not None and can_leave(given, setting.neutral):
+            message = f"is for images, and {layout} data are none"
+            raise InvalidInput.one(f"space.{name}", message, value=given.model_dump(mode="json"), allowed="off")

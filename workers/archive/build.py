@@ -80,10 +80,9 @@ def build_archive(model: Trained, about: Mapping[str, Any]) -> bytes:
 
 def _module(shape: Shape) -> ArchivedModule | None:
     """What is told of a module of theirs, of which there are the weights only."""
-    if shape.family != "module":
+    if shape.module is None:
         return None
-    name = str(dict(shape.settings)["module"])
-    return ArchivedModule(name=name, source_sha256=source_hash(registered(name)))
+    return ArchivedModule(name=shape.module, source_sha256=source_hash(registered(shape.module)))
 
 
 def versions() -> dict[str, str]:

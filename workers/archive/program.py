@@ -80,14 +80,14 @@ if __name__ == "__main__":
 
 def program(shape: Shape, recipe: Recipe, training: Training) -> str:
     """The program of a recipe; what early stopping watches is the loss where the loop knows no such metric."""
-    known, own = training.watched in WATCHES, shape.family != "module"
+    known, own = training.watched in WATCHES, shape.module is None
     stopping = {"patience": training.patience, "min_delta": training.min_delta, "restore_best": training.restore_best}
     again = training.stop_after is not None
     if again:
         stopping = {"stop_after": training.stop_after}
     return _PROGRAM.format(
         foreign="" if own else "from plain.foreign import imported\n",
-        imports="" if own else f"    imported({_module(shape)!r})  # of which this archive has the weights only\n",
+        imports="" if own else f"    imported({shape.module!r})  # of which this archive has the weights only\n",
         recipe=_written(
             {name: list(value) if isinstance(value, tuple) else value for name, value in recipe.effective().items()}
         ),
@@ -100,10 +100,6 @@ def program(shape: Shape, recipe: Recipe, training: Training) -> str:
         watched=training.watched if known else "loss",
         instead="" if known else f"\nThe study's early stopping watched {training.watched}; this program watches the loss.",
     )
-
-
-def _module(shape: Shape) -> str:
-    return str(dict(shape.settings)["module"])
 
 
 def _written(document: Mapping[str, Any]) -> str:

@@ -12,6 +12,7 @@ import inspect
 import math
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
-from .layers import Draw, MakesDropout, no_dropout
+from .layers import Draw, MakesDropout, no_dropout, state_of
 from .packages import PACKAGES, Makes
 from .replacing import Drops, replace_norms, with_dropout
 
@@ -173,9 +174,9 @@ class Foreign(nn.Module):
         """
         with torch.random.fork_rng(devices=[]), torch.device("cpu"):
             torch.manual_seed(seed)
-            fresh = _state(self._built())
+            fresh = state_of(self._built())
         with torch.no_grad():
-            for name, value in _state(self.net).items():
+            for name, value in state_of(self.net).items():
                 if name in fresh:  # what is not belongs to the dropout that was put in
                     value.copy_(fresh[name])
             for layer in self.net.modules():
@@ -214,7 +215,7 @@ class Foreign(nn.Module):
             ModuleFault: One of a layer before the last is missing, or has another shape.
         """
         found = {f"net.{name}": value for name, value in weights.items()}
-        own = {f"net.{name}": value for name, value in _state(self.net).items()}
+        own = {f"net.{name}": value for name, value in state_of(self.net).items()}
         fits = {name for name, value in own.items() if name in found and found[name].shape == value.shape}
         for name, _ in self.named_parameters():
             if name not in fits and not name.startswith(self.head):
@@ -230,7 +231,7 @@ class Foreign(nn.Module):
         out: Tensor = self.net(self.input_dropout(x))
         return out
 
-    @property
+    @cached_property
     def largest_activation(self) -> int:
         """Numbers that the largest layer holds for one example, found by trying."""
         largest = math.prod(self.inputs)
@@ -252,10 +253,6 @@ class Foreign(nn.Module):
             for handle in handles:
                 handle.remove()
         return largest
-
-
-def _state(net: nn.Module) -> dict[str, Tensor]:
-    return {**dict(net.named_parameters()), **dict(net.named_buffers())}
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -34,6 +34,11 @@ class MakesDropout(Protocol):
         """A new layer."""
 
 
+def state_of(network: nn.Module) -> dict[str, Tensor]:
+    """Parameters and buffers by name, buffers that no state dict has included; a parameter with two names once."""
+    return {**dict(network.named_parameters()), **dict(network.named_buffers())}
+
+
 def no_dropout(setting: str, layer: int = 0, *, channels: bool = False) -> nn.Module:
     """For networks that only predict."""
     return nn.Identity()

@@ -18,7 +18,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from .cnn import Cnn
 from .foreign import ARGUMENT, Foreign
-from .layers import Draw, MakesDropout, WeightNorm, no_dropout
+from .layers import Draw, MakesDropout, WeightNorm, no_dropout, state_of
 from .members import MEANS
 from .mlp import Mlp
 from .sequence import SequenceModel
@@ -48,6 +48,11 @@ class Shape:
     outputs: int
     settings: tuple[tuple[str, Any], ...] = ()
     categories: tuple[int, ...] = ()
+
+    @property
+    def module(self) -> str | None:
+        """The name of a module of theirs; None for networks of ours."""
+        return dict(self.settings).get("module")
 
     @classmethod
     def of(cls, recipe: Mapping[str, Any], inputs: Sequence[int], outputs: int, categories: Sequence[int] = ()) -> Shape:
@@ -172,7 +177,7 @@ def outputs(network: nn.Module, x: Tensor) -> Tensor:
 @torch.no_grad()
 def adopt(network: nn.Module, weights: Mapping[str, Tensor]) -> None:
     """Overwrite parameters and statistics by name; a last layer that ``weights`` lacks stays as it is."""
-    own = {**dict(network.named_parameters()), **dict(network.named_buffers())}
+    own = state_of(network)
     weights = network.fitting(weights) if isinstance(network, Foreign) else weights
     for name, value in weights.items():
         assert own[name].shape == value.shape, f"{name} is of another network"
@@ -189,9 +194,8 @@ def load_weights(network: nn.Module, weights: Mapping[str, Tensor]) -> None:
     Raises:
         RuntimeError: It is of another network.
     """
-    buffers = dict(network.named_buffers())
-    own = {**dict(network.named_parameters(remove_duplicate=False)), **buffers}
-    state = network.state_dict().keys() & {**dict(network.named_parameters()), **buffers}.keys()
+    own = {**dict(network.named_parameters(remove_duplicate=False)), **state_of(network)}
+    state = network.state_dict().keys() & state_of(network).keys()
     lacking = sorted(name for name in state - weights.keys() if own[name].dtype == torch.float32)
     others = [name for name, value in weights.items() if name not in own or own[name].shape != value.shape]
     if lacking or others:

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from service.errors import TrialError
 from service.search import Params, recipe
 from service.spec import OFF, Fixed, Recipe, StudySpec
 from workers.planning.process import core_count, usual_threads
@@ -106,15 +105,10 @@ def make_plan(spec: StudySpec, example: Params, data: DeviceData) -> Plan:
         spec: The study's spec, resolved.
         example: Parameters of a typical trial.
         data: The study's data on its device.
-
-    Raises:
-        TrialError: A module of theirs can't be trained so.
     """
     typical = recipe(spec, example)
     key = StackKey.of(typical, data.inputs, data.outputs, data.categories)
     trial = verdict(key.shape, data)
-    if trial.fault is not None:
-        raise TrialError(trial.fault)
     most = max(MIN_IN_FLIGHT, spec.budget.trials // GENERATIONS) * data.folds
     keys = min(spec.stack_keys, MOST_STACK_KEYS)
     need = memory_need(key, typical, data)

@@ -10,13 +10,14 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from workers.data import Fold
-from workers.plain.network import spread
+from workers.plain.network import Shape, spread
 from workers.plain.update import balanced
 
 
@@ -73,6 +74,11 @@ class DeviceData:
 
     @functools.cached_property
     def _seen(self) -> dict[int, Tensor]:
+        return {}
+
+    @functools.cached_property
+    def verdicts(self) -> dict[Shape, Any]:
+        """Those of `workers.stack.probe` on the shapes that were tried with these data, and their ``start``."""
         return {}
 
     @property

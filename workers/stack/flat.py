@@ -18,7 +18,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from service.spec import Recipe
 from workers.plain.foreign import ModuleFault
-from workers.plain.layers import WeightNormConv2d, rate_of
+from workers.plain.layers import WeightNormConv2d, rate_of, state_of
 from workers.plain.network import Shape, build, head_of, lr_factors
 from workers.stack.dropout import LaneDropout
 
@@ -46,7 +46,7 @@ class FlatModel:
         self._sizes = [parameter.numel() for parameter in parameters.values()]
         # What is not trained is state all the same, as it may differ between lanes; integers are constants of the module.
         hyper = {f"{name}.{each}" for name in self._dropouts for each in ("rate", "key")}
-        rest = {name: value for name, value in _state(self.module).items() if name not in parameters}
+        rest = {name: value for name, value in state_of(self.module).items() if name not in parameters}
         buffers = {name: value for name, value in rest.items() if name not in hyper and value.dtype == torch.float32}
         self.buffer_names = tuple(buffers)
         self._buffer_shapes = [value.shape for value in buffers.values()]
@@ -85,7 +85,7 @@ class FlatModel:
 
     def rows(self) -> tuple[Tensor, Tensor]:
         """The template's present state as rows (P,) and (Q,), on the CPU."""
-        state = _state(self.template)
+        state = state_of(self.template)
         return _flatten(state[name] for name in self.names), _flatten(state[name] for name in self.buffer_names)
 
     def state_dict(self, weights: Tensor, stats: Tensor) -> dict[str, Tensor]:
@@ -193,10 +193,6 @@ class FlatModel:
 def _fast(x: Tensor) -> Tensor:
     """Images with their channels last in memory, as convolutions like them."""
     return x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
-
-
-def _state(module: nn.Module) -> dict[str, Tensor]:
-    return {**dict(module.named_parameters()), **dict(module.named_buffers())}
 
 
 def _built(shape: Shape, device: torch.device) -> nn.Module:

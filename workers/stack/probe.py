@@ -1,12 +1,11 @@
 """The trial of a module of theirs on a real batch: whether it is a network, and whether its lanes can be stacked.
 
 Two lanes with weights of their own are computed as one and each by itself; outputs, gradients and running statistics must
-be equal, in training and in evaluation. A shape is tried once in a process. Shapes: `b` examples.
+be equal, in training and in evaluation. A shape is tried once with the same data. Shapes: `b` examples.
 """
 
 from __future__ import annotations
 
-import threading
 import warnings
 from dataclasses import dataclass
 
@@ -24,9 +23,6 @@ _COPIES = 5
 """Of the weights in training: themselves, their gradient, two moments, the best ones."""
 _RATE = 0.3
 
-_found: dict[tuple[Shape, str], Verdict] = {}
-_lock = threading.Lock()
-
 
 @dataclass(frozen=True)
 class Verdict:
@@ -38,13 +34,12 @@ class Verdict:
 
 def verdict(shape: Shape, data: DeviceData) -> Verdict:
     """What the trial of a shape on some data has shown; networks of ours are tried in the tests."""
-    if shape.family != "module":
+    if shape.module is None:
         return Verdict()
-    key = (shape, data.device.type)
-    with _lock:
-        if key not in _found:
-            _found[key] = _tried(shape, data)
-        return _found[key]
+    if shape not in data.verdicts:
+        data.verdicts[shape] = _tried(shape, data)
+    found: Verdict = data.verdicts[shape]
+    return found
 
 
 def _tried(shape: Shape, data: DeviceData) -> Verdict:
@@ -56,9 +51,7 @@ def _tried(shape: Shape, data: DeviceData) -> Verdict:
         return Verdict(fault=str(fault))
     except (RuntimeError, MemoryError) as error:
         if is_out_of_memory(error):
-            return Verdict(
-                fault=f"{dict(shape.settings)['module']} needs more memory than this worker has: {sentence(error)}"
-            )
+            return Verdict(fault=f"{shape.module} needs more memory than this worker has: {sentence(error)}")
         raise
 
 
@@ -70,9 +63,8 @@ def _check_size(shape: Shape, device: torch.device) -> None:
         return  # it is told by what builds it in earnest
     needed, there = 4 * _COPIES * count, free_bytes(device)
     if needed > there:
-        name = dict(shape.settings)["module"]
         sizes = f"{needed / 2**30:.1f} GiB in training; this worker has {there / 2**30:.1f} GiB"
-        raise ModuleFault(f"{name} has {count:,} parameters, which take {sizes}")
+        raise ModuleFault(f"{shape.module} has {count:,} parameters, which take {sizes}")
 
 
 class _Probe:
@@ -112,7 +104,7 @@ class _Probe:
                 warnings.simplefilter("error", UserWarning)  # torch warns where it would go lane by lane after all
                 together = (self._stacked(train=True), self._stacked(train=False))
         except Exception as error:  # whatever it does that can't be stacked
-            if isinstance(error, RuntimeError | MemoryError) and is_out_of_memory(error):
+            if is_out_of_memory(error):
                 raise
             return f"its lanes can't be computed as one: {sentence(error).split('. ')[0]}"
         for alone, stacked in zip((training, evaluation), together, strict=True):
@@ -125,10 +117,8 @@ class _Probe:
         own = slice(lane, lane + 1)
         try:
             found = self._computed(own, train=train)
-        except ModuleFault:
-            raise
         except Exception as error:  # theirs, of whatever kind
-            if isinstance(error, RuntimeError | MemoryError) and is_out_of_memory(error):
+            if isinstance(error, ModuleFault) or is_out_of_memory(error):
                 raise
             raise ModuleFault(f"{self.name} raised in forward: {sentence(error)}") from error
         return tuple(value[0] for value in found)

@@ -231,9 +231,9 @@ class StackRunner:
 
     def _raise(self, error: BaseException) -> NoReturn:
         """Raise an error of the training, which is the module's own if it is one of theirs."""
-        if self._key.shape.family != "module" or not isinstance(error, Exception) or isinstance(error, TrialError):
+        name = self._key.shape.module
+        if name is None or not isinstance(error, Exception) or isinstance(error, TrialError):
             raise error
-        name = dict(self._key.shape.settings)["module"]
         raise TrialError(f"{name} failed in training: {sentence(error)}") from error
 
     def _retreat(self) -> None:

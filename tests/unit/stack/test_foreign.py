@@ -22,7 +22,6 @@ from workers.plain.layers import dropout_of
 from workers.plain.network import Shape, adopt, build, initialize, load_weights, lr_factors
 from workers.plain.training import Rows
 from workers.plain.training import train as train_plainly
-from workers.stack import probe
 from workers.stack.device_data import DeviceData
 from workers.stack.dropout import LaneDropout
 from workers.stack.flat import FlatModel
@@ -39,11 +38,6 @@ LAYOUTS = {"ResNet": "cnn", "Encoder": "sequence", "Heads": "sequence"}
 def _allowed() -> None:
     found = published([*(f"mynets.good:{name}" for name in GOOD), *(f"mynets.bad:{name}" for name in BAD)])
     assert not [schema for schema in found if schema.error]
-
-
-@pytest.fixture(autouse=True)
-def _untried(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(probe, "_found", {})
 
 
 def on(name: str) -> DeviceData:
