@@ -139,3 +139,9 @@ def _zipped(about: Mapping[str, Any], fitted: Mapping[str, Any], weights: Mappin
         files.writestr("preprocessing.json", json.dumps(fitted))
         files.writestr("weights.safetensors", save(dict(weights)))
     return buffer.getvalue()
+
+
+def unpacked(archive: bytes, directory: Path) -> Path:
+    with zipfile.ZipFile(io.BytesIO(archive)) as files:
+        files.extractall(directory)
+    return directory

@@ -17,7 +17,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.unit.archives import ABOUT, a_fold, people, shaped, untrained
+from tests.unit.archives import ABOUT, a_fold, people, shaped, unpacked, untrained
 from workers.answer.candidates import Weights
 from workers.answer.networks import outputs as outputs_of
 from workers.archive import build_archive
@@ -60,12 +60,6 @@ assert not {"service", "workers", "pandas", "sklearn", "optuna"} & set(sys.modul
 def outputs(shape: Shape, weights: Weights, x: torch.Tensor) -> torch.Tensor:
     """Of one network, for which the task makes no difference."""
     return outputs_of(shape, weights, x, "classification")
-
-
-def unpacked(archive: bytes, directory: Path) -> Path:
-    with zipfile.ZipFile(io.BytesIO(archive)) as files:
-        files.extractall(directory)
-    return directory
 
 
 def alone(directory: Path, rows: Path, tmp_path: Path) -> tuple[np.ndarray[Any, Any], list[str]]:

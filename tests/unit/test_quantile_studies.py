@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import io
 import json
 import subprocess
 import sys
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -49,9 +47,7 @@ def studied(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studied]:
         early_stopping={"patience": 15},
     )
     finished(record)
-    folder = path / "model"
-    with zipfile.ZipFile(io.BytesIO(bench.store.archives.get(record.id).content)) as archive:
-        archive.extractall(folder)
+    folder = bench.unpacked(record, path / "model")
     yield bench, record, folder
     bench.store.close()
 

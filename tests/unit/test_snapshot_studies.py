@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import io
 import json
 import subprocess
 import sys
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -37,18 +35,12 @@ def study(bench: Bench, **parts: object) -> StudyRecord:
     return record
 
 
-def unpacked(bench: Bench, record: StudyRecord, folder: Path) -> Path:
-    with zipfile.ZipFile(io.BytesIO(bench.store.archives.get(record.id).content)) as archive:
-        archive.extractall(folder)
-    return folder
-
-
 @pytest.fixture(scope="module")
 def studied(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studied]:
     path = tmp_path_factory.mktemp("snapshots")
     bench = Bench(path)
     record = study(bench, deliver={"networks": "ensemble", "seeds": 3})
-    yield bench, record, unpacked(bench, record, path / "model")
+    yield bench, record, bench.unpacked(record, path / "model")
     bench.store.close()
 
 
@@ -113,5 +105,5 @@ def test_whatever_is_delivered_has_its_snapshots(studied: Studied, deliver: obje
     assert about["networks"] == 2 * runs
     assert about["chosen"]["networks"] == 2 * runs
     assert "ends of cycles" in about["chosen"]["rule"]
-    predicted = Model.load(unpacked(bench, record, tmp_path / "model")).predict(bench.path)
+    predicted = Model.load(bench.unpacked(record, tmp_path / "model")).predict(bench.path)
     assert set(predicted) <= {"0", "1", "2"}

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import subprocess
 import sys
-import zipfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -95,9 +93,7 @@ def test_a_study_weighs_its_rows(tmp_path: Path) -> None:
             given = {**source, "weights": weights, "drop": ["v"] if weights else ["v", "w"]}
             study = bench.run(task="regression", early_stopping="off", data=given, **usual)
             assert study.state == "finished", study.reason
-            folder = tmp_path / f"model-{weights}"
-            with zipfile.ZipFile(io.BytesIO(bench.store.archives.get(study.id).content)) as archive:
-                archive.extractall(folder)
+            folder = bench.unpacked(study, tmp_path / f"model-{weights}")
             rows = str(tmp_path / "rows.csv")
             done = subprocess.run(
                 [sys.executable, "loader.py", rows], cwd=folder, check=True, capture_output=True, text=True

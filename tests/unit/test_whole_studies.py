@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +19,7 @@ from service.settings import Settings
 from service.spec import StudySpec
 from service.store import Store, StudyState, open_store
 from service.store.records import StudyRecord
+from tests.unit.archives import unpacked
 from tests.unit.data.fitted import names_of
 from workers.liveness import Stop
 from workers.plain.loader import Model
@@ -79,6 +78,10 @@ class Bench:
         worker.run()
         return self.store.studies.get(record.id)
 
+    def unpacked(self, record: StudyRecord, folder: Path) -> Path:
+        """The folder, with what is in a study's archive."""
+        return unpacked(self.store.archives.get(record.id).content, folder)
+
 
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
@@ -110,9 +113,7 @@ def test_a_study_that_searches_embeddings_hands_out_a_model_with_them(bench: Ben
     for_model = {"width": 8, "depth": 1, "embedding": [2, 3]}
     record = bench.run(model=for_model, data={"categorical": ["x0"]}, validation={"method": "kfold", "folds": 3})
     finished(record)
-    archive = bench.store.archives.get(record.id).content
-    with zipfile.ZipFile(io.BytesIO(archive)) as files:
-        files.extractall(tmp_path)
+    bench.unpacked(record, tmp_path)
     model = Model.load(tmp_path)
     tables = [value.shape for name, value in model.network.named_parameters() if name.startswith("members.0.embeddings.")]
     numbers, kinds = tables

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import json
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -137,9 +135,7 @@ def delivered(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Delivered]:
         validation=FOLDS, data={"groups": "who", "drop": ["day", "part"]}, deliver={"networks": "folds", "seeds": 2}
     )
     finished(record)
-    folder = path / "model"
-    with zipfile.ZipFile(io.BytesIO(bench.store.archives.get(record.id).content)) as archive:
-        archive.extractall(folder)
+    folder = bench.unpacked(record, path / "model")
     yield bench, record, folder
     bench.store.close()
 
