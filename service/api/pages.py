@@ -22,6 +22,7 @@ from service.store.records import ENDED
 Name = Annotated[str, Query(max_length=200), AfterValidator(storable_text)]
 _ROWS = 50
 _MOST_TRIALS = 5000
+"""What a page of one study draws: the latest, so that it is soon there however long a search goes."""
 PRESETS: tuple[str, ...] = get_args(Space.model_fields["preset"].annotation)
 
 
@@ -39,7 +40,7 @@ def router(store: Store) -> APIRouter:
     @routes.get("/studies/{study_id}")
     def study_page(study_id: StudyId) -> HTMLResponse:
         study = store.studies.get(study_id)
-        trials, _ = store.history.page(study_id, limit=_MOST_TRIALS)
+        trials, _ = store.history.page(study_id, offset=max(0, study.counts.all - _MOST_TRIALS), limit=_MOST_TRIALS)
         script = "" if study.state in ENDED else follow
         return _page(to_html(build_live_report(study, trials), script), script)
 

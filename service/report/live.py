@@ -61,7 +61,7 @@ def build_live_report(study: StudyRecord, trials: Sequence[TrialRecord]) -> Repo
     winner = study.best.number if study.best else None
     sections = [
         Section("Notes", list(_notes(study))),
-        Section("How the search goes", list(search(trials, metric, winner, minimize=minimize))),
+        Section("How the search goes", [*_part(study, trials), *search(trials, metric, winner, minimize=minimize)]),
         Section("Best so far", list(_best(study))),
         Section("Latest trials", list(_latest(trials, metric))),
         Section("Warnings", [Text(text) for text in (study.advice or {}).get("warnings", [])]),
@@ -82,6 +82,12 @@ def _notes(study: StudyRecord) -> Iterator[Block]:
     yield from (Text(part) for part in study.notes.split("\n\n") if part.strip())
     if study.tags:
         yield Text(f"Tags: {', '.join(study.tags)}")
+
+
+def _part(study: StudyRecord, trials: Sequence[TrialRecord]) -> Iterator[Block]:
+    """That these are not all trials, where they are not."""
+    if len(trials) < study.counts.all:
+        yield Text(f"The latest {len(trials)} of {study.counts.all} trials.")
 
 
 def _verdict(study: StudyRecord) -> str:

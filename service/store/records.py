@@ -51,6 +51,11 @@ class TrialCounts:
         """Number of trials that have ended, in any state."""
         return self.complete + self.pruned + self.fail
 
+    @property
+    def all(self) -> int:
+        """Number of trials in any state."""
+        return self.waiting + self.running + self.finished
+
 
 @dataclass(frozen=True)
 class BestTrial:

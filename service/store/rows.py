@@ -96,13 +96,28 @@ def settle(connection: Connection, database: Database, row: RowMapping) -> Study
         return state
     if row["max_failed"] is not None and row["fail"] > row["max_failed"]:
         reason = f"{row['fail']} trials failed, at most {row['max_failed']} may fail"
+        reason += _why_most_failed(connection, study_id)
         return end_study(connection, database, study_id, StudyState.FAILED, reason)
     spent = row["asked"] >= row["budget_trials"] or deadline_passed(row)
     if not spent or row["running"] or row["waiting"]:
         return state
     if row["complete"] == 0:
-        return end_study(connection, database, study_id, StudyState.FAILED, "no trial was completed")
+        reason = "no trial was completed" + _why_most_failed(connection, study_id)
+        return end_study(connection, database, study_id, StudyState.FAILED, reason)
     return end_study(connection, database, study_id, StudyState.FINALIZING, row["reason"])
+
+
+def _why_most_failed(connection: Connection, study_id: int) -> str:
+    """What most failed trials of a study failed by, to go behind the reason of the study; nothing where none failed."""
+    reason, number = t.trials.c.stop_reason, func.count()
+    of_both = t.trials.join(t.o_trials, t.o_trials.c.trial_id == t.trials.c.trial_id)
+    failed = (
+        select(reason, number)
+        .select_from(of_both)
+        .where(t.o_trials.c.study_id == study_id, t.o_trials.c.state == OptunaState.FAIL, reason.is_not(None))
+    )
+    most = connection.execute(failed.group_by(reason).order_by(number.desc(), reason).limit(1)).first()
+    return "" if most is None else f"; most often: {most[0]}"
 
 
 def end_study(

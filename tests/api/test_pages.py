@@ -45,6 +45,16 @@ def test_lists_are_filtered_over_rest_too(client: TestClient) -> None:
     assert client.get("/", params={"name": "\0"}).status_code == 422
 
 
+def test_a_long_study_shows_its_latest_trials(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    study_id = submit(client)
+    run(client, study_id)
+    monkeypatch.setattr("service.api.pages._MOST_TRIALS", 3)
+    page = client.get(f"/studies/{study_id}").text
+    assert "The latest 3 of 12 trials." in page
+    assert "trial 11" in page
+    assert "trial 8<" not in page
+
+
 def test_a_study_is_shown_at_every_point(client: TestClient, store: Store) -> None:
     study_id = submit(client)
     queued = client.get(f"/studies/{study_id}").text

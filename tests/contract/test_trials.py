@@ -95,16 +95,17 @@ def test_a_study_without_any_complete_trial_fails(store: Store) -> None:
     lease = started(store, budget={"trials": 2})
     results = [TrialResult(t.id, "fail", None, None, "not finite", 1) for t in store.trials.ask(lease, proposals(2))]
     assert store.trials.record(lease, [], results) is StudyState.FAILED
-    assert store.studies.get(lease.study_id).reason == "no trial was completed"
+    assert store.studies.get(lease.study_id).reason == "no trial was completed; most often: not finite"
 
 
 def test_too_many_failures_stop_the_study(store: Store) -> None:
     lease = started(store, budget={"trials": 10, "max_failed_trials": 1})
     trials = store.trials.ask(lease, proposals(4))
-    results = [TrialResult(trial.id, "fail", None, None, "not finite", 1) for trial in trials[:2]]
+    reasons = ("out of memory", "not finite", "not finite")
+    results = [TrialResult(each.id, "fail", None, None, reason, 1) for each, reason in zip(trials, reasons, strict=False)]
     assert store.trials.record(lease, [], results) is StudyState.FAILED
     record = store.studies.get(lease.study_id)
-    assert record.reason == "2 trials failed, at most 1 may fail"
+    assert record.reason == "3 trials failed, at most 1 may fail; most often: not finite"
     assert (record.counts.running, record.counts.fail) == (0, 4)
 
 
