@@ -14,8 +14,10 @@ from anyio import to_thread
 from fastapi import APIRouter, Header, Query, Response, status
 from fastapi.responses import StreamingResponse
 
+from service.api.access import Caller, WithCaller
 from service.api.bodies import JsonRoute
 from service.api.changes import GONE, Changes
+from service.api.feed import Feed, stream
 from service.api.models import StudyId, StudyOut
 from service.api.problems import answers
 from service.errors import NotFound
@@ -25,16 +27,18 @@ from service.store.records import ENDED, FinishedTrial, StudyRecord
 PING_SECONDS = 15.0
 """Between two signs of life of a stream in which nothing happens, so that no proxy closes it."""
 _MOST_WAIT = 60.0
+_DAY = 86_400.0
 _NOT_MODIFIED: Any = {304: {"description": "Nothing new since the `ETag` of `If-None-Match`."}}
 _STREAM: Any = {200: {"content": {"text/event-stream": {}}, "description": "Server-Sent Events"}}
 
 
 def router(store: Store) -> APIRouter:
-    """A study and its events, under /v1/studies."""
-    routes = APIRouter(prefix="/v1/studies", tags=["studies"], route_class=JsonRoute)
+    """A study, its events, and those of all studies."""
+    routes = APIRouter(tags=["studies"], route_class=JsonRoute)
     changes = Changes(store)
+    feed = Feed(store)
 
-    @routes.get("/{study_id}", response_model=StudyOut, responses={**_NOT_MODIFIED, **answers(404, 422)})
+    @routes.get("/v1/studies/{study_id}", response_model=StudyOut, responses={**_NOT_MODIFIED, **answers(404, 422)})
     async def get_study(
         study_id: StudyId,
         response: Response,
@@ -53,9 +57,27 @@ def router(store: Store) -> APIRouter:
         response.headers["etag"] = etag(tag)
         return StudyOut.of(record)
 
-    @routes.get("/{study_id}/events", response_class=StreamingResponse, responses={**_STREAM, **answers(404, 422)})
+    @routes.get("/v1/events", response_class=StreamingResponse, responses={**_STREAM, **answers(422)})
+    async def get_all_events(
+        caller: WithCaller,
+        last_event_id: Annotated[str | None, Header(description="Of the last event that was received.")] = None,
+        since: Annotated[int | None, Query(ge=0, lt=2**31, description="The same, for those that set no header.")] = None,
+        seconds: Annotated[float, Query(ge=0, le=_DAY, description="After which the stream ends.")] = _DAY,
+    ) -> StreamingResponse:
+        """What happens to all studies that the token may see, as it happens: a state, a new best trial, a change.
+
+        Every event has an id, by which a stream is resumed where it was interrupted. Without one it begins with what happens
+        next. What is older than the service keeps is left out.
+        """
+        begin = _number(last_event_id, since)
+        return _streamed(stream(feed, caller, begin, seconds, PING_SECONDS))
+
+    @routes.get(
+        "/v1/studies/{study_id}/events", response_class=StreamingResponse, responses={**_STREAM, **answers(404, 422)}
+    )
     async def get_events(
         study_id: StudyId,
+        caller: WithCaller,
         last_event_id: Annotated[str | None, Header(description="Of the last trial that was received.")] = None,
     ) -> StreamingResponse:
         """What happens in a study, as it happens: `study` (as `GET` gives it), `trial` when one has ended, `end`.
@@ -63,9 +85,7 @@ def router(store: Store) -> APIRouter:
         Trials have ids, by which a stream is resumed where it was interrupted; without one it begins with the first trial.
         """
         await to_thread.run_sync(store.studies.owner, study_id)
-        seen = int(last_event_id) if last_event_id and last_event_id.isdecimal() and len(last_event_id) < 10 else 0
-        headers = {"cache-control": "no-cache", "x-accel-buffering": "no"}
-        return StreamingResponse(_events(store, changes, study_id, seen), media_type="text/event-stream", headers=headers)
+        return _streamed(_events(store, changes, feed, caller, study_id, _number(last_event_id, None) or 0))
 
     return routes
 
@@ -81,11 +101,23 @@ def _read(store: Store, study_id: int) -> tuple[str, StudyRecord]:
     return tags.get(study_id, GONE), store.studies.get(study_id)
 
 
-async def _events(store: Store, changes: Changes, study_id: int, seen: int) -> AsyncIterator[str]:
-    """The events of a stream. The tag is read before the trials, so that none is missed."""
+def _number(header: str | None, since: int | None) -> int | None:
+    """The number in a `Last-Event-ID`, which may be anything, else another one."""
+    return int(header) if header and header.isascii() and header.isdecimal() and len(header) < 10 else since
+
+
+def _streamed(events: AsyncIterator[str]) -> StreamingResponse:
+    headers = {"cache-control": "no-cache", "x-accel-buffering": "no"}
+    return StreamingResponse(events, media_type="text/event-stream", headers=headers)
+
+
+async def _events(
+    store: Store, changes: Changes, feed: Feed, caller: Caller, study_id: int, seen: int
+) -> AsyncIterator[str]:
+    """The events of a stream of one study. The tag is read before the trials, so that none is missed."""
     yield "retry: 2000\n\n"
     told = None
-    while True:
+    while not feed.has_ended(caller):
         try:
             tag, record = await to_thread.run_sync(_read, store, study_id)
         except NotFound:
@@ -100,8 +132,9 @@ async def _events(store: Store, changes: Changes, study_id: int, seen: int) -> A
         if record.state in ENDED:
             yield _event("end", f'{{"state": "{record.state}"}}')
             return
-        if not await changes.after(study_id, tag, PING_SECONDS):
-            yield ": nothing new\n\n"
+        with feed.followed(caller):  # for the end of its token
+            while not (await changes.after(study_id, tag, PING_SECONDS) or feed.has_ended(caller)):
+                yield ": nothing new\n\n"
 
 
 def _event(name: str, data: str, number: str | None = None) -> str:

@@ -13,7 +13,7 @@ from service.datasets import TableInfo
 from service.datasets.sheet import notes_on
 from service.spec.metrics import Direction
 from service.spec.parts import BudgetSpec
-from service.store.records import DatasetRecord, StudyRecord, StudyState, TrialRecord, WorkerRecord
+from service.store.records import DatasetRecord, EventRecord, StudyRecord, StudyState, TrialRecord, WorkerRecord
 
 TrialNumber = Annotated[int, Path(ge=0, lt=2**31, description="A trial's number.")]
 StudyId = Annotated[int, Path(ge=1, lt=2**31, description="A study's id.")]
@@ -38,6 +38,28 @@ class Best(BaseModel):
     value: float
     step: int
     params: dict[str, Any]
+
+
+class EventOut(BaseModel):
+    """What has happened to a study, as the study was then."""
+
+    type: str
+    at: datetime
+    study_id: int
+    name: str
+    owner: str
+    state: str
+    reason: str | None
+    metric: str
+    best: float | None = Field(description="The best value so far by `metric`.")
+    best_number: int | None = Field(description="The trial that has it.")
+
+    @classmethod
+    def of(cls, record: EventRecord) -> EventOut:
+        """The response for a record."""
+        copied = {name: getattr(record, name) for name in EventRecord.COPIED}
+        kind, best = copied.pop("kind"), copied.pop("best_value")
+        return cls(type=kind, at=record.at, best=best, **copied)
 
 
 class StudyOut(BaseModel):

@@ -19,6 +19,7 @@ from service.store.audit import Audit
 from service.store.conclusions import Conclusions
 from service.store.datasets import Datasets
 from service.store.engine import Database, normalize
+from service.store.events import Events
 from service.store.finals import Finals
 from service.store.history import History
 from service.store.leases import Leases
@@ -63,6 +64,7 @@ class Store:
         self.archives = ModelArchives(database)
         self.tokens = Tokens(database)
         self.audit = Audit(database)
+        self.events = Events(database)
         self.usage = Usage(database)
 
     def ping(self) -> None:

@@ -17,6 +17,7 @@ from service.spec.parts import BudgetSpec
 from service.store import tables as t
 from service.store.actors import Actor, StudyChange
 from service.store.engine import Database
+from service.store.happenings import happened
 from service.store.records import SEARCHED, StudyState
 from service.store.rows import deadline_passed, dumps, lock_study, set_state, settle
 
@@ -45,6 +46,8 @@ def put_on_record(
     connection.execute(insert(t.changes).values(values))
     mine = update(t.studies).where(t.studies.c.study_id == study_id)
     connection.execute(mine.values(revision=t.studies.c.revision + 1))
+    if set(what) - {"state"}:
+        happened(connection, study_id, "study.changed")
 
 
 def alter(

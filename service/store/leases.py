@@ -19,6 +19,7 @@ from service.errors import LeaseLost, NotFound
 from service.store import tables as t
 from service.store.engine import Database
 from service.store.finals import put_back_finals
+from service.store.happenings import happened
 from service.store.records import SEARCHED, Lease, StudyState
 from service.store.retries import put_back
 from service.store.rows import count, end_study, inserted_key, lock_study, settle
@@ -290,6 +291,7 @@ def _taken(
         started = {"state": StudyState.RUNNING.value, "reason": None}
         first = {"started_at": func.coalesce(t.studies.c.started_at, database.now)}
         connection.execute(study.values(started | first))
+        happened(connection, row["study_id"], "study.running")
     connection.execute(study.values(leases=t.studies.c.leases + 1, served_at=database.now))
     return token
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from optuna.distributions import BaseDistribution
 
@@ -280,6 +280,27 @@ class TokenRecord:
     expires_at: datetime | None = None
     used_at: datetime | None = None
     revoked_at: datetime | None = None
+
+
+@dataclass(frozen=True)
+class EventRecord:
+    """What has happened to a study, as the study was then; ``seq`` counts all events, in the order of their commits."""
+
+    seq: int
+    at: datetime
+    kind: str
+    study_id: int
+    name: str
+    owner: str
+    state: str
+    reason: str | None
+    metric: str
+    best_number: int | None
+    best_value: float | None
+
+    COPIED: ClassVar[Sequence[str]] = (
+        *("kind", "study_id", "name", "owner", "state", "reason", "metric", "best_number", "best_value"),
+    )
 
 
 @dataclass(frozen=True)

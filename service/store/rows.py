@@ -17,6 +17,7 @@ from service.optuna_private import TrialIntermediateValueModel, TrialValueModel
 from service.store import tables as t
 from service.store.bulk import insert_many, update_many
 from service.store.engine import Database, clock
+from service.store.happenings import happened
 from service.store.records import ENDED, SEARCHED, Lease, StudyState
 
 OPTUNA_STATE = {
@@ -77,6 +78,7 @@ def set_state(
     ended = state in ENDED
     values: dict[str, Any] = {"state": state.value, "reason": reason, "finished_at": database.now if ended else None}
     connection.execute(update(t.studies).where(t.studies.c.study_id == study_id).values(values))
+    happened(connection, study_id, f"study.{state.value}")
 
 
 def deadline_passed(row: Mapping[Any, Any]) -> bool:

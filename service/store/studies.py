@@ -16,6 +16,7 @@ from service.store import tables as t
 from service.store.alterations import write_tags
 from service.store.archives import replace_archive
 from service.store.engine import Once
+from service.store.happenings import happened
 from service.store.notes import note_attributes, prepend_to_note
 from service.store.records import ENDED, Lease, StudyState
 from service.store.rows import dumps, fail_open_trials, inserted_key, lock_study, set_state
@@ -77,6 +78,7 @@ class Studies(Transitions, StudyReads):
             _attributes(connection, t.o_study_system, study_id, shown)
             connection.execute(insert(t.studies).values({**self._row(study_id, name, spec, whole), **further}))
             write_tags(connection, study_id, spec.tags)
+            happened(connection, study_id, "study.queued")
             check_quotas(connection, spec.owner, quotas)
             return study_id
 
@@ -117,6 +119,7 @@ class Studies(Transitions, StudyReads):
             row = lock_study(connection, study_id)
             if row["state"] not in ENDED:
                 raise Conflict(f"study {study_id} is {row['state']}: cancel it before deleting it")
+            happened(connection, study_id, "study.deleted")
             of_study = select(t.o_trials.c.trial_id).where(t.o_trials.c.study_id == study_id)
             for table in (t.o_params, t.o_values, t.o_steps, t.o_trial_user, t.o_trial_system, t.o_heartbeats):
                 connection.execute(delete(table).where(table.c.trial_id.in_(of_study)))

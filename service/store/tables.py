@@ -210,6 +210,26 @@ audit = Table(
 )
 """Who has asked for which change. It refers to nothing, so that it outlives what was changed."""
 
+events = Table(
+    "rs_events",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("seq", Integer, unique=True),
+    Column("at", Float(53), nullable=False),
+    Column("kind", String(32), nullable=False),
+    Column("study_id", Integer, nullable=False),
+    Column("name", String(220), nullable=False),
+    Column("owner", String(100), nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("reason", Text),
+    Column("metric", String(64), nullable=False),
+    Column("best_number", Integer),
+    Column("best_value", Float(53)),
+    sqlite_autoincrement=True,
+)
+"""What has happened to studies, as they were then. It refers to nothing, so that it outlives them. Ids are not in the order
+of commits; ``seq`` is: it is given to rows that are committed (`Events.publish`)."""
+
 datasets = Table(
     "rs_datasets",
     metadata,

@@ -11,7 +11,7 @@ import hashlib
 import secrets
 from collections.abc import Sequence
 
-from sqlalchemy import Connection, RowMapping, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, RowMapping, insert, or_, select, update
 
 from service.errors import NotFound
 from service.store import tables as t
@@ -58,12 +58,21 @@ class Tokens:
         self._database.write(lambda connection: connection.execute(change))
         return self._get(token_id)
 
+    def valid(self, token_ids: Sequence[int]) -> set[int]:
+        """Those of some tokens that have neither been revoked nor expired."""
+        query = select(t.tokens.c.id).where(t.tokens.c.id.in_(token_ids), self._is_valid)
+        return set(self._database.read(lambda connection: connection.execute(query).scalars().all()))
+
+    @property
+    def _is_valid(self) -> ColumnElement[bool]:
+        in_time = or_(t.tokens.c.expires_at.is_(None), t.tokens.c.expires_at > self._database.now)
+        return t.tokens.c.revoked_at.is_(None) & in_time
+
     def find(self, secret: str) -> TokenRecord | None:
         """The valid token of a secret; None for an unknown, expired or revoked one. Notes its use."""
         now = self._database.now
-        valid = t.tokens.c.revoked_at.is_(None) & or_(t.tokens.c.expires_at.is_(None), t.tokens.c.expires_at > now)
         stale = or_(t.tokens.c.used_at.is_(None), t.tokens.c.used_at < now - _USE_SECONDS)
-        query = select(t.tokens, stale.label("stale")).where(t.tokens.c.digest == digest_of(secret), valid)
+        query = select(t.tokens, stale.label("stale")).where(t.tokens.c.digest == digest_of(secret), self._is_valid)
         row = self._database.read(lambda connection: connection.execute(query).mappings().first())
         if row is None or not secrets.compare_digest(row["digest"], digest_of(secret)):
             return None

@@ -19,6 +19,7 @@ from service.errors import InvalidInput, LeaseLost
 from service.store import tables as t
 from service.store.bulk import insert_many, update_many, upsert_many
 from service.store.engine import Database
+from service.store.happenings import happened
 from service.store.records import SEARCHED, AskedTrial, Lease, Proposal, Report, StudyState, TrialResult
 from service.store.retries import put_back
 from service.store.rows import (
@@ -289,6 +290,7 @@ def _improve(connection: Connection, row: RowMapping, results: Iterable[TrialRes
     number = select(t.trials.c.number).where(t.trials.c.trial_id == best.trial_id).scalar_subquery()
     values = {"best_number": number, "best_value": best.value, "best_step": best.best_step}
     connection.execute(update(t.studies).where(t.studies.c.study_id == row["study_id"]).values(values))
+    happened(connection, row["study_id"], "study.best")
 
 
 def _load(connection: Connection, ids: Sequence[int]) -> list[AskedTrial]:

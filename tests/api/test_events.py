@@ -7,13 +7,17 @@ import json
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from fastapi.testclient import TestClient
 
+from service.api.access import EVERYBODY
 from service.api.changes import Changes
+from service.api.feed import Feed, stream
+from service.cli.supervisor import free_port
 from service.client import Client
 from service.store import Store
 from tests.api.conftest import Serving
@@ -148,3 +152,84 @@ def test_one_reader_serves_all_that_wait(client: TestClient, store: Store, monke
     assert before < 20
     assert max(reads) == 2
     send(client, study_id, "ask")
+
+
+def all_events(http: httpx.Client, **query: int) -> tuple[list[tuple[str, str | None, Any]], int]:
+    """What a stream of all studies has, and the number with which it may be resumed."""
+    text = http.get("/v1/events", params={"seconds": 0, **query}).text
+    ids = [int(line.removeprefix("id: ")) for line in text.splitlines() if line.startswith("id: ")]
+    return [*events(iter(text.split("\n")))], ids[-1]
+
+
+def test_what_happens_to_all_studies_is_told_as_it_happens(serving: Serving, http: httpx.Client) -> None:
+    first, second = submitted(serving), submitted(serving)
+    ids = {first, second}
+    _, before = all_events(http)
+
+    def change() -> None:
+        for study_id in sorted(ids):
+            httpx.post(f"{serving.url}/v1/studies/{study_id}/cancel")
+
+    seen: list[tuple[str, str | None, Any]] = []
+    with http.stream("GET", "/v1/events", headers={"last-event-id": str(before)}) as answer:
+        thread = later(0.2, change)
+        for event in events(answer.iter_lines()):
+            seen += [event] if event[2]["study_id"] in ids else []
+            if [name for name, _, _ in seen].count("study.cancelled") == 2:
+                break
+        thread.join()
+    told = [(name, data["study_id"], data["state"]) for name, _, data in seen if name == "study.cancelled"]
+    assert told == [("study.cancelled", each, "cancelled") for each in sorted(ids)]
+    numbers = [int(number or 0) for _, number, _ in seen]
+    assert numbers == sorted(set(numbers))
+    again, last = all_events(http, since=numbers[-2])
+    assert again[0] == seen[-1]
+    assert last >= numbers[-1]
+
+
+def test_a_stream_goes_on_where_another_process_left_it(tmp_path: Path) -> None:
+    """Two API processes on one database; the second is started after the first has ended."""
+    running = Serving(tmp_path / "home", free_port())
+    submitted(running)
+    with httpx.Client(base_url=running.url) as http:
+        told, last = all_events(http, since=0)
+        assert [name for name, _, _ in told] == ["study.queued"]
+    running.stop()
+    again = Serving(tmp_path / "home", free_port())
+    with httpx.Client(base_url=again.url) as http:
+        http.post("/v1/studies/1/cancel")
+        told, _ = all_events(http, since=last)
+        assert [(name, number) for name, number, _ in told] == [("study.cancelled", str(last + 1))]
+        assert all_events(http, since=10**6)[0] == []
+    again.stop()
+
+
+def test_one_reader_serves_all_streams(client: TestClient, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    study_id = submit(client)
+    reads = 0
+    plain = store.events.publish
+
+    def counted() -> None:
+        nonlocal reads
+        reads += 1
+        plain()
+
+    monkeypatch.setattr(store.events, "publish", counted)
+
+    async def follow(feed: Feed) -> str:
+        async for text in stream(feed, EVERYBODY, None, 60.0, 15.0):
+            if "event: study.paused" in text:
+                return text
+        raise AssertionError("ended")
+
+    async def main() -> tuple[set[str], int]:
+        feed = Feed(store, poll_seconds=0.05)
+        following = [asyncio.create_task(follow(feed)) for _ in range(300)]
+        await asyncio.sleep(0.3)
+        before = reads
+        await asyncio.to_thread(store.studies.pause, study_id)
+        return set(await asyncio.gather(*following)), before
+
+    texts, before = asyncio.run(main())
+    assert len(texts) == 1
+    assert before < 20

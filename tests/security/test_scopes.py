@@ -28,6 +28,7 @@ ALLOWED: dict[str, set[str]] = {
     "GET /v1/studies/{study_id}/changes": READS,
     "GET /v1/studies/{study_id}/events": READS,
     "GET /v1/studies/{study_id}/export": READS,
+    "GET /v1/events": READS,
     "GET /v1/studies/{study_id}/trials": READS,
     "GET /v1/studies/{study_id}/trials/{number}": READS,
     "POST /v1/studies/{study_id}/trials/{number}/stop": CHANGES,
@@ -85,7 +86,7 @@ def send(client: TestClient, route: str, owner: Owner, headers: dict[str, str]) 
     study = owner.external if "trials:" in path else owner.ended if path.endswith("/events") else owner.study
     names = {"study_id": study, "dataset_id": owner.dataset, "number": 0, "token_id": 999}
     address = re.sub(r"{(\w+)}", lambda place: str(names[place[1]]), path)
-    address += f"?ids={owner.study},{owner.ended}" if path.endswith("/compare") else ""
+    address += {"/v1/compare": f"?ids={owner.study},{owner.ended}", "/v1/events": "?seconds=0"}.get(path, "")
     return client.request(method, address, headers=headers, **BODIES.get(route, {}))
 
 

@@ -1,0 +1,33 @@
+"""Writing down what happens to a study, in the transaction in which it happens."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+from sqlalchemy import Connection, insert, literal, select
+
+from service.store import tables as t
+from service.store.engine import clock
+
+EventKind = Literal[
+    "study.queued",
+    "study.running",
+    "study.paused",
+    "study.finalizing",
+    "study.finished",
+    "study.cancelled",
+    "study.failed",
+    "study.best",
+    "study.changed",
+    "study.deleted",
+]
+"""A state that a study has come to; a new best trial; a change of priority, budget, tags or notes; its end for good."""
+EVENT_KINDS: tuple[EventKind, ...] = get_args(EventKind)
+_COPIED = ("study_id", "name", "owner", "state", "reason", "metric", "best_number", "best_value")
+
+
+def happened(connection: Connection, study_id: int, kind: str) -> None:
+    """Write down an event of a study, as the study is now."""
+    now = clock(connection.dialect)
+    row = select(literal(kind), now, *(t.studies.c[name] for name in _COPIED)).where(t.studies.c.study_id == study_id)
+    connection.execute(insert(t.events).from_select(["kind", "at", *_COPIED], row))
