@@ -56,6 +56,7 @@ class Settings(BaseSettings):
     )
     max_upload_mb: float = Field(512.0, gt=0, description="Largest accepted data set, in MiB.")
     max_model_mb: float = Field(256.0, gt=0, le=900, description="Largest trained model that is kept, in MiB.")
+    max_archive_mb: float = Field(2048.0, gt=0, description="Largest accepted archive of a study, in MiB.")
     cache: Path = Field(
         Path.home() / ".cache" / "regsearch",
         description="Directory for measurements of devices and for programs compiled for them.",

@@ -22,6 +22,7 @@ from service.api import (
     modules,
     operations,
     pages,
+    portable,
     problems,
     programs,
     reference,
@@ -61,7 +62,8 @@ def create_app(store: Store, settings: Settings) -> FastAPI:
         responses={status: problems.answers(status)[status] for status in (422, 429)},
     )
     problems.install(app)
-    app.add_middleware(BodyLimit, upload_path=datasets.PATH, max_upload_bytes=int(settings.max_upload_mb * 2**20))
+    largest = {datasets.PATH: settings.max_upload_mb, portable.RESTORE: settings.max_archive_mb}
+    app.add_middleware(BodyLimit, uploads={path: int(most * 2**20) for path, most in largest.items()})
     if settings.quota_requests is not None:
         app.add_middleware(usage.RateLimit, per_minute=settings.quota_requests)
     if settings.auth == "tokens":
@@ -79,6 +81,7 @@ def create_app(store: Store, settings: Settings) -> FastAPI:
         app.include_router(compare.router(store))
         app.include_router(events.router(store))
         app.include_router(export.router(store))
+        app.include_router(portable.router(store, settings))
         app.include_router(programs.router(store))
         app.include_router(reports.router(store))
         app.include_router(replays.router(store, settings))

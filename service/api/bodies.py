@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, NoReturn
 
@@ -32,10 +32,10 @@ _JSON = ("application/json", "+json")
 class BodyLimit:
     """ASGI middleware that rejects a body above its limit, by declared length or on arrival; the rest is not read."""
 
-    def __init__(self, app: ASGIApp, *, upload_path: str, max_upload_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, *, uploads: Mapping[str, int]) -> None:
+        """``uploads`` are the most bytes of a file by the paths that take one."""
         self._app = app
-        self._upload_path = upload_path
-        self._max_upload = max_upload_bytes + MULTIPART_OVERHEAD
+        self._uploads = uploads
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Count the bytes of a request's body; the dashboard's paths have their own guard."""
@@ -43,10 +43,9 @@ class BodyLimit:
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        is_upload = scope["path"].rstrip("/") == self._upload_path and not _media_type(
-            headers.get("content-type", "")
-        ).endswith(_JSON)
-        limit = self._max_upload if is_upload else MAX_JSON_BYTES
+        most = self._uploads.get(scope["path"].rstrip("/"))
+        is_upload = most is not None and not _media_type(headers.get("content-type", "")).endswith(_JSON)
+        limit = most + MULTIPART_OVERHEAD if most is not None and is_upload else MAX_JSON_BYTES
         declared = headers.get("content-length", "0")
         if declared.isdecimal() and int(declared) > limit:
             issue = BodyTooLarge(limit).issue

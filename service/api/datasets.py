@@ -68,7 +68,7 @@ def router(store: Store, settings: Settings) -> APIRouter:
 def _receive(routes: APIRouter, store: Store, settings: Settings) -> None:
     def fetch_dataset(wanted: DatasetFrom, response: Response, caller: WithCaller) -> Received:
         fetched = fetch(wanted, settings)
-        return _registered(store, fetched, wanted.name, (caller.whose, quotas_of(settings, caller)), response)
+        return _received(store, fetched, wanted.name, (caller.whose, quotas_of(settings, caller)), response)
 
     # The same path and method with another media type; its body is part of the description of the route below.
     routes.add_api_route(
@@ -103,16 +103,31 @@ def _receive(routes: APIRouter, store: Store, settings: Settings) -> None:
                 raise InvalidInput.one(field, "contains NUL or a lone surrogate", value=text, allowed=allowed)
         stored = save_upload(file.file, filename, settings.datasets_dir, int(settings.max_upload_mb * 2**20))
         fetched = Fetched(stored, filename, {"file": filename}, "file")
-        return _registered(store, fetched, name, (caller.whose, quotas_of(settings, caller)), response)
+        return _received(store, fetched, name, (caller.whose, quotas_of(settings, caller)), response)
 
 
-def _registered(store: Store, fetched: Fetched, name: str | None, whose: tuple[str, Quotas], response: Response) -> Received:
-    """A stored file as a data set of its owner, if it is one, and within the quotas."""
-    owner, quotas = whose
-    table, stored = _described(fetched), fetched.stored
+def _received(store: Store, fetched: Fetched, name: str | None, whose: tuple[str, Quotas], response: Response) -> Received:
+    """The answer to a data set that was given."""
     name = name or Path(fetched.filename).name[:_MOST_NAME]
-    earlier = store.datasets.versions(name, owner)
-    record = _kept(
+    earlier = store.datasets.versions(name, whose[0])
+    record = registered(store, fetched, name, *whose)
+    response.headers["Location"] = f"{PATH}/{record.id}"
+    unchanged = any(each.id == record.id for each in earlier)
+    if unchanged:
+        response.status_code = status.HTTP_200_OK
+    others = [VersionOut(id=each.id, created_at=each.created_at) for each in earlier if each.id != record.id]
+    return Received(**DatasetOut.of(record).model_dump(), unchanged=unchanged, others=others)
+
+
+def registered(store: Store, fetched: Fetched, name: str, owner: str, quotas: Quotas) -> DatasetRecord:
+    """A stored file as a data set of its owner, if it is one, and within the quotas.
+
+    Raises:
+        InvalidInput: It is none.
+        QuotaExceeded: Its owner would keep too much.
+    """
+    table, stored = _described(fetched), fetched.stored
+    return _kept(
         store,
         stored,
         DatasetRecord(
@@ -131,12 +146,6 @@ def _registered(store: Store, fetched: Fetched, name: str | None, whose: tuple[s
         owner,
         quotas,
     )
-    response.headers["Location"] = f"{PATH}/{stored.id}"
-    unchanged = any(each.id == stored.id for each in earlier)
-    if unchanged:
-        response.status_code = status.HTTP_200_OK
-    others = [VersionOut(id=each.id, created_at=each.created_at) for each in earlier if each.id != stored.id]
-    return Received(**DatasetOut.of(record).model_dump(), unchanged=unchanged, others=others)
 
 
 def _delete(routes: APIRouter, store: Store, settings: Settings) -> None:

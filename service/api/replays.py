@@ -8,12 +8,13 @@ from typing import Any
 from fastapi import APIRouter, Response, status
 from pydantic import BaseModel, Field
 
-from service.api.access import WithCaller
+from service.api.access import Caller, WithCaller
 from service.api.bodies import JsonRoute
 from service.api.idempotency import WithKey
+from service.api.inspection import Inspections
 from service.api.models import StudyId, StudyOut
 from service.api.problems import answers
-from service.api.submission import note_of
+from service.api.submission import check, note_of
 from service.api.usage import quotas_of
 from service.errors import Conflict
 from service.replay import compare
@@ -63,6 +64,8 @@ def router(store: Store, settings: Settings) -> APIRouter:
         if record.external:
             raise Conflict(f"study {study_id} was run by a program (executor: external), which alone can run it again")
         spec = StudySpec.model_validate(record.spec)
+        if store.provenance.get(study_id).restored_from is not None:
+            _check_here(study_id, spec, store, settings, caller)
         spec = spec.model_copy(update={"name": f"{spec.name[: _MAX_NAME - len(_SUFFIX)]}{_SUFFIX}"})
         attributes = {REPLAY_OF: study_id}
         again = store.studies.submit(
@@ -95,3 +98,15 @@ def router(store: Store, settings: Settings) -> APIRouter:
         return ComparisonOut(id=again.id, replay_of=original.id, made_of=unequal, **asdict(compare(*trials)))
 
     return routes
+
+
+def _check_here(study_id: int, spec: StudySpec, store: Store, settings: Settings, caller: Caller) -> None:
+    """Check the spec of a restored study as that of a submit: what it names is of another server, or was written by anybody.
+
+    Raises:
+        Conflict: It begins with other studies.
+        InvalidInput: Its data or its module is not here.
+    """
+    if spec.search_from or spec.model.start_from is not None:
+        raise Conflict(f"study {study_id} was restored from an archive, and began with studies of another server")
+    check(spec, store, settings, Inspections(), caller.whose if caller.token else None)

@@ -149,6 +149,33 @@ def model(
 
 
 @app.command()
+def archive(
+    study_id: StudyId,
+    data: Annotated[bool, typer.Option("--data", help="Also the data set, if it was uploaded.")] = False,
+    out_: Annotated[Path | None, typer.Option("--out", help="Output file; default: regsearch-study-ID.zip.")] = None,
+    url: Url = None,
+) -> None:
+    """Save an ended study as one file, from which `restore` makes it again, also on another service."""
+    path = out_ or Path(f"regsearch-study-{study_id}.zip")
+    client_of(url).save(f"/v1/studies/{study_id}/archive", path, data=data)
+    render.echo(context.out, f"archive of study {study_id}: {path}")
+
+
+@app.command()
+def restore(
+    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="The file that `archive` has written.")],
+    url: Url = None,
+) -> None:
+    """Restore a study from its archive, as your own."""
+    client = client_of(url)
+    study = client.restore(file)
+    for each in study["lacks"]:
+        context.err.print(f"Warning: {each}", style="yellow", highlight=False, markup=False)
+    told = "is there already" if study["unchanged"] else f"is restored, {study['state']}"
+    render.echo(context.out, f"study {study['id']} {told}: {client.url}{study['links']['dashboard']}")
+
+
+@app.command()
 def predict(
     study_id: StudyId,
     file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="CSV with the training columns, or NPZ with x.")],

@@ -40,6 +40,10 @@ class AsyncClient:
         """See `Client.query`."""
         return await asyncio.to_thread(self._client.query, database, query, name)
 
+    async def restore(self, path: str | Path) -> AsyncStudy:
+        """See `Client.restore`."""
+        return AsyncStudy(await asyncio.to_thread(self._client.restore, path))
+
     async def close(self) -> None:
         """See `Client.close`."""
         await asyncio.to_thread(self._client.close)
@@ -73,6 +77,10 @@ class AsyncStudy:
     async def frame(self) -> pd.DataFrame:
         """See `Study.frame`."""
         return await asyncio.to_thread(self.study.frame)
+
+    async def archive(self, path: str | Path, *, data: bool = False) -> Path:
+        """See `Study.archive`."""
+        return await asyncio.to_thread(lambda: self.study.archive(path, data=data))
 
     async def change(self, **parts: Any) -> None:
         """See `Study.change`."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
 
 import httpx
 
+from service.atomic import write_whole
 from service.client.credentials import token_for
 from service.errors import RegsearchError
 
@@ -143,6 +144,28 @@ class HttpClient:
                 if refused.retry_after is None or time.monotonic() + refused.retry_after > give_up:
                     raise
                 time.sleep(refused.retry_after)
+
+    def save(self, path: str, target: Path, **query: Any) -> None:
+        """GET a path into a file, which is there as a whole or not at all."""
+
+        def write(file: BinaryIO) -> None:
+            with self._http.stream("GET", path, params=query, timeout=None) as response:
+                if not response.is_success:
+                    response.read()
+                    _refuse(response, self.url)
+                for piece in response.iter_bytes():
+                    file.write(piece)
+
+        try:
+            write_whole(target, write)
+        except httpx.HTTPError as error:
+            raise Unreachable(f"the service at {self.url} did not send all of it ({error})") from None
+
+    def restore(self, archive: Path) -> Any:
+        """Restore a study from its archive; returns the decoded response."""
+        with archive.open("rb") as stream:
+            files = {"file": (archive.name, stream)}
+            return self._call("POST", "/v1/studies:restore", files=files, timeout=None)
 
     def close(self) -> None:
         """Close the connections."""

@@ -61,6 +61,10 @@ class Client:
         """Make the rows of a query a data set, in a database that the service's operator names; returns its id."""
         return str(self.connection.query(database, query, name)["id"])
 
+    def restore(self, path: str | Path) -> Study:
+        """Restore a study from the file that `Study.archive` has written, here or on another service."""
+        return Study(self.connection, self.connection.restore(Path(path)))
+
     def close(self) -> None:
         """Close the connections."""
         self.connection.close()
@@ -133,6 +137,11 @@ class Study:
     def model(self, path: str | Path) -> Path:
         """Download the trained model of a study that workers ran."""
         Path(path).write_bytes(self.connection.download(f"{self._path}/model"))
+        return Path(path)
+
+    def archive(self, path: str | Path, *, data: bool = False) -> Path:
+        """Download the ended study as one file, with its uploaded data set or without, for `Client.restore`."""
+        self.connection.save(f"{self._path}/archive", Path(path), data=data)
         return Path(path)
 
     def report(self, path: str | Path) -> Path:

@@ -25,6 +25,7 @@ from service.store.history import History
 from service.store.leases import Leases
 from service.store.modules import Modules
 from service.store.place import file_of
+from service.store.portable import Portable
 from service.store.provenance import Provenances
 from service.store.records import StudyState
 from service.store.rows import STOPPED
@@ -62,6 +63,7 @@ class Store:
         self.modules = Modules(database)
         self.datasets = Datasets(database)
         self.archives = ModelArchives(database)
+        self.portable = Portable(database)
         self.tokens = Tokens(database)
         self.audit = Audit(database)
         self.events = Events(database)

@@ -61,6 +61,8 @@ def alter(
     spec = json.loads(row["spec"])
     new = {**spec["budget"], "trials": row["budget_trials"], **change.budget}
     limits, told = _limits(row, spec, new, change), _told(spec, change)
+    if limits and row["restored"] is not None:
+        raise Conflict(f"study {row['study_id']} was restored from an archive, and does not go on; a replay begins anew")
     what = {**limits, **told}
     if not what:
         return

@@ -20,8 +20,11 @@ EventKind = Literal[
     "study.best",
     "study.changed",
     "study.deleted",
+    "study.restored",
 ]
-"""A state that a study has come to; a new best trial; a change of priority, budget, tags or notes; its end for good."""
+"""A state that a study has come to; a new best trial; a change of priority, budget, tags or notes; its end for good; its
+return from an archive.
+"""
 EVENT_KINDS: tuple[EventKind, ...] = get_args(EventKind)
 _COPIED = ("study_id", "name", "owner", "state", "reason", "metric", "best_number", "best_value")
 

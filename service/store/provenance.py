@@ -14,6 +14,7 @@ from service.store.engine import Database
 from service.store.rows import dumps, lock_study
 
 REPLAY_OF = "replay_of"
+RESTORED_FROM = "restored_from"
 _MADE_OF = "provenance"
 
 
@@ -25,10 +26,12 @@ class Provenance:
         replay_of: Id of the study that this one repeats; None if it repeats none.
         made_of: data_hash, rows, versions, device, threads and the plan of the search (its lanes, on which the order of
             asking and telling depends), as the first worker found them; None until then.
+        restored_from: `id`, `name` and `owner` of the study whose archive it is from; None if it was searched here.
     """
 
     replay_of: int | None
     made_of: Mapping[str, Any] | None
+    restored_from: Mapping[str, Any] | None = None
 
 
 class Provenances:
@@ -40,11 +43,11 @@ class Provenances:
     def get(self, study_id: int) -> Provenance:
         """The provenance of one study; empty for an unknown study."""
         table = t.o_study_user
-        wanted = (table.c.study_id == study_id) & table.c.key.in_((REPLAY_OF, _MADE_OF))
+        wanted = (table.c.study_id == study_id) & table.c.key.in_((REPLAY_OF, RESTORED_FROM, _MADE_OF))
         query = select(table.c.key, table.c.value_json).where(wanted)
         rows = self._database.read(lambda connection: connection.execute(query).all())
         found = {key: json.loads(text) for key, text in rows}
-        return Provenance(found.get(REPLAY_OF), found.get(_MADE_OF))
+        return Provenance(found.get(REPLAY_OF), found.get(_MADE_OF), found.get(RESTORED_FROM))
 
     def note(self, study_id: int, made_of: Mapping[str, Any], *, again: bool = False) -> bool:
         """Store ``made_of``, unless that has been done; ``again``: instead of what is stored. Returns whether it was stored.

@@ -204,6 +204,11 @@ def stored_value(value: float) -> tuple[float | None, Any]:
     return TrialValueModel.value_to_stored_repr(value)
 
 
+def value_of(value: float | None, kind: Any) -> float:
+    """The final value of a stored form."""
+    return TrialValueModel.stored_repr_to_value(value, kind)
+
+
 def stored_step_value(value: float) -> tuple[float | None, Any]:
     """Optuna's stored form of an intermediate value, which may be NaN."""
     return TrialIntermediateValueModel.intermediate_value_to_stored_repr(value)

@@ -25,7 +25,7 @@ from service.store.study_reads import StudyReads
 from service.store.transitions import Transitions
 from service.store.usage import NO_QUOTAS, Quotas, check_quotas
 
-_NAME_RACES = 30
+NAME_RACES = 30
 """How often another submit may take a free name between the search for it and its use."""
 
 
@@ -62,51 +62,22 @@ class Studies(Transitions, StudyReads):
         """
         assert spec.metric is not None, "the spec must be resolved"
         whole = spec.model_dump(mode="json")
-        further = {"dataset_id": dataset_id, "advice": dumps(advice) if advice is not None else None}
+        further: dict[str, Any] = {"dataset_id": dataset_id, "advice": dumps(advice) if advice is not None else None}
+        further |= {"state": StudyState.QUEUED.value, "budget_trials": spec.budget.trials, "created_at": self._database.now}
+        shown = {"study:metric_names": list(spec.objectives), **note_attributes(note)}
+        given = {"spec": whole, "seed": spec.seed, **(attributes or {})}
 
         def work(connection: Connection) -> int:
-            name = _free_name(connection, spec.name)
-            made = connection.execute(insert(t.o_studies).values(study_name=name))
-            study_id = inserted_key(made)
-            directions = [
-                {"direction": stored_direction(direction), "study_id": study_id, "objective": place}
-                for place, direction in enumerate(spec.objectives.values())
-            ]
-            connection.execute(insert(t.o_directions), directions)
-            _attributes(connection, t.o_study_user, study_id, {"spec": whole, "seed": spec.seed, **(attributes or {})})
-            shown = {"study:metric_names": list(spec.objectives), **note_attributes(note)}
-            _attributes(connection, t.o_study_system, study_id, shown)
-            connection.execute(insert(t.studies).values({**self._row(study_id, name, spec, whole), **further}))
-            write_tags(connection, study_id, spec.tags)
+            study_id = insert_study(connection, free_name(connection, spec.name), spec, {"spec": dumps(whole), **further})
+            insert_attributes(connection, study_id, _texts(given), _texts(shown))
             happened(connection, study_id, "study.queued")
             check_quotas(connection, spec.owner, quotas)
             return study_id
 
-        for _ in range(_NAME_RACES):
+        for _ in range(NAME_RACES):
             with suppress(IntegrityError):  # another submit has taken the name: find a new one
                 return self._database.write_once(work, request)
         return self._database.write_once(work, request)
-
-    def _row(self, study_id: int, name: str, spec: StudySpec | ExternalSpec, whole: Mapping[str, Any]) -> dict[str, Any]:
-        return {
-            "study_id": study_id,
-            "name": name,
-            "state": StudyState.QUEUED.value,
-            "spec": dumps(whole),
-            "owner": spec.owner,
-            "priority": spec.priority,
-            "max_parallel": spec.max_parallel_trials,
-            "max_retries": spec.budget.max_retries,
-            "max_lost": spec.budget.max_lost_workers,
-            "max_failed": spec.budget.max_failed_trials,
-            "executor": spec.executor,
-            "module": spec.model.module if isinstance(spec, StudySpec) else None,
-            "metric": spec.metric,
-            "direction": spec.objectives[str(spec.metric)],
-            "budget_trials": spec.budget.trials,
-            "budget_seconds": spec.budget.search_seconds,
-            "created_at": self._database.now,
-        }
 
     def delete(self, study_id: int) -> None:
         """Remove a study and all its trials, here and in Optuna's tables.
@@ -192,7 +163,7 @@ class Studies(Transitions, StudyReads):
         self._database.write(work)
 
 
-def _free_name(connection: Connection, name: str) -> str:
+def free_name(connection: Connection, name: str) -> str:
     """The name, with a number appended if it is taken: Optuna requires unique names."""
     like = t.o_studies.c.study_name.startswith(name, autoescape=True)
     taken = set(connection.execute(select(t.o_studies.c.study_name).where(like)).scalars())
@@ -204,6 +175,44 @@ def _free_name(connection: Connection, name: str) -> str:
     return f"{name}-{number}"
 
 
-def _attributes(connection: Connection, table: Any, study_id: int, values: Mapping[str, Any]) -> None:
-    rows = [{"study_id": study_id, "key": key, "value_json": dumps(value)} for key, value in values.items()]
-    connection.execute(insert(table), rows)
+def insert_study(connection: Connection, name: str, spec: StudySpec | ExternalSpec, values: Mapping[str, Any]) -> int:
+    """Insert Optuna's rows of a study, without attributes, and ours with its tags; returns its id.
+
+    ``values`` are columns of ours that do not follow from the spec.
+    """
+    study_id = inserted_key(connection.execute(insert(t.o_studies).values(study_name=name)))
+    directions = [
+        {"direction": stored_direction(direction), "study_id": study_id, "objective": place}
+        for place, direction in enumerate(spec.objectives.values())
+    ]
+    connection.execute(insert(t.o_directions), directions)
+    row = {
+        "study_id": study_id,
+        "name": name,
+        "owner": spec.owner,
+        "priority": spec.priority,
+        "max_parallel": spec.max_parallel_trials,
+        "max_retries": spec.budget.max_retries,
+        "max_lost": spec.budget.max_lost_workers,
+        "max_failed": spec.budget.max_failed_trials,
+        "executor": spec.executor,
+        "module": spec.model.module if isinstance(spec, StudySpec) else None,
+        "metric": spec.metric,
+        "direction": spec.objectives[str(spec.metric)],
+        "budget_seconds": spec.budget.search_seconds,
+    }
+    connection.execute(insert(t.studies).values({**row, **values}))
+    write_tags(connection, study_id, spec.tags)
+    return study_id
+
+
+def insert_attributes(connection: Connection, study_id: int, user: Mapping[str, str], system: Mapping[str, str]) -> None:
+    """Insert attributes of Optuna's study, which are JSON texts."""
+    for table, texts in ((t.o_study_user, user), (t.o_study_system, system)):
+        rows = [{"study_id": study_id, "key": key, "value_json": text} for key, text in texts.items()]
+        if rows:
+            connection.execute(insert(table), rows)
+
+
+def _texts(values: Mapping[str, Any]) -> dict[str, str]:
+    return {key: dumps(value) for key, value in values.items()}

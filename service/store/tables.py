@@ -80,10 +80,13 @@ studies = Table(
     Column("started_at", Float(53)),
     Column("served_at", Float(53)),
     Column("finished_at", Float(53)),
+    Column("restored", String(64)),
     CheckConstraint("asked <= budget_trials", name="rs_budget_is_exact"),
     CheckConstraint("asked = waiting + running + complete + pruned + fail", name="rs_counts_add_up"),
     Index("rs_studies_queue", "state", "priority"),
+    Index("rs_studies_restored_once", "owner", "restored", unique=True),
 )
+"""``restored`` is the SHA-256 of the manifest of the archive that a study is from; its trials are as they are for ever."""
 
 trials = Table(
     "rs_trials",

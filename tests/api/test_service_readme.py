@@ -8,8 +8,10 @@ import json
 import re
 import shlex
 import sqlite3
+from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
@@ -22,7 +24,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from service.api.problems import STATUS
 from service.settings import Settings
 from service.store import Store
-from tests.api import test_replays, test_routes
+from tests.api import test_portable, test_replays, test_routes
 from tests.api.test_routes import CSV, submit
 from tests.contract.test_trials import proposals
 from tests.results import result
@@ -61,11 +63,12 @@ def method(request: argparse.Namespace) -> str:
     return given or ("POST" if request.body or request.form else "GET")
 
 
-def send(client: TestClient, request: argparse.Namespace) -> Any:
-    """What curl would send, to the application."""
+def send(client: TestClient, request: argparse.Namespace, saved: Mapping[str, bytes] = MappingProxyType({})) -> Any:
+    """What curl would send, to the application; ``saved`` are files that earlier requests have written."""
     assert request.url.startswith("localhost:8000/")
     parts = dict(each.split("=", 1) for each in request.form)
-    files = {name: (value[1:], CSV.encode()) for name, value in parts.items() if value.startswith("@")}
+    named = {name: value[1:] for name, value in parts.items() if value.startswith("@")}
+    files = {name: (file, saved.get(file, CSV.encode())) for name, file in named.items()}
     fields = {name: value for name, value in parts.items() if name not in files}
     headers = dict(each.split(": ", 1) for each in request.headers)
     body: dict[str, Any] = {"files": files, "data": fields} if request.form else {"content": request.body}
@@ -92,7 +95,7 @@ def test_the_requests_are_answered(client: TestClient, store: Store, s3: S3) -> 
     pd.read_csv(io.StringIO(CSV)).to_parquet(people)
     s3.fill("bucket", {"people.parquet": people.getvalue()})
     submit(client)
-    test_routes.finish(store, result(), b"PK archive")
+    test_routes.finish(store, result(), test_portable.zipped())
     submit(client)
     store.studies.pause(2)  # so that study 3 is the next of the queue
     client.post("/v1/studies/1/replay")
@@ -102,9 +105,12 @@ def test_the_requests_are_answered(client: TestClient, store: Store, s3: S3) -> 
     assert running is not None
     store.trials.ask(running, proposals(1))
     store.archives.keep_onnx(1, store.archives.get(1).sha256, b"a model")
+    saved: dict[str, bytes] = {}
     for request in ROUTES:
-        answer = send(client, request)
+        answer = send(client, request, saved)
         assert answer.is_success, (request.url, answer.text)
+        if request.out:
+            saved[request.out] = answer.content
 
 
 def test_there_is_a_request_for_every_route_and_none_asks_for_more(app: FastAPI) -> None:
