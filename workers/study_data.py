@@ -18,6 +18,7 @@ from safetensors.torch import load
 from torch import Tensor
 
 from service.datasets import BUILTIN, held, stored_path
+from service.datasets.tables import READ_BY_ROWS_BYTES
 from service.datasets.uploads import file_format, verified
 from service.datasets.weights import held_weights
 from service.errors import NotFound, TrialError
@@ -79,7 +80,10 @@ class StudyData:
 
     def _prepare(self, study: StudyRecord, spec: StudySpec) -> Prepared:
         with self._file(study, spec) as (path, ending):
-            table = load_table(replace(self._source(spec), path=path, format=ending))
+            # A file that is named by its path may be written while a study reads it.
+            scratch = self._settings.datasets_dir if study.dataset_id is not None else None
+            source = replace(self._source(spec), path=path, format=ending, scratch=scratch, most=READ_BY_ROWS_BYTES)
+            table = load_table(source)
         split = make_split(table, spec.validation, spec.seed, given=spec.data.split is not None)
         start = self._start(spec, table)
         if start is None:

@@ -13,8 +13,8 @@ from service.apart import Limits, Turns, answer_parent, run_apart
 from service.datasets import TableInfo, inspect
 from service.datasets.tables import table_from
 
-_SECONDS = 120
-"""Of computing, for one file; half as much again may pass."""
+_SECONDS, _BYTES_PER_SECOND = 120.0, 20e6
+"""Of computing, for one file, and for what is large; half as much again may pass."""
 _MEGABYTES = 3072
 """Memory of a reader, beyond what its program takes."""
 _CACHE_SIZE = 64
@@ -36,7 +36,8 @@ def inspect_apart(path: Path, file_format: str, missing: Sequence[str] = ()) -> 
     """
     request = {"path": str(path), "format": file_format, "missing": list(missing)}
     handles = [int(path.name)] if path.parent == Path("/proc/self/fd") else []
-    limits = Limits(_SECONDS, 1.5 * _SECONDS, _MEGABYTES)
+    seconds = max(_SECONDS, path.stat().st_size / _BYTES_PER_SECOND)
+    limits = Limits(seconds, 1.5 * seconds, _MEGABYTES)
     return table_from(run_apart("service.api.inspection", request, limits, _turns, field="file", handles=handles))
 
 

@@ -7,6 +7,7 @@ from itertools import pairwise
 from typing import Any
 
 from service.datasets import TableInfo
+from service.datasets.tables import READ_BY_ROWS, READ_BY_ROWS_BYTES
 from service.errors import InvalidInput
 from service.spec import StudySpec
 from service.spec.domain import Choices, Domain, Fixed, Range
@@ -20,8 +21,8 @@ _KERNEL = {"mlp": 1, "sequence": 1, "cnn": 9}
 """Weights between two units, at least, by family."""
 
 
-def check_memory(spec: StudySpec, table: TableInfo, store: Store) -> None:
-    """Check that the largest living worker can hold the data and one of the smallest networks.
+def check_memory(spec: StudySpec, table: TableInfo, store: Store, ending: str) -> None:
+    """Check that the largest living worker can hold the data, of a file with that ending, and one of the smallest networks.
 
     Where no worker is alive, or none has told its memory, nothing is refused.
 
@@ -35,6 +36,8 @@ def check_memory(spec: StudySpec, table: TableInfo, store: Store) -> None:
     folds = spec.validation.folds if spec.validation.method == "kfold" else 1
     inputs = _inputs(spec, table)
     data = folds * table.rows * inputs * _FLOAT
+    if ending in READ_BY_ROWS and table.rows * inputs * _FLOAT > READ_BY_ROWS_BYTES:
+        data = 0  # at least where the file is not compressed
     allowed = f"at most {most / 2**30:.1f} GiB, the memory of the largest worker"
     if data > most:
         needed = f"needs at least {data / 2**30:.1f} GiB: {table.rows} rows of {inputs} inputs"

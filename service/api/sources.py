@@ -19,8 +19,8 @@ from service.errors import InvalidInput
 from service.settings import Settings
 from service.suggestions import meant
 
-_SECONDS = 600.0
-"""In which all must have arrived."""
+_SECONDS, _BYTES_PER_SECOND = 600.0, 10e6
+"""In which all must have arrived, and how fast what may be large."""
 _QUERY_SECONDS = 300.0
 """After which a database ends a query."""
 _MEGABYTES = 3072
@@ -36,8 +36,8 @@ class DatasetFrom(BaseModel):
 
     address: str | None = Field(
         None,
-        description="Of a file, or of a folder with Parquet files or with images in folders by class; with a prefix "
-        "of REGSEARCH_DATA_PREFIXES.",
+        description="Of a file, or of a folder with Parquet files, with x.npy and y.npy, or with images in folders by "
+        "class; with a prefix of REGSEARCH_DATA_PREFIXES.",
     )
     database: str | None = Field(None, description="One of REGSEARCH_DATABASES.")
     query: str | None = Field(None, description="One SELECT.")
@@ -114,6 +114,7 @@ def _stored(module: str, request: dict[str, Any], settings: Settings, field: str
     with receiving(directory) as target, tempfile.TemporaryDirectory(dir=directory, suffix=PART) as scratch:
         places = {"target": str(target.absolute()), "scratch": str(Path(scratch).absolute())}
         request |= {**places, "most": int(settings.max_upload_mb * 2**20)}
-        limits = Limits(_SECONDS, _SECONDS, _MEGABYTES)
+        seconds = max(_SECONDS, request["most"] / _BYTES_PER_SECOND)
+        limits = Limits(seconds, seconds, _MEGABYTES)
         found = run_apart(module, request, limits, _turns, field=field)
         return keep(target, found or "parquet")

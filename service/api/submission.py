@@ -55,7 +55,7 @@ def check(
     Raises:
         InvalidInput: The data set, a column or the task does not fit; with the field, the value and what is allowed.
     """
-    table, dataset_id, own = _table(spec, store, settings, inspections, owner)
+    table, dataset_id, own, ending = _table(spec, store, settings, inspections, owner)
     table = _typed(spec, _resized(spec, table), arrays=own == "y")
     target = _target(spec, table, own)
     spec = check_module(spec, table, store, settings.weights_roots)
@@ -71,7 +71,7 @@ def check(
         raise InvalidInput(validation_issues(error)) from None
     check_rows(resolved, table.rows - target.missing)
     check_division(resolved, table)
-    check_memory(resolved, table, store)
+    check_memory(resolved, table, store, ending)
     check_grid(resolved)
     check_earlier(resolved, store, owner)
     bound, about_start = bound_to_start(resolved, table, target.name, store, owner)
@@ -129,16 +129,16 @@ def plan_of(spec: StudySpec | ExternalSpec) -> dict[str, Any]:
 
 def _table(
     spec: StudySpec, store: Store, settings: Settings, inspections: Inspections, owner: str | None
-) -> tuple[TableInfo, str | None, str | None]:
-    """The table, the id of an uploaded data set, and the target that the source itself defines."""
+) -> tuple[TableInfo, str | None, str | None, str]:
+    """The table, the id of an uploaded data set, the target that the source itself defines, and the file's ending."""
     name = spec.data.dataset
     if name is None:
         table, ending = _file(spec.data, settings.data_roots, inspections)
         _check_format(spec, ending)
-        return table, None, "y" if ending in OF_ARRAYS else None
+        return table, None, "y" if ending in OF_ARRAYS else None, ""  # which may change, and is read as a whole
     if name in BUILTIN:
         _check_format(spec, "built-in")
-        return BUILTIN[name], None, "target"
+        return BUILTIN[name], None, "target", ""
     try:
         record = store.datasets.get(name, owner)
     except NotFound:
@@ -147,8 +147,9 @@ def _table(
     _check_format(spec, record.format)
     if spec.data.missing:  # its description is of another reading
         path = verified(stored_path(settings.datasets_dir, record.id, record.format), record.id)
-        return inspections.of(path, record.format, spec.data.missing), record.id, None
-    return table_of(record, settings, store, inspections), record.id, "y" if record.format in OF_ARRAYS else None
+        return inspections.of(path, record.format, spec.data.missing), record.id, None, record.format
+    own = "y" if record.format in OF_ARRAYS else None
+    return table_of(record, settings, store, inspections), record.id, own, record.format
 
 
 def _resized(spec: StudySpec, table: TableInfo) -> TableInfo:

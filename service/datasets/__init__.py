@@ -5,7 +5,8 @@ The API uses it to validate a study when it is submitted; `workers.data` reads t
 
 from service.datasets.arrays import Arrays, load_arrays, read_arrays
 from service.datasets.builtin import BUILTIN, BuiltinFacts
-from service.datasets.files import inspect, read_frame
+from service.datasets.files import inspect, read_chunks, read_frame, unpacked_bytes
+from service.datasets.mapped import Mapped, Place
 from service.datasets.tables import FORMATS, Column, TableInfo, infer_task
 from service.datasets.uploads import StoredFile, file_format, held, save_upload, stored_path
 
@@ -15,6 +16,8 @@ __all__ = [
     "Arrays",
     "BuiltinFacts",
     "Column",
+    "Mapped",
+    "Place",
     "StoredFile",
     "TableInfo",
     "file_format",
@@ -23,7 +26,9 @@ __all__ = [
     "inspect",
     "load_arrays",
     "read_arrays",
+    "read_chunks",
     "read_frame",
     "save_upload",
     "stored_path",
+    "unpacked_bytes",
 ]

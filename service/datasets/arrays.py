@@ -1,5 +1,7 @@
 """NPZ files: the arrays `x` and `y`, or `x_train`, `y_train`, `x_test`, `y_test`, which are concatenated. NumPy only.
 
+An `x` that lies in the file without compression, as `np.savez` writes it, may be larger than memory: see `Mapped`.
+
 Pickles are never loaded: an array of Python objects is refused because of its header. Names are case-insensitive. Shapes: x
 is (rows, features), (rows, time, channels), or for images (rows, h, w), (rows, h, w, c) or (rows, c, h, w); y is (rows,);
 sequences of unequal length are padded at the end, and `len` or `lengths` (rows,) contains the lengths without padding.
@@ -9,6 +11,7 @@ from __future__ import annotations
 
 import lzma
 import math
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -19,11 +22,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from service.datasets.mapped import Mapped, Place
 from service.datasets.tables import MAX_UNPACKED_BYTES, Column, TableInfo, refuse
 
-_BROKEN = (ValueError, OSError, EOFError, RuntimeError, KeyError, zipfile.BadZipFile, zlib.error, lzma.LZMAError)
+_BROKEN = (
+    ValueError,
+    OSError,
+    EOFError,
+    RuntimeError,
+    KeyError,
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    struct.error,
+)
 _PARTS = (("train",), ("val", "valid", "validation"), ("test",))
 _BLOCK = 1 << 22
+_LOCAL = struct.Struct("<4s5H3L2H")
 
 
 @dataclass(frozen=True)
@@ -31,13 +46,13 @@ class Arrays:
     """The content of an NPZ file; shapes as in the module's docstring.
 
     Attributes:
-        x: Features.
+        x: Features, an array or `Mapped`.
         y: (rows,) targets.
         lengths: (rows,) lengths of padded sequences without padding, if the file has them.
         part: (rows,) 0, 1 or 2 for training, validation and test rows, if the file distinguishes them.
     """
 
-    x: NDArray[Any]
+    x: Any
     y: NDArray[Any]
     lengths: NDArray[np.int64] | None = None
     part: NDArray[np.int8] | None = None
@@ -49,6 +64,13 @@ class _Header:
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
     offset: int
+    begin: int | None
+    """Of the array's numbers in the file, where they are neither compressed nor in columns."""
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return math.prod(self.shape) * self.dtype.itemsize
 
 
 @dataclass(frozen=True)
@@ -81,8 +103,8 @@ def inspect_arrays(path: Path) -> TableInfo:
     return TableInfo(len(y), (Column("x", "numeric", missing, 0, False), target), shape)
 
 
-def load_arrays(path: Path) -> Arrays:
-    """Read an NPZ file without converting types.
+def load_arrays(path: Path, most: float = math.inf) -> Arrays:
+    """Read an NPZ file without converting types; an `x` of more than ``most`` bytes is `Mapped`, where it can be.
 
     Raises:
         InvalidInput: It is not an NPZ file, contains Python objects, is too large when unpacked, or has arrays that do not
@@ -92,7 +114,8 @@ def load_arrays(path: Path) -> Arrays:
         with zipfile.ZipFile(path) as archive:
             headers, parts, _ = _layout(archive)
             y = _targets(archive, headers, parts)
-            x = _joined([_read(archive, headers[part.x]) for part in parts])
+            own = [headers[part.x] for part in parts]
+            x = _mapped(path, own, most) or _joined([_read(archive, header) for header in own])
             padded = [part.lengths for part in parts if part.lengths is not None]
             lengths = _joined([_read(archive, headers[name]) for name in padded]) if len(padded) == len(parts) else None
     except _BROKEN as error:
@@ -110,7 +133,15 @@ def read_arrays(path: Path) -> tuple[NDArray[Any], NDArray[Any]]:
         InvalidInput: See `load_arrays`.
     """
     arrays = load_arrays(path)
-    return arrays.x.astype(np.float32), arrays.y
+    return arrays.x[:].astype(np.float32), arrays.y
+
+
+def _mapped(path: Path, headers: list[_Header], most: float) -> Mapped | None:
+    """The arrays of one type and more than ``most`` bytes, if they lie in the file as they are."""
+    alike = len({header.dtype for header in headers}) == 1
+    if not alike or sum(header.size for header in headers) <= most or any(header.begin is None for header in headers):
+        return None
+    return Mapped([Place(path, header.begin or 0, header.shape, header.dtype) for header in headers])
 
 
 def _layout(archive: zipfile.ZipFile) -> tuple[dict[str, _Header], list[_Part], tuple[int, ...]]:
@@ -133,33 +164,46 @@ def _layout(archive: zipfile.ZipFile) -> tuple[dict[str, _Header], list[_Part], 
 
 def _headers(archive: zipfile.ZipFile) -> dict[str, _Header]:
     headers: dict[str, _Header] = {}
-    size = sum(entry.file_size for entry in archive.infolist())
-    if size > MAX_UNPACKED_BYTES:
-        refuse(f"unpacks to {size} bytes", value=size, allowed=f"at most {MAX_UNPACKED_BYTES}")
     for entry in archive.infolist():
         name = entry.filename.removesuffix(".npy").lower()
-        header = _header(archive, entry.filename)
+        header = _header(archive, entry)
         if header.dtype.hasobject:
             refuse(f"cannot be read as npz: {name} contains Python objects, and pickles are never loaded", value=name)
         if name in headers:
             refuse("has several arrays with the same name", value=name)
         # NumPy allocates what the header declares, which must not exceed the data in the file.
-        if math.prod(header.shape) * header.dtype.itemsize != entry.file_size - header.offset:
+        if header.size != entry.file_size - header.offset:
             refuse(f"cannot be read as npz: the size of {name} differs from that in its header", value=name)
         headers[name] = header
+    size = sum(header.size for header in headers.values() if header.begin is None)
+    if size > MAX_UNPACKED_BYTES:
+        refuse(f"unpacks to {size} bytes", value=size, allowed=f"at most {MAX_UNPACKED_BYTES}")
     return headers
 
 
-def _header(archive: zipfile.ZipFile, member: str) -> _Header:
+def _header(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> _Header:
+    member = entry.filename
     with archive.open(member) as file:
         version = np.lib.format.read_magic(file)
         if version == (1, 0):
-            shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+            shape, by_column, dtype = np.lib.format.read_array_header_1_0(file)
         elif version == (2, 0):
-            shape, _, dtype = np.lib.format.read_array_header_2_0(file)
+            shape, by_column, dtype = np.lib.format.read_array_header_2_0(file)
         else:
             raise ValueError(f"{member} has the unknown format version {version}")
-        return _Header(member, shape, dtype, file.tell())
+        offset = file.tell()
+    as_it_is = entry.compress_type == zipfile.ZIP_STORED and not (by_column and len(shape) > 1)
+    begin = _content_of(archive, entry) + offset if as_it_is else None
+    return _Header(member, shape, dtype, offset, begin)
+
+
+def _content_of(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> int:
+    """Where in the file a member begins, after its local header. Reference: PKWARE, "APPNOTE", 4.3.7."""
+    assert archive.fp is not None, "the archive is open"
+    archive.fp.seek(entry.header_offset)
+    local = archive.fp.read(_LOCAL.size)
+    *_, name, extra = _LOCAL.unpack(local)
+    return int(entry.header_offset + _LOCAL.size + name + extra)
 
 
 def _parts(headers: Mapping[str, _Header]) -> list[_Part]:

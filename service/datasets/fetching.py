@@ -1,7 +1,8 @@
 """Fetching what is at an address into one file: `python -m service.datasets.fetching`, a child of `service.apart`.
 
 A file is copied. A folder of Parquet files becomes one Parquet file, with a column for each `key=value` in its paths; one
-of images in folders by class becomes a ZIP. Both are the same again for the same files. The limits are those of uploads.
+of `x.npy` and `y.npy` an NPZ file without compression, of which workers map the rows; one of images in folders by class a
+ZIP. All are the same again for the same files, and nothing is in memory as a whole. The limits are those of uploads.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from errno import EDQUOT, ENOSPC
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import IO, Any
 
 from service.addresses import Address, allowed_address
 from service.apart import answer_parent
@@ -21,7 +22,8 @@ from service.datasets.uploads import file_format
 from service.errors import StorageFull
 
 OF_PARQUET = (".parquet", ".parq", ".pq")
-_MOST_PARTS, _MOST_IMAGES, _MOST_FILES = 10_000, 50_000, 200_000
+OF_ARRAYS = (".npy",)
+_MOST_PARTS, _MOST_ARRAYS, _MOST_IMAGES, _MOST_FILES = 10_000, 9, 50_000, 200_000
 _BATCH = 64
 
 
@@ -41,24 +43,37 @@ def fetch(address: Address, prefixes: Sequence[str], target: Path, scratch: Path
     """
     source = source_at(address, prefixes, most)
     if not source.is_folder():
+        if address.name.lower().endswith(OF_ARRAYS):
+            refuse("is one array without targets", value=address.shown, allowed="the folder of x.npy and y.npy")
         found = file_format(address.name, FIELD)
         _copy(source.chunks(), target, most)
         return found
-    parts, images = _sorted_out(source)
-    if not parts and not images:
-        refuse("is a folder without Parquet files and images", value=address.shown)
+    parts, arrays, images = _sorted_out(source)
     if parts:
         _fetch_parts(source, parts, scratch, most)
         merge_folder(scratch, target, most, FIELD)
         return "parquet"
+    if arrays:
+        _fetch_arrays(source, arrays, target, most)
+        return "npz"
+    if not images:
+        refuse(
+            "is a folder without Parquet files, arrays and images",
+            value=address.shown,
+            allowed="Parquet files, x.npy and y.npy, or images in folders by class",
+        )
     _fetch_images(source, images, target, most)
     return "zip"
 
 
-def _sorted_out(source: Source) -> tuple[list[Entry], list[Entry]]:
-    """The Parquet files of a folder, and its images, by name."""
-    parts: list[Entry] = []
-    images: list[Entry] = []
+def _sorted_out(source: Source) -> list[list[Entry]]:
+    """The Parquet files of a folder, its arrays, and its images, by name."""
+    kinds = [
+        (OF_PARQUET, "Parquet files", _MOST_PARTS),
+        (OF_ARRAYS, "arrays", _MOST_ARRAYS),
+        (OF_IMAGES, "images", _MOST_IMAGES),
+    ]
+    found: list[list[Entry]] = [[] for _ in kinds]
     for number, entry in enumerate(source.files()):
         path = PurePosixPath(entry.name)
         if _is_log(path):
@@ -67,14 +82,13 @@ def _sorted_out(source: Source) -> tuple[list[Entry], list[Entry]]:
             refuse(f"is a folder of more than {_MOST_FILES} files")
         if any(part.startswith(("_", ".")) for part in path.parts):
             continue
-        if path.suffix.lower() in OF_PARQUET:
-            parts.append(entry)
-        elif path.suffix.lower() in OF_IMAGES:
-            images.append(entry)
-    for found, many, what in ((parts, _MOST_PARTS, "Parquet files"), (images, _MOST_IMAGES, "images")):
-        if len(found) > many:
-            refuse(f"is a folder of {len(found)} {what}", value=len(found), allowed=f"at most {many}")
-    return sorted(parts, key=_name), sorted(images, key=_name)
+        for own, (endings, _, _) in zip(found, kinds, strict=True):
+            if path.suffix.lower() in endings:
+                own.append(entry)
+    for own, (_, what, many) in zip(found, kinds, strict=True):
+        if len(own) > many:
+            refuse(f"is a folder of {len(own)} {what}", value=len(own), allowed=f"at most {many}")
+    return [sorted(own, key=_name) for own in found]
 
 
 def _is_log(path: PurePosixPath) -> bool:
@@ -95,6 +109,16 @@ def _fetch_parts(source: Source, parts: Sequence[Entry], scratch: Path, most: in
         folder = scratch.joinpath(*keys)
         folder.mkdir(parents=True, exist_ok=True)
         left -= _copy(source.chunks(entry.name), folder / f"{number:05}.parquet", left, most)
+
+
+def _fetch_arrays(source: Source, arrays: Sequence[Entry], target: Path, most: int) -> None:
+    """An NPZ file of the arrays, by the names of their files."""
+    left = _room(arrays, most)
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:
+        for entry in arrays:
+            about = zipfile.ZipInfo(PurePosixPath(entry.name).name)
+            with archive.open(about, "w", force_zip64=True) as member:
+                left -= _write(source.chunks(entry.name), member, left, most)
 
 
 def _fetch_images(source: Source, images: Sequence[Entry], target: Path, most: int) -> None:
@@ -120,13 +144,17 @@ def _room(entries: Iterable[Entry], most: int) -> int:
 
 def _copy(chunks: Iterator[bytes], path: Path, left: int, most: int | None = None) -> int:
     """Write chunks to a file; returns their size."""
-    size = 0
     with path.open("wb") as file:
-        for chunk in chunks:
-            size += len(chunk)
-            if size > left:
-                raise too_large(left if most is None else most)
-            file.write(chunk)
+        return _write(chunks, file, left, left if most is None else most)
+
+
+def _write(chunks: Iterator[bytes], file: IO[bytes], left: int, most: int) -> int:
+    size = 0
+    for chunk in chunks:
+        size += len(chunk)
+        if size > left:
+            raise too_large(most)
+        file.write(chunk)
     return size
 
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from service.datasets import csvfile
 from service.datasets.arrays import inspect_arrays
 from service.datasets.images import inspect_images
-from service.datasets.tables import MAX_UNPACKED_BYTES, TableInfo, refuse, refuse_many
+from service.datasets.tables import MAX_STREAMED_BYTES, MAX_UNPACKED_BYTES, TableInfo, refuse, refuse_many
 from service.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -85,6 +85,28 @@ def read_frame(path: Path, file_format: str, missing: Sequence[str] = ()) -> pd.
     return frame.reset_index(drop=True)
 
 
+def read_chunks(path: Path, file_format: str, missing: Sequence[str] = ()) -> Iterator[pd.DataFrame]:
+    """The rows of `read_frame` in parts, of which the types of columns may differ.
+
+    Raises:
+        InvalidInput: See `inspect`.
+    """
+    return _chunks(path, file_format, _names(path, file_format), missing)
+
+
+def unpacked_bytes(path: Path) -> int:
+    """Of a Parquet file as numbers of eight bytes.
+
+    Raises:
+        InvalidInput: See `inspect`.
+    """
+    import pyarrow.parquet as pq
+
+    names = _parquet_names(path)
+    with pq.ParquetFile(path) as file:
+        return int(file.metadata.num_rows) * len(names) * 8
+
+
 def _names(path: Path, file_format: str) -> list[str]:
     """The column names of a file, after a check of its form."""
     match file_format:
@@ -96,7 +118,7 @@ def _names(path: Path, file_format: str) -> list[str]:
             return _feather_names(path)
         case "xlsx":
             sheet = _sheet(path, 1)
-            return _usable_names(list(map(str, sheet.columns)), len(sheet))
+            return _usable_names(list(map(str, sheet.columns)), len(sheet), MAX_UNPACKED_BYTES)
         case _:
             raise AssertionError(f"{file_format} is not a format of tables")
 
@@ -126,7 +148,7 @@ def _parquet_names(path: Path) -> list[str]:
             schema, rows = file.schema_arrow, file.metadata.num_rows
     except Exception as error:  # as above
         _refuse_unreadable("parquet", error)
-    return _table_names(schema, rows)
+    return _table_names(schema, rows, MAX_STREAMED_BYTES)
 
 
 def _feather_names(path: Path) -> list[str]:
@@ -137,7 +159,7 @@ def _feather_names(path: Path) -> list[str]:
         with pa.memory_map(str(path)) as source:
             reader = pa.ipc.open_file(source)
             rows = sum(reader.get_batch(number).num_rows for number in range(reader.num_record_batches))
-            return _table_names(reader.schema, rows)
+            return _table_names(reader.schema, rows, MAX_UNPACKED_BYTES)
     except InvalidInput:
         raise
     except Exception as error:  # as above
@@ -158,7 +180,7 @@ def _sheet(path: Path, rows: int | None = None) -> pd.DataFrame:
             _refuse_unreadable("xlsx", error)
 
 
-def _table_names(schema: Any, rows: int) -> list[str]:
+def _table_names(schema: Any, rows: int, most: int) -> list[str]:
     """The names of the columns of an Arrow schema without those of pandas' row labels."""
     import pyarrow as pa
 
@@ -170,16 +192,16 @@ def _table_names(schema: Any, rows: int) -> list[str]:
     if nested:
         refuse("has columns with lists or records", value=nested, allowed="one value per cell")
     labels = (schema.pandas_metadata or {}).get("index_columns", [])
-    return _usable_names([name for name in names if name not in labels], rows)
+    return _usable_names([name for name in names if name not in labels], rows, most)
 
 
-def _usable_names(names: list[str], rows: int) -> list[str]:
+def _usable_names(names: list[str], rows: int, most: int) -> list[str]:
     if len(names) < 2:
         refuse("needs at least two columns: a target and a feature", value=names)
     if rows == 0:
         refuse("has no rows")
-    if rows * len(names) * 8 > MAX_UNPACKED_BYTES:
-        refuse(f"unpacks to {rows} rows of {len(names)} columns", value=rows, allowed=f"at most {MAX_UNPACKED_BYTES} bytes")
+    if rows * len(names) * 8 > most:
+        refuse(f"unpacks to {rows} rows of {len(names)} columns", value=rows, allowed=f"at most {most} bytes")
     refuse_many(rows, len(names))
     return names
 

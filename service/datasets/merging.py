@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.dataset as pds
 import pyarrow.parquet as pq
 
-from service.datasets.tables import MAX_COLUMNS, MAX_ROWS, MAX_UNPACKED_BYTES
+from service.datasets.tables import MAX_COLUMNS, MAX_ROWS, MAX_STREAMED_BYTES
 from service.errors import InvalidInput, TooLarge
 
 _ROWS = 1 << 16
@@ -54,7 +54,7 @@ def write_batches(batches: Iterable[pa.RecordBatch], schema: pa.Schema, target: 
         for batch in batches:
             rows, size = rows + batch.num_rows, size + batch.nbytes
             check(rows, MAX_ROWS, "rows")
-            check(size, MAX_UNPACKED_BYTES, "bytes when unpacked")
+            check(size, MAX_STREAMED_BYTES, "bytes when unpacked")
             writer.write_batch(batch)
             check(target.stat().st_size, most, "bytes", TooLarge.one)
     check(target.stat().st_size, most, "bytes", TooLarge.one)

@@ -21,6 +21,10 @@ ENDINGS = {"tsv": "csv", "arrow": "feather"}
 """Other endings of files in these formats."""
 MAX_UNPACKED_BYTES = 4 * 2**30
 """Largest size of a file's content when unpacked, which may be a thousand times its size on disk."""
+MAX_STREAMED_BYTES = 64 * 2**30
+"""The same of Parquet files, which are never read as a whole if they are large."""
+READ_BY_ROWS, READ_BY_ROWS_BYTES = ("parquet", "npz", "zip"), 64 * 2**20
+"""Files that are not in a worker's memory as numbers, and the size from which on."""
 
 PARTS = {"train": 0, "training": 0, "valid": 1, "validation": 1, "val": 1, "dev": 1, "test": 2}
 """The words of a column that divides the rows: into training, validation and test."""

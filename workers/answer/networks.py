@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,6 +24,7 @@ from workers.plain import network as plain
 from workers.plain.network import Shape
 from workers.scoring.scores import Scores, exact, mean_over_folds, score
 from workers.scoring.sparsification import sparsity_curve
+from workers.stack.device_data import examples
 from workers.study_data import Prepared
 
 
@@ -30,7 +32,7 @@ from workers.study_data import Prepared
 class ScoredRows:
     """Rows on which networks are scored: preprocessed features (r, …), targets (r,), and the target's scale."""
 
-    x: Tensor
+    x: Any
     y: Tensor
     scale: float
 
@@ -38,13 +40,13 @@ class ScoredRows:
 def training_rows(data: Prepared, fold: int) -> ScoredRows:
     """The training rows of a fold."""
     rows = data.device.train[fold]
-    return ScoredRows(data.device.x[rows], data.device.y[rows], float(data.device.scale[fold]))
+    return ScoredRows(data.device.chosen(rows), data.device.y[rows], float(data.device.scale[fold]))
 
 
 def validation_rows(data: Prepared, fold: int) -> ScoredRows:
     """The validation rows of a fold."""
     rows = data.device.valid[fold][data.device.mask[fold] > 0]
-    return ScoredRows(data.device.x[rows], data.device.y[rows], float(data.device.scale[fold]))
+    return ScoredRows(data.device.chosen(rows), data.device.y[rows], float(data.device.scale[fold]))
 
 
 def test_rows(data: Prepared) -> ScoredRows:
@@ -56,10 +58,10 @@ def locked_rows(data: Prepared, fold: Fold) -> ScoredRows:
     """The same, as those of any ``fold`` see it."""
     features, target = test_part(data.table, data.split, fold)
     device = data.device.device
-    return ScoredRows(torch.from_numpy(features).to(device), torch.from_numpy(target).to(device), fold.target.scale)
+    return ScoredRows(examples([features], device), torch.from_numpy(target).to(device), fold.target.scale)
 
 
-def outputs(shape: Shape, weights: Weights, x: Tensor, task: Task) -> Tensor:
+def outputs(shape: Shape, weights: Weights, x: Any, task: Task) -> Tensor:
     """(r, o) outputs of one trained network, with its snapshots, run as an ordinary module; returned on the CPU."""
     return plain.outputs(plain.trained(shape, weights, task).to(x.device).eval(), x).cpu()
 

@@ -4,15 +4,17 @@
 """
 
 from workers.data.fitting import Fitted, PrepareOptions
-from workers.data.prepare import Fold, TargetScale, prepare, prepare_alike, prepare_all
+from workers.data.prepare import Features, Fold, Lazy, TargetScale, prepare, prepare_alike, prepare_all
 from workers.data.split import Division, Split, divide_all, make_split, split_rows
 from workers.data.table import DataSource, RawTable, load_table
 
 __all__ = [
     "DataSource",
     "Division",
+    "Features",
     "Fitted",
     "Fold",
+    "Lazy",
     "PrepareOptions",
     "RawTable",
     "Split",

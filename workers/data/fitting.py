@@ -6,6 +6,7 @@ It passes through JSON unchanged, so that a saved model includes it without pick
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -25,6 +26,7 @@ from sklearn.preprocessing import (
     StandardScaler,
 )
 
+from service.datasets import Mapped
 from service.spec import DataSpec
 from service.spec.parts import Scaling
 from workers.plain.columns import numbers, text_of
@@ -39,7 +41,7 @@ Layout = Literal["flat", "sequence", "image"]
 MISSING = "missing"
 _QUANTILES = 1000
 _ROWS_PER_QUANTILE = 30
-_BLOCK_ROWS = 4096
+_BLOCK_ROWS, _BLOCK_NUMBERS = 4096, 1 << 22
 
 
 @dataclass(frozen=True)
@@ -184,21 +186,22 @@ def _filled(series: pd.Series[Any], options: PrepareOptions) -> _Filled:
 
 
 def fit_array(
-    x: NDArray[Any],
+    x: NDArray[Any] | Mapped,
     rows: NDArray[np.int64],
     lengths: NDArray[np.int64] | None,
     layout: Layout,
     channels: str = "auto",
 ) -> Fitted:
     """Fit on the given rows of images (n, h, w), (n, h, w, c) or (n, c, h, w), or of series (n, t, c)."""
-    x = channels_last(x, channels) if layout == "image" else x
     scaler = StandardScaler()
-    for start in range(0, len(rows), _BLOCK_ROWS):
-        chosen = rows[start : start + _BLOCK_ROWS]
-        block = x[chosen]
+    size = max(1, min(_BLOCK_ROWS, _BLOCK_NUMBERS // math.prod(x.shape[1:])))
+    for start in range(0, len(rows), size):
+        chosen = rows[start : start + size]
+        block = channels_last(x[chosen], channels) if layout == "image" else x[chosen]
+        count = block.shape[-1]
         if lengths is not None:
             block = block[np.arange(x.shape[1]) < lengths[chosen][:, None]]
-        values = block.reshape(-1, x.shape[-1]).astype(np.float64)
+        values = block.reshape(-1, count).astype(np.float64)
         with np.errstate(invalid="ignore"):  # the mean of a channel without values
             scaler.partial_fit(np.where(np.isfinite(values), values, np.nan))
     known = np.isfinite(scaler.mean_)  # such a channel keeps mean 0 and deviation 1

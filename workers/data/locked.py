@@ -8,15 +8,14 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
-from workers.data.prepare import Fold, features, targets
+from workers.data.prepare import Features, Fold, features, targets
 from workers.data.split import Split
 from workers.data.table import RawTable
 
 
-def test_part(table: RawTable, split: Split, fold: Fold) -> tuple[NDArray[np.float32], NDArray[Any]]:
+def test_part(table: RawTable, split: Split, fold: Fold) -> tuple[Features, NDArray[Any]]:
     """Features (rows, d) and targets (rows,) of the test rows, preprocessed as ``fold`` was."""
     return features(table, split.test, fold.preprocessor), targets(table, split.test, fold.target)
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from service.errors import TrialError
 from workers.data.fitting import Fitted, PrepareOptions, alike, fit_array, fit_table
+from workers.data.records import fit_records
 from workers.data.split import Split
 from workers.data.table import RawTable
 from workers.plain import preprocessing
@@ -30,6 +31,19 @@ class TargetScale:
 
 
 @dataclass(frozen=True)
+class Lazy:
+    """Features of the ``rows`` (r,) of a table that is not in memory; `workers.stack.examples` makes them when needed."""
+
+    table: RawTable
+    rows: NDArray[np.int64]
+    fitted: Fitted
+
+
+Features: TypeAlias = Any
+"""`NDArray[np.float32]` (rows, ...), or `Lazy` of a table that is read by rows."""
+
+
+@dataclass(frozen=True)
 class Fold:
     """Data that a lane trains and validates on: x float32 (rows, d), y float32 (standardized) or int64 (rows,), contiguous.
 
@@ -37,9 +51,9 @@ class Fold:
     preprocessing, for `workers.data.locked` and for new data.
     """
 
-    x_train: NDArray[np.float32]
+    x_train: Features
     y_train: NDArray[Any]
-    x_valid: NDArray[np.float32]
+    x_valid: Features
     y_valid: NDArray[Any]
     target: TargetScale
     preprocessor: Fitted
@@ -62,6 +76,8 @@ def prepare_all(table: RawTable, split: Split, options: PrepareOptions = _DEFAUL
 def _fitted(table: RawTable, train: NDArray[np.int64], options: PrepareOptions) -> Fitted:
     if table.arrays is not None:
         fitted = fit_array(table.arrays, train, table.lengths, table.layout, table.channels)
+    elif table.records is not None:
+        fitted = fit_records(table.records, train, options, table.readings)
     else:
         fitted = fit_table(table.features.iloc[train], table.categorical, options, table.readings)
     return fitted if table.image is None else {**fitted, "image": dict(table.image)}
@@ -101,8 +117,10 @@ def _weights(table: RawTable, train: NDArray[np.int64]) -> NDArray[np.float32] |
     return weights
 
 
-def features(table: RawTable, rows: NDArray[np.int64], fitted: Fitted) -> NDArray[np.float32]:
+def features(table: RawTable, rows: NDArray[np.int64], fitted: Fitted) -> Features:
     """Preprocessed features (rows, …) of the given rows."""
+    if table.by_rows:
+        return Lazy(table, rows, fitted)
     if table.arrays is None:
         return preprocessing.features(table.features.iloc[rows], fitted)
     lengths = {} if table.lengths is None else {"lengths": table.lengths[rows]}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,13 +14,15 @@ import pandas as pd
 from numpy.typing import NDArray
 from sklearn import datasets as bundled
 
-from service.datasets import BUILTIN, Arrays, Column, load_arrays, read_frame
+from service.datasets import BUILTIN, Arrays, Column, Mapped, load_arrays, read_frame, unpacked_bytes
 from service.datasets.describe import columns_of, is_categorical, summarize
 from service.datasets.readings import ColumnType, read_by
-from service.datasets.tables import PARTS
+from service.datasets.tables import PARTS, READ_BY_ROWS_BYTES
 from service.errors import TrialError
 from workers.data.fitting import Layout
 from workers.data.pictures import load_pictures
+from workers.data.records import Records, blocks, chosen, hashes
+from workers.data.streamed import stream
 from workers.plain.columns import WORDS_FOR_MISSING, mapped, text_of
 from workers.plain.readings import Ambiguous, Reading, days_by, derived, number_by
 
@@ -31,6 +34,9 @@ class DataSource:
     ``categorical`` columns are read as categories whatever they contain; ``groups``, ``time`` and ``split`` name columns
     that define the split, ``weights`` one that weighs the rows; none of them is a feature. ``layout`` keeps the shape of
     images or sequences in an NPZ file.
+
+    What is larger than ``most`` bytes as numbers is read row by row as it is needed: arrays as they are in memory, and,
+    where there is a ``scratch`` directory, NPZ and Parquet files, which nobody must change meanwhile.
     """
 
     task: str
@@ -49,6 +55,8 @@ class DataSource:
     types: Mapping[str, ColumnType] = field(default_factory=dict)
     channels: str = "auto"
     image_size: int | None = None
+    scratch: Path | None = None
+    most: float = READ_BY_ROWS_BYTES
 
 
 @dataclass(frozen=True)
@@ -56,7 +64,8 @@ class RawTable:
     """Features (rows, columns), and the target as class indices (int64) or numbers (float64).
 
     ``labels`` are the names of the classes in order of their index. Images and sequences are in ``arrays`` (rows, …), and
-    ``features`` then has no columns; ``lengths`` (rows,) are those of padded sequences.
+    ``features`` then has no columns; ``lengths`` (rows,) are those of padded sequences. ``records`` stand for ``features``
+    that are not in memory. ``by_rows``: what is made of the features is not to be in memory as a whole.
     ``readings`` tell how ``features`` came about, as new rows need it; ``channels`` where images have theirs.
     ``groups`` (rows,) are group numbers, −1 for none; ``times`` (rows,) order the rows; ``part`` (rows,) is 0, 1 or 2 for
     training, validation and test rows where the file itself defines them; ``weights`` (rows,) are those of their losses.
@@ -69,7 +78,9 @@ class RawTable:
     categorical: tuple[str, ...] = ()
     row_hashes: NDArray[np.uint64] = field(default_factory=lambda: np.zeros(0, dtype=np.uint64))
     layout: Layout = "flat"
-    arrays: NDArray[Any] | None = None
+    arrays: NDArray[Any] | Mapped | None = None
+    records: Records | None = None
+    by_rows: bool = False
     lengths: NDArray[np.int64] | None = None
     groups: NDArray[np.int64] | None = None
     times: NDArray[np.float64] | None = None
@@ -94,7 +105,8 @@ class RawTable:
 
     def data_hash(self) -> str:
         """SHA-256 of all rows in their order: features (by their row hashes), targets and classes."""
-        digest = hashlib.sha256(repr((self.task, self.labels, list(map(str, self.features.columns)))).encode())
+        names = self.features.columns if self.records is None else self.records.names
+        digest = hashlib.sha256(repr((self.task, self.labels, list(map(str, names)))).encode())
         digest.update(np.ascontiguousarray(self.row_hashes).tobytes())
         digest.update(np.ascontiguousarray(self.target).tobytes())
         if self.weights is not None:
@@ -113,6 +125,9 @@ class _Content:
     columns: Mapping[str, Column] = field(default_factory=dict)
     """Of a file with columns: how each is read."""
     image: Mapping[str, Any] | None = None
+    records: Records | None = None
+    hashes: NDArray[np.uint64] | None = None
+    """Of the rows of ``records``."""
 
     @property
     def readings(self) -> dict[str, Reading]:
@@ -130,23 +145,28 @@ def load_table(source: DataSource) -> RawTable:
     content = _read(source)
     content = replace(content, target=_target(content, source))
     kept = _usable(content.target, source.task)
+    rows = np.flatnonzero(kept)
     frame, target = content.frame[kept].reset_index(drop=True), content.target[kept].reset_index(drop=True)
     values, labels = _encode_target(target, source.task)
     aside = [name for name in (source.groups, source.time, source.split, source.weights) if name is not None]
     unread = {*aside, *([str(source.target)] if source.task != "regression" else [])}
     readings = {name: reading for name, reading in content.readings.items() if name not in unread}
-    features = _derived(frame.drop(columns=aside), readings)
+    features = _derived(frame.drop(columns=aside), readings) if content.records is None else _no_columns(len(rows))
     arrays = content.arrays
-    shaped = arrays.x[kept] if arrays is not None and source.layout != "flat" else None
+    shaped = chosen(arrays.x, rows) if arrays is not None and source.layout != "flat" else None
+    records = content.records.select(rows) if content.records is not None else None
+    names = [str(name) for name in features.columns if _is_category(source, content, features[name])]
     return RawTable(
         features=features,
         target=values,
         task=source.task,
         labels=content.labels or labels,
-        categorical=tuple(str(name) for name in features.columns if _is_category(source, content, features[name])),
-        row_hashes=_hashes(features) if shaped is None else _hashes_of(shaped),
+        categorical=tuple(names) if records is None else records.categorical,
+        row_hashes=_row_hashes(features, shaped) if content.hashes is None else content.hashes[rows],
         layout=source.layout,
         arrays=shaped,
+        records=records,
+        by_rows=records is not None or (shaped is not None and 4 * math.prod(shaped.shape) > source.most),
         lengths=arrays.lengths[kept] if shaped is not None and arrays is not None and arrays.lengths is not None else None,
         groups=pd.factorize(frame[source.groups])[0].astype(np.int64) if source.groups is not None else None,
         times=_times(frame[source.time], content.readings.get(source.time)) if source.time is not None else None,
@@ -174,9 +194,11 @@ def _read(source: DataSource) -> _Content:
     if source.format == "zip":
         arrays, pictures = load_pictures(source.path, source.image_size)
         image = {"size": list(pictures.size), "mode": pictures.mode}
-        return replace(_of_arrays(arrays, source.layout), image=image)
+        return replace(_of_arrays(arrays, source), image=image)
     if source.format == "npz":
-        return _of_arrays(load_arrays(source.path), source.layout)
+        return _of_arrays(load_arrays(source.path, math.inf if source.scratch is None else source.most), source)
+    if source.format == "parquet" and source.scratch is not None and unpacked_bytes(source.path) > source.most:
+        return _streamed(source.path, source.scratch, source)
     frame = read_frame(source.path, source.format, source.missing)
     target = frame[source.target]
     # All columns, as at submit: those that are left out may show the mark of decimals.
@@ -189,15 +211,31 @@ def _types(source: DataSource) -> dict[str, ColumnType]:
     return {**source.types, **dict.fromkeys(source.categorical, "category")}
 
 
-def _of_arrays(arrays: Arrays, layout: Layout) -> _Content:
+def _streamed(path: Path, scratch: Path, source: DataSource) -> _Content:
+    named = (source.target, source.groups, source.time, source.split, source.weights)
+    aside = list(dict.fromkeys(name for name in named if name is not None))
+    found = stream(path, scratch, source.missing, _types(source), source.drop, aside)
+    frame = found.aside.drop(columns=[str(source.target)])
+    content = _Content(frame, found.aside[source.target], columns=found.columns)
+    return replace(content, records=found.records, hashes=found.hashes)
+
+
+def _of_arrays(arrays: Arrays, source: DataSource) -> _Content:
+    layout = source.layout
     dimensions: dict[Layout, tuple[int, ...]] = {"flat": (2, 3, 4), "sequence": (3,), "image": (3, 4)}
     if arrays.x.ndim not in dimensions[layout]:
         raise TrialError(f"examples of shape {arrays.x.shape[1:]} can't be read as {layout}")
     if layout != "flat":
         return _Content(_no_columns(len(arrays.y)), pd.Series(arrays.y), arrays=arrays)
+    width = math.prod(arrays.x.shape[1:])
+    names = tuple(f"x{index}" for index in range(width))
+    if isinstance(arrays.x, Mapped) or (arrays.x.dtype == np.uint8 and 4 * arrays.x.size > source.most):
+        x = arrays.x.reshaped(width) if isinstance(arrays.x, Mapped) else arrays.x.reshape(-1, width)
+        records = Records(x, names)
+        content = _Content(_no_columns(len(arrays.y)), pd.Series(arrays.y), arrays=arrays)
+        return replace(content, records=records, hashes=records.hashes())
     flat = arrays.x.reshape(len(arrays.x), -1).astype(np.float32)
-    frame = pd.DataFrame(flat, columns=[f"x{index}" for index in range(flat.shape[1])])
-    return _Content(frame, pd.Series(arrays.y), arrays=arrays)
+    return _Content(pd.DataFrame(flat, columns=list(names)), pd.Series(arrays.y), arrays=arrays)
 
 
 def _target(content: _Content, source: DataSource) -> pd.Series[Any]:
@@ -291,12 +329,15 @@ def _part(column: pd.Series[Any]) -> NDArray[np.int8]:
     return np.array([PARTS[word] for word in words], dtype=np.int8)
 
 
-def _hashes(frame: pd.DataFrame) -> NDArray[np.uint64]:
-    return pd.util.hash_pandas_object(frame, index=False).to_numpy().astype(np.uint64)
+def _row_hashes(features: pd.DataFrame, arrays: NDArray[Any] | Mapped | None) -> NDArray[np.uint64]:
+    """(rows,) of the features, or one hash per image or sequence, computed from its bytes."""
+    if arrays is None:
+        return hashes(features)
+    found = [_hashes_of(arrays[block]) for block in blocks(len(arrays), math.prod(arrays.shape[1:]))]
+    return np.concatenate(found)
 
 
 def _hashes_of(arrays: NDArray[Any]) -> NDArray[np.uint64]:
-    """One hash per image or sequence, computed from its bytes."""
     rows = np.ascontiguousarray(arrays).reshape(len(arrays), -1).view(np.uint8)
     texts = np.array([row.tobytes() for row in rows], dtype=object)
     return pd.util.hash_array(texts, categorize=False)

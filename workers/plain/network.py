@@ -169,9 +169,12 @@ def trained(shape: Shape, weights: Mapping[str, Tensor], task: str) -> nn.Module
 
 
 @torch.no_grad()
-def outputs(network: nn.Module, x: Tensor) -> Tensor:
-    """(r, o) outputs of a ``network`` in eval mode, always as many rows at once, for the last bit may depend on that."""
-    return torch.cat([network(part) for part in torch.split(x, _ROWS_AT_ONCE)])
+def outputs(network: nn.Module, x: Any) -> Tensor:
+    """(r, o) outputs of a ``network`` in eval mode, always as many rows at once, for the last bit may depend on that.
+
+    ``x`` is a tensor (r, ...), or something that gives one for a slice.
+    """
+    return torch.cat([network(x[start : start + _ROWS_AT_ONCE]) for start in range(0, max(1, len(x)), _ROWS_AT_ONCE)])
 
 
 @torch.no_grad()

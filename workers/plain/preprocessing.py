@@ -7,7 +7,7 @@ features; images (r, h, w), (r, h, w, c) or (r, c, h, w) become (r, c, h, w), se
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -194,8 +194,12 @@ def channels_last(x: NDArray[Any], channels: str = "auto") -> NDArray[Any]:
     """
     if x.ndim == 3:
         return x[..., None]
-    first = channels == "first" or (channels == "auto" and x.shape[1] < x.shape[3])
-    return np.moveaxis(x, 1, -1) if first else x
+    return np.moveaxis(x, 1, -1) if channels_first(x.shape, channels) else x
+
+
+def channels_first(shape: Sequence[int], channels: str) -> bool:
+    """Whether images of the ``shape`` (r, a, b, c) have their channels in front."""
+    return channels == "first" or (channels == "auto" and shape[1] < shape[3])
 
 
 def width_of(fitted: Mapping[str, Any]) -> int:

@@ -146,7 +146,7 @@ def memory_need(key: StackKey, recipe: Recipe, data: DeviceData) -> MemoryNeed:
     if data.device.type == "cuda" or key.shape.family != "mlp":
         return MemoryNeed.measured(partial(train_once, key, recipe, data), data.device)
     model = FlatModel(key.shape, torch.device("meta"))
-    rows = max(key.batch_size, int(data.valid.shape[1])) * (model.largest_activation + data.x[0].numel())
+    rows = max(key.batch_size, int(data.valid.shape[1])) * (model.largest_activation + data.numbers)
     return MemoryNeed(base=0, lane=2 * _state_bytes(model, key) + 4 * 8 * rows)
 
 

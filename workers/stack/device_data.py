@@ -8,6 +8,7 @@ different folds share a stack. Shapes: `R` rows of all folds together, `n` train
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,15 +17,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from workers.data import Fold
+from workers.data import Features, Fold, Lazy
 from workers.plain.network import Shape, spread
 from workers.plain.update import balanced
+from workers.stack.examples import Examples
 
 
 @dataclass(frozen=True)
 class DeviceData:
     """Shapes: ``x (R, ...)``, ``y (R,)``; per fold f ``train (f, n)``, ``valid (f, m)``, ``mask (f, m)``, ``scale (f,)``,
-    ``balance (f, c)``.
+    ``balance (f, c)``. ``x`` is a tensor, or `Examples` that are not there as a whole.
 
     ``scale`` turns a standardized regression error back into the target's unit (1 for classification). ``balance`` are the
     weights that make the classes of a fold's training rows count alike (`workers.plain.update.balanced`). ``wanted`` are
@@ -35,7 +37,7 @@ class DeviceData:
     rows, where they are not all alike.
     """
 
-    x: Tensor
+    x: Any
     y: Tensor
     train: Tensor
     valid: Tensor
@@ -54,17 +56,26 @@ class DeviceData:
     @property
     def device(self) -> torch.device:
         """Where the data is."""
-        return self.x.device
+        return self.y.device
 
     @property
     def inputs(self) -> tuple[int, ...]:
         """The shape of an example."""
         return tuple(self.x.shape[1:])
 
+    @property
+    def numbers(self) -> int:
+        """Of an example."""
+        return math.prod(self.inputs)
+
+    def chosen(self, rows: Tensor) -> Any:
+        """(r, ...) the examples of rows (r,), which may be many."""
+        return self.x[rows] if isinstance(self.x, Tensor) else self.x.subset(rows)
+
     @functools.cached_property
-    def valid_x(self) -> Tensor:
+    def valid_x(self) -> Any:
         """(m, ...) the validation examples of the only fold."""
-        return self.x[self.valid[0]]
+        return self.chosen(self.valid[0])
 
     def seen(self, fold: int) -> Tensor:
         """(r, ...) on the CPU, the training examples of a fold that networks see as they are initialized."""
@@ -121,7 +132,7 @@ class DeviceData:
         labels = [torch.from_numpy(fold.y_train) for fold in folds]
         balance = [balanced(own, outputs) if task == "classification" else torch.ones(outputs) for own in labels]
         return cls(
-            x=torch.from_numpy(np.concatenate(xs)).to(device),
+            x=examples(xs, device),
             y=torch.from_numpy(np.concatenate(ys)).to(device),
             train=torch.from_numpy(_equal_length(train)).to(device),
             valid=torch.from_numpy(_equal_length(valid)).to(device),
@@ -137,6 +148,13 @@ class DeviceData:
             start=start,
             weights=None if folds[0].weights is None else torch.from_numpy(np.concatenate(weights)).to(device),
         )
+
+
+def examples(parts: Sequence[Features], device: torch.device) -> Any:
+    """Features below each other, on the device or as they are asked for."""
+    if isinstance(parts[0], Lazy):
+        return Examples(parts, device)
+    return torch.from_numpy(np.concatenate(parts)).to(device)
 
 
 def _categories(folds: Sequence[Fold]) -> tuple[int, ...]:

@@ -196,7 +196,7 @@ class Stack:
         keys = update_keys(self.columns["seed"], steps, self.model.dropouts)
         bias = bias_corrections(self.columns["rest1"], self.columns["rest2"], steps + 1)
         batches = self._batches()
-        each = max(1, self.lanes * self.batch * self.data.x[0].numel())
+        each = max(1, self.lanes * self.batch * self.data.numbers)
         chunk = max(1, _GATHERED_NUMBERS[self.data.device.type] // each)
         if self._graphs:
             chunk = min(chunk, _CAPTURED_UPDATES)
@@ -261,7 +261,8 @@ class Stack:
         rows, target, mask, scale = self._judged_by
 
         def part(which: slice) -> Tensor:
-            return data.valid_x[which] if data.folds == 1 else data.x[rows[:, which]]
+            found: Tensor = data.valid_x[which] if data.folds == 1 else data.x[rows[:, which]]
+            return found
 
         out = self._outputs(self._evaluated, *self.state.evaluated(), part, int(rows.shape[1]))
         out = self._snapshots.judged(out)
@@ -296,7 +297,8 @@ class Stack:
             return self.model.forward(*given, shared=shared)[0]
 
         def part(which: slice) -> Tensor:
-            return data_x[rows[0, which] if shared else rows[:, which]]
+            found: Tensor = data_x[rows[0, which] if shared else rows[:, which]]
+            return found
 
         return self._outputs(forward, weights, stats, part, int(rows.shape[1]))
 

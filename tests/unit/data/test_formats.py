@@ -109,7 +109,7 @@ def test_folders_by_class_are_classes(tmp_path: Path) -> None:
     assert loaded.arrays is not None
     assert loaded.arrays.shape == (60, 6, 8, 3)
     assert loaded.arrays.dtype == np.uint8
-    bright = loaded.arrays.reshape(60, -1).mean(1) > 100
+    bright = loaded.arrays[:].reshape(60, -1).mean(1) > 100
     np.testing.assert_array_equal(bright, loaded.target == 0)
     fold = prepare(loaded, make_split(loaded, ValidationSpec(method="holdout"), 0), 0)
     expected = features({"x": loaded.arrays}, fold.preprocessor)
