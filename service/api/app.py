@@ -41,6 +41,7 @@ from service.api.bodies import BodyLimit
 from service.api.foreign import ForeignRequests
 from service.api.openapi import describe
 from service.api.queries import no_unknown_parameters
+from service.api.streams import Streams
 from service.settings import Settings
 from service.store import Store
 
@@ -66,6 +67,7 @@ def create_app(store: Store, settings: Settings) -> FastAPI:
         responses={status: problems.answers(status)[status] for status in (422, 429)},
         lifespan=None if document is None else background.lifespan(store, settings),
     )
+    app.state.streams = Streams()
     problems.install(app)
     largest = {datasets.PATH: settings.max_upload_mb, portable.RESTORE: settings.max_archive_mb}
     app.add_middleware(BodyLimit, uploads={path: int(most * 2**20) for path, most in largest.items()})
@@ -84,7 +86,7 @@ def create_app(store: Store, settings: Settings) -> FastAPI:
         app.include_router(changing.router(store, settings))
         app.include_router(pages.router(store))
         app.include_router(compare.router(store))
-        app.include_router(events.router(store))
+        app.include_router(events.router(store, app.state.streams))
         app.include_router(export.router(store))
         app.include_router(portable.router(store, settings))
         app.include_router(programs.router(store))

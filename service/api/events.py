@@ -20,6 +20,7 @@ from service.api.changes import GONE, Changes
 from service.api.feed import Feed, stream
 from service.api.models import StudyId, StudyOut
 from service.api.problems import answers
+from service.api.streams import Streams
 from service.errors import NotFound
 from service.store import Store
 from service.store.records import ENDED, FinishedTrial, StudyRecord
@@ -32,7 +33,7 @@ _NOT_MODIFIED: Any = {304: {"description": "Nothing new since the `ETag` of `If-
 _STREAM: Any = {200: {"content": {"text/event-stream": {}}, "description": "Server-Sent Events"}}
 
 
-def router(store: Store) -> APIRouter:
+def router(store: Store, streams: Streams) -> APIRouter:
     """A study, its events, and those of all studies."""
     routes = APIRouter(tags=["studies"], route_class=JsonRoute)
     changes = Changes(store)
@@ -70,7 +71,7 @@ def router(store: Store) -> APIRouter:
         next. What is older than the service keeps is left out.
         """
         begin = _number(last_event_id, since)
-        return _streamed(stream(feed, caller, begin, seconds, PING_SECONDS))
+        return streams.answer(stream(feed, caller, begin, seconds, PING_SECONDS))
 
     @routes.get(
         "/v1/studies/{study_id}/events", response_class=StreamingResponse, responses={**_STREAM, **answers(404, 422)}
@@ -85,7 +86,7 @@ def router(store: Store) -> APIRouter:
         Trials have ids, by which a stream is resumed where it was interrupted; without one it begins with the first trial.
         """
         await to_thread.run_sync(store.studies.owner, study_id)
-        return _streamed(study_stream(store, changes, feed, caller, study_id, _number(last_event_id, None) or 0))
+        return streams.answer(study_stream(store, changes, feed, caller, study_id, _number(last_event_id, None) or 0))
 
     return routes
 
@@ -104,11 +105,6 @@ def _read(store: Store, study_id: int, owner: str | None = None) -> tuple[str, S
 def _number(header: str | None, since: int | None) -> int | None:
     """The number in a `Last-Event-ID`, which may be anything, else another one."""
     return int(header) if header and header.isascii() and header.isdecimal() and len(header) < 10 else since
-
-
-def _streamed(events: AsyncIterator[str]) -> StreamingResponse:
-    headers = {"cache-control": "no-cache", "x-accel-buffering": "no"}
-    return StreamingResponse(events, media_type="text/event-stream", headers=headers)
 
 
 async def study_stream(

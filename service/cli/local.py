@@ -42,9 +42,8 @@ def serve(settings: Settings) -> None:
         CannotStart: The port is in use.
         DatabaseUnavailable: The database can't be reached.
     """
-    import uvicorn
-
     from service.api.app import create_app
+    from service.api.server import run
     from service.datasets.uploads import sweep
     from service.logs import set_up_logging
     from service.store import open_store
@@ -56,7 +55,7 @@ def serve(settings: Settings) -> None:
     sweep(settings.datasets_dir)
     store = open_store(settings.database_url, create=True)
     try:
-        uvicorn.run(
+        run(
             create_app(store, settings),
             host=settings.host,
             port=settings.port,

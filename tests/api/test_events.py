@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -233,3 +234,19 @@ def test_one_reader_serves_all_streams(client: TestClient, store: Store, monkeyp
     texts, before = asyncio.run(main())
     assert len(texts) == 1
     assert before < 20
+
+
+def test_streams_end_when_the_process_does(tmp_path: Path) -> None:
+    running = Serving(tmp_path / "home", free_port())
+    study_id = submitted(running)
+    with httpx.Client(base_url=running.url, timeout=60) as http:
+        for path in ("/v1/events", f"/v1/studies/{study_id}/events"):
+            with http.stream("GET", path) as answer:
+                lines = answer.iter_lines()
+                assert next(lines) == "retry: 2000"
+                running.process.send_signal(signal.SIGTERM)
+                assert "error" not in [*lines]  # it ends as it should, or this raises
+                assert running.process.wait(60) in (0, -signal.SIGTERM)
+            if path == "/v1/events":
+                running = Serving(tmp_path / "home", int(running.url.rpartition(":")[2]))
+    assert not [line for line in running.lines() if line["level"].lower() == "error"]
