@@ -32,7 +32,7 @@ def check_memory(spec: StudySpec, table: TableInfo, store: Store) -> None:
     if not known:
         return
     most = max(known)
-    folds = spec.validation.folds if spec.validation.method == "kfold" else 1
+    folds = spec.validation.folds * spec.searches if spec.validation.cross_validated else 1
     inputs = _inputs(spec, table)
     data = folds * table.rows * inputs * _FLOAT
     allowed = f"at most {most / 2**30:.1f} GiB, the memory of the largest worker"

@@ -101,7 +101,7 @@ class Studies(Transitions, StudyReads):
             "module": spec.model.module if isinstance(spec, StudySpec) else None,
             "metric": spec.metric,
             "direction": spec.objectives[str(spec.metric)],
-            "budget_trials": spec.budget.trials,
+            "budget_trials": spec.budget.trials * spec.searches,
             "budget_seconds": spec.budget.search_seconds,
             "created_at": self._database.now,
         }
