@@ -12,7 +12,7 @@ from __future__ import annotations
 import binascii
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, assert_never
 
 import numpy as np
@@ -27,6 +27,7 @@ from service.spec import (
     SuccessiveHalvingPruner,
     ThresholdPruner,
 )
+from service.spec.nested import place
 from service.spec.searchable import Searchable
 
 
@@ -53,7 +54,9 @@ class Judge(Protocol):
 
 def make_judge(spec: Searchable) -> Judge:
     """The judge for a study's pruner."""
-    return _judge(spec.pruner, spec, spec.sign)
+    if spec.searches == 1:
+        return _judge(spec.pruner, spec, spec.sign)
+    return InterleavedJudge([_judge(spec.pruner, spec, spec.sign) for _ in range(spec.searches)])
 
 
 def _judge(pruner: Pruner, spec: Searchable, sign: float) -> Judge:
@@ -76,6 +79,30 @@ def _judge(pruner: Pruner, spec: Searchable, sign: float) -> Judge:
         case _:
             assert_never(pruner)
     return judge
+
+
+class InterleavedJudge:
+    """Trials compete only within the search that they belong to, each of which has a judge (see `service.spec.nested`)."""
+
+    def __init__(self, judges: Sequence[Judge]) -> None:
+        self._judges = judges
+
+    def remember(self, number: int, values: Sequence[float], *, complete: bool, judged_here: bool) -> None:
+        """Pass a trial on with its number in its search."""
+        search, own = place(number, len(self._judges))
+        self._judges[search].remember(own, values, complete=complete, judged_here=judged_here)
+
+    def judge(self, cohort: Sequence[Standing]) -> set[int]:
+        """What the judges decide on their own trials."""
+        members: dict[int, dict[int, Standing]] = {}
+        for standing in cohort:
+            search, own = place(standing.number, len(self._judges))
+            members.setdefault(search, {})[own] = standing
+        return {
+            own[number].number
+            for search, own in members.items()
+            for number in self._judges[search].judge([replace(each, number=number) for number, each in own.items()])
+        }
 
 
 class NeverJudge:

@@ -35,6 +35,7 @@ from workers.data import (
     Split,
     load_table,
     make_split,
+    nested_splits,
     prepare_alike,
     prepare_all,
 )
@@ -45,16 +46,28 @@ from workers.stack.device_data import DeviceData
 
 @dataclass(frozen=True)
 class Prepared:
-    """A study's data in all forms that finalizing needs."""
+    """A study's data in all forms that finalizing needs; ``outer`` with nested validation only."""
 
     table: RawTable
     split: Split
     folds: Sequence[Fold]
     device: DeviceData
+    outer: Outer | None = None
 
     def shape(self, recipe: Recipe) -> Shape:
         """The shape of a recipe's network on this data."""
         return Shape.of(recipe.effective(), self.device.inputs, self.device.outputs, self.device.categories)
+
+
+@dataclass(frozen=True)
+class Outer:
+    """The outer folds of nested validation: ``parts`` are the data of their searches, with the rows inside as test rows.
+
+    ``device`` has the folds of all parts one below the other, so that lanes of all of them share stacks.
+    """
+
+    parts: tuple[Prepared, ...]
+    device: DeviceData
 
 
 class StudyData:
@@ -84,7 +97,19 @@ class StudyData:
             scratch = self._settings.datasets_dir if study.dataset_id is not None else None
             source = replace(self._source(spec), path=path, format=ending, scratch=scratch, most=READ_BY_ROWS_BYTES)
             table = load_table(source)
-        split = make_split(table, spec.validation, spec.seed, given=spec.data.split is not None)
+        if spec.searches == 1:
+            splits = [make_split(table, spec.validation, spec.seed, given=spec.data.split is not None)]
+        else:
+            splits = [*nested_splits(table, spec.validation, spec.seed)]
+        _, (whole,) = self._together(spec, table, splits[:1])
+        if len(splits) == 1:
+            return whole
+        device, parts = self._together(spec, table, splits[1:])
+        return replace(whole, outer=Outer(tuple(parts), device))
+
+    def _together(self, spec: StudySpec, table: RawTable, splits: Sequence[Split]) -> tuple[DeviceData, list[Prepared]]:
+        """Prepare splits, with the folds of all of them on the device."""
+        split = replace(splits[0], folds=tuple(pair for each in splits for pair in each.folds))
         start = self._start(spec, table)
         if start is None:
             folds = prepare_all(table, split, PrepareOptions.of(spec.data))
@@ -101,7 +126,12 @@ class StudyData:
             quantile=spec.quantile,
             start=start.weights if start else self._weights(spec),
         )
-        return Prepared(table, split, folds, on_device)
+        if len(splits) == 1:
+            return on_device, [Prepared(table, split, folds, on_device)]
+        each = len(folds) // len(splits)
+        places = [slice(index * each, (index + 1) * each) for index in range(len(splits))]
+        own = zip(splits, places, strict=True)
+        return on_device, [Prepared(table, part, folds[place], on_device.only(place)) for part, place in own]
 
     def _start(self, spec: StudySpec, table: RawTable) -> Start | None:
         """The network that a fine-tuning study starts from; None for other studies.
@@ -211,7 +241,9 @@ def check_defined(spec: StudySpec, table: RawTable, split: Split, folds: Sequenc
     if not wanted:
         return
     parts = {f"validation rows of fold {number}": fold.y_valid for number, fold in enumerate(folds, start=1)}
-    for name, targets in {**parts, "test rows": test_targets(table, split)}.items():
+    if spec.searches == 1:  # else all rows are test rows
+        parts["test rows"] = test_targets(table, split)
+    for name, targets in parts.items():
         if len(np.unique(targets)) < 2:
             what = "belong to one class" if table.task == "classification" else "have the same target"
             raise TrialError(

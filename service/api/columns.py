@@ -9,7 +9,8 @@ from service.datasets.tables import PARTS
 from service.errors import InvalidInput
 from service.spec import SETTINGS, StudySpec
 from service.spec.domain import can_leave
-from service.spec.parts import ASIDE
+from service.spec.nested import NESTED
+from service.spec.parts import ASIDE, ValidationSpec
 from service.suggestions import meant
 
 _MIN_ROWS = 20
@@ -118,6 +119,9 @@ def check_rows(spec: StudySpec, rows: int) -> None:
     division = spec.validation
     if spec.data.split is not None or division.given:
         return
+    if division.method == NESTED:
+        _check_nested_rows(division, rows)
+        return
     shares = {"test_fraction": division.test_fraction}
     if division.method == "holdout":
         shares["valid_fraction"] = division.valid_fraction
@@ -132,6 +136,18 @@ def check_rows(spec: StudySpec, rows: int) -> None:
         raise InvalidInput.one("validation.folds", message, value=division.folds, allowed=f"≤ {rest // _MIN_ROWS_IN_PART}")
 
 
+def _check_nested_rows(division: ValidationSpec, rows: int) -> None:
+    most = rows // _MIN_ROWS_IN_PART
+    if division.outer_folds > most:
+        message = f"are too many for {rows} rows"
+        raise InvalidInput.one("validation.outer_folds", message, value=division.outer_folds, allowed=f"≤ {most}")
+    rest = rows - -(-rows // division.outer_folds)
+    most = rest // _MIN_ROWS_IN_PART
+    if division.folds > most:
+        message = f"are too many for the {rest} rows outside of an outer fold"
+        raise InvalidInput.one("validation.folds", message, value=division.folds, allowed=f"≤ {most}")
+
+
 def check_division(spec: StudySpec, table: TableInfo) -> None:
     """Check that the columns that divide the rows can: enough groups or times, and the words of a split.
 
@@ -139,12 +155,17 @@ def check_division(spec: StudySpec, table: TableInfo) -> None:
         InvalidInput: They can't, on the field that names the column.
     """
     data, division = spec.data, spec.validation
-    folds = division.folds if division.method == "kfold" else 1
+    folds = division.folds if division.cross_validated else 1
     if data.groups is not None:
         groups = _column(table, data.groups)
         needed = folds + 1 if folds > 1 else 3
+        parts = _parts(folds)
+        if division.method == NESTED:
+            # So that there is one for every fold outside of the largest outer fold.
+            needed = max(division.outer_folds, folds + -(-folds // (division.outer_folds - 1)))
+            parts = f"{folds} folds outside of each of {division.outer_folds} outer folds"
         if groups.distinct < needed:
-            message = f"has {groups.distinct} groups, too few for {_parts(folds)}"
+            message = f"has {groups.distinct} groups, too few for {parts}"
             raise InvalidInput.one("data.groups", message, value=data.groups, allowed=f"at least {needed} groups")
     if data.time is not None:
         time = _column(table, data.time)

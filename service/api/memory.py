@@ -33,7 +33,7 @@ def check_memory(spec: StudySpec, table: TableInfo, store: Store, ending: str) -
     if not known:
         return
     most = max(known)
-    folds = spec.validation.folds if spec.validation.method == "kfold" else 1
+    folds = spec.validation.folds * spec.searches if spec.validation.cross_validated else 1
     inputs = _inputs(spec, table)
     data = folds * table.rows * inputs * _FLOAT
     if ending in READ_BY_ROWS and table.rows * inputs * _FLOAT > READ_BY_ROWS_BYTES:

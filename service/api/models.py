@@ -20,7 +20,7 @@ StudyId = Annotated[int, Path(ge=1, lt=2**31, description="A study's id.")]
 
 
 class Counts(BaseModel):
-    """Trials by state."""
+    """Trials by state, of all searches of the study."""
 
     waiting: int
     running: int
@@ -29,6 +29,7 @@ class Counts(BaseModel):
     fail: int
     finished: int
     budget: int
+    searches: int = Field(1, description="How many searches share the budget equally: several with nested validation.")
 
 
 class Best(BaseModel):
@@ -110,7 +111,12 @@ class StudyOut(BaseModel):
             metric=record.metric,
             direction=record.direction,
             objectives=record.objectives,
-            trials=Counts(**vars(record.counts), finished=record.counts.finished, budget=record.budget_trials),
+            trials=Counts(
+                **vars(record.counts),
+                finished=record.counts.finished,
+                budget=record.budget_trials,
+                searches=record.searches,
+            ),
             epochs=record.epochs,
             best=Best(number=best.number, value=best.value, step=best.step, params=dict(best.params)) if best else None,
             created_at=record.created_at,

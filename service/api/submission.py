@@ -115,8 +115,9 @@ def note_of(spec: StudySpec | ExternalSpec) -> str:
     """The study's note in the dashboard: what is searched, and the whole spec."""
     aims = ", and ".join(f"validation **{name}**, to be {direction}d" for name, direction in spec.objectives.items())
     text = json.dumps(spec.model_dump(mode="json", exclude_none=True), indent=2)
+    searches = f"{spec.searches} searches of " if spec.searches > 1 else ""
     return (
-        f"# {spec.name}\n\nObjective: {aims}. Budget: {spec.budget.trials} "
+        f"# {spec.name}\n\nObjective: {aims}. Budget: {searches}{spec.budget.trials} "
         f"trials of at most {spec.budget.epochs} epochs.\n\nSearched: {', '.join(spec.searched)}.\n\n```json\n{text}\n```\n"
     )
 
@@ -124,7 +125,8 @@ def note_of(spec: StudySpec | ExternalSpec) -> str:
 def plan_of(spec: StudySpec | ExternalSpec) -> dict[str, Any]:
     """The plan of a study as far as it follows from the spec; programs train no stacks."""
     stacks = {"stacks": spec.stack_keys} if isinstance(spec, StudySpec) else {}
-    return {"searched": spec.searched, **stacks, "most_trial_epochs": spec.budget.trials * spec.budget.epochs}
+    most = spec.budget.trials * spec.searches * spec.budget.epochs
+    return {"searched": spec.searched, **stacks, "most_trial_epochs": most}
 
 
 def _table(

@@ -13,7 +13,7 @@ from rich.text import Text
 from service.client.connection import Refused
 
 if TYPE_CHECKING:  # the models take a while to load
-    from service.result import Ablation, FrontTrial, Result, Setting, Spread
+    from service.result import Ablation, FrontTrial, Nested, Result, Setting, Spread
     from service.result.external import ExternalResult
 
 _IMPORTANT = 5
@@ -114,6 +114,8 @@ def study(found: Mapping[str, Any]) -> RenderableType:
     table.add_row("state", Text(found["state"] + reason, style=_STATE_STYLE.get(found["state"], "")))
     counts = ", ".join(f"{trials[name]} {name}" for name in ("complete", "pruned", "fail", "running", "waiting"))
     table.add_row("trials", f"{trials['finished']} of {trials['budget']} finished ({counts})")
+    if trials.get("searches", 1) > 1:
+        table.add_row("", f"of {trials['searches']} searches that advance alike: nested validation")
     if len(found["objectives"]) > 1:
         table.add_row("objectives", ", ".join(f"{name} ({direction})" for name, direction in found["objectives"].items()))
     if best:
@@ -147,15 +149,18 @@ def result(found: Result | ExternalResult) -> RenderableType:
         scores,
         Text.assemble(("Winning recipe  ", "bold"), recipe(found.winner.recipe)),
     ]
+    if found.nested is not None:
+        parts += [outer_folds(found.nested, metric)]
     if found.ablation:
         parts += [ablation(found.ablation, metric)]
     if found.front:
         parts += [front(found.front)]
     parts += [Text.assemble((f"{name}  ", "bold"), text) for name, text in _remarks(found)]
     rows, training = found.rows, found.utilization.get("training", 0)
+    test = f"{rows.test} test (locked)" if found.nested is None else f"all {rows.test} test in their outer fold"
     parts.append(
         Text(
-            f"Rows: {rows.train} training, {rows.valid} validation, {rows.test} test (locked); {rows.duplicates} "
+            f"Rows: {rows.train} training, {rows.valid} validation, {test}; {rows.duplicates} "
             f"duplicates kept on one side of the split. Wall time {seconds(found.wall_seconds)}, of which finalizing "
             f"{seconds(found.finalizing_seconds)}; the search spent {training:.0%} of its time in training.",
             style="dim",
@@ -218,6 +223,23 @@ def ablation(rows: Sequence[Ablation], metric: str) -> RenderableType:
         ends = "–" if math.isnan(row.low) else f"{number(row.low)} – {number(row.high)}"
         table.add_row(row.without, _spread(row.valid), number(row.change), ends)
     return table
+
+
+def outer_folds(found: Nested, metric: str) -> RenderableType:
+    """What each outer fold of nested validation chose, and its score."""
+    score = found.score
+    told = (
+        f"{metric} {number(score.mean)} ({number(score.low)} – {number(score.high)}) is that of the procedure, from all "
+        f"{score.n} rows; regularizers of the outer folds agree by {found.agreement:.0%}"
+    )
+    table = Table(title="The winners of the outer folds", title_justify="left")
+    for heading in ("outer fold", "rows", "validation", "test", "unregularized", "regularizers"):
+        table.add_column(heading, justify="left" if heading == "regularizers" else "right")
+    for fold in found.folds:
+        scores = (number(fold.valid), number(fold.test), number(fold.baseline))
+        settings = recipe({name: fold.recipe[name] for name in fold.regularizers})
+        table.add_row(str(fold.fold), str(fold.rows), *scores, settings or "none")
+    return Group(Text.assemble(("Nested validation  ", "bold"), told), table)
 
 
 def front(rows: Sequence[FrontTrial]) -> RenderableType:

@@ -10,6 +10,7 @@ from service.report.axes import number
 from service.report.charts_search import settings_of
 from service.report.content import Block, Report, Section, Table, Text, Tile, objective
 from service.report.findings import search
+from service.report.nested import of_all_rows
 from service.report.recipe import formatted
 from service.store.records import StudyRecord, StudyState, TrialRecord
 
@@ -59,9 +60,10 @@ def build_live_report(study: StudyRecord, trials: Sequence[TrialRecord]) -> Repo
     """The page of a study, at whatever point it is."""
     metric, minimize = objective(study.metric), study.direction == "minimize"
     winner = study.best.number if study.best else None
+    searched = search(of_all_rows(study, trials), metric, winner, minimize=minimize)
     sections = [
         Section("Notes", list(_notes(study))),
-        Section("How the search goes", [*_part(study, trials), *search(trials, metric, winner, minimize=minimize)]),
+        Section("How the search goes", [*_part(study, trials), *searched]),
         Section("Best so far", list(_best(study))),
         Section("Latest trials", list(_latest(trials, metric))),
         Section("Warnings", [Text(text) for text in (study.advice or {}).get("warnings", [])]),
@@ -91,7 +93,8 @@ def _part(study: StudyRecord, trials: Sequence[TrialRecord]) -> Iterator[Block]:
 
 
 def _verdict(study: StudyRecord) -> str:
-    done = f"{study.counts.finished} of {study.budget_trials} trials"
+    searches = f", of {study.searches} searches that advance alike," if study.searches > 1 else ""
+    done = f"{study.counts.finished} of {study.budget_trials} trials{searches}"
     match study.state:
         case StudyState.FINISHED:
             return str((study.result or {}).get("verdict", "The study is finished."))
@@ -109,7 +112,8 @@ def _tiles(study: StudyRecord, metric: str) -> Iterator[Tile]:
     yield Tile("State", study.state, _ago(study.created_at, study.now))
     yield Tile("Trials", f"{counts.finished} / {study.budget_trials}", f"{counts.running} running, {counts.waiting} waiting")
     if study.best is not None:
-        yield Tile(f"Best {metric}", number(study.best.value), f"trial {study.best.number}; validation data, one seed")
+        rows = "validation data" if study.searches == 1 else "validation data of all rows"
+        yield Tile(f"Best {metric}", number(study.best.value), f"trial {study.best.number}; {rows}, one seed")
     yield Tile("Ended early", str(counts.pruned), f"pruned; {counts.fail} failed")
 
 

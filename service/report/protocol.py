@@ -23,10 +23,16 @@ def _sentences(source: Source) -> Iterator[str]:
         if rows.duplicates
         else ""
     )
-    yield (
-        f"The rows were split first, with the seed {spec.get('seed', 0)}: {rows.train:,} for training, {rows.valid:,} for "
-        f"validation, {rows.test:,} locked for testing.{copies} Preprocessing was fitted on training rows only."
-    )
+    seed = f"with the seed {spec.get('seed', 0)}"
+    if result.nested is None:
+        division = f"The rows were split first, {seed}: {rows.train:,} for training, {rows.valid:,} for validation, "
+        division += f"{rows.test:,} locked for testing."
+    else:
+        division = (
+            f"The rows were divided first, {seed}, into {len(result.nested.folds)} outer folds. The search outside of "
+        )
+        division += "each never saw the rows inside, and ended as described below; one search more was on all rows."
+    yield f"{division}{copies} Preprocessing was fitted on training rows only."
     counts = source.study.counts
     budget, names = spec.get("budget", {}), " and ".join(map(objective, source.study.objectives))
     sampler, pruner = spec.get("sampler", {}).get("name", "?"), spec.get("pruner", {}).get("name", "?")

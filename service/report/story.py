@@ -10,6 +10,7 @@ from service.report.content import Block, Figure, Report, Section, Source, Table
 from service.report.data import data_sheet
 from service.report.findings import ablation, search
 from service.report.front import trade_offs
+from service.report.nested import nested, of_all_rows
 from service.report.networks import predictions, training
 from service.report.protocol import protocol, provenance
 from service.report.recipe import recipe
@@ -23,9 +24,10 @@ _MAX_EFFECTS = 8
 def build_report(source: Source) -> Report:
     """The whole report of a finished study."""
     result, study = source.result, source.study
-    searched = search(source.trials, source.metric, result.winner.trial, minimize=source.minimize)
+    searched = search(of_all_rows(study, source.trials), source.metric, result.winner.trial, minimize=source.minimize)
     sections = [
         Section("The answer", list(_answer(source))),
+        Section("All rows as test rows", list(nested(source))),
         Section("Trade-offs between objectives", list(trade_offs(source))),
         Section("Which regularizers helped", list(_credit(source))),
         Section("How it trained", list(training(source))),
@@ -65,7 +67,10 @@ def _tiles(source: Source) -> Iterator[Tile]:
         clear = "excludes 0" if result.gain.excludes_zero else "includes 0"
         yield Tile("Improvement", number(result.gain.mean), f"95 %: {between(result.gain)}; {clear}")
     rows = result.rows
-    yield Tile("Test rows", f"{rows.test:,}", f"of {rows.train + rows.valid + rows.test:,} rows; locked")
+    if result.nested is not None:
+        yield Tile("Test rows", f"{rows.test:,}", f"all, in {len(result.nested.folds)} outer folds")
+    else:
+        yield Tile("Test rows", f"{rows.test:,}", f"of {rows.train + rows.valid + rows.test:,} rows; locked")
 
 
 def _scored(source: Source) -> list[tuple[str, Role, Interval, Spread]]:

@@ -39,6 +39,7 @@ from service.result.insight import (
     WarmStart,
     WeightStatistics,
 )
+from service.result.nested import Nested, OuterFold
 from service.result.predictions import (
     Calibration,
     CalibrationBin,
@@ -89,8 +90,10 @@ __all__ = [
     "Interval",
     "LayerWeights",
     "Member",
+    "Nested",
     "Number",
     "OneVersusRest",
+    "OuterFold",
     "Part",
     "Pictures",
     "Predictions",

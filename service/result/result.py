@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from service.result.base import Later, Number, Part
 from service.result.execution import Delivered, Execution, Reading, RowCounts
 from service.result.insight import Curves, Effect, Importance, SparsityPoint, WarmStart, WeightStatistics
+from service.result.nested import Nested
 from service.result.predictions import Discrimination, Pictures
 from service.result.scores import (
     Ablation,
@@ -55,6 +56,7 @@ class Findings(Part):
         None, description="Only of a classification with at most 30 classes."
     )
     coverage: Coverage | None = Field(None, description="Only with the metric `pinball`.")
+    nested: Nested | None = Field(None, description="Only of nested validation.")
     rows: RowCounts
     phases: Later[Mapping[str, float]] = Field(description="Seconds of finalizing by phase.")
     finalizing_epochs: Later[int] = Field(description="Epochs trained while finalizing, to be compared with trials.epochs.")
@@ -74,6 +76,10 @@ class Findings(Part):
     def with_coverage(self, coverage: Coverage) -> Findings:
         """The same findings with the share of the targets that are below the predicted quantile."""
         return self.model_copy(update={"coverage": coverage})
+
+    def with_nested(self, nested: Nested) -> Findings:
+        """The same findings with the score of the procedure."""
+        return self.model_copy(update={"nested": nested})
 
     @property
     def settings(self) -> tuple[Setting, ...]:

@@ -62,7 +62,9 @@ class Setting(Part):
     regularizers: tuple[str, ...] = Field(description="Settings of the recipe that regularize and are on.")
     train: Later[Spread] = Field(description="Score on training rows.")
     valid: Spread | None = Field(description="Score on validation rows, by which the winner is chosen.")
-    test: Interval | None = Field(description="Score on the locked test rows.")
+    test: Interval | None = Field(
+        description="Score on the locked test rows; with nested validation that of the procedure, and null for finalists."
+    )
     gap: Later[Gap]
     behind_winner: Later[Interval] = Field(
         description="Paired difference to the winner on the test rows; positive: the winner is better. Null for the winner."
@@ -75,8 +77,8 @@ class Setting(Part):
         *,
         train: Spread,
         valid: Spread,
-        test: Interval,
-        gap: Gap,
+        test: Interval | None,
+        gap: Gap | None,
         behind_winner: Interval | None,
         train_loss: Spread,
         also: Mapping[Further, Spread],

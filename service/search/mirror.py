@@ -73,10 +73,10 @@ class Search:
         self._pending.append(trial.number)
         return drawn
 
-    def adopt(self, numbers: Sequence[int]) -> None:
+    def adopt(self, numbers: Sequence[int | None]) -> None:
         """Assign the study's trial ``numbers`` to the last proposals, in order; the remaining proposals are discarded.
 
-        A proposal is also discarded if other parameters were planned for its number.
+        So is one whose number is None, and one for whose number other parameters were planned.
         """
         drawn, self._pending = self._pending, []
         used = dict(zip(drawn, numbers, strict=False))

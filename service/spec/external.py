@@ -188,6 +188,11 @@ class ExternalSpec(Frozen):
         return searched(self.domains, self.settings)
 
     @property
+    def searches(self) -> int:
+        """Number of searches that its trials belong to."""
+        return 1
+
+    @property
     def objectives(self) -> dict[str, Direction]:
         """The directions of all objectives by name, `metric` first."""
         known: Direction = "minimize" if self.metric in LOWER_IS_BETTER else "maximize"

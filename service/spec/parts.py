@@ -127,21 +127,36 @@ class ValidationSpec(Frozen):
     determine the parts.
     """
 
-    method: Literal["auto", "holdout", "kfold"] = Field(
+    method: Literal["auto", "holdout", "kfold", "nested"] = Field(
         "auto",
         description="One validation part, or k folds in which each row validates once; each fold is a lane. `auto`: k folds "
         "of a table with few rows, of which one part would choose by luck (5 folds up to 2000 rows, 3 up to 5000), "
-        "else a holdout. With k folds the default number of trials is divided by k, and 3 finalists train with 3 seeds.",
+        "else a holdout. With k folds the default number of trials is divided by k, and 3 finalists train with 3 seeds. "
+        "`nested`, for very few rows, has no test part: all rows are divided into outer folds, a search by k folds runs on "
+        "the rows outside of each, and its winner is scored on those inside; one more search, of all rows, gives the model. "
+        "The score is that of this procedure, from all rows. It takes `outer_folds` + 1 times as long: `budget.trials` is "
+        "for each of the searches, the other limits are for all of them together.",
     )
+    outer_folds: int = Field(5, ge=2, le=20, description="Number of outer folds (nested).")
     test_fraction: float = Field(0.2, gt=0.0, lt=0.9, description="Fraction of all rows locked away for the final score.")
     valid_fraction: float = Field(0.2, gt=0.0, lt=0.9, description="Fraction of all rows for validation (holdout).")
-    folds: int = Field(5, ge=2, le=20, description="Number of folds (kfold).")
+    folds: int = Field(5, ge=2, le=20, description="Number of folds (kfold, nested).")
     repeats: int = Field(1, ge=1, le=20, description="Number of different divisions, with the same test part.")
     given: bool = Field(False, description="Use the test part, and the validation part if there is one, of an NPZ file.")
 
+    @property
+    def cross_validated(self) -> bool:
+        """Whether a search has k folds."""
+        return self.method in ("kfold", "nested")
+
+    @property
+    def searches(self) -> int:
+        """Number of searches of the study (see `service.spec.nested`)."""
+        return 1 + self.outer_folds if self.method == "nested" else 1
+
     @model_validator(mode="after")
     def _something_left(self) -> ValidationSpec:
-        if self.method != "kfold" and self.test_fraction + self.valid_fraction >= 0.95:
+        if self.method in ("auto", "holdout") and self.test_fraction + self.valid_fraction >= 0.95:
             raise PydanticCustomError(
                 "fractions",
                 "leaves no training rows: test_fraction + valid_fraction is too large",

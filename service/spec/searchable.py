@@ -54,6 +54,10 @@ class Searchable(Protocol):
         """Ids of the studies whose trials the search begins with."""
 
     @property
+    def searches(self) -> int:
+        """Number of searches that its trials belong to, each of ``budget.trials``."""
+
+    @property
     def sampler(self) -> Sampler:
         """What proposes trials."""
 

@@ -15,6 +15,7 @@ from service.spec.enqueue import check_enqueued
 from service.spec.groups.normalization import NORMALIZATIONS
 from service.spec.metrics import GAP, PINBALL, Direction, Further, Metric, Task, direction_of, metrics_for, sign_of
 from service.spec.model import MODEL_SETTINGS, ModelSpec
+from service.spec.nested import NESTED, check_nested
 from service.spec.parts import (
     BudgetSpec,
     DataSpec,
@@ -214,6 +215,11 @@ class StudySpec(Frozen):
         return self
 
     @model_validator(mode="after")
+    def _nested_searches_are_possible(self) -> StudySpec:
+        check_nested(self)
+        return self
+
+    @model_validator(mode="after")
     def _snapshots_see_their_restarts(self) -> StudySpec:
         if self.early_stopping is not None and can_leave(self.domains["snapshots"], SETTINGS["snapshots"].neutral):
             message = "ends trials while they get worse after a restart, which space.snapshots is for"
@@ -329,7 +335,7 @@ class StudySpec(Frozen):
     def _validated_by(self, rows: int | None) -> dict[str, Any]:
         """Validation and budget, with `auto` and what is left out of the budget replaced."""
         division, given = self.validation.model_dump(mode="json"), self.budget.model_fields_set
-        folds, usual = 1, dict[str, int]()
+        folds = 1
         if division["method"] == "auto":
             asked = self.validation.model_fields_set
             divided = self.data.time or self.data.split or self.validation.given or self.model.layout != "flat"
@@ -340,10 +346,17 @@ class StudySpec(Frozen):
             else:
                 folds = next((k for most, k in AUTO_FOLDS if rows <= most), 1)
             division |= {"method": "holdout"} if folds == 1 else {"method": "kfold", "folds": folds}
-            usual = {"finalists": 3, "seeds": 3} if folds > 1 else {}
+        elif division["method"] == NESTED:
+            folds = self.validation.folds
+        usual = {"finalists": 3, "seeds": 3} if folds > 1 else {}
         usual["trials"] = usual_trials(self.space.preset, self.budget.trials) // folds
         budget = {name: value for name, value in usual.items() if name not in given}
         return {"validation": division, "budget": self.budget.model_dump(mode="json") | budget}
+
+    @property
+    def searches(self) -> int:
+        """Number of searches that its trials belong to, each of ``budget.trials`` (see `service.spec.nested`)."""
+        return self.validation.searches
 
     @property
     def direction(self) -> Direction:

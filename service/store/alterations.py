@@ -13,6 +13,7 @@ from typing import Any
 from sqlalchemy import Connection, RowMapping, delete, insert, select, update
 
 from service.errors import Changed, Conflict
+from service.spec.nested import searches_in
 from service.spec.parts import BudgetSpec
 from service.store import tables as t
 from service.store.actors import Actor, StudyChange
@@ -59,6 +60,7 @@ def alter(
         Conflict: Something can't be changed now, with the reason.
     """
     spec = json.loads(row["spec"])
+    _check_nested(row, spec, change)
     new = {**spec["budget"], "trials": row["budget_trials"], **change.budget}
     limits, told = _limits(row, spec, new, change), _told(spec, change)
     if limits and row["restored"] is not None:
@@ -126,6 +128,15 @@ def _check(
         )
     if adding or state is StudyState.FINISHED:
         _check_there_is_more(row, names, budget, study)
+
+
+def _check_nested(row: RowMapping, spec: Mapping[str, Any], change: StudyChange) -> None:
+    """Check that a change leaves the searches of nested validation as long as they are."""
+    if "trials" in change.budget and searches_in(spec) > 1:
+        raise Conflict(
+            f"study {row['study_id']} has nested validation, with {spec['budget']['trials']} trials in each search: these "
+            "can't be changed; submit a new study"
+        )
 
 
 def _check_there_is_more(row: RowMapping, names: Sequence[str], budget: Mapping[str, Any], study: str) -> None:

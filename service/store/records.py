@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Literal
 from optuna.distributions import BaseDistribution
 
 from service.spec.metrics import Direction, direction_of
+from service.spec.nested import searches_in
 
 Params = Mapping[str, Any]
 
@@ -105,6 +106,11 @@ class StudyRecord:
         return {self.metric: "minimize" if self.direction == "minimize" else "maximize", **further}
 
     @property
+    def searches(self) -> int:
+        """Number of searches that share its trials; more than one with nested validation."""
+        return searches_in(self.spec)
+
+    @property
     def tags(self) -> Sequence[str]:
         """Words by which people find it."""
         found: list[str] = self.spec.get("tags", [])
@@ -169,6 +175,7 @@ class TrialResult:
 
     ``also`` has the values of the study's further objectives at the same step, by name and in the study's order.
     ``retry`` is for a trial that could not be trained here: it waits for another attempt, or fails if none is left.
+    One that is not ``ranked`` can't be the study's best: it was judged on other rows than most (nested validation).
     """
 
     trial_id: int
@@ -180,6 +187,7 @@ class TrialResult:
     curve: Mapping[str, list[float]] = field(default_factory=dict)
     attrs: Mapping[str, Any] = field(default_factory=dict)
     also: Mapping[str, float] = field(default_factory=dict)
+    ranked: bool = True
 
     @property
     def values(self) -> tuple[float, ...]:

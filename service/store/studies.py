@@ -63,7 +63,11 @@ class Studies(Transitions, StudyReads):
         assert spec.metric is not None, "the spec must be resolved"
         whole = spec.model_dump(mode="json")
         further: dict[str, Any] = {"dataset_id": dataset_id, "advice": dumps(advice) if advice is not None else None}
-        further |= {"state": StudyState.QUEUED.value, "budget_trials": spec.budget.trials, "created_at": self._database.now}
+        further |= {
+            "state": StudyState.QUEUED.value,
+            "budget_trials": spec.budget.trials * spec.searches,
+            "created_at": self._database.now,
+        }
         shown = {"study:metric_names": list(spec.objectives), **note_attributes(note)}
         given = {"spec": whole, "seed": spec.seed, **(attributes or {})}
 

@@ -280,7 +280,7 @@ def _tell_ours(connection: Connection, row: RowMapping, lease: Lease, results: S
 def _improve(connection: Connection, row: RowMapping, results: Iterable[TrialResult]) -> None:
     """Update the study's best trial; of equal values, the earlier trial is kept."""
     sign = 1.0 if row["direction"] == "minimize" else -1.0
-    complete = [result for result in results if result.state == "complete" and result.value is not None]
+    complete = [each for each in results if each.ranked and each.state == "complete" and each.value is not None]
     if not complete:
         return
     best = min(complete, key=lambda result: (sign * (result.value or 0.0), result.trial_id))

@@ -17,6 +17,7 @@ from workers.data import DataSource, load_table, make_split, prepare
 from workers.liveness import Renewal
 from workers.planning.plan import Plan
 from workers.searching.checkpoints import Checkpoints
+from workers.searching.divided import Divided
 from workers.searching.session import Environment, Session
 from workers.stack.device_data import DeviceData
 from workers.stack.workshop import Workshop
@@ -81,7 +82,7 @@ def searched(store: Store, path: Path, happens: Callable[[Lease, list[Report]], 
         environment = Environment(
             Workshop(path), renewal, patience_is_over, Checkpoints(path / "checkpoints"), plan=Plan(lanes, None)
         )
-        Session(watched, lease, spec, on, environment).run()
+        Session(watched, lease, spec, Divided([on], 1), environment).run()
     return study_id
 
 

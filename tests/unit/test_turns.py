@@ -19,6 +19,7 @@ from workers.data import DataSource, load_table, make_split, prepare
 from workers.liveness import Renewal
 from workers.planning.plan import Plan
 from workers.searching.checkpoints import Checkpoints
+from workers.searching.divided import Divided
 from workers.searching.session import Environment, Session
 from workers.searching.turns import PATIENCE, Occupancy, Turns
 from workers.stack.block import Epoch
@@ -155,7 +156,7 @@ def searched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plan: Plan, trials
     assert lease is not None
     renewal = Renewal(store, lease, 600)
     environment = Environment(Workshop(tmp_path), renewal, lambda: False, Checkpoints(tmp_path / "checkpoints"), plan=plan)
-    session = Session(store, lease, spec, on, environment)
+    session = Session(store, lease, spec, Divided([on], 1), environment)
     session.run()
     counts = store.studies.get(study_id).counts
     store.close()

@@ -29,7 +29,8 @@ def affordable(spec: StudySpec, study: StudyRecord) -> StudySpec:
     epochs = (budget.seconds - spent) * study.epochs / max(spent, 1e-9)
     for finalists, seeds in ((budget.finalists, budget.seeds), *SIZES):
         chosen = {"finalists": min(finalists, budget.finalists), "seeds": min(seeds, budget.seeds)}
-        wanted = (chosen["finalists"] + BASELINES + ABLATIONS) * chosen["seeds"] * budget.epochs
+        settings = (chosen["finalists"] + BASELINES) * spec.searches + ABLATIONS
+        wanted = settings * chosen["seeds"] * budget.epochs
         if wanted <= epochs:
             break
     return spec.model_copy(update={"budget": budget.model_copy(update=chosen)})

@@ -42,6 +42,8 @@ class Candidate:
     without: str | None = None
     continues: Candidate | None = None
     """The candidate that begins with the same training but stops earlier; both must be trained together."""
+    first_fold: int = 0
+    """Of the folds on the device that it trains on, where these are of several searches."""
     runs: dict[int, Run] = field(default_factory=dict)
     """Completed runs by index of the seed; in order of the index once training is over."""
     weights: dict[int, Sequence[Weights]] = field(default_factory=dict)

@@ -13,7 +13,6 @@ from service.result import ChosenNetwork, Delivered, Pictures, Refit, Winner
 from service.spec import Deliver, StudySpec
 from service.store.records import StudyRecord
 from workers.answer import Answer
-from workers.answer.networks import outputs
 from workers.answer.refit import Refitted
 from workers.archive import Trained, build_archive
 from workers.archive.program import Training, program
@@ -55,7 +54,7 @@ class Keeper:
         training = self._training(None if again is None or again.folds else again.epochs)
         shape, fold = self.data.shape(answer.model.recipe), self.data.folds[0]
         assert self.spec.task is not None, "a stored spec is resolved"
-        out = outputs(shape, answer.model.weights, answer.test.x, self.spec.task)
+        out = answer.predicted
         labels, scale = self.data.table.labels, fold.target
         pictures = Pictures(test=test_pictures(self.spec.task, out, answer.test.y.cpu(), labels, scale))
         if again is None:
@@ -81,7 +80,10 @@ class Keeper:
     def _trained_again(self, answer: Answer, again: Refitted) -> ChosenNetwork:
         deliver = self.spec.deliver
         assert deliver is not None, "something was trained again"
-        average, count = answer.average, len(again.weights)
+        average, count, decisions = answer.average, len(again.weights), answer.average.decisions
+        scores = "The scores are those of the recipe on part of the rows."
+        if self.spec.searches > 1:
+            scores = "The test score is that of the procedure: of searches like this one, each on part of the rows."
         refit = Refit(
             rows=again.rows,
             of=deliver.rows,
@@ -97,11 +99,11 @@ class Keeper:
             seed=again.seeds[0],
             epoch=again.epochs,
             validation=average.average if count > 1 else average.single,
-            rule=f"{_rule(again, deliver)} The scores are those of the recipe on part of the rows.",
+            rule=f"{_rule(again, deliver)} {scores}",
             networks=len(again.networks),
             refit=refit,
-            calibration=_of(average.calibrations, deliver.temperature, count),
-            thresholds=_of(average.thresholds, deliver.thresholds, count),
+            calibration=_of(None if decisions is None else decisions.calibrations, deliver.temperature, count),
+            thresholds=_of(None if decisions is None else decisions.thresholds, deliver.thresholds, count),
         )
 
     def _chosen(self, answer: Answer) -> ChosenNetwork:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import assert_never
 
 import numpy as np
@@ -24,22 +23,20 @@ from service.result import (
     Interval,
     Recommendation,
     RowCounts,
-    Temperature,
-    Thresholds,
     Winner,
 )
 from service.spec import Recipe, StudySpec
 from service.store.records import TrialRecord
 from workers.answer import anatomy
 from workers.answer.candidates import Candidate, Weights, ablations, baselines, finalists
+from workers.answer.decisions import Decisions, decided
 from workers.answer.ensemble import Ensemble, build
 from workers.answer.front import front
 from workers.answer.importance import effects, importance
 from workers.answer.intervals import interval
+from workers.answer.nested import OuterFolds, Pooled, of_search
 from workers.answer.networks import Gauge, Measured, ScoredRows, locked_rows, test_rows, validation_rows
 from workers.answer.statement import Statement, best_place
-from workers.answer.temperature import calibrated
-from workers.answer.thresholds import TUNED, Judged, tuned
 from workers.answer.ties import recommended, ties
 from workers.answer.training import Trainer
 from workers.answer.verdict import verdict
@@ -79,10 +76,8 @@ class Averaged:
     average: float
     gain: float
     test: Interval
-    calibrations: tuple[Temperature, Temperature] | None = None
-    """Of a classification: that of single networks, and that of their average."""
-    thresholds: tuple[Thresholds, Thresholds] | None = None
-    """Of metrics that have some, likewise."""
+    decisions: Decisions | None = None
+    """Of a classification."""
     folds: Interval | None = None
 
 
@@ -91,13 +86,15 @@ class Answer:
     """The answer of a study.
 
     ``model`` is the winner's network with the best validation score, and ``run`` its training; ``test`` are the test
-    rows; ``ensemble`` are networks with their shares. ``winner`` has all its networks, and ``average`` scores of these.
+    rows, and ``predicted`` (r, o) its outputs on them, with nested validation those of the outer folds' winners.
+    ``ensemble`` are networks with their shares. ``winner`` has all its networks, and ``average`` scores of these.
     """
 
     findings: Findings
     model: TrainedModel
     run: Run
     test: ScoredRows
+    predicted: Tensor
     ensemble: tuple[tuple[TrainedModel, float], ...]
     winner: Candidate
     average: Averaged
@@ -133,20 +130,26 @@ class Finalizer:
         self._data = data
         self._metric = spec.metric
         self._sign = spec.sign
+        self._alive = alive
+        self._layout = layout
         self._trainer = Trainer(spec, data.device, alive, layout=layout)
         self._gauge = Gauge.of(spec, data)
         self._timer = Timer()
 
-    def run(self, trials: Sequence[TrialRecord], open_test: Callable[[], None]) -> Answer:
+    def run(self, trials: Sequence[TrialRecord], open_test: Callable[..., None]) -> Answer:
         """Train, choose, open the test part, score.
 
         Args:
-            trials: Complete trials of the study, best first.
-            open_test: Records the reading of the test part; called once, before it.
+            trials: Complete trials of the study, of all its searches, best first.
+            open_test: Records the reading of the test part; called once, before it. With nested validation it is called
+                before each outer fold's rows are read, with the purpose.
 
         Raises:
             TrialError: No finalist could be trained.
         """
+        everything, trials = trials, of_search(trials, 0, self._spec.searches)
+        if not trials:
+            raise TrialError("no trial of the search on all rows was completed")
         with self._timer.section("finalists"):
             everyone = self._contestants(trials)
             winner = self._winner(everyone)
@@ -157,14 +160,24 @@ class Finalizer:
             self._trainer.finish([*everyone, *ablated])
         with self._timer.section("scoring"):
             chosen = self._choose(everyone, winner)
-        open_test()
+        pooled = self._pooled(everything, open_test)
+        if pooled is None:
+            open_test()
         with self._timer.section("scoring"):
-            rows = test_rows(self._data)
-            ensemble_test = self._score(chosen, rows)
-        findings = self._findings(trials, chosen, ablated, rows, ensemble_test)
-        model = self._best(chosen)
-        average = self._averaged(winner, chosen.measured[winner], rows)
-        return Answer(findings, model, winner.runs[model.seed], rows, self._members(chosen), winner, average)
+            rows, ensemble_test = self._score(chosen, test_rows(self._data)) if pooled is None else _given(chosen, pooled)
+        findings = self._findings(trials, chosen, ablated, rows, ensemble_test, pooled)
+        model, own = self._best(chosen), chosen.measured[winner]
+        average, predicted = self._averaged(winner, own, rows, pooled), own.test_out[own.indices.index(model.seed)]
+        networks = self._members(chosen)
+        return Answer(findings, model, winner.runs[model.seed], rows, predicted, networks, winner, average)
+
+    def _pooled(self, trials: Sequence[TrialRecord], open_test: Callable[..., None]) -> Pooled | None:
+        """The scores of nested validation, if the study has it."""
+        if self._data.outer is None:
+            return None
+        with self._timer.section("outer folds"):
+            folds = OuterFolds(self._spec, self._data.outer, self._data, self._alive, self._layout)
+            return folds.run(trials, open_test)
 
     def _contestants(self, trials: Sequence[TrialRecord]) -> list[Candidate]:
         """The finalists, trained, and the baselines, in training."""
@@ -186,18 +199,21 @@ class Finalizer:
         ensemble = build(trained, measured, self._gauge, validation_rows(self._data, 0), self._sign)
         return Chosen(everyone, winner, ties(winner, trained, measured, self._sign), ensemble, measured)
 
-    def _averaged(self, winner: Candidate, measured: Measured, rows: ScoredRows) -> Averaged:
+    def _averaged(self, winner: Candidate, measured: Measured, rows: ScoredRows, pooled: Pooled | None) -> Averaged:
         """Scores of the average of the winner's networks; ``rows`` are the test rows."""
         mean, scores, gains = MEANS[self._gauge.task], [], []
         for fold, out in enumerate(measured.valid_outs):
             valid, averaged = validation_rows(self._data, fold), mean(out)[None]
             scores.append(self._gauge.exact(averaged, valid)[0])
             gains.append(self._gauge.loss(out, valid).mean() - self._gauge.loss(averaged, valid)[0])
-        test = interval(self._gauge.score(mean(measured.test_out)[None], rows), self._metric)
+        out = mean(measured.test_out)[None]
+        test = interval(self._gauge.score(out, rows) if pooled is None else pooled.score(out), self._metric)
         single = float(measured.valid.exact.mean())
-        calibrations, thresholds = self._decided(measured, rows) if self._gauge.task == "classification" else (None, None)
+        decisions = decided(self._gauge, measured, rows) if self._gauge.task == "classification" else None
+        if decisions is not None and pooled is not None:
+            decisions = pooled.decisions(decisions)
         folds = self._of_folds(winner, rows) if self._spec.validation.method == "kfold" else None
-        return Averaged(single, float(np.mean(scores)), float(np.mean(gains)), test, calibrations, thresholds, folds)
+        return Averaged(single, float(np.mean(scores)), float(np.mean(gains)), test, decisions, folds)
 
     def _of_folds(self, winner: Candidate, rows: ScoredRows) -> Interval:
         """The test score of the average of a candidate's networks of all folds, none of which has seen the ``rows``."""
@@ -209,30 +225,12 @@ class Finalizer:
             outs.append(out)
         return interval(self._gauge.score(MEANS[self._gauge.task](torch.cat(outs))[None], rows), self._metric)
 
-    def _decided(
-        self, winner: Measured, rows: ScoredRows
-    ) -> tuple[tuple[Temperature, Temperature], tuple[Thresholds, Thresholds] | None]:
-        """Temperatures and thresholds of the winner's networks and of their average, from validation rows of all folds."""
-        mean, positive = MEANS[self._gauge.task], self._data.device.positive
-        labels = [validation_rows(self._data, fold).y.cpu() for fold in range(len(winner.valid_outs))]
-        alone = [Judged(out, own) for out, own in zip(winner.valid_outs, labels, strict=True)]
-        together, test = [each.averaged(mean) for each in alone], Judged(winner.test_out, rows.y.cpu())
-        averaged = test.averaged(mean)
-        calibrations = (
-            calibrated([each.flat() for each in alone], test.flat()),
-            calibrated([each.flat() for each in together], averaged.flat()),
-        )
-        if self._gauge.metric not in TUNED:
-            return calibrations, None
-        find = partial(tuned, self._gauge.metric, positive)
-        return calibrations, (find(alone, test), find(together, averaged))
-
-    def _score(self, chosen: Chosen, rows: ScoredRows) -> Scores:
-        """Score everything on the test rows; returns the ensemble's scores."""
+    def _score(self, chosen: Chosen, rows: ScoredRows) -> tuple[ScoredRows, Scores]:
+        """Score everything on the test rows; returns them with the ensemble's scores."""
         for candidate, measured in chosen.measured.items():
             self._gauge.test(candidate, measured, rows)
         out = {candidate: measured.test_out for candidate, measured in chosen.measured.items()}
-        return self._gauge.score(chosen.ensemble.outputs(self._gauge.task, out), rows)
+        return rows, self._gauge.score(chosen.ensemble.outputs(self._gauge.task, out), rows)
 
     def _findings(
         self,
@@ -241,6 +239,7 @@ class Finalizer:
         ablated: Sequence[Candidate],
         rows: ScoredRows,
         ensemble_test: Scores,
+        pooled: Pooled | None,
     ) -> Findings:
         with self._timer.section("importance"):
             important, marginal = importance(self._spec, trials), effects(self._spec, trials)
@@ -254,7 +253,7 @@ class Finalizer:
         findings = Findings(
             metric=self._metric,
             direction=self._spec.direction,
-            verdict=verdict(self._metric, winner, settings[baseline], others),
+            verdict=verdict(self._metric, winner, settings[baseline], others, 0 if pooled is None else len(pooled.folds)),
             winner=winner,
             baseline=settings[baseline],
             others=others,
@@ -271,10 +270,12 @@ class Finalizer:
             weights={each.name: anatomy.weights(each) for each in both},
             curves={each.name: anatomy.curves(each, self._metric) for each in both},
             sparsification={each.name: self._gauge.sparsification(each, next(iter(each.runs))) for each in both},
-            rows=self._rows(),
+            rows=self._rows(rows),
             phases=self._timer.seconds,
-            finalizing_epochs=self._trainer.lane_epochs,
+            finalizing_epochs=self._trainer.lane_epochs + (0 if pooled is None else pooled.lane_epochs),
         )
+        if pooled is not None:
+            findings = findings.with_nested(pooled.stated(self._spec))
         return self._with_optional_parts(findings, trials, chosen, both, rows)
 
     def _with_optional_parts(
@@ -296,7 +297,8 @@ class Finalizer:
             case "classification":
                 return findings.with_discrimination(self._discrimination(chosen, both, rows))
             case "regression" if self._spec.quantile is not None:
-                covered = [self._covered(chosen.measured[each].test_out, rows) for each in both]
+                tested = [chosen.measured[each] for each in both if chosen.measured[each].test is not None]
+                covered = [self._covered(each.test_out, rows) for each in tested]
                 winner, baseline = (*covered, math.nan)[:2]
                 return findings.with_coverage(Coverage(quantile=self._spec.quantile, winner=winner, baseline=baseline))
             case "regression":
@@ -310,13 +312,12 @@ class Finalizer:
 
     def _discrimination(self, chosen: Chosen, both: Sequence[Candidate], rows: ScoredRows) -> dict[str, Discrimination]:
         labels, positive, target = self._data.table.labels, self._data.device.positive, rows.y.cpu()
-        out = {each.name: chosen.measured[each].test_out for each in both}
+        out = {each.name: chosen.measured[each].test_out for each in both if chosen.measured[each].test is not None}
         return {name: describe(each, target, labels, positive=positive) for name, each in out.items()}
 
-    def _rows(self) -> RowCounts:
+    def _rows(self, test: ScoredRows) -> RowCounts:
         train, valid = self._data.split.folds[0]
-        test, duplicates = len(self._data.split.test), self._data.split.duplicates
-        return RowCounts(train=len(train), valid=len(valid), test=test, duplicates=duplicates)
+        return RowCounts(train=len(train), valid=len(valid), test=len(test.y), duplicates=self._data.split.duplicates)
 
     def _best(self, chosen: Chosen) -> TrainedModel:
         measured = chosen.measured[chosen.winner]
@@ -324,6 +325,12 @@ class Finalizer:
 
     def _members(self, chosen: Chosen) -> tuple[tuple[TrainedModel, float], ...]:
         return tuple((_model(candidate, index), share) for candidate, index, share in chosen.ensemble.members)
+
+
+def _given(chosen: Chosen, pooled: Pooled) -> tuple[ScoredRows, Scores]:
+    """Score winner and baselines by nested validation; returns its rows, with the ensemble's scores."""
+    pooled.into(chosen.winner, chosen.measured)
+    return pooled.rows, pooled.score(pooled.ensemble)
 
 
 def _model(candidate: Candidate, index: int) -> TrainedModel:

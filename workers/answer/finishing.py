@@ -77,7 +77,7 @@ class Finisher:
             deliver = spec.deliver
             if deliver is None:
                 return None
-            if deliver.rows == "all":
+            if deliver.rows == "all" and spec.searches == 1:  # with nested validation it has trained on all rows anyway
                 open_test("training of the delivered networks, after the final score")
             refitting = Refitting(spec, data, answer.winner, deliver, alive, eager)
             return refitting.train(kind_of(deliver, answer.average))

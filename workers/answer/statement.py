@@ -47,14 +47,14 @@ class Statement:
             also=None,
         )
         measured = self.measured.get(candidate)
-        if measured is None or measured.test is None:
+        if measured is None:
             return untrained
         losses = [run.curve["train_loss"][run.best_epoch] for run in candidate.runs.values()]
         return untrained.scored(
             train=spread(measured.train),
             valid=candidate.valid,
-            test=interval(measured.test, self.metric),
-            gap=self._gap(measured, measured.test),
+            test=None if measured.test is None else interval(measured.test, self.metric),
+            gap=None if measured.test is None else self._gap(measured, measured.test),
             behind_winner=self._behind(measured),
             train_loss=spread(losses),
             also={name: self._further(name, candidate, measured) for name in self.further},
@@ -98,7 +98,7 @@ class Statement:
 
     def selection(self, first: Candidate) -> Selection:
         """How optimistic the search's best value was, compared with new seeds on validation rows and on test rows."""
-        test = self.measured[first].test
+        test = self.measured[first].test or self.measured[self.winner].test
         assert first.found is not None, "it is a finalist"
         assert test is not None, "the test part is open"
         valid, unseen = first.valid.mean, float(test.exact.mean())

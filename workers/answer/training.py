@@ -28,7 +28,8 @@ class Trainer:
 
     The index of a seed gives every candidate of one shape the same initial weights, data order and dropout masks, so that
     their differences are paired. ``layout`` gives that of a stack key; programs of the search are used again. ``protocol``
-    replaces that of the study, ``lanes`` one lane for each fold.
+    replaces that of the study, ``lanes`` one lane for each fold; ``folds`` are those of one candidate, where the data have
+    those of several searches.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class Trainer:
         layout: Callable[[StackKey], Layout] | None = None,
         protocol: Protocol | None = None,
         lanes: Lanes | None = None,
+        folds: int | None = None,
     ) -> None:
         self._spec = spec
         self._data = data
@@ -47,7 +49,7 @@ class Trainer:
         self._seeds = range(spec.budget.seeds) if seeds is None else seeds
         self._layout = layout or (lambda _: Layout())
         self._protocol = protocol
-        self._lanes_of = lanes or (lambda index: final_seeds(spec.seed, index, data.folds))
+        self._lanes_of = lanes or (lambda index: final_seeds(spec.seed, index, folds or data.folds))
         self._runners: dict[tuple[StackKey, bool], StackRunner] = {}
         self._lanes: list[tuple[Candidate, int]] = []
         self._open: Counter[Candidate] = Counter()
@@ -108,7 +110,8 @@ class Trainer:
 
     def _run(self, candidate: Candidate, index: int) -> Run:
         self._lanes.append((candidate, index))
-        return Run(len(self._lanes) - 1, candidate.recipe, self._lanes_of(index), self._protocol or self._usual(candidate))
+        lanes = tuple((candidate.first_fold + fold, seed) for fold, seed in self._lanes_of(index))
+        return Run(len(self._lanes) - 1, candidate.recipe, lanes, self._protocol or self._usual(candidate))
 
     def _usual(self, candidate: Candidate) -> Protocol:
         assert self._spec.metric is not None, "a stored spec is resolved"

@@ -8,13 +8,19 @@ from collections.abc import Sequence
 from service.result import Setting, Winner
 
 
-def verdict(metric: str, winner: Winner, baseline: Setting, others: Sequence[Setting]) -> str:
-    """The verdict on the winner, compared with the unregularized network and the framework's defaults."""
+def verdict(metric: str, winner: Winner, baseline: Setting, others: Sequence[Setting], outer: int = 0) -> str:
+    """The verdict on the winner, compared with the unregularized network and the framework's defaults.
+
+    With so many ``outer`` folds of nested validation, the score is that of the procedure.
+    """
     which = ", ".join(winner.regularizers) or "early stopping alone"
     name = metric.replace("_", " ")
     if math.isnan(winner.test.mean):
         return f"Test {name} is undefined on these test rows; on validation rows the best is {which}."
     sentence = f"Test {name} {winner.test.mean:.4g} with {which}"
+    if outer:
+        sentence = f"Test {name} {winner.test.mean:.4g} for searches like this one, over {outer} outer folds of all rows"
+        sentence += f" (on all of them it found {which})"
     gain = baseline.behind_winner
     if baseline.test is None:
         return f"{sentence}; without regularization the network does not converge."

@@ -5,7 +5,7 @@
 
 from workers.data.fitting import Fitted, PrepareOptions
 from workers.data.prepare import Features, Fold, Lazy, TargetScale, prepare, prepare_alike, prepare_all
-from workers.data.split import Division, Split, divide_all, make_split, split_rows
+from workers.data.split import Division, Split, divide_all, make_split, nested_splits, split_rows
 from workers.data.table import DataSource, RawTable, load_table
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "divide_all",
     "load_table",
     "make_split",
+    "nested_splits",
     "prepare",
     "prepare_alike",
     "prepare_all",

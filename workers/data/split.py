@@ -88,6 +88,28 @@ def split_rows(table: RawTable, plan: Division) -> Split:
     return Split(pairs, whole.rows(test), duplicates)
 
 
+def nested_splits(table: RawTable, validation: ValidationSpec, seed: int) -> tuple[Split, ...]:
+    """The splits of the searches of nested validation, by the rules of `split_rows` for k folds.
+
+    Returns:
+        First that of all rows, without test rows; then one for each outer fold, with the rows inside as test rows.
+
+    Raises:
+        TrialError: There are fewer distinct rows or groups than folds.
+    """
+    units, duplicates = _units(table)
+    strata, everything = _strata(table, units.first), np.arange(len(units.first))
+    outer = Division(seed, folds=validation.outer_folds)
+    inner = Division(seed, folds=validation.folds, repeats=validation.repeats)
+    parts = [(everything, everything[:0]), *_repeated(table, units, everything, strata, outer)]
+    splits = []
+    for rest, test in parts:
+        folds = _repeated(table, units, rest, strata, inner)
+        pairs = tuple((units.rows(train), units.rows(valid)) for train, valid in folds)
+        splits.append(Split(pairs, units.rows(test), duplicates))
+    return tuple(splits)
+
+
 def divide_all(table: RawTable, validation: ValidationSpec, seed: int) -> tuple[tuple[Indices, Indices], ...]:
     """Folds of all rows with no test part, by the rules of `split_rows` for k folds without times.
 

@@ -109,8 +109,9 @@ def make_plan(spec: StudySpec, example: Params, data: DeviceData) -> Plan:
     typical = recipe(spec, example)
     key = StackKey.of(typical, data.inputs, data.outputs, data.categories)
     trial = verdict(key.shape, data)
-    most = max(MIN_IN_FLIGHT, spec.budget.trials // GENERATIONS) * data.folds
-    keys = min(spec.stack_keys, MOST_STACK_KEYS)
+    most = max(MIN_IN_FLIGHT, spec.budget.trials * spec.searches // GENERATIONS) * data.folds
+    # The outer folds of nested validation have stacks of their own.
+    keys = min(spec.stack_keys, MOST_STACK_KEYS) * (1 if spec.searches == 1 else 2)
     need = memory_need(key, typical, data)
     # The stacks of all keys are on the device at once.
     fitting = need.most_lanes(free_bytes(data.device) - (keys - 1) * need.base)
@@ -136,7 +137,7 @@ def block_lanes(key: StackKey, most: int, cores: int) -> int:
 def eager_seconds(spec: StudySpec, key: StackKey, data: DeviceData) -> float:
     """About how many seconds of a core a whole search takes without programs."""
     weights = FlatModel(key.shape, torch.device("meta")).parameters
-    rows = spec.budget.trials * spec.budget.epochs * data.folds * data.train_rows
+    rows = spec.budget.trials * spec.searches * spec.budget.epochs * data.folds * data.train_rows
     ends_early = spec.early_stopping is not None or spec.pruner.name != "none"
     return rows * 6 * weights / EAGER_RATE * (EXPECTED_SHARE if ends_early else 1.0)
 

@@ -13,6 +13,7 @@ from service.store.records import Lease
 from workers.liveness import Pulse, Renewal, Stop
 from workers.planning.plan import Plan
 from workers.searching.checkpoints import Checkpoints
+from workers.searching.divided import Divided
 from workers.searching.provenance import made_of
 from workers.searching.session import Environment, Session
 from workers.stack.workshop import Workshop
@@ -45,7 +46,7 @@ class Searcher:
         plan = self._plan_to_repeat(lease.study_id, data)
         turn = self._settings.turn_seconds
         environment = Environment(self._workshop, renewal, self._stop, self._checkpoints, turn, plan)
-        session = Session(self._store, lease, spec, data.device, environment)
+        session = Session(self._store, lease, spec, Divided.of(data), environment)
         first = self._store.provenance.note(lease.study_id, made_of(data.table, data.device.device, session.plan))
         try:
             with self._pulse.during(lambda: _stats(lease, session, session.shares())):

@@ -23,14 +23,14 @@ from workers.liveness import Renewal
 from workers.planning.plan import Plan, make_plan
 from workers.searching.checkpoints import Checkpoints
 from workers.searching.conclusion import Conclusion
+from workers.searching.divided import Divided
 from workers.searching.endings import not_begun, result_of
 from workers.searching.objectives import Objectives
 from workers.searching.recorder import Recorder
 from workers.searching.stacks import Stacks, fault_of
 from workers.searching.supply import Supply
 from workers.searching.tenure import Tenure
-from workers.seeds import sampler_seed, trial_seeds
-from workers.stack.device_data import DeviceData
+from workers.seeds import sampler_seed
 from workers.stack.run import Protocol, Run
 from workers.stack.runner import StackRunner
 from workers.stack.workshop import Workshop
@@ -62,17 +62,19 @@ class Environment:
 class Session:
     """The search phase of one study under one lease."""
 
-    def __init__(self, store: Store, lease: Lease, spec: StudySpec, data: DeviceData, environment: Environment) -> None:
+    def __init__(self, store: Store, lease: Lease, spec: StudySpec, rows: Divided, environment: Environment) -> None:
         assert spec.metric is not None, "a stored spec is resolved"
         self._store = store
         self._lease = lease
         self._spec = spec
-        self._data = data
+        self._rows = rows
+        self._data = rows.data[0]
         self._checkpoints = environment.checkpoints
         self._judge = make_judge(spec)
-        self._supply = Supply(store, lease, spec, self._judge, seed=sampler_seed(spec.seed, lease.ordinal))
+        places = (lease.ordinal * spec.searches + search for search in range(spec.searches))
+        self._supply = Supply(store, lease, spec, self._judge, [sampler_seed(spec.seed, place) for place in places])
         self._protocol = Protocol(spec.metric, spec.budget.epochs, spec.early_stopping)
-        self._objectives = Objectives(spec, self._protocol, data)
+        self._objectives = Objectives(spec, self._protocol, self._data)
         self._trials: dict[int, AskedTrial] = {}
         self._ready: deque[AskedTrial] = deque()
         self._started: dict[int, float] = {}
@@ -81,9 +83,9 @@ class Session:
         with self.timer.section("planning"):
             self.plan = self._planned(environment.plan)
             self.plan.take_threads()
-        self._stacks = Stacks(spec, data, self.plan, environment.workshop)
+        self._stacks = Stacks(spec, self._rows.data, self.plan, environment.workshop)
         rule = spec.budget.conclude
-        self._conclusion = None if rule is None else Conclusion(rule, self._protocol, data)
+        self._conclusion = None if rule is None else Conclusion(rule, self._protocol, self._data)
         self._tenure = Tenure(
             store,
             lease,
@@ -193,8 +195,8 @@ class Session:
             return
         self._dry_at = time.monotonic()
         more = max(1, self.plan.capacity // AHEAD)
-        wanted = (self._stacks.free_lanes + more) // self._data.folds - len(self._ready)
-        if wanted > more // 2 // self._data.folds:  # some at a time, as every batch costs a fit of the sampler's model
+        wanted = (self._stacks.free_lanes + more) // self._rows.folds - len(self._ready)
+        if wanted > more // 2 // self._rows.folds:  # some at a time, as every batch costs a fit of the sampler's model
             self._supply.start(wanted)
 
     def _conclude(self) -> None:
@@ -212,7 +214,7 @@ class Session:
         """Put ready trials on free lanes."""
         runs: list[Run] = []
         self._drop_stopped()
-        while self._ready and len(runs) < self._stacks.free_lanes // self._data.folds:
+        while self._ready and len(runs) < self._stacks.free_lanes // self._rows.folds:
             trial = self._ready.popleft()
             run = self._run_of(trial)
             fault = fault_of(run.recipe, self._data)
@@ -239,8 +241,8 @@ class Session:
             self.recorder.put([], [result])
 
     def _run_of(self, trial: AskedTrial) -> Run:
-        lanes = trial_seeds(self._spec.seed, trial.number, self._data.folds)
-        run = Run(trial.id, recipe(self._spec, trial.params), lanes, self._protocol)
+        part, lanes = self._rows.lanes(self._spec.seed, trial.number)
+        run = Run(trial.id, recipe(self._spec, trial.params), lanes, self._protocol, part)
         saved = None if trial.fresh else self._checkpoints.load(trial.id)
         if saved is not None:
             run.resume(saved)
@@ -280,7 +282,7 @@ class Session:
         ]
         pruned = self._judge.judge(standings) | self._overdue(runs)
         ended = [run for run in runs if run.ending or self._trials[run.key].number in pruned]
-        results = [result_of(run, runner, self._trials[run.key], self._objectives) for run in ended]
+        results = [self._result_of(run, runner) for run in ended]
         if ended:
             self._stacks.begun()
         for run, result in zip(ended, results, strict=True):
@@ -291,6 +293,12 @@ class Session:
                 self._learn(trial, run, result, runner)
             runner.remove(run)
         self.recorder.put(reports, results)
+
+    def _result_of(self, run: Run, runner: StackRunner) -> TrialResult:
+        """The result of a run that has ended on its lanes."""
+        trial = self._trials[run.key]
+        result, outer = result_of(run, runner, trial, self._objectives), self._rows.outer_fold(trial.number)
+        return result if outer is None else replace(result, ranked=False, attrs={**result.attrs, "outer_fold": outer})
 
     def _learn(self, trial: AskedTrial, run: Run, result: TrialResult, runner: StackRunner) -> None:
         """Pass a trial's result on to the sampler, the pruner and the conclusion."""

@@ -20,21 +20,25 @@ from workers.stack.stack import StackKey
 from workers.stack.techniques import techniques_in
 from workers.stack.workshop import Workshop
 
+_Place = tuple[StackKey, int, int]
+"""A key, which of its halves, and which of the data."""
+
 
 class Stacks:
-    """The lanes of all stack keys of a study."""
+    """The lanes of all stack keys of a study, on the ``data`` that its runs name as their `Run.part`."""
 
-    def __init__(self, spec: StudySpec, data: DeviceData, plan: Plan, workshop: Workshop) -> None:
+    def __init__(self, spec: StudySpec, data: Sequence[DeviceData], plan: Plan, workshop: Workshop) -> None:
         self._data = data
+        self._folds = data[0].folds
         self._capacity = plan.capacity
         self._plan = plan
         self._workshop = workshop
         self._threads = Threads(plan.threads or 1)
-        self._first = min(plan.capacity, max(data.folds, self._threads.count * (plan.block_lanes or plan.capacity)))
+        self._first = min(plan.capacity, max(self._folds, self._threads.count * (plan.block_lanes or plan.capacity)))
         self._begun = False
         self._techniques = techniques_in(spec.domains) if plan.compiled_lanes else frozenset[str]()
-        self._runners: dict[tuple[StackKey, int], StackRunner] = {}
-        self._halves = 2 if spec.stack_keys == 1 and data.device.type == "cpu" else 1
+        self._runners: dict[_Place, StackRunner] = {}
+        self._halves = 2 if spec.stack_keys == 1 and data[0].device.type == "cpu" else 1
         self._in_flight: deque[tuple[StackRunner, list[Future[Epoch]]]] = deque()
         # A trial with a time limit must not spend it waiting.
         self._turns = Turns() if spec.budget.trial_seconds is None else Turns(patience=0)
@@ -86,10 +90,11 @@ class Stacks:
     def fill(self, runs: Sequence[Run], *, supplied: bool) -> None:
         """Add the runs that start in this round; ``supplied`` if more may come."""
         for run in runs:
-            self._runner(self._key(run)).add([run])
+            key = _key(run.recipe, self._data[run.part])
+            self._runner(key, run.part).add([run])
         for runner in self._runners.values():
             runner.last_call = not supplied
-        full = self.free_lanes < self._data.folds
+        full = self.free_lanes < self._folds
         self._occupancy.note(self.lane_epochs, self._computed_lane_epochs, full=full, supplied=supplied)
 
     def train(self) -> None:
@@ -115,14 +120,15 @@ class Stacks:
         runner, blocks = self._in_flight.popleft()
         return runner, runner.finish(blocks)
 
-    def _runner(self, key: StackKey) -> StackRunner:
+    def _runner(self, key: StackKey, part: int) -> StackRunner:
         """Where a further run of a stack key trains. The only key of a study has two runners, which train in turn."""
-        halves = [self._runners.get((key, half)) for half in range(self._halves)]
+        halves = [self._runners.get((key, half, part)) for half in range(self._halves)]
         for half, found in enumerate(halves):
             if found is None:
-                layout = self._plan.layout(self._workshop, self._threads, self._data.device, _name(key, half))
-                made = StackRunner(key, self._data, layout=layout, techniques=self._techniques)
-                self._runners[key, half] = made
+                place, data = (key, half, part), self._data[part]
+                layout = self._plan.layout(self._workshop, self._threads, data.device, _name(*place))
+                made = StackRunner(key, data, layout=layout, techniques=self._techniques)
+                self._runners[place] = made
                 return made
         return min((found for found in halves if found is not None), key=lambda runner: runner.wanted_lanes)
 
@@ -144,9 +150,6 @@ class Stacks:
         for runner in self._runners.values():
             yield from ((run, runner) for run in runner.runs)
 
-    def _key(self, run: Run) -> StackKey:
-        return _key(run.recipe, self._data)
-
 
 def fault_of(recipe: Recipe, data: DeviceData) -> str | None:
     """Why a recipe's network can't be trained at all; only a module of theirs is tried."""
@@ -157,5 +160,5 @@ def _key(recipe: Recipe, data: DeviceData) -> StackKey:
     return StackKey.of(recipe, data.inputs, data.outputs, data.categories)
 
 
-def _name(key: StackKey, half: int) -> str:
-    return f"{key.digest}/{half}"
+def _name(key: StackKey, half: int, part: int) -> str:
+    return f"{key.digest}/{half}" + (f"/{part}" if part else "")

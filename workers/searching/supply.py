@@ -7,25 +7,29 @@ batch of proposals is based on follows from the order of calls, not from timing.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from service.errors import NotFound, TrialError
 from service.pruning import Judge
-from service.search import Evidence, Past, Search
+from service.search import Evidence, Interleaved, Past, Search
 from service.spec import NoPruner, StudySpec, ThresholdPruner
+from service.spec.nested import place
 from service.store import Store
 from service.store.records import AskedTrial, FinishedTrial, Lease, Proposal, TrialResult
 from workers.timing import Timer
 
 
 class Supply:
-    """Trials for one lease. All methods belong to the training thread.
+    """Trials for one lease, by samplers with these ``seeds``, one for each search of the study.
+
+    All methods belong to the training thread.
 
     Raises:
         TrialError: An earlier study that the search is to begin with has been deleted.
     """
 
-    def __init__(self, store: Store, lease: Lease, spec: StudySpec, judge: Judge, *, seed: int) -> None:
+    def __init__(self, store: Store, lease: Lease, spec: StudySpec, judge: Judge, seeds: Sequence[int]) -> None:
         assert spec.metric is not None, "a stored spec is resolved"
         self._store = store
         self._lease = lease
@@ -33,7 +37,7 @@ class Supply:
         self._judge = judge
         # These two pruners do not compare a trial with earlier ones.
         self._compares = not isinstance(spec.pruner, NoPruner | ThresholdPruner)
-        self._search = Search(spec, seed=seed, evidence=_evidence(store, spec))
+        self._search = _search(store, spec, seeds)
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="supply")
         self._future: Future[tuple[list[AskedTrial], list[FinishedTrial]]] | None = None
         self._told: list[tuple[AskedTrial, TrialResult]] = []
@@ -110,20 +114,27 @@ class Supply:
         return [*foreign]
 
 
+def _search(store: Store, spec: StudySpec, seeds: Sequence[int]) -> Search | Interleaved:
+    if len(seeds) > 1:
+        return Interleaved(spec, seeds)
+    return Search(spec, seed=seeds[0], evidence=_evidence(store, spec))
+
+
 def _evidence(store: Store, spec: StudySpec) -> Evidence:
     """The trials of the studies that a search begins with."""
     studies = []
     for study_id in spec.search_from:
         try:
-            sign = 1.0 if store.studies.get(study_id).direction == "minimize" else -1.0
+            earlier = store.studies.get(study_id)
         except NotFound:
             raise TrialError(f"study {study_id}, whose trials the search is to begin with, has been deleted") from None
+        sign = 1.0 if earlier.direction == "minimize" else -1.0
         finished = store.history.since(study_id, 0)
         studies.append(
             [
                 Past(each.params, each.state == "complete", sign * each.value, each.epochs)
                 for each in finished
-                if each.value is not None
+                if each.value is not None and place(each.number, earlier.searches)[0] == 0  # judged on the same rows
             ]
         )
     return Evidence.of(spec, studies)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -101,6 +101,11 @@ class DeviceData:
     def folds(self) -> int:
         """Number of folds; 1 for a holdout."""
         return int(self.train.shape[0])
+
+    def only(self, folds: slice) -> DeviceData:
+        """Some of the folds, with the same rows on the device: number 0 is the first of them."""
+        parts = {name: getattr(self, name)[folds] for name in ("train", "valid", "mask", "scale", "balance")}
+        return replace(self, **parts)
 
     @classmethod
     def of(

@@ -55,6 +55,8 @@ class Run:
     recipe: Recipe
     fold_seeds: tuple[tuple[int, int], ...]
     protocol: Protocol
+    part: int = 0
+    """Which of the study's data on the device its folds are of, where there are several."""
     epoch: int = 0
     curve: dict[str, list[float]] = field(default_factory=dict)
     best_value: float = math.nan
