@@ -55,6 +55,7 @@ ALLOWED: dict[str, set[str]] = {
     "DELETE /v1/datasets/{dataset_id}": CHANGES,
     "GET /v1/modules": READS,
     "GET /v1/workers": {"admin"},
+    "GET /v1/queue": READS,
     "GET /v1/compare": READS,
     "GET /v1/audit": READS,
     "GET /v1/usage": READS,
