@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 import re
 from functools import lru_cache
 from pathlib import Path
@@ -126,6 +127,15 @@ def load_settings() -> Settings:
         raise InvalidSettings(f"REGSEARCH_{'_'.join(field).upper()}: must be JSON") from None
     except ValidationError as error:
         raise InvalidSettings("\n".join(map(_line, error.errors()))) from None
+
+
+def environment_of(settings: Settings) -> dict[str, str]:
+    """The variables that give another process, on whichever machine, these settings: those that are set here, and where the
+    database and the files are.
+    """
+    names = {f"REGSEARCH_{name.upper()}" for name in Settings.model_fields}
+    here = {name: value for name, value in os.environ.items() if name in names}
+    return here | {"REGSEARCH_DB_URL": settings.database_url, "REGSEARCH_HOME": str(settings.home.absolute())}
 
 
 def _line(issue: ErrorDetails) -> str:

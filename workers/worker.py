@@ -7,8 +7,10 @@ that study with its reason; while the database is unavailable, the worker waits.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import platform
+import time
 from typing import assert_never
 
 import psutil
@@ -40,16 +42,31 @@ def devices() -> list[str]:
     return [f"cuda:{index}" for index in range(count)] or ["cpu"]
 
 
-def device_memory(device: str) -> int | None:
-    """Bytes of memory of a CUDA device; None for the CPU, which shares the machine's."""
-    return torch.cuda.mem_get_info(device)[1] if torch.device(device).type == "cuda" else None
+def device_memory(device: str, share: float = 1.0) -> int | None:
+    """Bytes of a CUDA device's memory that this process may take, limited to a ``share`` in (0, 1] of it; None for the CPU,
+    which shares the machine's.
+    """
+    if torch.device(device).type != "cuda":
+        return None
+    if share < 1.0:
+        torch.cuda.set_per_process_memory_fraction(share, device)
+    return int(torch.cuda.mem_get_info(device)[1] * share)
 
 
 class Worker:
-    """One process on one device, whose studies may take ``memory`` bytes."""
+    """One process on one device, whose studies may take ``memory`` bytes; it leaves after ``idle_seconds`` without work."""
 
-    def __init__(self, store: Store, settings: Settings, device: str, stop: Stop, memory: int | None = None) -> None:
+    def __init__(
+        self,
+        store: Store,
+        settings: Settings,
+        device: str,
+        stop: Stop,
+        memory: int | None = None,
+        idle_seconds: float = math.inf,
+    ) -> None:
         self._store = store
+        self._idle_seconds = idle_seconds
         self._settings = settings
         self._stop = stop
         self._checkpoints = Checkpoints(settings.home / "checkpoints")
@@ -64,15 +81,18 @@ class Worker:
         self._onnx = OnnxModels(store, self._pulse, settings.modules)
 
     def run(self) -> None:
-        """Work until a stop is requested."""
+        """Work until a stop is requested, or there has been no work for long enough."""
         self._expire_dead_workers()
         self._checkpoints.sweep(self._store.history.open_among)
-        while not self._stop():
+        busy = time.monotonic()
+        while not self._stop() and time.monotonic() - busy <= self._idle_seconds:
             try:
                 lease = self.turn()
                 answered = lease is None or lease.phase == "finalize"
                 made = answered and not self._stop() and self._onnx.make_one()
-                if lease is None and not made:
+                if lease is not None or made:
+                    busy = time.monotonic()
+                else:
                     self._pulse.idle()
                     self._stop.asked.wait(POLL_SECONDS)
             except DatabaseUnavailable as error:

@@ -7,14 +7,15 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import anyio
 from anyio import to_thread
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Query, Response
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
+from pydantic import BaseModel, Field
 
 from service.api.access import WithCaller
 from service.api.models import WorkerOut
@@ -22,12 +23,21 @@ from service.api.problems import answers
 from service.api.usage import UsageCollector
 from service.errors import DatabaseUnavailable, NotReady
 from service.store import Store, StudyState
+from service.store.demand import TRIALS_PER_WORKER
 
 READY_SECONDS = 3.0
 METRICS: dict[int | str, dict[str, Any]] = {
     200: {"description": "Prometheus text format", "content": {"text/plain": {"example": "regsearch_workers 1.0"}}},
     **answers(),
 }
+
+
+class QueueOut(BaseModel):
+    """What the queue has for workers."""
+
+    studies: int = Field(description="Studies that workers have work for.")
+    trials: int = Field(description="Trials that these have left, those in training included.")
+    workers: int = Field(description="Workers that they could use at once.")
 
 
 def health(store: Store, home: Path) -> APIRouter:
@@ -52,7 +62,7 @@ def health(store: Store, home: Path) -> APIRouter:
 
 
 def router(store: Store) -> APIRouter:
-    """/metrics and /v1/workers."""
+    """/metrics, /v1/workers and /v1/queue."""
     routes = APIRouter(tags=["operations"])
     registry = CollectorRegistry()
     registry.register(StoreCollector(store))
@@ -68,6 +78,11 @@ def router(store: Store) -> APIRouter:
     def workers() -> list[WorkerOut]:
         """Worker processes, latest first, with the shares of their time."""
         return [WorkerOut.of(record) for record in store.workers.list()]
+
+    @routes.get("/v1/queue")
+    def queue(trials_per_worker: Annotated[int, Query(ge=1, le=1_000_000)] = TRIALS_PER_WORKER) -> QueueOut:
+        """How many workers the queue has work for, of everybody's studies: what an autoscaler asks."""
+        return QueueOut(**vars(store.demand.read(trials_per_worker)))
 
     return routes
 

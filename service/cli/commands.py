@@ -56,6 +56,12 @@ def worker(device: Annotated[str | None, typer.Option(help="cpu, cuda:0, …; de
     local.work(device)
 
 
+@app.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True}, add_help_option=False)
+def launch(given: typer.Context) -> None:
+    """Start workers on Ray, Slurm or Kubernetes as the queue wants them: `regsearch launch ray --help`."""
+    local.launch(given.args)
+
+
 @app.command()
 def warm(
     datasets: Annotated[

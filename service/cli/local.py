@@ -94,6 +94,11 @@ def work(device: str | None) -> None:
     os.execv(sys.executable, [sys.executable, "-m", "workers", *arguments])
 
 
+def launch(arguments: Sequence[str]) -> None:
+    """Replace this process by one that starts workers on a cluster; it knows the ``arguments``."""
+    os.execv(sys.executable, [sys.executable, "-m", "workers.launch", *arguments])
+
+
 def warm(names: Sequence[str]) -> None:
     """Replace this process by one that compiles the programs of built-in data sets."""
     os.execv(sys.executable, [sys.executable, "-m", "workers.warm", *names])

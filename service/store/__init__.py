@@ -18,6 +18,7 @@ from service.store.archives import ModelArchives
 from service.store.audit import Audit
 from service.store.conclusions import Conclusions
 from service.store.datasets import Datasets
+from service.store.demand import Demands
 from service.store.engine import Database, normalize
 from service.store.events import Events
 from service.store.finals import Finals
@@ -59,6 +60,7 @@ class Store:
         self.history = History(database)
         self.finals = Finals(database)
         self.leases = Leases(database)
+        self.demand = Demands(database)
         self.provenance = Provenances(database)
         self.conclusions = Conclusions(database)
         self.utilization = Utilization(database)

@@ -70,6 +70,12 @@ class Service:
         command = [sys.executable, "-m", "service.cli", *arguments]
         return subprocess.run(command, env=self.environment, capture_output=True, text=True, check=False, timeout=300)
 
+    def start(self, *arguments: str) -> subprocess.Popen[bytes]:
+        """A `regsearch` command that goes on."""
+        command = [sys.executable, "-m", "service.cli", *arguments]
+        with self.output.open("ab") as out:
+            return subprocess.Popen(command, env=self.environment, stdout=out, stderr=out)
+
     def start_worker(self) -> subprocess.Popen[bytes]:
         """One more worker, not looked after by the service."""
         with self.output.open("ab") as out:

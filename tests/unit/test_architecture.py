@@ -181,9 +181,9 @@ def test_only_settings_read_the_environment() -> None:
         for path in (ROOT / package).rglob("*.py")
         if "os.environ" in path.read_text() and path.name != "settings.py"
     ]
-    # The supervisor hands the environment on to its children, and reads nothing from it. A client's token is no setting of a
-    # service, and its package does without pydantic's.
-    assert sorted(reading) == ["credentials.py", "supervisor.py"]
+    # The supervisor and the launchers hand the environment on to what they start, and read nothing from it. A client's
+    # token is no setting of a service, and its package does without pydantic's.
+    assert sorted(reading) == ["command.py", "credentials.py", "supervisor.py"]
 
 
 @pytest.mark.parametrize(
@@ -193,6 +193,7 @@ def test_only_settings_read_the_environment() -> None:
         ("service.cli", ("torch", "sklearn", "workers", "fastapi")),
         ("service.client", ("torch", "sklearn", "workers", "fastapi", "optuna", "sqlalchemy", "pandas", "numpy")),
         ("workers.worker", ("fastapi", "starlette", "uvicorn")),
+        ("workers.launch.__main__", ("torch", "sklearn", "fastapi", "ray")),
     ],
 )
 def test_a_fresh_process_loads_no_more_than_it_needs(module: str, absent: tuple[str, ...]) -> None:

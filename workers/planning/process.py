@@ -5,7 +5,9 @@ from __future__ import annotations
 import ctypes
 import functools
 import math
+import os
 import resource
+import signal
 import sys
 
 import torch
@@ -15,6 +17,7 @@ from workers.planning.cores import usable_cores, usable_memory
 _MAPPED_ONLY = 1 << 30
 _MALLOC_TRIM_THRESHOLD, _MALLOC_MMAP_THRESHOLD = -1, -3
 """Parameters of `mallopt(3)`."""
+_PR_SET_PDEATHSIG = 1
 
 
 def set_up(threads: int | None = None) -> None:
@@ -47,6 +50,13 @@ def limit_memory(megabytes: float | None) -> int:
     if most == resource.RLIM_INFINITY or most > wanted:
         resource.setrlimit(resource.RLIMIT_DATA, (wanted, most))
     return limit
+
+
+def end_with(parent: int) -> bool:
+    """Have the kernel send SIGTERM to this process when its parent ends (Linux only); False if it has ended already."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    return os.getppid() == parent
 
 
 @functools.cache

@@ -85,9 +85,11 @@ def is_out_of_memory(error: BaseException) -> bool:
 def free_bytes(device: torch.device) -> float:
     """What a stack may take on ``device`` now."""
     if device.type == "cuda":
-        free, _ = torch.cuda.mem_get_info(device)
-        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return (free + cached) * (1.0 - RESERVE)
+        free, total = torch.cuda.mem_get_info(device)
+        allocated = torch.cuda.memory_allocated(device)
+        cached = torch.cuda.memory_reserved(device) - allocated
+        share = torch.cuda.get_per_process_memory_fraction(device)  # below 1 where several workers have one device
+        return min(free + cached, share * total - allocated) * (1.0 - RESERVE)
     limit, _ = resource.getrlimit(resource.RLIMIT_DATA)
     left = float(psutil.virtual_memory().available)
     if limit != resource.RLIM_INFINITY and sys.platform == "linux":

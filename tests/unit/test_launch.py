@@ -1,0 +1,127 @@
+"""Launching: profiles and what is wrong with them, the scaler's decisions, and the script of a Slurm job."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from service.spec import StudySpec
+from service.store import Store, open_store
+from workers.launch.__main__ import main
+from workers.launch.jobs import SCRIPT
+from workers.launch.profile import CannotLaunch, Profile, read_profile
+from workers.launch.scaler import Census, Scaler
+
+
+class Cluster:
+    """An engine with room for ``room`` workers; what does not fit is pending."""
+
+    unit = 1
+
+    def __init__(self, room: int) -> None:
+        self.room, self.staying, self.others, self.failed = room, 0, 0, 0
+
+    def options(self) -> object:
+        return {}
+
+    def census(self) -> Census:
+        found, failed = self.staying + self.others, self.failed
+        self.failed = 0
+        running = min(found, self.room)
+        return Census(running, found - running, self.staying, failed)
+
+    def start(self, count: int, *, stays: bool) -> None:
+        if stays:
+            self.staying += count
+        else:
+            self.others += count
+
+    def withdraw(self, count: int) -> None:
+        self.others -= count
+
+    def drain(self) -> None:
+        self.staying = self.others = 0
+
+    def kill(self) -> None:
+        raise AssertionError("nothing is left")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    opened = open_store(f"sqlite:///{tmp_path / 'regsearch.db'}", create=True)
+    yield opened
+    opened.close()
+
+
+def submit(store: Store, trials: int) -> int:
+    raw = {"data": {"dataset": "diabetes"}, "budget": {"trials": trials, "epochs": 1}}
+    return store.studies.submit(StudySpec.model_validate(raw).resolved("regression"))
+
+
+def test_the_scaler_closes_the_gap_in_both_directions(store: Store) -> None:
+    cluster, now = Cluster(room=3), [0.0]
+    scaler = Scaler(store, cluster, Profile(min=1, max=6, trials_per_worker=10), lambda: now[0])
+    scaler.step()
+    assert (cluster.staying, cluster.others) == (1, 0)
+    study = submit(store, 100)
+    scaler.step()
+    assert (cluster.staying, cluster.others) == (1, 5)
+    scaler.step()
+    assert cluster.census().all == 6
+    store.studies.cancel(study)
+    scaler.step()  # what waits for room is taken back, what runs ends by itself
+    assert cluster.census() == Census(3, 0, 1)
+    cluster.others = 0
+    submit(store, 20)
+    cluster.failed = 2
+    scaler.step()
+    assert cluster.census().all == 1  # not at once
+    now[0] = 1.5
+    scaler.step()
+    assert cluster.census().all == 2
+    scaler.stop(lambda _: False)
+    assert cluster.census().all == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "told"),
+    [
+        ("max: 0", {}, "max: Input should be greater than or equal to 1, not 0"),
+        ("", {"gpus": "0.4"}, "gpus: must be 0, 1 or 1/n for n workers that share a GPU, not 0.4"),
+        ("min: 5", {"max": "2"}, "min: must not be above max, which is 2, not 5"),
+        ("gpu: 1", {}, "gpu: there is no such value; there are min, max"),
+        ("[1]", {}, "must be a mapping"),
+        ("a: [", {}, "profile.yaml"),
+        ("", {"env": ["A"]}, "env: must be NAME=VALUE, not ['A']"),
+    ],
+)
+def test_what_is_wrong_with_a_profile_is_told(tmp_path: Path, text: str, options: dict[str, object], told: str) -> None:
+    path = tmp_path / "profile.yaml"
+    path.write_text(text)
+    with pytest.raises(CannotLaunch) as error:
+        read_profile(Profile, path, options)
+    assert told in str(error.value)
+
+
+def test_options_go_before_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "profile.yaml"
+    path.write_text("max: 3\ngpus: 0.33\nenv: {A: b}\n")
+    profile = read_profile(Profile, path, {"max": "5", "env": ["C=d=e"]})
+    assert (profile.max, profile.workers_per_gpu, profile.env) == (5, 3, {"C": "d=e"})
+
+
+def test_an_engine_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert main(["kubernetes", "--apply"]) == 1
+    assert "there is no kubectl here" in capsys.readouterr().err
+
+
+def test_a_job_runs_all_of_its_workers_and_tells_that_one_failed(tmp_path: Path) -> None:
+    script = SCRIPT.format(unit=3, setup="export WHERE=here", command=f"sh -c 'mkdir {tmp_path}/$WHERE'")
+    done = subprocess.run(["bash"], input=script, text=True, capture_output=True, check=False)
+    assert (tmp_path / "here").is_dir()
+    assert done.stderr.count("File exists") == 2
+    assert done.returncode == 1

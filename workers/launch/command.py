@@ -1,0 +1,27 @@
+"""The command line of a launched worker, the same with every engine."""
+
+from __future__ import annotations
+
+import os
+
+from workers.launch.profile import Profile
+
+
+def worker_arguments(profile: Profile, *, stays: bool) -> list[str]:
+    """The arguments after `python`; a worker that ``stays`` does not end when it has been idle."""
+    gpu = profile.gpus > 0
+    arguments = ["-m", "workers", "--device", "cuda:0" if gpu else "cpu", "--threads", str(profile.cpus)]
+    if 0 < profile.gpus < 1:
+        arguments += ["--gpu-share", f"{1 / profile.workers_per_gpu:.4g}"]
+    return arguments if stays else [*arguments, "--idle-seconds", f"{profile.idle_seconds:g}"]
+
+
+def worker_environment(profile: Profile, settings: dict[str, str]) -> dict[str, str]:
+    """The variables that a worker needs: the ``settings`` of this process, then the profile's."""
+    memory = {} if profile.memory_mb is None else {"REGSEARCH_WORKER_MEMORY_MB": str(profile.memory_mb)}
+    return {**settings, **memory, "OMP_NUM_THREADS": str(profile.cpus), **profile.env}
+
+
+def handed_on(environment: dict[str, str]) -> dict[str, str]:
+    """The environment of this process, for one that it starts, with ``environment`` over it."""
+    return {**os.environ, **environment}
