@@ -35,7 +35,7 @@ def main() -> int:
     stop = Stop()
     stop.on_signals()
     try:
-        store = open_store(settings.database_url)
+        store = open_store(settings.database_url, settings.connections)
     except RegsearchError as error:
         print(f"regsearch worker: {error}", file=sys.stderr)  # noqa: T201
         return 1
