@@ -47,13 +47,15 @@ def serve(settings: Settings) -> None:
     from service.datasets.uploads import sweep
     from service.logs import set_up_logging
     from service.store import open_store
+    from service.tracing import end_tracing, set_up_tracing
 
     check_protected(settings)
     check_port(settings.host, settings.port)
     set_up_logging(settings)
+    set_up_tracing(settings, "regsearch-api")
     settings.home.mkdir(parents=True, exist_ok=True)
     sweep(settings.datasets_dir)
-    store = open_store(settings.database_url, create=True)
+    store = open_store(settings.database_url, settings.connections, create=True)
     try:
         run(
             create_app(store, settings),
@@ -66,6 +68,7 @@ def serve(settings: Settings) -> None:
         )
     finally:
         store.close()
+        end_tracing()
 
 
 def check_protected(settings: Settings) -> None:

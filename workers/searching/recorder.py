@@ -10,15 +10,20 @@ import math
 import threading
 import time
 from collections.abc import Sequence
+from contextvars import copy_context
 
 from service.store import Store, StudyState
 from service.store.records import Lease, Report, TrialResult
+from service.tracing import span
 from workers.liveness import Renewal
 from workers.timing import Timer
 
 FLUSH_SECONDS = 0.2
+LONGEST_SECONDS = 3.0
 STOPS_SECONDS = 1.0
 """Interval at which the database is asked for trials to stop, however long an epoch takes."""
+_SHARE = 0.02
+"""Of a recorder's time that the database may take: many workers on a slow one write more at a time, and less often."""
 
 
 class Recorder:
@@ -38,7 +43,7 @@ class Recorder:
         self._state = StudyState.RUNNING
         self._stopping: frozenset[int] = frozenset()
         self._error: Exception | None = None
-        self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
+        self._thread = threading.Thread(target=copy_context().run, args=(self._run,), name="recorder", daemon=True)
         self._thread.start()
 
     def put(self, reports: Sequence[Report], results: Sequence[TrialResult]) -> None:
@@ -83,16 +88,17 @@ class Recorder:
         return bool(self._reports or self._results)
 
     def _run(self) -> None:
-        looked, stopping = -math.inf, self._stopping
+        looked, stopping, pause = -math.inf, self._stopping, FLUSH_SECONDS
         while True:
             with self._condition:
-                self._condition.wait_for(lambda: self._closing or self._hurry, timeout=FLUSH_SECONDS)
+                self._condition.wait_for(lambda: self._closing or self._hurry, timeout=pause)
                 self._hurry = False
                 if self._closing and not self._pending():
                     return
                 reports, self._reports = self._reports, []
                 results, self._results = self._results, []
                 self._writing = True
+            begun = time.monotonic()
             try:
                 with self.timer.section("database"):
                     state = self._write(reports, results)
@@ -103,6 +109,7 @@ class Recorder:
                     self._error, self._writing = error, False
                     self._condition.notify_all()
                 return
+            pause = min(max(FLUSH_SECONDS, (time.monotonic() - begun) / _SHARE), LONGEST_SECONDS)
             with self._condition:
                 self._state, self._writing = state or self._state, False
                 self._stopping = stopping
@@ -110,4 +117,7 @@ class Recorder:
 
     def _write(self, reports: Sequence[Report], results: Sequence[TrialResult]) -> StudyState | None:
         renewed = self._renewal.check()  # older than what `record` returns
-        return self._store.trials.record(self._lease, reports, results) if reports or results else renewed
+        if not reports and not results:
+            return renewed
+        with span("report", reports=len(reports), told=len(results)):
+            return self._store.trials.record(self._lease, reports, results)
