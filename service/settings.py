@@ -21,6 +21,9 @@ _SECRET = ("db_url", "databases", "data_prefixes", "oidc_client_secret")
 """Settings that have passwords, or may by mistake."""
 
 
+Days = Annotated[float | None, Field(gt=0, le=36_500)]
+
+
 class InvalidSettings(RegsearchError):
     """A setting has a value that it can't have."""
 
@@ -99,6 +102,14 @@ class Settings(BaseSettings):
     quota_trials: int | None = Field(None, ge=1, description="Most trials that an owner's open studies may have left.")
     quota_bytes: float | None = Field(None, ge=1, description="Most bytes of data sets and models that an owner may keep.")
     quota_requests: int | None = Field(None, ge=1, description="Most requests of an owner in a minute, for each process.")
+    retention_studies: Days = Field(None, description="Studies are deleted so many days after their end.")
+    retention_models: Days = Field(None, description="Their trained models are.")
+    retention_datasets: Days = Field(None, description="Data sets are deleted so many days after their last use.")
+    retention_steps: Days = Field(None, description="Values after single epochs are, so many days after their study's end.")
+    retention_events: float = Field(30.0, gt=0, le=36_500, description="Days for which events and deliveries are kept.")
+    webhooks_private: bool = Field(
+        False, description="Whether webhooks may be sent to addresses of private networks and of this machine."
+    )
     dashboard: Literal["readonly", "writable", "off", "only"] = Field(
         "readonly", description="How optuna-dashboard is served; `only`: read-only, by a process that has nothing else."
     )

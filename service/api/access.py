@@ -33,6 +33,7 @@ from service.store import Store
 from service.store.actors import NOBODY, Actor
 from service.store.datasets import DEFAULT_OWNER
 from service.store.records import TokenRecord, TokenScope
+from service.store.sharing import Reach
 
 COOKIE = "regsearch_token"
 LOGIN = "/login"
@@ -43,7 +44,7 @@ OPEN = frozenset({"/healthz", "/readyz", "/openapi.json", *REFERENCE, LOGIN, SIG
 _READ = frozenset({"GET", "HEAD"})
 _ALL: frozenset[TokenScope] = frozenset({"read", "submit", "worker", "admin"})
 _NUMBER = TypeAdapter(int)
-_OBJECT = re.compile(r"/(?:v1/)?(studies|datasets)/([^/]+)(/.*)?")
+_OBJECT = re.compile(r"/(?:v1/)?(studies|datasets|webhooks)/([^/]+)(/.*)?")
 
 
 @dataclass(frozen=True)
@@ -90,13 +91,13 @@ def scopes_for(method: str, path: str) -> frozenset[TokenScope]:
     if not path.startswith("/v1/"):
         pages = path in ("/", "/new", "/compare", "/metrics") or path.startswith("/studies/")
         return _ALL - {"worker"} if pages and method in _READ else frozenset({"admin"})
-    if path.startswith(("/v1/tokens", "/v1/workers")):
+    if path.startswith(("/v1/tokens", "/v1/workers", "/v1/prune")):
         return frozenset({"admin"})
     found = _OBJECT.fullmatch(path)
     rest = found[3] or "" if found else None
     if rest is not None and rest.startswith("/trials:"):
         return _ALL - {"read"}
-    if method in _READ:
+    if method in _READ and not path.startswith("/v1/webhooks"):  # whose addresses may be secrets
         return _ALL if found and found[1] == "studies" and rest == "" else _ALL - {"worker"}
     return frozenset({"submit", "admin"})
 
@@ -142,30 +143,45 @@ class Access:
             detail = f"the token's scope is {token.scope}; this request needs one of: {', '.join(sorted(needed))}"
             return problem(Request(scope), HTTPStatus.FORBIDDEN, detail)
         try:
-            self._check_owner(scope["path"], token)
+            reach = self._reach(scope["path"], token)
         except NotFound as error:
             return problem(Request(scope), HTTPStatus.NOT_FOUND, str(error))
+        if reach == "shared" and (scope["method"] not in _READ or scope["path"].rstrip("/").endswith("/sharing")):
+            detail = "it is shared with the token's owner to be read; only its own owner may change it"
+            return problem(Request(scope), HTTPStatus.FORBIDDEN, detail)
         return None
 
-    def _check_owner(self, path: str, token: TokenRecord) -> None:
-        """Check that what a path names is the token's owner's.
+    def _reach(self, path: str, token: TokenRecord) -> Reach:
+        """How what a path names can be reached with a token: as its owner's own, or as shared with it.
 
         Raises:
             NotFound: There is none, or it is somebody else's.
         """
         found = _OBJECT.fullmatch(path)
         if token.scope == "admin" or found is None:
-            return
-        if found[1] == "datasets":
-            if found[2] not in BUILTIN and storable(found[2]):  # the route refuses what no database can hold
-                self._store.datasets.get(found[2], token.owner)
-            return
-        try:
-            study_id = _NUMBER.validate_python(found[2])  # as the route reads it: `+7` is 7, too
-        except ValidationError:
-            return  # the route refuses it
-        if not 0 < study_id < 2**31 or self._store.studies.owner(study_id) != token.owner:
-            raise NotFound("study", study_id)
+            return "own"
+        kind, key = found[1], found[2]
+        if kind == "datasets":
+            if key in BUILTIN or not storable(key):  # the route refuses what no database can hold
+                return "own"
+            reach, what = self._store.sharing.reach_of_dataset(key, token.owner), "data set"
+        else:
+            try:
+                key = _NUMBER.validate_python(key)  # as the route reads it: `+7` is 7, too
+            except ValidationError:
+                return "own"  # the route refuses it
+            reach, what = self._reach_of_number(kind, key, token.owner)
+        if reach is None:
+            raise NotFound(what, key)
+        return reach
+
+    def _reach_of_number(self, kind: str, number: int, owner: str) -> tuple[Reach, str]:
+        what = "study" if kind == "studies" else "webhook"
+        if not 0 < number < 2**31:
+            return None, what
+        if kind == "studies":
+            return self._store.sharing.reach_of_study(number, owner), what
+        return "own" if self._store.webhooks.owner(number) == owner else None, what
 
 
 def secret_of(headers: Mapping[str, str]) -> str:

@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api import (
     audit,
+    background,
     changing,
     compare,
     dashboard,
@@ -28,10 +29,13 @@ from service.api import (
     reference,
     replays,
     reports,
+    retention,
+    sharing,
     signing_in,
     studies,
     tokens,
     usage,
+    webhooks,
 )
 from service.api.access import Access
 from service.api.bodies import BodyLimit
@@ -62,6 +66,7 @@ def create_app(store: Store, settings: Settings) -> FastAPI:
         redoc_url=None,
         dependencies=[Depends(no_unknown_parameters)],
         responses={status: problems.answers(status)[status] for status in (422, 429)},
+        lifespan=None if document is None else background.lifespan(store, settings),
     )
     check_settings(settings)
     problems.install(app)
@@ -96,6 +101,9 @@ def create_app(store: Store, settings: Settings) -> FastAPI:
         app.include_router(usage.router(store, settings))
         if settings.auth == "tokens":
             app.include_router(tokens.router(store))
+        app.include_router(webhooks.router(store))
+        app.include_router(sharing.router(store))
+        app.include_router(retention.router(store, settings))
     if settings.dashboard != "off":
         dashboard.mount(app, store, writable=settings.dashboard == "writable")
     describe(app, tokens=settings.auth == "tokens")

@@ -85,7 +85,7 @@ def router(store: Store) -> APIRouter:
         Trials have ids, by which a stream is resumed where it was interrupted; without one it begins with the first trial.
         """
         await to_thread.run_sync(store.studies.owner, study_id)
-        return _streamed(_events(store, changes, feed, caller, study_id, _number(last_event_id, None) or 0))
+        return _streamed(study_stream(store, changes, feed, caller, study_id, _number(last_event_id, None) or 0))
 
     return routes
 
@@ -95,10 +95,10 @@ def etag(tag: str) -> str:
     return f'W/"{tag.partition("|")[0]}-{hashlib.sha256(tag.encode()).hexdigest()[:16]}"'
 
 
-def _read(store: Store, study_id: int) -> tuple[str, StudyRecord]:
-    """The tag of a study, and the study as it was then or later."""
+def _read(store: Store, study_id: int, owner: str | None = None) -> tuple[str, StudyRecord]:
+    """The tag of a study that an owner may see, and the study as it was then or later."""
     tags = store.studies.versions([study_id])
-    return tags.get(study_id, GONE), store.studies.get(study_id)
+    return tags.get(study_id, GONE), store.studies.get(study_id, owner)
 
 
 def _number(header: str | None, since: int | None) -> int | None:
@@ -111,7 +111,7 @@ def _streamed(events: AsyncIterator[str]) -> StreamingResponse:
     return StreamingResponse(events, media_type="text/event-stream", headers=headers)
 
 
-async def _events(
+async def study_stream(
     store: Store, changes: Changes, feed: Feed, caller: Caller, study_id: int, seen: int
 ) -> AsyncIterator[str]:
     """The events of a stream of one study. The tag is read before the trials, so that none is missed."""
@@ -119,7 +119,7 @@ async def _events(
     told = None
     while not feed.has_ended(caller):
         try:
-            tag, record = await to_thread.run_sync(_read, store, study_id)
+            tag, record = await to_thread.run_sync(_read, store, study_id, caller.owner)
         except NotFound:
             yield _event("end", '{"state": "deleted"}')
             return

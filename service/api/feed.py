@@ -13,7 +13,7 @@ import time
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from anyio import to_thread
 
@@ -22,6 +22,7 @@ from service.api.models import EventOut
 from service.errors import DatabaseUnavailable
 from service.store import Store
 from service.store.records import EventRecord
+from service.store.sharing import EVERYBODY
 
 log = logging.getLogger(__name__)
 
@@ -39,11 +40,13 @@ class Told:
 
     seq: int
     text: str
+    study_id: int
     owner: str
+    shared_with: frozenset[str]
 
     def is_for(self, owner: str | None) -> bool:
         """Whether an owner may see it; None for one who sees everything."""
-        return owner in (None, self.owner)
+        return owner in (None, self.owner) or not self.shared_with.isdisjoint((owner, EVERYBODY))
 
 
 class Feed:
@@ -131,6 +134,10 @@ class Feed:
             self._tell()  # those that have begun with an earlier number
         await to_thread.run_sync(self._store.events.publish)
         while records := await to_thread.run_sync(self._store.events.since, self._last, _AT_ONCE):
+            shares = {record.study_id: record.shared_with for record in records}
+            for place, told in enumerate(self._latest):  # what is not shared any more is not told any more
+                if shares.get(told.study_id, told.shared_with) != told.shared_with:
+                    self._latest[place] = replace(told, shared_with=shares[told.study_id])
             self._latest += [_told(record) for record in records]
             self._last = records[-1].seq
             self._tell()
@@ -171,4 +178,4 @@ async def stream(feed: Feed, caller: Caller, since: int | None, seconds: float, 
 
 def _told(record: EventRecord) -> Told:
     text = f"event: {record.kind}\nid: {record.seq}\ndata: {EventOut.of(record).model_dump_json()}\n\n"
-    return Told(record.seq, text, record.owner)
+    return Told(record.seq, text, record.study_id, record.owner, record.shared_with)

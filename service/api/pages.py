@@ -33,7 +33,7 @@ def router(store: Store) -> APIRouter:
 
     @routes.get("/")
     def home(caller: WithCaller, name: Name = "", tag: Name = "") -> HTMLResponse:
-        records, total = store.studies.list(owner=caller.owner, name=name or None, tags=[tag] if tag else [], limit=_ROWS)
+        records, total = store.studies.list(seer=caller.owner, name=name or None, tags=[tag] if tag else [], limit=_ROWS)
         rows = [row_of(each) for each in records]
         return _page(home_page(rows, total=total, wanted=name, tag=tag, script=follow), follow)
 

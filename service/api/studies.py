@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Query, Response, status
@@ -25,7 +25,7 @@ from service.settings import Settings
 from service.spec import StudySpec
 from service.spec.external import ExternalSpec
 from service.store import Store, StudyState
-from service.store.records import StudyOrder, StudyRecord, TrialState
+from service.store.records import StudyOrder, TrialState
 
 Part = Annotated[str | None, Query(min_length=1, max_length=200), AfterValidator(storable_text)]
 
@@ -100,12 +100,8 @@ def router(store: Store, settings: Settings) -> APIRouter:
             raise InvalidInput.one(
                 "sort", "best values are of one metric: name it in `metric`", value=sort, allowed="metric"
             )
-        whose = caller.owner or owner
-        found: tuple[Sequence[StudyRecord], int] = ([], 0)
-        if owner in (None, whose):
-            wanted: Any = {"state": state, "owner": whose, "name": name, "tags": tag, "metric": metric, "sort": sort}
-            found = store.studies.list(**wanted, offset=page.offset, limit=page.limit)
-        records, total = found
+        wanted: Any = {"state": state, "owner": owner, "name": name, "tags": tag, "metric": metric, "sort": sort}
+        records, total = store.studies.list(**wanted, seer=caller.owner, offset=page.offset, limit=page.limit)
         page.link(total)
         studies = [StudyOut.of(record) for record in records]
         return StudyPage(studies=studies, total=total, offset=page.offset, limit=page.limit)

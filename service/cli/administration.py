@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated
 from urllib.parse import quote
 
 import typer
 
-from service.cli import context, lists, render, render_datasets
+from service.cli import context, lists, render, render_datasets, webhooks
 from service.cli.context import address, client_of, printed, settings_of
 from service.cli.options import Database, DataSource, Json, Name, Query, Url
 
@@ -17,6 +18,7 @@ datasets = typer.Typer(invoke_without_command=True)
 app.add_typer(datasets, name="datasets")
 token = typer.Typer(no_args_is_help=True, help="Tokens of the service, where REGSEARCH_AUTH=tokens asks for them.")
 app.add_typer(token, name="token")
+app.add_typer(webhooks.app, name="webhook")
 
 
 @app.command("workers")
@@ -36,6 +38,26 @@ def audit_log(
     """Show who has changed what, latest first."""
     query = {name: value for name, value in (("owner", owner), ("under", under), ("limit", limit)) if value is not None}
     printed(client_of(url).get("/v1/audit", **query), lists.audit, json_)
+
+
+@app.command()
+def prune(
+    older_than: Annotated[str, typer.Option(help="Such as 90d, 2w or 12h, since the end of a study or the last use.")],
+    what: Annotated[list[str] | None, typer.Option(help="studies, models, datasets or steps; default: all of them.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Delete nothing; only tell what would be.")] = False,
+    json_: Json = False,
+    url: Url = None,
+) -> None:
+    """Delete what is old: ended studies, their models, unused data sets, values after single epochs."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([hdw])", older_than)
+    if found is None:
+        raise typer.BadParameter(f"{older_than!r} is no time such as 90d, 2w or 12h", param_hint="--older-than")
+    kinds = what or [*lists.PRUNED]
+    if unknown := {*kinds} - {*lists.PRUNED}:
+        raise typer.BadParameter(f"{min(unknown)!r} is not one of {', '.join(lists.PRUNED)}", param_hint="--what")
+    days = float(found[1]) * {"h": 1 / 24, "d": 1.0, "w": 7.0}[found[2]]
+    body = {**dict.fromkeys(kinds, days), "dry_run": dry_run}
+    printed(client_of(url).post("/v1/prune", body), lists.pruned, json_)
 
 
 @app.command("usage")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Annotated, Any
+from urllib.parse import quote
 
 import typer
 
@@ -66,6 +67,26 @@ def change(
 def changes(study_id: StudyId, json_: Json = False, url: Url = None) -> None:
     """Show what people have changed in a study, latest first."""
     printed(client_of(url).get(f"/v1/studies/{study_id}/changes", limit=500), lists.changes, json_)
+
+
+@app.command()
+def share(
+    thing: Annotated[str, typer.Argument(metavar="ID", help="Of a study; or of a data set, as datasets/ID.")],
+    with_: Annotated[list[str] | None, typer.Option("--with", help="An owner, who may read it then.")] = None,
+    everybody: Annotated[bool, typer.Option(help="All owners may read it.")] = False,
+    nobody: Annotated[bool, typer.Option(help="Only its owner may see it.")] = False,
+    url: Url = None,
+) -> None:
+    """Let other owners read a study or a data set, and nobody else; without options, show who may."""
+    kind, _, key = thing.rpartition("/")
+    path = f"/v1/{kind or 'studies'}/{quote(key, safe='')}/sharing"
+    client = client_of(url)
+    if with_ or everybody or nobody:
+        found = client.put(path, {"owners": [] if nobody else with_ or [], "everybody": everybody and not nobody})
+    else:
+        found = client.get(path)
+    whom = "everybody" if found["everybody"] else ", ".join(found["owners"]) or "nobody"
+    render.echo(context.out, f"{thing} is shared with {whom}")
 
 
 @app.command()

@@ -100,3 +100,37 @@ def _estimate(found: Mapping[str, Any] | None) -> str:
 
 def _of(used: object, most: object | None) -> str:
     return str(used) if most is None else f"{used} of {most}"
+
+
+def webhooks(found: Sequence[Mapping[str, Any]]) -> RenderableType:
+    """Webhooks, without their secrets."""
+    table = Table("id", "owner", "address", "events", "state", "failing since")
+    for each in found:
+        state = each["state"] if each["reason"] is None else f"{each['state']}: {each['reason']}"
+        failing = (each["failing_since"] or "")[:19]
+        cells = (str(each["id"]), each["owner"], each["url"], ", ".join(each["events"]), state, failing)
+        table.add_row(*(Text(cell) for cell in cells))
+    return table
+
+
+def deliveries(page: Mapping[str, Any]) -> RenderableType:
+    """What was sent to a webhook."""
+    table = Table("id", "at", "type", "about", "state", "attempts", "last")
+    for each in page["deliveries"]:
+        last = each["error"] or short(each["status"])
+        about = f"study {each['payload']['data']['study_id']}" if "study_id" in each["payload"]["data"] else ""
+        cells = (str(each["id"]), each["created_at"][:19], each["type"], about, each["state"], str(each["attempts"]), last)
+        table.add_row(*(Text(cell) for cell in cells))
+    return table
+
+
+PRUNED = {"studies": "studies", "models": "models of studies", "datasets": "data sets", "steps": "values of studies"}
+
+
+def pruned(found: Mapping[str, Any]) -> RenderableType:
+    """What was deleted as old, or would be."""
+    table = Table("would be deleted" if found["dry_run"] else "deleted", "number", "ids")
+    for kind, name in PRUNED.items():
+        ids = found[kind]
+        table.add_row(name, str(len(ids)), Text(", ".join(map(str, ids[:20])) + (" …" if len(ids) > 20 else "")))
+    return table

@@ -92,6 +92,10 @@ class HttpClient:
         """PATCH a path with JSON; returns the decoded response."""
         return self._call("PATCH", path, json=body)
 
+    def put(self, path: str, body: Any) -> Any:
+        """PUT JSON to a path; returns the decoded response."""
+        return self._call("PUT", path, json=body)
+
     def repeat(self, path: str, body: Any, *, patience: float) -> Any:
         """As `post`, for requests that may be repeated: through an outage of at most ``patience`` seconds."""
         give_up, pause = time.monotonic() + patience, 0.1

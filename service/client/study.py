@@ -157,6 +157,10 @@ class Study:
         """
         self.latest = self.connection.patch(self._path, parts)
 
+    def share(self, *owners: str, everybody: bool = False) -> None:
+        """Let these owners read it, or everybody, and nobody else; without arguments nobody."""
+        self.connection.put(f"{self._path}/sharing", {"owners": owners, "everybody": everybody})
+
     def pause(self) -> None:
         """Hand out no more trials."""
         self.latest = self.connection.post(f"{self._path}/pause")

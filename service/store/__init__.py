@@ -29,14 +29,17 @@ from service.store.place import file_of
 from service.store.portable import Portable
 from service.store.provenance import Provenances
 from service.store.records import StudyState
+from service.store.retention import Retention
 from service.store.rows import STOPPED
 from service.store.schema import check_schema, close_storage, create_schema, optuna_storage
+from service.store.sharing import Sharing
 from service.store.stops import Stops
 from service.store.studies import Studies
 from service.store.tokens import Tokens
 from service.store.trials import Trials
 from service.store.usage import Usage
 from service.store.utilization import Utilization
+from service.store.webhooks import Webhooks
 from service.store.workers import Workers
 
 __all__ = ["STOPPED", "Store", "StudyState", "open_store", "records"]
@@ -66,9 +69,12 @@ class Store:
         self.datasets = Datasets(database)
         self.archives = ModelArchives(database)
         self.portable = Portable(database)
+        self.sharing = Sharing(database)
+        self.retention = Retention(database)
         self.tokens = Tokens(database)
         self.audit = Audit(database)
         self.events = Events(database)
+        self.webhooks = Webhooks(database)
         self.usage = Usage(database)
 
     def ping(self) -> None:

@@ -11,13 +11,14 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, Select, delete, func, select, true
+from sqlalchemy import Connection, RowMapping, Select, delete, exists, func, or_, select, true
 
 from service.errors import Conflict, NotFound
 from service.store import tables as t
 from service.store.engine import Database, upsert
 from service.store.records import ENDED, DatasetRecord, Version
 from service.store.rows import dumps, moment
+from service.store.sharing import EVERYBODY, datasets_given_to
 from service.store.usage import NO_QUOTAS, Quotas, check_quotas
 
 DEFAULT_OWNER = "default"
@@ -65,7 +66,7 @@ class Datasets:
         return self.get(record.id, owner)
 
     def get(self, dataset_id: str, owner: str | None = None) -> DatasetRecord:
-        """One data set, of anybody or of an ``owner``.
+        """One data set, of anybody, or one that an ``owner`` may see.
 
         Raises:
             NotFound: There is no such data set.
@@ -107,7 +108,7 @@ class Datasets:
         return None if kept else record
 
     def list(self, owner: str | None = None) -> Sequence[DatasetRecord]:
-        """All data sets, or those of an ``owner``, newest first."""
+        """All data sets, or those that an ``owner`` may see, newest first."""
         return self._found(select(t.datasets).order_by(t.datasets.c.created_at.desc(), t.datasets.c.id), owner)
 
     def versions(self, name: str, owner: str) -> Sequence[Version]:
@@ -120,11 +121,16 @@ class Datasets:
         return [Version(row.dataset_id, datetime.fromtimestamp(row.created_at, UTC)) for row in rows]
 
     def _found(self, query: Select[Any], owner: str | None) -> Sequence[DatasetRecord]:
-        """The data sets of a query that an owner has, or of anybody."""
-        o = t.dataset_owners
+        """The data sets of a query that an owner has or is given, or of anybody."""
+        o, shares = t.dataset_owners, t.dataset_shares
         having = select(o).order_by(o.c.created_at.desc(), o.c.owner)
         if owner is not None:
-            query, having = query.where(t.datasets.c.id.in_(_of(owner))), having.where(o.c.owner == owner)
+            ids = t.datasets.c.id
+            query = query.where(or_(ids.in_(_of(owner)), ids.in_(datasets_given_to(owner))))
+            here = (shares.c.dataset_id == o.c.dataset_id) & (shares.c.giver == o.c.owner)
+            given = exists().where(here, shares.c.owner.in_((owner, EVERYBODY)))
+            having = having.where(or_(o.c.owner == owner, given)).order_by(None)
+            having = having.order_by(o.c.owner != owner, o.c.created_at.desc(), o.c.owner)
         having = having.where(o.c.dataset_id.in_(query.with_only_columns(t.datasets.c.id).order_by(None)))
 
         def work(connection: Connection) -> tuple[Sequence[RowMapping], Sequence[RowMapping]]:
@@ -135,7 +141,7 @@ class Datasets:
         of: dict[str, list[RowMapping]] = {}
         for each in owners:
             of.setdefault(each["dataset_id"], []).append(each)
-        return [_dataset(row, of.get(row["id"], [])) for row in rows]
+        return [_dataset(row, of.get(row["id"], []), owner) for row in rows]
 
 
 def _of(owner: str) -> Select[tuple[str]]:
@@ -143,9 +149,10 @@ def _of(owner: str) -> Select[tuple[str]]:
     return select(t.dataset_owners.c.dataset_id).where(t.dataset_owners.c.owner == owner)
 
 
-def _dataset(row: RowMapping, owners: Sequence[RowMapping]) -> DatasetRecord:
-    """A data set as the one who has it most recently calls it; as the only one, where the reader is an owner."""
+def _dataset(row: RowMapping, owners: Sequence[RowMapping], reader: str | None) -> DatasetRecord:
+    """A data set as its ``reader`` calls it, else as the one does who has it most recently, whose source is not told."""
     own: Any = owners[0] if owners else {"name": None, "source": None, "created_at": row["created_at"]}
+    source = own["source"] if owners and reader in (None, own["owner"]) else None
     return DatasetRecord(
         id=row["id"],
         name=own["name"] or row["name"],
@@ -158,6 +165,6 @@ def _dataset(row: RowMapping, owners: Sequence[RowMapping]) -> DatasetRecord:
         sheet=json.loads(row["sheet"]) if row["sheet"] else None,
         created_at=moment(own["created_at"]),
         sha256=row["sha256"],
-        source=json.loads(own["source"]) if own["source"] else {"file": row["filename"]},
+        source=json.loads(source) if source else {"file": row["filename"]},
         owners=tuple(each["owner"] for each in owners),
     )

@@ -15,6 +15,8 @@ from service.store.bulk import update_many
 from service.store.engine import Database
 from service.store.records import EventRecord
 from service.store.rows import moment
+from service.store.sharing import shared_with
+from service.store.webhooks import enqueue
 
 _LOCK = 0x7265_6576
 _AT_ONCE = 1000
@@ -27,7 +29,7 @@ class Events:
         self._database = database
 
     def publish(self) -> None:
-        """Give numbers to what was committed since the last time."""
+        """Give numbers to what was committed since the last time, and put it into the queues of webhooks."""
         new = select(exists().where(t.events.c.seq.is_(None)))
         if self._database.read(lambda connection: connection.execute(new).scalar()):
             self._database.write(self._number)
@@ -40,6 +42,7 @@ class Events:
         ids = connection.execute(query).scalars().all()
         rows = [{"id": event_id, "seq": last + place} for place, event_id in enumerate(ids, 1)]
         update_many(connection, t.events, rows, "id")
+        enqueue(connection, ids)
 
     def last(self) -> int:
         """The number of the latest event; 0 if there is none."""
@@ -51,11 +54,14 @@ class Events:
 
         def work(connection: Connection) -> Sequence[EventRecord]:
             found = []
-            for row in connection.execute(query).mappings():
+            rows = connection.execute(query).mappings().all()
+            shared = shared_with(connection, [row["study_id"] for row in rows]) if rows else {}
+            for row in rows:
                 at = moment(row["at"])
                 assert at is not None, "never null"
                 plain = {name: row[name] for name in EventRecord.COPIED}
-                found.append(EventRecord(seq=row["seq"], at=at, **plain))
+                shares = shared.get(row["study_id"], frozenset())
+                found.append(EventRecord(seq=row["seq"], at=at, shared_with=shares, **plain))
             return found
 
         return self._database.read(work)

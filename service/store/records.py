@@ -297,6 +297,8 @@ class EventRecord:
     metric: str
     best_number: int | None
     best_value: float | None
+    shared_with: frozenset[str] = frozenset()
+    """Who may see the study now, beside its owner; see `sharing`."""
 
     COPIED: ClassVar[Sequence[str]] = (
         *("kind", "study_id", "name", "owner", "state", "reason", "metric", "best_number", "best_value"),

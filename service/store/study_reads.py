@@ -15,6 +15,7 @@ from service.store.actors import Actor, ChangeRecord
 from service.store.engine import Database
 from service.store.records import SEARCHED, StudyOrder, StudyRecord, StudyState
 from service.store.rows import moment
+from service.store.sharing import seen_by
 from service.store.study_rows import best_params, study_record
 
 
@@ -25,12 +26,12 @@ class StudyReads:
         self._database = database
 
     def get(self, study_id: int, owner: str | None = None) -> StudyRecord:
-        """One study, of anybody or of an ``owner``."""
+        """One study, of anybody, or one that an ``owner`` may see."""
 
         def work(connection: Connection) -> StudyRecord:
             query = select(t.studies, self._database.now.label("now")).where(t.studies.c.study_id == study_id)
             if owner is not None:
-                query = query.where(t.studies.c.owner == owner)
+                query = query.where(seen_by(owner))
             row = connection.execute(query).mappings().first()
             if row is None:
                 raise NotFound("study", study_id)
@@ -62,6 +63,7 @@ class StudyReads:
         *,
         state: StudyState | None = None,
         owner: str | None = None,
+        seer: str | None = None,
         name: str | None = None,
         tags: Sequence[str] = (),
         metric: str | None = None,
@@ -71,13 +73,14 @@ class StudyReads:
     ) -> tuple[Sequence[StudyRecord], int]:
         """A page of studies without their results, and the number of all that match.
 
-        ``name`` is a part of theirs, in letters of any case; they have all ``tags``. Sorted by ``best``, those without a
-        value come last; of equals the newest comes first.
+        With a ``seer`` only what that owner may see. ``name`` is a part of theirs, in letters of any case; they have all
+        ``tags``. Sorted by ``best``, those without a value come last; of equals the newest comes first.
         """
 
         def work(connection: Connection) -> tuple[Sequence[StudyRecord], int]:
             matching = [] if state is None else [t.studies.c.state == state.value]
             matching += [] if owner is None else [t.studies.c.owner == owner]
+            matching += [] if seer is None else [seen_by(seer)]
             matching += [] if name is None else [t.studies.c.name.icontains(name, autoescape=True)]
             matching += [] if metric is None else [t.studies.c.metric == metric]
             matching += [_has_tag(tag) for tag in tags]

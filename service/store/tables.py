@@ -12,6 +12,7 @@ from sqlalchemy import (
     Column,
     Float,
     ForeignKey,
+    ForeignKeyConstraint,
     Index,
     Integer,
     LargeBinary,
@@ -233,6 +234,48 @@ events = Table(
 """What has happened to studies, as they were then. It refers to nothing, so that it outlives them. Ids are not in the order
 of commits; ``seq`` is: it is given to rows that are committed (`Events.publish`)."""
 
+webhooks = Table(
+    "rs_webhooks",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("owner", String(100), nullable=False),
+    Column("url", String(2000), nullable=False),
+    Column("description", String(200), nullable=False),
+    Column("events", Text, nullable=False),
+    Column("everyone", Integer, nullable=False),
+    Column("secret", String(100), nullable=False),
+    Column("previous_secret", String(100)),
+    Column("previous_until", Float(53)),
+    Column("state", String(16), nullable=False),
+    Column("reason", Text),
+    Column("failing_since", Float(53)),
+    Column("created_at", Float(53), nullable=False),
+    sqlite_autoincrement=True,
+)
+"""Who is told what happens; ``secret`` is what requests are signed by, so it can't be a digest."""
+
+deliveries = Table(
+    "rs_deliveries",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("webhook_id", Integer, ForeignKey("rs_webhooks.id", ondelete="CASCADE"), nullable=False),
+    Column("message", String(40), nullable=False, unique=True),
+    Column("kind", String(32), nullable=False),
+    Column("payload", Text, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("created_at", Float(53), nullable=False),
+    Column("next_at", Float(53)),
+    Column("ended_at", Float(53)),
+    Column("status", Integer),
+    Column("error", Text),
+    Column("ms", Float(53)),
+    Index("rs_deliveries_due", "next_at"),
+    Index("rs_deliveries_webhook", "webhook_id", "id"),
+    sqlite_autoincrement=True,
+)
+"""What is sent to webhooks: the queue and the log."""
+
 datasets = Table(
     "rs_datasets",
     metadata,
@@ -259,6 +302,30 @@ dataset_owners = Table(
     Column("source", Text),
 )
 """Who has a data set, under which name and from where: the same content is one data set, of all that have it."""
+
+study_shares = Table(
+    "rs_study_shares",
+    metadata,
+    Column(
+        "study_id", Integer, ForeignKey("rs_studies.study_id", ondelete="CASCADE"), primary_key=True, autoincrement=False
+    ),
+    Column("owner", String(100), primary_key=True),
+    Index("rs_study_shares_owner", "owner"),
+)
+"""Who may read a study of another owner's; an empty name stands for everybody."""
+
+dataset_shares = Table(
+    "rs_dataset_shares",
+    metadata,
+    Column("dataset_id", String(64), primary_key=True),
+    Column("giver", String(100), primary_key=True),
+    Column("owner", String(100), primary_key=True),
+    ForeignKeyConstraint(
+        ["dataset_id", "giver"], ["rs_dataset_owners.dataset_id", "rs_dataset_owners.owner"], ondelete="CASCADE"
+    ),
+    Index("rs_dataset_shares_owner", "owner"),
+)
+"""Who may use a data set that the ``giver`` has; an empty name stands for everybody."""
 
 tokens = Table(
     "rs_tokens",

@@ -60,13 +60,14 @@ def client(app: FastAPI) -> Iterator[TestClient]:
 
 @dataclass(frozen=True)
 class Owner:
-    """An owner with a token of each scope, a study, an external study, one that has ended, and a data set."""
+    """An owner with a token of each scope, a study, an external study, one that has ended, a data set and a webhook."""
 
     tokens: dict[str, str]
     study: int
     external: int
     ended: int
     dataset: str
+    webhook: int
 
     def headers(self, scope: str) -> dict[str, str]:
         return bearer(self.tokens[scope])
@@ -90,7 +91,8 @@ def make_owner(store: Store, client: TestClient, name: str) -> Owner:
     external = posted("/v1/studies", json={**EXTERNAL, "name": f"external of {name}"})
     ended = posted("/v1/studies", json={**EXTERNAL, "name": f"ended of {name}"})
     store.studies.cancel(ended)
-    return Owner(tokens, study, external, ended, dataset)
+    webhook = posted("/v1/webhooks", json={"url": f"https://127.0.0.1/{name}"})
+    return Owner(tokens, study, external, ended, dataset, webhook)
 
 
 @pytest.fixture

@@ -30,6 +30,10 @@ ALLOWED: dict[str, set[str]] = {
     "GET /v1/studies/{study_id}/events": READS,
     "GET /v1/studies/{study_id}/archive": READS,
     "GET /v1/studies/{study_id}/export": READS,
+    "GET /v1/studies/{study_id}/sharing": READS,
+    "PUT /v1/studies/{study_id}/sharing": CHANGES,
+    "GET /v1/datasets/{dataset_id}/sharing": READS,
+    "PUT /v1/datasets/{dataset_id}/sharing": CHANGES,
     "GET /v1/events": READS,
     "GET /v1/studies/{study_id}/trials": READS,
     "GET /v1/studies/{study_id}/trials/{number}": READS,
@@ -56,7 +60,17 @@ ALLOWED: dict[str, set[str]] = {
     "GET /v1/modules": READS,
     "GET /v1/workers": {"admin"},
     "GET /v1/queue": READS,
+    "POST /v1/prune": {"admin"},
     "GET /v1/compare": READS,
+    "POST /v1/webhooks": CHANGES,
+    "GET /v1/webhooks": CHANGES,
+    "GET /v1/webhooks/{webhook_id}": CHANGES,
+    "PATCH /v1/webhooks/{webhook_id}": CHANGES,
+    "DELETE /v1/webhooks/{webhook_id}": CHANGES,
+    "POST /v1/webhooks/{webhook_id}/rotate": CHANGES,
+    "POST /v1/webhooks/{webhook_id}/test": CHANGES,
+    "GET /v1/webhooks/{webhook_id}/deliveries": CHANGES,
+    "POST /v1/webhooks/{webhook_id}/deliveries/{delivery_id}/redeliver": CHANGES,
     "GET /v1/audit": READS,
     "GET /v1/usage": READS,
     "GET /metrics": READS,
@@ -73,6 +87,13 @@ BODIES: dict[str, Any] = {
     "PATCH /v1/studies/{study_id}": {"json": {"priority": 1}},
     "POST /v1/studies/{study_id}/extend": {"json": {"trials": 1}},
     "POST /v1/studies:restore": {"files": {"file": ("a.zip", b"PK")}},
+    **{
+        f"PUT /v1/{kind}/{{{key}_id}}/sharing": {"json": {}} for kind, key in (("studies", "study"), ("datasets", "dataset"))
+    },
+    "POST /v1/prune": {"json": {"studies": 1, "dry_run": True}},
+    "POST /v1/webhooks": {"json": {"url": "https://127.0.0.1/hook"}},
+    "PATCH /v1/webhooks/{webhook_id}": {"json": {"description": "a hook"}},
+    "POST /v1/webhooks/{webhook_id}/rotate": {"json": {}},
     "POST /v1/datasets": {"files": {"file": ("a.csv", "a,b\n1,2\n3,4\n5,6\n")}},
     "POST /v1/tokens": {"json": {"owner": "eve", "scope": "read"}},
     **{f"POST /v1/studies/{{study_id}}/trials:{verb}": {"json": {"client": "program-one"}} for verb in ("ask", "heartbeat")},
@@ -89,6 +110,7 @@ def send(client: TestClient, route: str, owner: Owner, headers: dict[str, str]) 
     method, path = route.split(" ")
     study = owner.external if "trials:" in path else owner.ended if path.endswith("/events") else owner.study
     names = {"study_id": study, "dataset_id": owner.dataset, "number": 0, "token_id": 999}
+    names |= {"webhook_id": owner.webhook, "delivery_id": 1}
     address = re.sub(r"{(\w+)}", lambda place: str(names[place[1]]), path)
     address += {"/v1/compare": f"?ids={owner.study},{owner.ended}", "/v1/events": "?seconds=0"}.get(path, "")
     return client.request(method, address, headers=headers, **BODIES.get(route, {}))
@@ -113,11 +135,72 @@ def test_a_token_does_what_its_scope_allows_and_nothing_else(client: TestClient,
 def test_what_belongs_to_another_owner_does_not_exist(client: TestClient, ann: Owner, bob: Owner, scope: str) -> None:
     state = client.get(f"/v1/studies/{bob.study}", headers=bob.headers("read")).json()["state"]
     for route in sorted(ALLOWED):
-        if "{study_id}" in route or "{dataset_id}" in route:
+        if re.search("{(study|dataset|webhook)_id}", route):
             answer = send(client, route, bob, ann.headers(scope))
             assert answer.status_code == (404 if scope in ALLOWED[route] else 403), route
             assert BOB not in answer.text
     assert client.get(f"/v1/studies/{bob.study}", headers=bob.headers("read")).json()["state"] == state
+
+
+@pytest.mark.parametrize("whom", [{"owners": ["ann"]}, {"everybody": True}], ids=["one", "everybody"])
+@pytest.mark.parametrize("scope", [scope for scope in SCOPES if scope != "admin"])
+def test_what_is_shared_can_be_read_and_not_changed(
+    client: TestClient, ann: Owner, bob: Owner, scope: str, whom: dict[str, Any]
+) -> None:
+    things = [f"studies/{each}" for each in (bob.study, bob.external, bob.ended)] + [f"datasets/{bob.dataset}"]
+    for thing in things:
+        answer = client.put(f"/v1/{thing}/sharing", json=whom, headers=bob.headers("submit"))
+        assert (answer.status_code, answer.json()) == (200, {"owners": [], "everybody": False} | whom)
+    before = [client.get(f"/v1/{thing}", headers=bob.headers("read")).json() for thing in things]
+    own = {route: send(client, route, bob, bob.headers("read")).status_code for route in ALLOWED if route.startswith("GET")}
+    for route in sorted(ALLOWED):
+        if not re.search("{(study|dataset|webhook)_id}", route):
+            continue
+        status = send(client, route, bob, ann.headers(scope)).status_code
+        if scope not in ALLOWED[route]:
+            assert status == 403, route
+        elif "{webhook_id}" in route:
+            assert status == 404, route
+        elif route.startswith("GET") and not route.endswith("/sharing"):
+            assert status == own[route], route
+            assert status != 403, route
+        else:
+            assert status == 403, route
+    after = [client.get(f"/v1/{thing}", headers=bob.headers("read")).json() for thing in things]
+    for earlier, later in zip(before, after, strict=True):
+        assert {name: later.get(name) for name in ("state", "tags", "trials")} == {
+            name: earlier.get(name) for name in ("state", "tags", "trials")
+        }
+
+
+def test_what_is_shared_is_in_lists_pages_and_studies_until_it_is_not(
+    client: TestClient, ann: Owner, bob: Owner, store: Store
+) -> None:
+    mine, theirs = ann.headers("submit"), bob.headers("submit")
+    using = {"data": {"dataset": bob.dataset, "target": "y"}}
+    for given in (True, False):
+        for thing in (f"studies/{bob.study}", f"datasets/{bob.dataset}"):
+            whom = {"owners": ["ann"] if given else []}
+            assert client.put(f"/v1/{thing}/sharing", json=whom, headers=theirs).status_code == 200
+        studies = client.get("/v1/studies", headers=mine).json()
+        assert (bob.study in [each["id"] for each in studies["studies"]]) is given
+        assert studies["total"] == 3 + given
+        assert client.get("/v1/studies", params={"owner": "bob"}, headers=mine).json()["total"] == given
+        page = client.get("/", headers={**mine, "accept": "text/html"}).text
+        assert ("of bob" in page) is given
+        for path in (f"/studies/{bob.study}", f"/v1/compare?ids={ann.study},{bob.study}", f"/v1/studies/{bob.study}/trials"):
+            assert client.get(path, headers=mine).status_code == (200 if given else 404), path
+        names = [each["id"] for each in client.get("/v1/datasets", headers=mine).json()]
+        assert (bob.dataset in names) is given
+        assert client.post("/v1/studies/dry-run", json=using, headers=mine).status_code == (200 if given else 422)
+        told = client.get("/v1/events", params={"since": 0, "seconds": 0}, headers=mine).text
+        assert ("of bob" in told) is given
+        hooks = client.get("/v1/webhooks", headers=ann.headers("submit")).json()
+        assert "bob" not in {each["owner"] for each in hooks}
+    record = client.get(f"/v1/studies/{bob.study}/changes", headers=theirs).json()["changes"]
+    assert [each["what"]["shared"] for each in record] == [[["ann"], []], [[], ["ann"]]]
+    logged = client.get("/v1/audit", params={"under": f"studies/{bob.study}"}, headers=theirs).json()["entries"]
+    assert [each["method"] for each in logged][:2] == ["PUT", "PUT"]
 
 
 @pytest.mark.parametrize("spelling", ["{}", "+{}", "0{}", " {}", "{}.0", "%2B{}", "0_{}"])

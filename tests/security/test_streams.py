@@ -8,6 +8,8 @@ from fastapi.testclient import TestClient
 
 from service.api import feed
 from service.api.access import Caller
+from service.api.changes import Changes
+from service.api.events import study_stream
 from service.store import Store
 from tests.security.conftest import Owner
 
@@ -39,3 +41,19 @@ def test_a_stream_ends_with_its_token(store: Store, ann: Owner) -> None:
     told = asyncio.run(main())
     assert told[0].startswith("retry")
     assert told[1].startswith(":")
+
+
+def test_a_stream_of_a_shared_study_ends_with_the_sharing(store: Store, ann: Owner, bob: Owner) -> None:
+    token = store.tokens.find(ann.tokens["read"])
+    store.sharing.share_study(bob.study, ["ann"])
+
+    async def main() -> list[str]:
+        streams, changes = feed.Feed(store, poll_seconds=0.02), Changes(store, poll_seconds=0.02)
+        following = study_stream(store, changes, streams, Caller("ann", token), bob.study, 0)
+        first = [await anext(following), await anext(following)]
+        await asyncio.to_thread(store.sharing.share_study, bob.study, [])
+        return [*first, *[text async for text in following]]
+
+    told = asyncio.run(main())
+    assert "of bob" in told[1]
+    assert told[2:] == ['event: end\ndata: {"state": "deleted"}\n\n']

@@ -58,6 +58,7 @@ FORBIDDEN = {
     "service.store": ("service.search", "service.api", "service.cli"),
     "service.external": ("service.api", "service.cli", "service.store.engine"),
     "service.client": ("service.api", "service.cli", "service.store", "service.search", "service.external"),
+    "service.webhooks": ("service.api", "service.cli", "service.store.engine"),
     "service.report": ("service.api", "service.cli", "service.store.engine"),
     "service.api": ("service.cli",),
     "workers": ("service.api", "service.cli"),
