@@ -7,9 +7,11 @@ fail halfway; PostgreSQL locks the study's row instead (see `trials`). Does not 
 from __future__ import annotations
 
 import json
+import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
@@ -140,6 +142,7 @@ class Database:
         self.engine = make_engine(url)
         self._patience = patience_seconds
         self._sleep = sleep
+        self._turns = threading.Lock() if self.is_sqlite else None
         path = file_of(url)
         self._place = None if path is None else Place(path)
 
@@ -211,7 +214,7 @@ class Database:
             try:
                 if self._place is not None and self._place.changed():
                     self.engine.dispose()  # its connections still have the file that was there before
-                with self.engine.connect() as connection:
+                with self._turn(give_up, reading=reading), self.engine.connect() as connection:
                     connection.execution_options(regsearch_reading=reading)
                     with connection.begin():
                         return work(connection)
@@ -222,6 +225,25 @@ class Database:
                     raise DatabaseUnavailable(f"the database does not respond: {_cause(error)}") from error
             self._sleep(pause)
             pause = min(2.0, pause * 2)
+
+    @contextmanager
+    def _turn(self, give_up: float, *, reading: bool) -> Iterator[None]:
+        """A time in which no other thread writes to SQLite, which has one writer.
+
+        Those that it lets wait look again from time to time, whoever came first: with many threads some wait for seconds.
+
+        Raises:
+            DatabaseUnavailable: The others were not ready in time.
+        """
+        if reading or self._turns is None:
+            yield
+            return
+        if not self._turns.acquire(timeout=max(0.0, give_up - time.monotonic())):
+            raise DatabaseUnavailable("the database does not respond: earlier writes wait for it")
+        try:
+            yield
+        finally:
+            self._turns.release()
 
     def close(self) -> None:
         """Close every pooled connection."""
