@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr, StringConstraints, ValidationError
 from pydantic_core import ErrorDetails
@@ -17,7 +18,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 from service.addresses import checked_prefix
 from service.errors import RegsearchError
 
-_SECRET = ("db_url", "databases", "data_prefixes")
+_SECRET = ("db_url", "databases", "data_prefixes", "oidc_client_secret")
 """Settings that have passwords, or may by mistake."""
 
 
@@ -39,6 +40,20 @@ DIRECT = Connections()
 
 class InvalidSettings(RegsearchError):
     """A setting has a value that it can't have."""
+
+
+def checked_issuer(text: str) -> str:
+    """The URL of an issuer.
+
+    Raises:
+        ValueError: It is none, or not of TLS on another machine than this.
+    """
+    parts = urlsplit(text)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment or parts.username:
+        raise ValueError("must be the URL of an issuer, such as https://id.example.org")
+    if parts.scheme == "http" and not is_loopback(parts.hostname):
+        raise ValueError("must begin with https://")
+    return text
 
 
 class Settings(BaseSettings):
@@ -88,6 +103,19 @@ class Settings(BaseSettings):
     worker_memory_mb: float | None = Field(
         None, ge=1024, description="Memory of a worker on a CPU, in MiB; default: what the machine or its container has."
     )
+    oidc_issuer: Annotated[str, AfterValidator(checked_issuer)] | None = Field(
+        None, description="URL of an OpenID Connect issuer by which people sign in, beside tokens."
+    )
+    oidc_client_id: str | None = Field(None, description="Of this service, as the issuer knows it.")
+    oidc_client_secret: SecretStr | None = Field(None, description="Of this service; none for a public client.")
+    oidc_scopes: tuple[str, ...] = Field(("openid", "email", "profile"), description="JSON list of what it is asked for.")
+    oidc_owner_claim: str = Field("sub", description="Claim with the owner's name; `email` must be verified.")
+    oidc_groups_claim: str = Field("groups", description="Claim with the groups of a person.")
+    oidc_groups: dict[str, Literal["read", "submit", "worker", "admin"]] = Field(
+        {}, description="JSON object of scopes by group, `*` for everybody; of several the strongest."
+    )
+    oidc_audience: str | None = Field(None, description="Audience of JWTs that API clients may send; none: no JWTs.")
+    oidc_session_hours: float = Field(12.0, gt=0, le=720, description="After which a browser signs in again.")
     lease_seconds: float = Field(30.0, gt=0, description="A worker that does not renew its lease for this time loses it.")
     turn_seconds: float = Field(30.0, gt=0, description="How long a study keeps a worker while another study has none.")
     quota_running: int | None = Field(None, ge=1, description="Most studies of an owner that have not ended.")

@@ -24,10 +24,11 @@ from starlette.responses import RedirectResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.api.bodies import storable
+from service.api.oidc import Issuer, token_of
 from service.api.problems import RETRY_SECONDS, problem
 from service.api.reference import REFERENCE
 from service.datasets import BUILTIN
-from service.errors import DatabaseUnavailable, NotFound
+from service.errors import DatabaseUnavailable, NotFound, NotReady
 from service.store import Store
 from service.store.actors import NOBODY, Actor
 from service.store.datasets import DEFAULT_OWNER
@@ -36,7 +37,8 @@ from service.store.sharing import Reach
 
 COOKIE = "regsearch_token"
 LOGIN = "/login"
-OPEN = frozenset({"/healthz", "/readyz", "/openapi.json", *REFERENCE, LOGIN, "/logout", "/favicon.ico"})
+SIGN_IN, CALLBACK = "/login/oidc", "/login/callback"
+OPEN = frozenset({"/healthz", "/readyz", "/openapi.json", *REFERENCE, LOGIN, SIGN_IN, CALLBACK, "/logout", "/favicon.ico"})
 """Paths that need no token: they tell nothing of anybody's."""
 
 _READ = frozenset({"GET", "HEAD"})
@@ -103,9 +105,12 @@ def scopes_for(method: str, path: str) -> frozenset[TokenScope]:
 class Access:
     """ASGI middleware: finds the token of a request, checks its scope and the owner of what the path names."""
 
-    def __init__(self, app: ASGIApp, store: Store) -> None:
+    def __init__(self, app: ASGIApp, store: Store, issuer: Issuer | None = None, audience: str | None = None) -> None:
+        """``issuer`` is the operator's, whose JWTs for ``audience`` are accepted."""
         self._app = app
         self._store = store
+        self._issuer = issuer
+        self._audience = audience
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer or pass on."""
@@ -114,7 +119,7 @@ class Access:
             return
         try:
             answer = await to_thread.run_sync(self._refusal, scope)
-        except DatabaseUnavailable as error:
+        except (DatabaseUnavailable, NotReady) as error:
             answer = problem(Request(scope), HTTPStatus.SERVICE_UNAVAILABLE, str(error))
             answer.headers["retry-after"] = str(RETRY_SECONDS)
         await (answer or self._app)(scope, receive, send)
@@ -123,7 +128,7 @@ class Access:
         """The answer to a request that is not allowed; None for one that is."""
         headers = Headers(scope=scope)
         secret = secret_of(headers)
-        token = self._store.tokens.find(secret) if secret else None
+        token = token_of(secret, self._issuer, self._store, self._audience) if secret else None
         if token is None:
             if scope["method"] == "GET" and "text/html" in headers.get("accept", ""):
                 return RedirectResponse(f"{LOGIN}?next={quote(scope['path'])}", HTTPStatus.SEE_OTHER)

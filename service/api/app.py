@@ -31,6 +31,7 @@ from service.api import (
     reports,
     retention,
     sharing,
+    signing_in,
     studies,
     tokens,
     usage,
@@ -39,6 +40,7 @@ from service.api import (
 from service.api.access import Access
 from service.api.bodies import BodyLimit
 from service.api.foreign import ForeignRequests
+from service.api.oidc import Issuer, check_settings
 from service.api.openapi import describe
 from service.api.queries import no_unknown_parameters
 from service.api.streams import Streams
@@ -69,14 +71,16 @@ def create_app(store: Store, settings: Settings) -> FastAPI:
         lifespan=None if document is None else background.lifespan(store, settings),
     )
     app.state.streams = Streams()
+    check_settings(settings)
     problems.install(app)
     largest = {datasets.PATH: settings.max_upload_mb, portable.RESTORE: settings.max_archive_mb}
     app.add_middleware(BodyLimit, uploads={path: int(most * 2**20) for path, most in largest.items()})
     if settings.quota_requests is not None:
         app.add_middleware(usage.RateLimit, per_minute=settings.quota_requests)
     if settings.auth == "tokens":
-        app.add_middleware(Access, store=store)
-        app.include_router(tokens.pages(store))
+        issuer = Issuer(settings) if settings.oidc_issuer else None
+        app.add_middleware(Access, store=store, issuer=issuer, audience=settings.oidc_audience)
+        app.include_router(signing_in.pages(store, issuer, settings))
     app.add_middleware(audit.AuditLog, store=store)
     app.add_middleware(ForeignRequests, settings=settings)
     app.add_middleware(Requests)

@@ -1,28 +1,20 @@
-"""Routes of tokens, and the page on which a browser signs in with one. Only where the operator has switched tokens on."""
+"""Routes of tokens, only where the operator has switched them on."""
 
 from __future__ import annotations
 
 from datetime import datetime
-from http import HTTPStatus
 from typing import Annotated
-from urllib.parse import parse_qs
 
-from fastapi import APIRouter, Path, Request, Response, status
-from fastapi.responses import HTMLResponse, RedirectResponse
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from fastapi import APIRouter, Path, Response, status
 from pydantic import BaseModel, ConfigDict, Field
 
-from service.api.access import COOKIE, LOGIN, WithCaller
+from service.api.access import WithCaller
 from service.api.bodies import JsonRoute
 from service.api.problems import answers
-from service.errors import InvalidInput
 from service.store import Store
 from service.store.records import TokenRecord, TokenScope
 
 TokenId = Annotated[int, Path(ge=1, lt=2**31, description="A token's id.")]
-_MOST_BYTES = 4096
-_COOKIE_SECONDS = 30 * 86_400
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
 
 
 class TokenOut(BaseModel):
@@ -91,57 +83,3 @@ def router(store: Store) -> APIRouter:
         return TokenOut.of(caller.token)
 
     return routes
-
-
-def pages(store: Store) -> APIRouter:
-    """/login and /logout, for browsers."""
-    routes = APIRouter(include_in_schema=False)
-    environment = Environment(loader=PackageLoader("service.api"), autoescape=True, undefined=StrictUndefined)
-    template = environment.get_template("login.html.j2")
-
-    def page(following: str, message: str = "", code: int = HTTPStatus.OK) -> Response:
-        text = template.render(following=following, message=message)
-        return HTMLResponse(text, code, {"content-security-policy": _POLICY, "cache-control": "no-store"})
-
-    @routes.get(LOGIN)
-    def login_page(next: str = "/") -> Response:
-        return page(_local(next))
-
-    @routes.post(LOGIN)
-    async def login(request: Request) -> Response:
-        fields = await _form(request)
-        following, secret = _local(fields.get("next", "/")), fields.get("token", "").strip()
-        if not secret or store.tokens.find(secret) is None:
-            return page(following, "This token is unknown, expired or revoked.", HTTPStatus.UNAUTHORIZED)
-        answer = RedirectResponse(following, HTTPStatus.SEE_OTHER)
-        secure = request.url.scheme == "https"
-        answer.set_cookie(COOKIE, secret, max_age=_COOKIE_SECONDS, httponly=True, samesite="strict", secure=secure)
-        return answer
-
-    @routes.post("/logout")
-    def logout() -> Response:
-        answer = RedirectResponse(LOGIN, HTTPStatus.SEE_OTHER)
-        answer.delete_cookie(COOKIE, httponly=True, samesite="strict")
-        return answer
-
-    return routes
-
-
-async def _form(request: Request) -> dict[str, str]:
-    """The fields of a small form."""
-    body = b""
-    async for part in request.stream():
-        body += part
-        if len(body) > _MOST_BYTES:
-            raise InvalidInput.one("body", f"is larger than {_MOST_BYTES} bytes", allowed="a token")
-    return {name: values[0] for name, values in parse_qs(body.decode("utf-8", "replace")).items()}
-
-
-def _local(following: str) -> str:
-    r"""A path of ours to go to after signing in; the start for anything that leads elsewhere.
-
-    >>> [_local(path) for path in ("/dashboard", "//evil.example", "https://evil.example", "/\\evil.example", "x")]
-    ['/dashboard', '/', '/', '/', '/']
-    """
-    good = following.startswith("/") and not following.startswith(("//", "/\\")) and following.isprintable()
-    return following if good else "/"

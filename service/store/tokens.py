@@ -15,11 +15,13 @@ from sqlalchemy import ColumnElement, Connection, RowMapping, insert, or_, selec
 
 from service.errors import NotFound
 from service.store import tables as t
-from service.store.engine import Database
+from service.store.engine import Database, upsert
 from service.store.records import TokenRecord, TokenScope
 from service.store.rows import inserted_key, moment
 
 PREFIX = "rs_"
+OF_ISSUER = "OpenID Connect"
+"""Name of tokens of whom the issuer has named."""
 _USE_SECONDS = 60.0
 """The last use is written at most so often."""
 
@@ -41,6 +43,16 @@ class Tokens:
             lambda connection: inserted_key(connection.execute(insert(t.tokens).values(values)))
         )
         return self._get(made), secret
+
+    def adopt(self, secret: str, *, owner: str, scope: TokenScope, expires_at: float) -> None:
+        """Keep somebody else's token as one of ours until it expires (seconds since 1970); again, that changes nothing."""
+        values = {"owner": owner, "scope": scope, "name": OF_ISSUER, "digest": digest_of(secret), "expires_at": expires_at}
+
+        def work(connection: Connection) -> None:
+            made = upsert(connection, t.tokens).values({**values, "created_at": self._database.now})
+            connection.execute(made.on_conflict_do_nothing(index_elements=["digest"]))
+
+        self._database.write(work)
 
     def list(self) -> Sequence[TokenRecord]:
         """All tokens, revoked and expired ones included, newest first."""
