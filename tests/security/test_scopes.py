@@ -61,7 +61,6 @@ ALLOWED: dict[str, set[str]] = {
     "GET /v1/workers": {"admin"},
     "POST /v1/prune": {"admin"},
     "GET /v1/queue": READS,
-    "POST /v1/prune": {"admin"},
     "GET /v1/compare": READS,
     "POST /v1/webhooks": CHANGES,
     "GET /v1/webhooks": CHANGES,
