@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Literal
@@ -20,6 +21,19 @@ _SECRET = ("db_url", "databases", "data_prefixes")
 """Settings that have passwords, or may by mistake."""
 
 
+@dataclass(frozen=True)
+class Connections:
+    """How a process is connected to PostgreSQL: ``kept`` connections, and ``pooler`` if they are to a pooler that lends a
+    server's connection for one transaction, so that nothing may be left to a session.
+    """
+
+    kept: int = 8
+    pooler: bool = False
+
+
+DIRECT = Connections()
+
+
 class InvalidSettings(RegsearchError):
     """A setting has a value that it can't have."""
 
@@ -31,6 +45,12 @@ class Settings(BaseSettings):
 
     home: Path = Field(Path(".regsearch"), description="Directory for the embedded database, data sets and checkpoints.")
     db_url: str | None = Field(None, description="SQLAlchemy URL of the database; default: an SQLite file in `home`.")
+    db_connections: int = Field(
+        8, ge=1, description="Connections that a process keeps open to PostgreSQL; it uses twice as many at most."
+    )
+    db_pooler: bool = Field(
+        False, description="Whether `db_url` is that of a pooler that lends connections for one transaction (PgBouncer)."
+    )
     host: str = Field("127.0.0.1", description="Address on which the API listens.")
     auth: Literal["off", "tokens", "unprotected"] = Field(
         "off",
@@ -81,6 +101,11 @@ class Settings(BaseSettings):
     def database_url(self) -> str:
         """The configured URL, or the embedded SQLite file."""
         return self.db_url or f"sqlite:///{(self.home / 'regsearch.db').absolute()}"
+
+    @property
+    def connections(self) -> Connections:
+        """How this process is connected to the database."""
+        return Connections(self.db_connections, self.db_pooler)
 
     @property
     def datasets_dir(self) -> Path:

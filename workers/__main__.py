@@ -41,7 +41,7 @@ def main() -> int:
     if memory is None:
         memory = limit_memory(settings.worker_memory_mb)
     try:
-        store = open_store(settings.database_url)
+        store = open_store(settings.database_url, settings.connections)
     except RegsearchError as error:
         print(f"regsearch worker: {error}", file=sys.stderr)  # noqa: T201
         return 1

@@ -18,6 +18,8 @@ from service.store.records import Lease
 log = logging.getLogger(__name__)
 
 BEAT_SECONDS = 5.0
+IDLE_SECONDS = 15.0
+"""Interval between the heartbeats of a worker that has nothing to do, of which there may be many."""
 
 
 @dataclass
@@ -80,16 +82,18 @@ class Pulse:
         self._store = store
         self.worker_id = worker_id
         self._at = -math.inf
+        self._working = True
 
     def beat(self, stats: Mapping[str, Any]) -> None:
         """Report ``stats`` now."""
-        self._at = time.monotonic()
+        self._at, self._working = time.monotonic(), True
         self._store.workers.beat(self.worker_id, stats)
 
     def idle(self) -> None:
-        """Report that the worker is idle, at most every `BEAT_SECONDS`."""
-        if time.monotonic() - self._at > BEAT_SECONDS:
+        """Report that the worker is idle, at most every `IDLE_SECONDS`."""
+        if self._working or time.monotonic() - self._at > IDLE_SECONDS:
             self.beat({"state": "idle"})
+            self._working = False
 
     def during(self, stats: Callable[[], Mapping[str, Any]]) -> Heart:
         """A context manager that reports ``stats()`` every `BEAT_SECONDS` while its block runs."""

@@ -20,6 +20,7 @@ from service.errors import DatabaseUnavailable, InvalidInput, LeaseLost, TrialEr
 from service.settings import Settings
 from service.spec import StudySpec
 from service.store import Store
+from service.store.bell import Bell
 from service.store.records import SEARCHED, Lease
 from workers.answer.finishing import Finisher
 from workers.liveness import Pulse, Renewal, Stop
@@ -33,7 +34,7 @@ from workers.study_data import StudyData
 
 log = logging.getLogger(__name__)
 
-POLL_SECONDS = 0.5
+RETRY_SECONDS = 0.5
 
 
 def devices() -> list[str]:
@@ -73,6 +74,7 @@ class Worker:
         host, pid = platform.node(), os.getpid()
         self.id = store.workers.register(name=f"{host}:{pid}", host=host, pid=pid, device=device, memory=memory)
         self._pulse = Pulse(store, self.id)
+        self._bell = Bell(store.database)
         store.modules.publish(self.id, [each.model_dump(mode="json") for each in published(settings.modules)])
         self._data = StudyData(store, settings, torch.device(device))
         self._workshop = Workshop(settings.cache / "programs")
@@ -94,10 +96,11 @@ class Worker:
                     busy = time.monotonic()
                 else:
                     self._pulse.idle()
-                    self._stop.asked.wait(POLL_SECONDS)
+                    self._bell.wait(self._stop.asked)
             except DatabaseUnavailable as error:
                 log.warning("database unavailable, waiting: %s", error)
-                self._stop.asked.wait(POLL_SECONDS)
+                self._stop.asked.wait(RETRY_SECONDS)
+        self._bell.hush()
         self._workshop.close()
         self._store.workers.leave(self.id)
 
@@ -105,6 +108,7 @@ class Worker:
         """Take one lease, if there is any work, and work until it ends; returns the lease."""
         lease = self._store.leases.claim(self.id, self._settings.lease_seconds)
         if lease is not None:
+            self._bell.hush()
             self._work(lease)
         return lease
 
@@ -143,7 +147,7 @@ class Worker:
                 # Perhaps of others: it is tried again, as after a worker that was killed for it, but not for ever.
                 log.warning("study %d: out of memory: %s", lease.study_id, error)
                 self._store.leases.give_up(lease, f"out of memory: {error}")
-                self._stop.asked.wait(POLL_SECONDS)
+                self._stop.asked.wait(RETRY_SECONDS)
             else:
                 log.exception("study %d failed", lease.study_id)
                 self._fail(lease, f"internal error: {type(error).__name__}: {error}")

@@ -56,7 +56,7 @@ def _database(settings: Settings) -> str:
     url = settings.database_url
     if url.startswith("sqlite") and settings.db_url is None and not (settings.home / "regsearch.db").exists():
         return f"{url} will be created on the first start"
-    store = open_store(url)
+    store = open_store(url, settings.connections)
     store.ping()
     _, studies = store.studies.list(limit=1)
     store.close()

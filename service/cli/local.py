@@ -54,7 +54,7 @@ def serve(settings: Settings) -> None:
     set_up_logging(settings)
     settings.home.mkdir(parents=True, exist_ok=True)
     sweep(settings.datasets_dir)
-    store = open_store(settings.database_url, create=True)
+    store = open_store(settings.database_url, settings.connections, create=True)
     try:
         uvicorn.run(
             create_app(store, settings),

@@ -30,7 +30,7 @@ def create(settings: Settings, console: Console, owner: str, scope: str, name: s
     if chosen is None:
         raise typer.BadParameter(f"{scope!r} is not one of {', '.join(known)}", param_hint="--scope")
     settings.home.mkdir(parents=True, exist_ok=True)
-    with closing(open_store(settings.database_url, create=True)) as store:
+    with closing(open_store(settings.database_url, settings.connections, create=True)) as store:
         record, secret = store.tokens.create(owner=owner, scope=chosen, name=name, days=days)
         store.audit.write(AuditEntry(NOBODY, "POST", "regsearch token create", f"tokens/{record.id}", 201))
     until = f"until {record.expires_at:%Y-%m-%d}" if record.expires_at else "until it is revoked"
@@ -42,7 +42,7 @@ def create(settings: Settings, console: Console, owner: str, scope: str, name: s
 def show(settings: Settings, console: Console) -> None:
     """All tokens."""
     table = Table("id", "name", "owner", "scope", "state", "last used")
-    with closing(open_store(settings.database_url)) as store:
+    with closing(open_store(settings.database_url, settings.connections)) as store:
         for record in store.tokens.list():
             used = f"{record.used_at:%Y-%m-%d %H:%M}" if record.used_at else "never"
             table.add_row(str(record.id), Text(record.name), Text(record.owner), record.scope, _state(record), used)
@@ -55,7 +55,7 @@ def revoke(settings: Settings, console: Console, token_id: int) -> None:
     Raises:
         NotFound: There is no such token.
     """
-    with closing(open_store(settings.database_url)) as store:
+    with closing(open_store(settings.database_url, settings.connections)) as store:
         record = store.tokens.revoke(token_id)
         store.audit.write(AuditEntry(NOBODY, "DELETE", "regsearch token revoke", f"tokens/{record.id}", 200))
     console.print(f"token {record.id} of {record.owner} is revoked", highlight=False)

@@ -13,6 +13,7 @@ from optuna.storages import RDBStorage
 from sqlalchemy.exc import DBAPIError
 
 from service.errors import DatabaseUnavailable
+from service.settings import DIRECT, Connections
 from service.store import records
 from service.store.archives import ModelArchives
 from service.store.audit import Audit
@@ -95,17 +96,18 @@ class Store:
         self.database.close()
 
 
-def open_store(url: str, *, create: bool = False) -> Store:
+def open_store(url: str, connections: Connections = DIRECT, *, create: bool = False) -> Store:
     """Open the database at an SQLAlchemy URL.
 
     Args:
         url: `sqlite:///file` or `postgresql://…`.
+        connections: To PostgreSQL.
         create: Create or upgrade the schema first. The service does; workers do not.
 
     Raises:
         DatabaseUnavailable: It can't be reached, or its schema is not the one that this program needs.
     """
-    database = Database(normalize(url))
+    database = Database(normalize(url), connections)
     try:
         if create:
             create_schema(database)

@@ -16,6 +16,7 @@ from service.errors import Changed, Conflict
 from service.spec.parts import BudgetSpec
 from service.store import tables as t
 from service.store.actors import Actor, StudyChange
+from service.store.bell import announce
 from service.store.engine import Database
 from service.store.happenings import happened
 from service.store.records import SEARCHED, StudyState
@@ -82,6 +83,7 @@ def alter(
         connection.execute(delete(t.finals).where(t.finals.c.study_id == row["study_id"]))
         set_state(connection, database, row["study_id"], StudyState.QUEUED)
     connection.execute(update(t.studies).where(t.studies.c.study_id == row["study_id"]).values(values))
+    announce(connection)
     put_on_record(connection, database, row["study_id"], what, by)
     settle(connection, database, lock_study(connection, row["study_id"]))
 

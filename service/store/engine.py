@@ -9,12 +9,12 @@ from __future__ import annotations
 import json
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Dialect, Engine, create_engine, delete, event, literal_column, select, update
+from sqlalchemy import Connection, Dialect, Engine, create_engine, delete, event, func, literal_column, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
@@ -22,6 +22,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.sql.elements import ColumnElement
 
 from service.errors import DatabaseUnavailable, InvalidInput
+from service.settings import DIRECT, Connections
 from service.store import tables as t
 from service.store.place import FileGone, Place, connect_to, file_of
 
@@ -35,6 +36,8 @@ LOCK_SECONDS = 10.0
 
 IDLE_SECONDS = 10.0
 """After this time PostgreSQL ends a session that is idle in a transaction: a frozen process must not keep its locks."""
+
+_TIMEOUTS = {"lock_timeout": LOCK_SECONDS, "idle_in_transaction_session_timeout": IDLE_SECONDS}
 
 _REMEMBERED_SECONDS = 3600.0
 _REQUEST_SECONDS = 86_400.0
@@ -63,24 +66,29 @@ def normalize(url: str) -> URL:
     return parsed
 
 
-def engine_options(url: URL) -> dict[str, Any]:
+def engine_options(url: URL, connections: Connections = DIRECT) -> dict[str, Any]:
     """Options of `create_engine` for both our engine and Optuna's."""
     if url.get_backend_name() == "sqlite":
         path = file_of(url)
         if path is not None:
             return {"creator": partial(connect_to, path, timeout=BUSY_SECONDS)}
         return {"connect_args": {"timeout": BUSY_SECONDS}}
-    chosen = {name: value for name, value in _KEEPALIVE.items() if name not in url.query}
-    return {"pool_pre_ping": True, "pool_size": 8, "max_overflow": 8, "connect_args": chosen}
+    chosen: dict[str, int | None] = {name: value for name, value in _KEEPALIVE.items() if name not in url.query}
+    if connections.pooler:
+        chosen["prepare_threshold"] = None  # a prepared statement would be one of another connection
+    sizes = {"pool_size": connections.kept, "max_overflow": connections.kept}
+    return {"pool_pre_ping": True, **sizes, "connect_args": chosen}
 
 
-def make_engine(url: URL) -> Engine:
+def make_engine(url: URL, connections: Connections = DIRECT) -> Engine:
     """An engine for `Database`; opens no connection yet."""
     # No ping before a transaction: `Database` repeats a transaction whose connection turns out to be dead.
-    engine = create_engine(url, **engine_options(url) | {"pool_pre_ping": False})
+    engine = create_engine(url, **engine_options(url, connections) | {"pool_pre_ping": False})
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _sqlite_connect)
         event.listen(engine, "begin", _sqlite_begin)
+    elif connections.pooler:
+        event.listen(engine, "begin", _postgresql_begin)
     else:
         event.listen(engine, "connect", _postgresql_connect)
     return engine
@@ -96,9 +104,14 @@ def _sqlite_connect(connection: Any, _record: Any) -> None:
 
 def _postgresql_connect(connection: Any, _record: Any) -> None:
     before, connection.autocommit = connection.autocommit, True  # outside a transaction, whose rollback would undo it
-    for name, seconds in (("lock_timeout", LOCK_SECONDS), ("idle_in_transaction_session_timeout", IDLE_SECONDS)):
+    for name, seconds in _TIMEOUTS.items():
         connection.execute(f"SET {name} = {int(1000 * seconds)}")
     connection.autocommit = before
+
+
+def _postgresql_begin(connection: Connection) -> None:
+    local = ", ".join(f"set_config('{name}', '{int(1000 * seconds)}', true)" for name, seconds in _TIMEOUTS.items())
+    connection.exec_driver_sql(f"SELECT {local}")
 
 
 def clock(dialect: Dialect) -> ColumnElement[float]:
@@ -106,6 +119,15 @@ def clock(dialect: Dialect) -> ColumnElement[float]:
     if dialect.name == "sqlite":
         return literal_column("((julianday('now') - 2440587.5) * 86400.0)")
     return literal_column("extract(epoch from clock_timestamp())::double precision")
+
+
+def unhurried(dialect: Dialect) -> Sequence[ColumnElement[bool]]:
+    """Conditions, always true, with which a transaction need not be on disk when it is committed.
+
+    For heartbeats, of which a crash of the server may lose the last: PostgreSQL waits for no disk then. As a part of the
+    statement this costs no message of its own, and is undone with the transaction.
+    """
+    return () if dialect.name == "sqlite" else [func.set_config("synchronous_commit", "off", True) == "off"]
 
 
 def upsert(connection: Connection, table: Any) -> Any:
@@ -131,13 +153,22 @@ class Database:
 
     Args:
         url: The database, as `normalize` returns it.
+        connections: To PostgreSQL.
         patience_seconds: How long a transaction is repeated before `DatabaseUnavailable` is raised.
         sleep: Waits for a number of seconds between two attempts.
     """
 
-    def __init__(self, url: URL, *, patience_seconds: float = 60.0, sleep: Callable[[float], None] = time.sleep) -> None:
+    def __init__(
+        self,
+        url: URL,
+        connections: Connections = DIRECT,
+        *,
+        patience_seconds: float = 60.0,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
         self.url = url
-        self.engine = make_engine(url)
+        self.connections = connections
+        self.engine = make_engine(url, connections)
         self._patience = patience_seconds
         self._sleep = sleep
         path = file_of(url)

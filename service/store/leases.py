@@ -7,23 +7,42 @@ a process takes a lease away only if by its own monotonic clock, too, it has not
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from sqlalchemy import Connection, Row, RowMapping, and_, bindparam, delete, exists, func, insert, or_, select, text, update
+from sqlalchemy import (
+    Connection,
+    Float,
+    FromClause,
+    Row,
+    RowMapping,
+    and_,
+    bindparam,
+    exists,
+    func,
+    insert,
+    literal,
+    or_,
+    select,
+    text,
+    update,
+)
 from sqlalchemy.sql.elements import ColumnElement
 
 from service.errors import LeaseLost, NotFound
 from service.store import tables as t
-from service.store.engine import Database
+from service.store.engine import Database, unhurried
 from service.store.finals import put_back_finals
 from service.store.happenings import happened
+from service.store.queue import next_study, next_study_locked
 from service.store.records import SEARCHED, Lease, StudyState
 from service.store.retries import put_back
-from service.store.rows import count, end_study, inserted_key, lock_study, settle
-from service.store.sightings import Sightings, has_ended
+from service.store.rows import count, end_study, inserted_key, lock_study, remove_leases, settle
+from service.store.sightings import OF_ANOTHER_TIME, Sightings, has_ended
 
 _CLAIM_LOCK = 0x7265_6774
 _ENDED = 0.0
@@ -36,9 +55,13 @@ class Leases:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._sightings = Sightings()
+        self._reaped = -math.inf
+        self._idle = True
         # Built once: constructing such a query costs more than running it.
-        self._queue = self._next()
-        self._locked = self._next(t.studies.c.study_id == bindparam("study")).with_for_update(of=t.studies)
+        self._queue = next_study(database)
+        self._locked = next_study_locked(database)
+        self._others = next_study(database, *_others())
+        self._renewal = _renewal(database)
 
     def claim(self, worker_id: str, seconds: float) -> Lease | None:
         """Lease the next study that needs a worker, for ``seconds``; None if there is nothing to do.
@@ -49,8 +72,9 @@ class Leases:
         """
         self.reap(seconds)
         mine = {"worker": worker_id}
-        if self._database.read(lambda connection: connection.execute(self._queue, mine).first()) is None:
-            return None  # an idle worker takes no write lock
+        # An idle worker takes no write lock: one that has found nothing looks first.
+        if self._idle and self._database.read(lambda connection: connection.execute(self._queue, mine).first()) is None:
+            return None
 
         def work(connection: Connection) -> dict[str, Any] | None:
             row = self._first_of_queue(connection, worker_id)
@@ -62,6 +86,7 @@ class Leases:
             return {**taken, "ordinal": row["leases"]}
 
         answer = self._database.write_once(work)
+        self._idle = answer is None
         return None if answer is None else Lease(**answer)
 
     def hold(self, study_id: int, client: str, seconds: float) -> Lease | None:
@@ -111,41 +136,12 @@ class Leases:
         time its row is locked; the queue is then queried again.
         """
         mine = {"worker": worker_id}
-        if self._database.is_sqlite:
-            return connection.execute(self._queue, mine).mappings().first()
-        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _CLAIM_LOCK})
-        while (row := connection.execute(self._queue, mine).mappings().first()) is not None:
-            locked = connection.execute(self._locked, {**mine, "study": row["study_id"]}).mappings().first()
-            if locked is not None:
-                return locked
-        return None
-
-    def _next(self, *conditions: ColumnElement[bool]) -> Any:
-        """The query for the next study."""
-        s, other = t.studies, t.studies.alias("other")
-        # Each is counted once, not once per study of the queue.
-        held_of = select(t.leases.c.study_id, func.count().label("n")).group_by(t.leases.c.study_id).subquery()
-        leased = t.leases.join(other, other.c.study_id == t.leases.c.study_id)
-        owned_of = select(other.c.owner, func.count().label("n")).select_from(leased).group_by(other.c.owner).subquery()
-        held, owned = func.coalesce(held_of.c.n, 0), func.coalesce(owned_of.c.n, 0)
-        joined = s.outerjoin(held_of, held_of.c.study_id == s.c.study_id)
-        joined = joined.outerjoin(owned_of, owned_of.c.owner == s.c.owner)
-        in_time = or_(
-            s.c.budget_seconds.is_(None),
-            s.c.started_at.is_(None),
-            self._database.now <= s.c.started_at + s.c.budget_seconds,
-        )
-        has_work = or_(s.c.waiting > 0, and_(s.c.asked < s.c.budget_trials, in_time))
-        has_room = or_(s.c.max_parallel.is_(None), s.c.running < s.c.max_parallel)
-        searchable = and_(s.c.state.in_(SEARCHED), has_work, has_room)
-        finalizable = and_(s.c.state == StudyState.FINALIZING.value, held == 0)
-        open_states = s.c.state.in_((*SEARCHED, StudyState.FINALIZING))  # implied, but lets the index be used
-        query = select(s.c.study_id, s.c.state, s.c.leases).select_from(joined)
-        has_it = exists().where(t.modules.c.worker_id == bindparam("worker"), t.modules.c.name == s.c.module)
-        ours = and_(s.c.executor == "workers", or_(s.c.module.is_(None), has_it))
-        query = query.where(open_states, ours, or_(searchable, finalizable), *conditions)
-        served = func.coalesce(s.c.served_at, 0.0)
-        return query.order_by(s.c.priority.desc(), owned, held, served, s.c.study_id).limit(1)
+        if not self._database.is_sqlite:
+            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _CLAIM_LOCK})
+        while True:
+            found = connection.execute(self._locked, mine).mappings().first()
+            if found is not None or connection.execute(self._queue, mine).first() is None:
+                return found
 
     def renew(self, lease: Lease, seconds: float) -> StudyState:
         """Extend a lease to ``seconds`` from now; returns the study's state, after which the worker may have to stop.
@@ -153,25 +149,21 @@ class Leases:
         Raises:
             LeaseLost: The lease has expired and was reaped, or the study was ended.
         """
-
-        def work(connection: Connection) -> StudyState:
-            mine = update(t.leases).where(t.leases.c.token == lease.token)
-            until = {"expires_at": self._database.now + seconds, "seconds": seconds}
-            if connection.execute(mine.values(until)).rowcount == 0:
-                raise LeaseLost(f"lease {lease.token} on study {lease.study_id} is gone")
-            state = select(t.studies.c.state).where(t.studies.c.study_id == lease.study_id)
-            return StudyState(connection.execute(state).scalar_one())
-
-        state = self._database.write(work)
-        self.reap(seconds)  # so that trials of lost workers return although no worker claims: all may be busy
-        return state
+        values = {"mine": lease.token, "for_seconds": seconds}
+        row = self._database.write(lambda connection: connection.execute(self._renewal, values).first())
+        if row is None:
+            raise LeaseLost(f"lease {lease.token} on study {lease.study_id} is gone")
+        # So that trials of lost workers return although no worker claims: all may be busy.
+        if row.suspects or time.monotonic() - self._reaped > seconds:
+            self.reap(seconds)
+        return StudyState(row.state)
 
     def release(self, lease: Lease) -> None:
         """Give a lease back. Trials still running under it return to WAITING; this does not count as an attempt."""
 
         def work(connection: Connection) -> None:
             lock_study(connection, lease.study_id)
-            if connection.execute(delete(t.leases).where(t.leases.c.token == lease.token)).rowcount:
+            if remove_leases(connection, lease.study_id, t.leases.c.token == lease.token):
                 self._put_back(connection, lease.token, lease.study_id, lost=False)
 
         self._database.write(work)
@@ -192,7 +184,8 @@ class Leases:
         that loses ``max_lost`` workers in a row with no epoch reported fails, so that it does not take worker after worker.
         A study whose time budget ended while no worker had a lease on it moves to its next state as well.
         """
-        found, overdue = self._database.read(self._due)
+        self._reaped = time.monotonic()
+        found, overdue = self._database.read(partial(self._due, seconds))
         seen = self._sightings.since({lease.token: lease.expires_at for lease in found})
         ended = [
             lease
@@ -220,12 +213,11 @@ class Leases:
             lock = select(t.studies.c.executor).where(t.studies.c.study_id == study_id).with_for_update()
             # Of a program nothing is known that would tell why it ended, or whether it had trials at all.
             program = connection.execute(lock).scalar() == "external"
-            unrenewed = t.leases.c.token == token
-            if expires_at is not None:
-                unrenewed = and_(unrenewed, t.leases.c.expires_at == expires_at)
-            phase = connection.execute(delete(t.leases).where(unrenewed).returning(t.leases.c.phase)).scalar()
-            if phase is None:
+            unrenewed = [] if expires_at is None else [t.leases.c.expires_at == expires_at]
+            removed = remove_leases(connection, study_id, t.leases.c.token == token, *unrenewed)
+            if not removed:
                 return False
+            phase = removed[0]["phase"]
             trained = connection.execute(select(_in_training(study_id))).scalar_one()
             self._put_back(connection, token, study_id, lost=True)
             row = count(connection, study_id, lost_leases=1, lost_in_a_row=0 if trained or program else 1)
@@ -237,25 +229,20 @@ class Leases:
 
         return self._database.write_once(work)
 
-    def _due(self, connection: Connection) -> tuple[Sequence[Row[Any]], list[int]]:
-        """Read without a write lock: all leases with ``now``, and studies past their time budget without one."""
+    def _due(self, seconds: float, connection: Connection) -> tuple[Sequence[Row[Any]], list[int]]:
+        """Read without a write lock: suspect leases with ``now``, and studies past their time budget without one."""
         now, s = self._database.now, t.studies
         columns = (t.leases.c.token, t.leases.c.study_id, t.leases.c.expires_at, t.leases.c.seconds)
-        query = select(*columns, now.label("now"))
+        query = select(*columns, now.label("now")).where(_suspect(self._database, t.leases, literal(seconds)))
         found = connection.execute(query.order_by(t.leases.c.token)).all()
-        leased = select(t.leases.c.token).where(t.leases.c.study_id == s.c.study_id).correlate(s).exists()
-        idle = and_(s.c.state.in_(SEARCHED), s.c.running == 0, s.c.waiting == 0, ~leased)
+        idle = and_(t.timed(s), s.c.running == 0, s.c.waiting == 0, s.c.held == 0)
         overdue = select(s.c.study_id).where(idle, now > s.c.started_at + s.c.budget_seconds)
         return found, list(connection.execute(overdue).scalars())
 
     def others_wait(self, lease: Lease) -> bool:
         """Whether another study of the same or a higher priority has work and no worker."""
-        s = t.studies
-        priority = select(s.c.priority).where(s.c.study_id == lease.study_id).scalar_subquery()
-        leased = select(t.leases.c.token).where(t.leases.c.study_id == s.c.study_id).correlate(s).exists()
-        query = self._next(s.c.study_id != lease.study_id, s.c.priority >= priority, ~leased)
-        mine = {"worker": lease.worker_id}
-        return self._database.read(lambda connection: connection.execute(query, mine).first() is not None)
+        mine = {"worker": lease.worker_id, "mine": lease.study_id}
+        return self._database.read(lambda connection: connection.execute(self._others, mine).first() is not None)
 
     def expire(self, worker_id: str) -> None:
         """Let the leases of a worker that is known to be dead expire now."""
@@ -286,14 +273,38 @@ def _taken(
     values: dict[str, Any] = {"study_id": row["study_id"], "worker_id": worker_id, "phase": phase}
     values |= {"expires_at": database.now + seconds, "seconds": seconds}
     token = inserted_key(connection.execute(insert(t.leases).values(values)))
-    study = update(t.studies).where(t.studies.c.study_id == row["study_id"])
+    changes: dict[str, Any] = {"leases": t.studies.c.leases + 1, "held": t.studies.c.held + 1, "served_at": database.now}
     if row["state"] == StudyState.QUEUED:
-        started = {"state": StudyState.RUNNING.value, "reason": None}
-        first = {"started_at": func.coalesce(t.studies.c.started_at, database.now)}
-        connection.execute(study.values(started | first))
+        changes |= {"state": StudyState.RUNNING.value, "reason": None}
+        changes |= {"started_at": func.coalesce(t.studies.c.started_at, database.now)}
+    connection.execute(update(t.studies).where(t.studies.c.study_id == row["study_id"]).values(changes))
+    if row["state"] == StudyState.QUEUED:
         happened(connection, row["study_id"], "study.running")
-    connection.execute(study.values(leases=t.studies.c.leases + 1, served_at=database.now))
     return token
+
+
+def _others() -> Sequence[ColumnElement[bool]]:
+    """Studies without a worker that go before `mine`, or are its equals."""
+    s = t.studies
+    mine = s.alias("mine")
+    priority = select(mine.c.priority).where(mine.c.study_id == bindparam("mine")).scalar_subquery()
+    return s.c.study_id != bindparam("mine"), s.c.priority >= priority, s.c.held == 0
+
+
+def _suspect(database: Database, leases: FromClause, seconds: ColumnElement[float]) -> ColumnElement[bool]:
+    """Whether a lease has not been renewed for half of its time, as none that is alive; or the clock was set back."""
+    left, whole = leases.c.expires_at - database.now, func.coalesce(leases.c.seconds, seconds)
+    return or_(left < whole / 2, left > OF_ANOTHER_TIME * whole)
+
+
+def _renewal(database: Database) -> Any:
+    """Renews the lease `token` for `for_seconds`, and tells its study's state and whether there are suspect leases."""
+    own, seconds = t.leases, bindparam("for_seconds", type_=Float)
+    until = {"expires_at": database.now + seconds, "seconds": seconds}
+    state = select(t.studies.c.state).where(t.studies.c.study_id == own.c.study_id).correlate(own).scalar_subquery()
+    suspects = exists().where(_suspect(database, own.alias("all"), seconds)).label("suspects")
+    mine = update(own).where(own.c.token == bindparam("mine"), *unhurried(database.engine.dialect))
+    return mine.values(until).returning(state.label("state"), suspects)
 
 
 def _in_training(study_id: int) -> ColumnElement[bool]:

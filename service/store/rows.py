@@ -11,10 +11,12 @@ import optuna
 from optuna.distributions import BaseDistribution, distribution_to_json, json_to_distribution
 from optuna.trial import TrialState as OptunaState
 from sqlalchemy import Connection, CursorResult, RowMapping, delete, func, select, update
+from sqlalchemy.sql.elements import ColumnElement
 
 from service.errors import LeaseLost, NotFound
 from service.optuna_private import TrialIntermediateValueModel, TrialValueModel
 from service.store import tables as t
+from service.store.bell import announce
 from service.store.bulk import insert_many, update_many
 from service.store.engine import Database, clock
 from service.store.happenings import happened
@@ -61,6 +63,16 @@ def is_held(connection: Connection, lease: Lease) -> bool:
     return connection.execute(select(t.leases.c.token).where(t.leases.c.token == lease.token)).first() is not None
 
 
+def remove_leases(connection: Connection, study_id: int, *which: ColumnElement[bool]) -> Sequence[RowMapping]:
+    """Delete leases on a locked study, all or those of the conditions; returns what they were."""
+    removed = delete(t.leases).where(t.leases.c.study_id == study_id, *which).returning(t.leases)
+    found = connection.execute(removed).mappings().all()
+    if found:
+        count(connection, study_id, held=-len(found))
+        announce(connection)  # it may need another worker
+    return found
+
+
 def count(connection: Connection, study_id: int, **changes: int) -> RowMapping:
     """Add to a study's counters; returns its row as `lock_study` does."""
     values = {name: t.studies.c[name] + change for name, change in changes.items() if change}
@@ -79,6 +91,8 @@ def set_state(
     values: dict[str, Any] = {"state": state.value, "reason": reason, "finished_at": database.now if ended else None}
     connection.execute(update(t.studies).where(t.studies.c.study_id == study_id).values(values))
     happened(connection, study_id, f"study.{state.value}")
+    if state in (StudyState.QUEUED, StudyState.FINALIZING):
+        announce(connection)
 
 
 def deadline_passed(row: Mapping[Any, Any]) -> bool:
@@ -126,7 +140,7 @@ def end_study(
     connection: Connection, database: Database, study_id: int, state: StudyState, reason: str | None
 ) -> StudyState:
     """Give a study its new state and delete its leases."""
-    connection.execute(delete(t.leases).where(t.leases.c.study_id == study_id))
+    remove_leases(connection, study_id)
     if state is StudyState.FAILED:
         fail_open_trials(connection, study_id, "study failed")
     set_state(connection, database, study_id, state, reason)

@@ -90,7 +90,7 @@ def optuna_storage(database: Database, *, create: bool = False) -> RDBStorage:
         logging.getLogger("optuna.storages").setLevel(logging.WARNING)
         return RDBStorage(
             database.url.render_as_string(hide_password=False),
-            engine_kwargs=engine_options(database.url),
+            engine_kwargs=engine_options(database.url, database.connections),
             skip_table_creation=not create,
         )
 
@@ -110,11 +110,9 @@ def _one_at_a_time(database: Database) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
     else:
-        # Outside a transaction, because the server ends sessions that are idle in one.
-        with database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-            connection.execute(text("SET lock_timeout = 0"))
-            connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": _ADVISORY_LOCK})
-            try:
-                yield
-            finally:
-                connection.invalidate()  # the session ends, and with it the lock
+        # The lock of a transaction, which a pooler knows; it is idle for as long as the others work.
+        with database.engine.begin() as connection:
+            for name in ("lock_timeout", "idle_in_transaction_session_timeout"):
+                connection.exec_driver_sql(f"SET LOCAL {name} = 0")
+            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _ADVISORY_LOCK})
+            yield

@@ -7,13 +7,13 @@ import threading
 import time
 from collections.abc import Mapping
 
-_OF_ANOTHER_TIME = 10.0
+OF_ANOTHER_TIME = 10.0
 """A lease that is valid for so many times its time was renewed before the clock was set back."""
 
 
 def has_ended(expires_at: float, now: float, seen: float, seconds: float, *, waits: bool) -> bool:
     """Whether a lease of ``seconds``, ``seen`` unchanged for some, has ended; ``waits`` unless it need not be seen so."""
-    longest = _OF_ANOTHER_TIME * seconds if waits else math.inf
+    longest = OF_ANOTHER_TIME * seconds if waits else math.inf
     return seen >= (seconds / 2 if waits else 0.0) and not 0 <= expires_at - now <= longest
 
 

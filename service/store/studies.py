@@ -15,11 +15,12 @@ from service.spec.external import ExternalSpec
 from service.store import tables as t
 from service.store.alterations import write_tags
 from service.store.archives import replace_archive
+from service.store.bell import announce
 from service.store.engine import Once
 from service.store.happenings import happened
 from service.store.notes import note_attributes, prepend_to_note
 from service.store.records import ENDED, Lease, StudyState
-from service.store.rows import dumps, fail_open_trials, inserted_key, lock_study, set_state
+from service.store.rows import dumps, fail_open_trials, inserted_key, lock_study, remove_leases, set_state
 from service.store.rows import optuna_direction as stored_direction
 from service.store.study_reads import StudyReads
 from service.store.transitions import Transitions
@@ -72,6 +73,7 @@ class Studies(Transitions, StudyReads):
             insert_attributes(connection, study_id, _texts(given), _texts(shown))
             happened(connection, study_id, "study.queued")
             check_quotas(connection, spec.owner, quotas)
+            announce(connection)
             return study_id
 
         for _ in range(NAME_RACES):
@@ -142,15 +144,14 @@ class Studies(Transitions, StudyReads):
     ) -> None:
         def work(connection: Connection) -> None:
             row = lock_study(connection, lease.study_id)
-            gone = connection.execute(delete(t.leases).where(t.leases.c.token == lease.token)).rowcount == 0
-            if gone:
+            if not remove_leases(connection, lease.study_id, t.leases.c.token == lease.token):
                 # A repeat after a lost connection finds the study ended by the first run.
                 if row["state"] == state.value:
                     return
                 raise LeaseLost(f"lease {lease.token} on study {lease.study_id} is gone")
             if state is StudyState.FAILED:
                 fail_open_trials(connection, lease.study_id, "study failed")
-                connection.execute(delete(t.leases).where(t.leases.c.study_id == lease.study_id))
+                remove_leases(connection, lease.study_id)
             # If the search was concluded early, its reason is kept.
             set_state(connection, self._database, lease.study_id, state, reason or row["reason"])
             if result is not None:
@@ -200,6 +201,7 @@ def insert_study(connection: Connection, name: str, spec: StudySpec | ExternalSp
         "metric": spec.metric,
         "direction": spec.objectives[str(spec.metric)],
         "budget_seconds": spec.budget.search_seconds,
+        "served_at": 0.0,
     }
     connection.execute(insert(t.studies).values({**row, **values}))
     write_tags(connection, study_id, spec.tags)

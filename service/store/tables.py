@@ -20,9 +20,14 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    and_,
+    literal,
 )
+from sqlalchemy.sql.elements import ColumnElement
+from sqlalchemy.sql.selectable import FromClause
 
 from service.optuna_private import optuna_tables
+from service.store.records import SEARCHED, StudyState
 
 o_studies = optuna_tables["studies"]
 o_directions = optuna_tables["study_directions"]
@@ -65,6 +70,7 @@ studies = Table(
     Column("pruned", Integer, nullable=False, default=0),
     Column("fail", Integer, nullable=False, default=0),
     Column("leases", Integer, nullable=False, default=0),
+    Column("held", Integer, nullable=False, server_default="0"),
     Column("lost_leases", Integer, nullable=False, default=0),
     Column("lost_in_a_row", Integer, nullable=False, default=0),
     Column("revision", Integer, nullable=False, server_default="0"),
@@ -87,6 +93,32 @@ studies = Table(
     Index("rs_studies_restored_once", "owner", "restored", unique=True),
 )
 """``restored`` is the SHA-256 of the manifest of the archive that a study is from; its trials are as they are for ever."""
+
+
+def open_for_workers(table: FromClause) -> ColumnElement[bool]:
+    """Whether workers may have to do with a study; values are part of the text, or partial indices could not be used."""
+    states = table.c.state.in_([literal(each.value, literal_execute=True) for each in (*SEARCHED, StudyState.FINALIZING)])
+    return and_(states, table.c.executor == literal("workers", literal_execute=True))
+
+
+def timed(table: FromClause) -> ColumnElement[bool]:
+    """Whether a study that is searched has a time budget, and has begun."""
+    searched = table.c.state.in_([literal(each.value, literal_execute=True) for each in SEARCHED])
+    return and_(searched, table.c.budget_seconds.is_not(None), table.c.started_at.is_not(None))
+
+
+def leased(table: FromClause) -> ColumnElement[bool]:
+    """Whether there are leases on a study."""
+    return table.c.held > literal(0, literal_execute=True)
+
+
+for _name, _columns, _where in (
+    # What a claim looks for: of a priority and an owner, the study with the fewest leases, served the longest ago.
+    ("rs_studies_next", ("priority", "owner", "held", "served_at", "study_id"), open_for_workers),
+    ("rs_studies_timed", ("started_at",), timed),
+    ("rs_studies_held", ("owner", "held"), leased),
+):
+    Index(_name, *(studies.c[each] for each in _columns), postgresql_where=_where(studies), sqlite_where=_where(studies))
 
 trials = Table(
     "rs_trials",

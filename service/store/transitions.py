@@ -7,15 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from sqlalchemy import Connection, RowMapping, delete
+from sqlalchemy import Connection, RowMapping
 
 from service.errors import Conflict, InvalidInput
-from service.store import tables as t
 from service.store.actors import NOBODY, Actor, StudyChange
 from service.store.alterations import alter, check_revision, put_on_record
 from service.store.engine import Database, Once
 from service.store.records import ENDED, StudyState
-from service.store.rows import fail_open_trials, lock_study, set_state, settle
+from service.store.rows import fail_open_trials, lock_study, remove_leases, set_state, settle
 from service.store.usage import NO_QUOTAS, Quotas, check_quotas
 
 
@@ -52,7 +51,7 @@ class Transitions:
         """
 
         def work(connection: Connection, row: RowMapping) -> None:
-            connection.execute(delete(t.leases).where(t.leases.c.study_id == row["study_id"]))
+            remove_leases(connection, row["study_id"])
             fail_open_trials(connection, row["study_id"], "cancelled")
 
         allowed = tuple(state for state in StudyState if state not in ENDED)

@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import RowMapping, select, update
 
 from service.store import tables as t
-from service.store.engine import Database, upsert
+from service.store.engine import Database, unhurried, upsert
 from service.store.records import WorkerRecord
 from service.store.rows import dumps, moment
 
@@ -39,7 +39,7 @@ class Workers:
 
     def beat(self, worker_id: str, stats: Mapping[str, Any]) -> None:
         """Record that a worker is alive, and its ``stats``."""
-        change = update(t.workers).where(t.workers.c.id == worker_id)
+        change = update(t.workers).where(t.workers.c.id == worker_id, *unhurried(self._database.engine.dialect))
         values = {"seen_at": self._database.now, "stats": dumps(stats)}
         self._database.write(lambda connection: connection.execute(change.values(values)))
 

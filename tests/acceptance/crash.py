@@ -388,6 +388,9 @@ QUERIES = {
         SELECT t.trial_id FROM trials t JOIN rs_trials r ON r.trial_id = t.trial_id WHERE t.number <> r.number""",
     "a trial left open": "SELECT trial_id FROM trials WHERE state IN ('RUNNING', 'WAITING')",
     "a lease left": "SELECT token FROM rs_leases UNION SELECT lease_token FROM rs_trials WHERE lease_token IS NOT NULL",
+    "leases that are not counted": """
+        SELECT study_id, held FROM rs_studies s
+        WHERE held <> (SELECT COUNT(*) FROM rs_leases l WHERE l.study_id = s.study_id)""",
     "a trial told not once": "SELECT trial_id FROM rs_trials WHERE seq IS NULL",
     "a complete trial without its one value": """
         SELECT t.trial_id FROM trials t LEFT JOIN trial_values v ON v.trial_id = t.trial_id

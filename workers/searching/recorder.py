@@ -17,8 +17,11 @@ from workers.liveness import Renewal
 from workers.timing import Timer
 
 FLUSH_SECONDS = 0.2
+LONGEST_SECONDS = 3.0
 STOPS_SECONDS = 1.0
 """Interval at which the database is asked for trials to stop, however long an epoch takes."""
+_SHARE = 0.02
+"""Of a recorder's time that the database may take: many workers on a slow one write more at a time, and less often."""
 
 
 class Recorder:
@@ -83,16 +86,17 @@ class Recorder:
         return bool(self._reports or self._results)
 
     def _run(self) -> None:
-        looked, stopping = -math.inf, self._stopping
+        looked, stopping, pause = -math.inf, self._stopping, FLUSH_SECONDS
         while True:
             with self._condition:
-                self._condition.wait_for(lambda: self._closing or self._hurry, timeout=FLUSH_SECONDS)
+                self._condition.wait_for(lambda: self._closing or self._hurry, timeout=pause)
                 self._hurry = False
                 if self._closing and not self._pending():
                     return
                 reports, self._reports = self._reports, []
                 results, self._results = self._results, []
                 self._writing = True
+            begun = time.monotonic()
             try:
                 with self.timer.section("database"):
                     state = self._write(reports, results)
@@ -103,6 +107,7 @@ class Recorder:
                     self._error, self._writing = error, False
                     self._condition.notify_all()
                 return
+            pause = min(max(FLUSH_SECONDS, (time.monotonic() - begun) / _SHARE), LONGEST_SECONDS)
             with self._condition:
                 self._state, self._writing = state or self._state, False
                 self._stopping = stopping
