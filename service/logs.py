@@ -5,9 +5,16 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from datetime import UTC, datetime
+from types import MappingProxyType
 
 from service.settings import Settings
+from service.tracing import trace_id
+
+_FIELDS: ContextVar[Mapping[str, object]] = ContextVar("fields", default=MappingProxyType({}))
 
 # `color_message` is uvicorn's copy of the message with escape codes.
 _STANDARD = set(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
@@ -17,11 +24,36 @@ def set_up_logging(settings: Settings) -> None:
     """Log to standard error, in the format and from the level that the operator has set."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter() if settings.log_format == "json" else TextFormatter())
+    handler.addFilter(_Joined())
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(settings.log_level.upper())
     for noisy in ("alembic", "optuna", "uvicorn.access", "httpx"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+@contextmanager
+def log_fields(**fields: object) -> Iterator[None]:
+    """Records of the block have these fields, too: of this thread, and of threads that get a copy of its context."""
+    token = _FIELDS.set({**_FIELDS.get(), **fields})
+    try:
+        yield
+    finally:
+        _FIELDS.reset(token)
+
+
+class _Joined(logging.Filter):
+    """Gives records the fields of the block that they are made in, and the id of its trace."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Always true."""
+        fields = dict(_FIELDS.get())
+        if (trace := trace_id()) is not None:
+            fields["trace_id"] = trace
+        for name, value in fields.items():
+            if not hasattr(record, name):
+                setattr(record, name, value)
+        return True
 
 
 class JsonFormatter(logging.Formatter):

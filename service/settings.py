@@ -94,6 +94,9 @@ class Settings(BaseSettings):
     dashboard: Literal["readonly", "writable", "off", "only"] = Field(
         "readonly", description="How optuna-dashboard is served; `only`: read-only, by a process that has nothing else."
     )
+    traces_url: str = Field(
+        "", description="Address of an OTLP receiver over HTTP, to which traces go, such as `http://localhost:4318`."
+    )
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["text", "json"] = "text"
 

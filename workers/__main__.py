@@ -11,6 +11,7 @@ from service.errors import RegsearchError
 from service.logs import set_up_logging
 from service.settings import load_settings
 from service.store import open_store
+from service.tracing import end_tracing, set_up_tracing
 from workers.liveness import Stop
 from workers.planning.process import end_with, limit_memory, set_up
 from workers.worker import Worker, device_memory, devices
@@ -41,12 +42,14 @@ def main() -> int:
     if memory is None:
         memory = limit_memory(settings.worker_memory_mb)
     try:
+        set_up_tracing(settings, "regsearch-worker")
         store = open_store(settings.database_url, settings.connections)
     except RegsearchError as error:
         print(f"regsearch worker: {error}", file=sys.stderr)  # noqa: T201
         return 1
     Worker(store, settings, device, stop, memory, arguments.idle_seconds).run()
     store.close()
+    end_tracing()
     return 0
 
 

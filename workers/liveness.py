@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextvars import copy_context
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -107,7 +108,7 @@ class Heart:
         self._beat = beat
         self._seconds = seconds
         self._done = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="heart", daemon=True)
+        self._thread = threading.Thread(target=copy_context().run, args=(self._run,), name="heart", daemon=True)
 
     def __enter__(self) -> None:
         self._thread.start()

@@ -17,11 +17,13 @@ import psutil
 import torch
 
 from service.errors import DatabaseUnavailable, InvalidInput, LeaseLost, TrialError
+from service.logs import log_fields
 from service.settings import Settings
 from service.spec import StudySpec
 from service.store import Store
 from service.store.bell import Bell
 from service.store.records import SEARCHED, Lease
+from service.tracing import joined, span, tracing
 from workers.answer.finishing import Finisher
 from workers.liveness import Pulse, Renewal, Stop
 from workers.modules import published
@@ -70,6 +72,7 @@ class Worker:
         self._idle_seconds = idle_seconds
         self._settings = settings
         self._stop = stop
+        self._device = device
         self._checkpoints = Checkpoints(settings.home / "checkpoints")
         host, pid = platform.node(), os.getpid()
         self.id = store.workers.register(name=f"{host}:{pid}", host=host, pid=pid, device=device, memory=memory)
@@ -106,10 +109,17 @@ class Worker:
 
     def turn(self) -> Lease | None:
         """Take one lease, if there is any work, and work until it ends; returns the lease."""
+        began = time.time_ns()
         lease = self._store.leases.claim(self.id, self._settings.lease_seconds)
-        if lease is not None:
-            self._bell.hush()
-            self._work(lease)
+        if lease is None:
+            return None
+        self._bell.hush()
+        carrier = self._store.provenance.get(lease.study_id).carrier if tracing() else {}
+        with joined(carrier), log_fields(worker=self.id, study=lease.study_id):
+            with span("claim", began_ns=began, study=lease.study_id, worker=self.id):
+                pass
+            with span(lease.phase, study=lease.study_id, worker=self.id, device=self._device, lease=lease.token):
+                self._work(lease)
         return lease
 
     def _expire_dead_workers(self) -> None:
@@ -126,7 +136,7 @@ class Worker:
         try:
             spec = StudySpec.model_validate(study.spec)
             with Renewal(self._store, lease, self._settings.lease_seconds) as renewal:
-                with self._pulse.during(lambda: {"state": "loading", "study": study.id}):
+                with span("load"), self._pulse.during(lambda: {"state": "loading", "study": study.id}):
                     data = self._data.of(study, spec)
                 match lease.phase:
                     case "search":

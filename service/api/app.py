@@ -37,6 +37,7 @@ from service.api.bodies import BodyLimit
 from service.api.foreign import ForeignRequests
 from service.api.openapi import describe
 from service.api.queries import no_unknown_parameters
+from service.api.tracing import Traces
 from service.settings import Settings
 from service.store import Store
 
@@ -72,6 +73,8 @@ def create_app(store: Store, settings: Settings) -> FastAPI:
     app.add_middleware(audit.AuditLog, store=store)
     app.add_middleware(ForeignRequests, settings=settings)
     app.add_middleware(Requests)
+    if settings.traces_url:
+        app.add_middleware(Traces)
     app.include_router(operations.health(store, settings.home))
     if settings.dashboard != "only":
         app.include_router(reference.router("/openapi.json", app.title))

@@ -109,6 +109,7 @@ WORKER_GAUGES = {
     "occupancy": "Live lane-epochs per lane-epoch computed.",
     "steady_occupancy": "The same between the first round with all lanes in demand and the last with trials to come.",
     "epochs_per_second": "Trial-epochs per second since the session began.",
+    "device_memory_bytes": "Memory of the device in use by a worker that searches; of its process, on a CPU.",
 }
 
 
@@ -133,6 +134,9 @@ class StoreCollector(Collector):
             trials.add_metric([name], number)
         yield trials
         yield GaugeMetricFamily("regsearch_queue_depth", "Unfinished trials of open studies.", value=self._depth())
+        waiting, held = self._store.studies.of_workers()
+        yield GaugeMetricFamily("regsearch_studies_waiting", "Open studies that no worker has a lease on.", value=waiting)
+        yield GaugeMetricFamily("regsearch_leases", "Leases that workers hold.", value=held)
         leases = CounterMetricFamily("regsearch_leases_lost", "Leases that expired; their trials were requeued.")
         leases.add_metric([], self._store.leases.lost())
         yield leases

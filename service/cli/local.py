@@ -48,10 +48,12 @@ def serve(settings: Settings) -> None:
     from service.datasets.uploads import sweep
     from service.logs import set_up_logging
     from service.store import open_store
+    from service.tracing import end_tracing, set_up_tracing
 
     check_protected(settings)
     check_port(settings.host, settings.port)
     set_up_logging(settings)
+    set_up_tracing(settings, "regsearch-api")
     settings.home.mkdir(parents=True, exist_ok=True)
     sweep(settings.datasets_dir)
     store = open_store(settings.database_url, settings.connections, create=True)
@@ -67,6 +69,7 @@ def serve(settings: Settings) -> None:
         )
     finally:
         store.close()
+        end_tracing()
 
 
 def check_protected(settings: Settings) -> None:

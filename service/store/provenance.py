@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy import Connection, delete, insert, select
@@ -12,6 +12,7 @@ from sqlalchemy import Connection, delete, insert, select
 from service.store import tables as t
 from service.store.engine import Database
 from service.store.rows import dumps, lock_study
+from service.tracing import CARRIED
 
 REPLAY_OF = "replay_of"
 RESTORED_FROM = "restored_from"
@@ -27,11 +28,13 @@ class Provenance:
         made_of: data_hash, rows, versions, device, threads and the plan of the search (its lanes, on which the order of
             asking and telling depends), as the first worker found them; None until then.
         restored_from: `id`, `name` and `owner` of the study whose archive it is from; None if it was searched here.
+        carrier: The W3C context of the request that submitted it, where that was traced.
     """
 
     replay_of: int | None
     made_of: Mapping[str, Any] | None
     restored_from: Mapping[str, Any] | None = None
+    carrier: Mapping[str, str] = field(default_factory=dict)
 
 
 class Provenances:
@@ -43,11 +46,12 @@ class Provenances:
     def get(self, study_id: int) -> Provenance:
         """The provenance of one study; empty for an unknown study."""
         table = t.o_study_user
-        wanted = (table.c.study_id == study_id) & table.c.key.in_((REPLAY_OF, RESTORED_FROM, _MADE_OF))
+        wanted = (table.c.study_id == study_id) & table.c.key.in_((REPLAY_OF, RESTORED_FROM, _MADE_OF, CARRIED))
         query = select(table.c.key, table.c.value_json).where(wanted)
         rows = self._database.read(lambda connection: connection.execute(query).all())
         found = {key: json.loads(text) for key, text in rows}
-        return Provenance(found.get(REPLAY_OF), found.get(_MADE_OF), found.get(RESTORED_FROM))
+        carrier = {CARRIED: found[CARRIED]} if CARRIED in found else {}
+        return Provenance(found.get(REPLAY_OF), found.get(_MADE_OF), found.get(RESTORED_FROM), carrier)
 
     def note(self, study_id: int, made_of: Mapping[str, Any], *, again: bool = False) -> bool:
         """Store ``made_of``, unless that has been done; ``again``: instead of what is stored. Returns whether it was stored.

@@ -25,6 +25,7 @@ from service.store.rows import optuna_direction as stored_direction
 from service.store.study_reads import StudyReads
 from service.store.transitions import Transitions
 from service.store.usage import NO_QUOTAS, Quotas, check_quotas
+from service.tracing import carried
 
 NAME_RACES = 30
 """How often another submit may take a free name between the search for it and its use."""
@@ -66,7 +67,7 @@ class Studies(Transitions, StudyReads):
         further: dict[str, Any] = {"dataset_id": dataset_id, "advice": dumps(advice) if advice is not None else None}
         further |= {"state": StudyState.QUEUED.value, "budget_trials": spec.budget.trials, "created_at": self._database.now}
         shown = {"study:metric_names": list(spec.objectives), **note_attributes(note)}
-        given = {"spec": whole, "seed": spec.seed, **(attributes or {})}
+        given = {"spec": whole, "seed": spec.seed, **carried(), **(attributes or {})}
 
         def work(connection: Connection) -> int:
             study_id = insert_study(connection, free_name(connection, spec.name), spec, {"spec": dumps(whole), **further})

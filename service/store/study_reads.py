@@ -107,6 +107,14 @@ class StudyReads:
             return math.inf
         return float(row.started_at + row.budget_seconds - row.now)
 
+    def of_workers(self) -> tuple[int, int]:
+        """The number of open studies that wait for a worker, and that of the leases which workers hold."""
+        s = t.studies
+        waiting = select(func.count()).select_from(s).where(t.open_for_workers(s), s.c.held == 0).scalar_subquery()
+        held = select(func.coalesce(func.sum(s.c.held), 0)).where(t.leased(s)).scalar_subquery()
+        found = self._database.read(lambda connection: connection.execute(select(waiting, held)).one())
+        return int(found[0]), int(found[1])
+
     def changes(self, study_id: int, *, offset: int = 0, limit: int = 50) -> tuple[Sequence[ChangeRecord], int]:
         """A page of what people have changed in a study, latest first, and the number of all changes."""
 

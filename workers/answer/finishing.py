@@ -12,6 +12,7 @@ from service.settings import Settings
 from service.spec import StudySpec
 from service.store import Store
 from service.store.records import Lease, StudyRecord
+from service.tracing import span
 from workers.answer.affordable import affordable
 from workers.answer.delivery import Keeper
 from workers.answer.execution import execution_of
@@ -52,7 +53,8 @@ class Finisher:
         kept = Keeper(study, spec, data).keep(answer, again).within(int(self._settings.max_model_mb * 2**20))
         result = Result.of(answer.findings, execution, kept.model, kept.pictures)
         report = f"[Report]({self._settings.public_url}/v1/studies/{study.id}/report)"
-        self._store.studies.finish(lease, result.to_json(), kept.archive, note=f"**{result.verdict}**\n\n{report}")
+        with span("finish"):
+            self._store.studies.finish(lease, result.to_json(), kept.archive, note=f"**{result.verdict}**\n\n{report}")
 
     def _answer(
         self, lease: Lease, renewal: Renewal, spec: StudySpec, data: Prepared, known: Mapping[str, Any]
@@ -88,8 +90,10 @@ class Finisher:
         layout = partial(plan.final_layout, self._workshop, threads, data.device.device)
         with self._pulse.during(lambda: {"state": "finalizing", "study": study_id}):
             try:
-                answer = Finalizer(spec, data, alive, layout).run(ranked(spec, page), open_test)
-                return answer, again(answer, Layout(plan.block_lanes, threads=threads))
+                with span("evaluate"):
+                    answer = Finalizer(spec, data, alive, layout).run(ranked(spec, page), open_test)
+                with span("deliver"):
+                    return answer, again(answer, Layout(plan.block_lanes, threads=threads))
             except LeaseLost:
                 self._store.leases.release(lease)
                 raise

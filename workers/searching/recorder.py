@@ -10,9 +10,11 @@ import math
 import threading
 import time
 from collections.abc import Sequence
+from contextvars import copy_context
 
 from service.store import Store, StudyState
 from service.store.records import Lease, Report, TrialResult
+from service.tracing import span
 from workers.liveness import Renewal
 from workers.timing import Timer
 
@@ -41,7 +43,7 @@ class Recorder:
         self._state = StudyState.RUNNING
         self._stopping: frozenset[int] = frozenset()
         self._error: Exception | None = None
-        self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
+        self._thread = threading.Thread(target=copy_context().run, args=(self._run,), name="recorder", daemon=True)
         self._thread.start()
 
     def put(self, reports: Sequence[Report], results: Sequence[TrialResult]) -> None:
@@ -115,4 +117,7 @@ class Recorder:
 
     def _write(self, reports: Sequence[Report], results: Sequence[TrialResult]) -> StudyState | None:
         renewed = self._renewal.check()  # older than what `record` returns
-        return self._store.trials.record(self._lease, reports, results) if reports or results else renewed
+        if not reports and not results:
+            return renewed
+        with span("report", reports=len(reports), told=len(results)):
+            return self._store.trials.record(self._lease, reports, results)

@@ -10,11 +10,13 @@ from service.settings import Settings
 from service.spec import StudySpec
 from service.store import Store
 from service.store.records import Lease
+from service.tracing import span
 from workers.liveness import Pulse, Renewal, Stop
 from workers.planning.plan import Plan
 from workers.searching.checkpoints import Checkpoints
 from workers.searching.provenance import made_of
 from workers.searching.session import Environment, Session
+from workers.stack.memory import used_bytes
 from workers.stack.workshop import Workshop
 from workers.study_data import Prepared
 
@@ -48,7 +50,7 @@ class Searcher:
         session = Session(self._store, lease, spec, data.device, environment)
         first = self._store.provenance.note(lease.study_id, made_of(data.table, data.device.device, session.plan))
         try:
-            with self._pulse.during(lambda: _stats(lease, session, session.shares())):
+            with self._pulse.during(lambda: _stats(lease, session, session.shares())), span("search"):
                 session.run()
         except LeaseLost:
             self._note_time(lease, session)
@@ -85,5 +87,6 @@ def _stats(lease: Lease, session: Session, shares: dict[str, float]) -> dict[str
         "occupancy": round(session.occupancy, 4),
         "steady_occupancy": round(session.steady_occupancy, 4),
         "epochs_per_second": round(session.lane_epochs / session.timer.elapsed, 1),
+        "device_memory_bytes": used_bytes(session.device),
         "shares": shares,
     }

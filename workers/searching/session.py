@@ -13,12 +13,15 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+import torch
+
 from service.errors import TrialError
 from service.pruning import Standing, make_judge
 from service.search import recipe
 from service.spec import StudySpec
 from service.store import Store
 from service.store.records import AskedTrial, Lease, Report, TrialResult
+from service.tracing import span
 from workers.liveness import Renewal
 from workers.planning.plan import Plan, make_plan
 from workers.searching.checkpoints import Checkpoints
@@ -78,7 +81,7 @@ class Session:
         self._started: dict[int, float] = {}
         self._dry_at = 0.0
         self.timer = Timer()
-        with self.timer.section("planning"):
+        with self.timer.section("planning"), span("plan"):
             self.plan = self._planned(environment.plan)
             self.plan.take_threads()
         self._stacks = Stacks(spec, data, self.plan, environment.workshop)
@@ -108,6 +111,11 @@ class Session:
                 return known or make_plan(self._spec, example, self._data)
             faults.append(fault)
         raise TrialError(faults[0])
+
+    @property
+    def device(self) -> torch.device:
+        """Where it trains."""
+        return self._data.device
 
     @property
     def lanes(self) -> int:
@@ -225,6 +233,7 @@ class Session:
 
     def _fail(self, trial: AskedTrial, reason: str) -> None:
         """Tell that a trial's network can't be trained."""
+        log.warning("trial %d can't be trained: %s", trial.number, reason, extra={"trial": trial.number})
         result = TrialResult(trial.id, "fail", None, None, reason, 0, {}, {"attempt": trial.attempt})
         self._supply.tell(trial, result)
         self.recorder.put([], [result])
@@ -258,10 +267,11 @@ class Session:
 
     def _advance(self) -> None:
         """Let the stacks train, and take in the epoch of one of them."""
-        with self.timer.section("training"):
-            self._stacks.train()
-        if self._stacks.training:
-            self._finish_epoch()
+        with span("train stack", lanes=self.lanes):
+            with self.timer.section("training"):
+                self._stacks.train()
+            if self._stacks.training:
+                self._finish_epoch()
 
     def _finish_epoch(self) -> None:
         """Report, judge and tell the trials of the stack whose turn it is after its epoch."""

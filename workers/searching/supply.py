@@ -8,6 +8,7 @@ batch of proposals is based on follows from the order of calls, not from timing.
 from __future__ import annotations
 
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import copy_context
 
 from service.errors import NotFound, TrialError
 from service.pruning import Judge
@@ -15,6 +16,7 @@ from service.search import Evidence, Past, Search
 from service.spec import NoPruner, StudySpec, ThresholdPruner
 from service.store import Store
 from service.store.records import AskedTrial, FinishedTrial, Lease, Proposal, TrialResult
+from service.tracing import span
 from workers.timing import Timer
 
 
@@ -55,7 +57,7 @@ class Supply:
         """Start asking for ``wanted`` trials in the background."""
         if wanted > 0:
             self._wanted = wanted
-            self._future = self._executor.submit(self._ask, wanted)
+            self._future = self._executor.submit(copy_context().run, self._ask, wanted)
 
     def collect(self) -> list[AskedTrial]:
         """The trials of the last `start`; results told meanwhile are then passed on to the search.
@@ -88,11 +90,11 @@ class Supply:
         self._executor.shutdown(wait=True)
 
     def _ask(self, wanted: int) -> tuple[list[AskedTrial], list[FinishedTrial]]:
-        with self.timer.section("database"):
+        with self.timer.section("database"), span("learn"):
             foreign = self._learn_from_others()
-        with self.timer.section("sampling"):
+        with self.timer.section("sampling"), span("sample", trials=wanted):
             proposals = [Proposal(*drawn) for drawn in self._search.propose(wanted)]
-        with self.timer.section("database"):
+        with self.timer.section("database"), span("ask", trials=wanted):
             trials = self._store.trials.ask(self._lease, proposals, self._planned)
         self._search.adopt([trial.number for trial in trials if trial.fresh])
         return trials, foreign

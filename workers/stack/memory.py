@@ -97,6 +97,14 @@ def free_bytes(device: torch.device) -> float:
     return max(0.0, left) * (1.0 - RESERVE)
 
 
+def used_bytes(device: torch.device) -> int:
+    """Memory that is in use on a CUDA device, by whomever; on a CPU, by this process."""
+    if device.type == "cuda":
+        free, whole = torch.cuda.mem_get_info(device)
+        return int(whole - free)
+    return int(psutil.Process().memory_info().rss)
+
+
 class _Followed(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Adds up the storages of all tensors that operations make, until they are freed."""
 
