@@ -19,6 +19,8 @@ from service.store.records import Lease
 log = logging.getLogger(__name__)
 
 BEAT_SECONDS = 5.0
+RARE_SECONDS = 20.0
+"""Longest interval between the heartbeats of a worker that does the same for long; it doubles from `BEAT_SECONDS`."""
 IDLE_SECONDS = 15.0
 """Interval between the heartbeats of a worker that has nothing to do, of which there may be many."""
 
@@ -97,16 +99,17 @@ class Pulse:
             self._working = False
 
     def during(self, stats: Callable[[], Mapping[str, Any]]) -> Heart:
-        """A context manager that reports ``stats()`` every `BEAT_SECONDS` while its block runs."""
-        return Heart(lambda: self.beat(stats()), BEAT_SECONDS)
+        """A context manager that reports ``stats()`` while its block runs, every `BEAT_SECONDS` and then more rarely."""
+        return Heart(lambda: self.beat(stats()), BEAT_SECONDS, RARE_SECONDS)
 
 
 class Heart:
-    """Calls ``beat`` every ``seconds`` in a thread while its block runs."""
+    """Calls ``beat`` after ``seconds`` in a thread while its block runs, then after twice as long, up to ``longest``."""
 
-    def __init__(self, beat: Callable[[], None], seconds: float) -> None:
+    def __init__(self, beat: Callable[[], None], seconds: float, longest: float | None = None) -> None:
         self._beat = beat
         self._seconds = seconds
+        self._longest = seconds if longest is None else longest
         self._done = threading.Event()
         self._thread = threading.Thread(target=copy_context().run, args=(self._run,), name="heart", daemon=True)
 
@@ -118,7 +121,9 @@ class Heart:
         self._thread.join()
 
     def _run(self) -> None:
-        while not self._done.wait(self._seconds):
+        pause = self._seconds
+        while not self._done.wait(pause):
+            pause = min(2 * pause, self._longest)
             try:
                 self._beat()
             except DatabaseUnavailable as error:

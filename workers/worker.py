@@ -99,7 +99,7 @@ class Worker:
                     busy = time.monotonic()
                 else:
                     self._pulse.idle()
-                    self._bell.wait(self._stop.asked)
+                    self._bell.wait(self._stop.asked, max(0.0, busy + self._idle_seconds - time.monotonic()))
             except DatabaseUnavailable as error:
                 log.warning("database unavailable, waiting: %s", error)
                 self._stop.asked.wait(RETRY_SECONDS)

@@ -6,6 +6,7 @@ lends a connection for one transaction: there a worker looks, at first often, th
 
 from __future__ import annotations
 
+import math
 import random
 import threading
 import time
@@ -47,15 +48,15 @@ class Bell:
         self._connection: Connection | None = None
         self._spread = 0.0
 
-    def wait(self, stopped: threading.Event) -> None:
-        """Wait until there may be work, or until ``stopped``."""
+    def wait(self, stopped: threading.Event, most: float = math.inf) -> None:
+        """Wait until there may be work, until ``stopped``, or for ``most`` seconds."""
         pause, self._pause = self._pause, min(2 * self._pause, _LONGEST[self._database.engine.dialect.name])
         if self._database.is_sqlite or self._database.connections.pooler:
-            stopped.wait(pause)
+            stopped.wait(min(pause, most))
         elif self._connection is None:
             self._listen()  # then the queue is looked at once more, for what came between the last look and now
             stopped.wait(_SHORTEST)
-        elif self._heard(stopped):
+        elif self._heard(stopped, min(_LISTENING_SECONDS, most)):
             stopped.wait(random.uniform(0.0, self._spread))
 
     def hush(self) -> None:
@@ -77,10 +78,10 @@ class Bell:
             return  # the next look at the queue tells of it
         self._connection = connection
 
-    def _heard(self, stopped: threading.Event) -> bool:
+    def _heard(self, stopped: threading.Event, seconds: float) -> bool:
         assert self._connection is not None
         driver: Any = self._connection.connection.dbapi_connection
-        end = time.monotonic() + _LISTENING_SECONDS
+        end = time.monotonic() + seconds
         try:
             while not stopped.is_set() and time.monotonic() < end:
                 if [*driver.notifies(timeout=_SLICE_SECONDS, stop_after=1)]:

@@ -277,7 +277,9 @@ def _taken(
     if row["state"] == StudyState.QUEUED:
         changes |= {"state": StudyState.RUNNING.value, "reason": None}
         changes |= {"started_at": func.coalesce(t.studies.c.started_at, database.now)}
-    connection.execute(update(t.studies).where(t.studies.c.study_id == row["study_id"]).values(changes))
+    # Claims wait for one another, but not for a disk: a lease that a crash of the server takes is one that is lost.
+    mine = update(t.studies).where(t.studies.c.study_id == row["study_id"], *unhurried(connection.dialect))
+    connection.execute(mine.values(changes))
     if row["state"] == StudyState.QUEUED:
         happened(connection, row["study_id"], "study.running")
     return token

@@ -21,7 +21,6 @@ import heapq
 import itertools
 import json
 import os
-import random
 import subprocess
 import sys
 import tempfile
@@ -44,7 +43,7 @@ from service.spec import StudySpec
 from service.store import Store, open_store
 from service.store.records import AskedTrial, Lease, Proposal, Report, TrialResult
 from tests.benchmarks.rounds import ROOT, Options, Rounds
-from workers.liveness import BEAT_SECONDS, IDLE_SECONDS
+from workers.liveness import BEAT_SECONDS, IDLE_SECONDS, RARE_SECONDS
 from workers.searching.recorder import STOPS_SECONDS
 
 OWNERS = 20
@@ -140,6 +139,7 @@ class Simulated:
         self.trials: list[AskedTrial] = []
         self.epoch = 0
         self.began = 0.0
+        self.pause = BEAT_SECONDS
 
     def claim(self) -> float | None:
         lease = self.clock.call("claim", lambda: self.store.leases.claim(self.id, LEASE_SECONDS))
@@ -149,7 +149,8 @@ class Simulated:
         self.lease, self.trials, self.epoch, self.began = lease, [], 0, time.monotonic()
         pace = self.clock.after
         pace(LEASE_SECONDS / 3, partial(self.renew, lease))
-        pace(BEAT_SECONDS * random.random(), partial(self.beat, lease))
+        self.pause = BEAT_SECONDS
+        pace(BEAT_SECONDS, partial(self.beat, lease))
         if self.searches and lease.phase == "finalize":
             pace(FINALIZING_SECONDS, partial(self.finish, lease))
         elif self.searches:
@@ -173,7 +174,8 @@ class Simulated:
             "shares": {"training": 0.97, "sampling": 0.01},
         }
         self.clock.call("beat", lambda: self.store.workers.beat(self.id, stats))
-        return BEAT_SECONDS
+        self.pause = min(2 * self.pause, RARE_SECONDS)
+        return self.pause
 
     def idle(self) -> float:
         self.clock.call("claim", lambda: self.store.leases.claim(self.id, LEASE_SECONDS))

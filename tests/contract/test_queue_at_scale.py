@@ -139,7 +139,7 @@ class _Waits(threading.Event):
 
 @pytest.fixture
 def pooled(postgres: Server) -> Iterator[str]:
-    """The URL of a database through PgBouncer, which has two connections for all transactions."""
+    """The URL of a database through PgBouncer, which has four connections for all transactions."""
     if POOLER is None:
         pytest.skip("PgBouncer is not installed")
     scratch = Path(tempfile.mkdtemp(prefix="regsearch-pooler-"))
@@ -152,7 +152,7 @@ def pooled(postgres: Server) -> Iterator[str]:
     (scratch / "pgbouncer.ini").write_text(
         f"[databases]\npooled = host={address.query['host']} dbname=pooled user=postgres\n"
         f"[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nauth_type = any\nauth_file = {scratch}/users.txt\n"
-        "unix_socket_dir =\npool_mode = transaction\ndefault_pool_size = 2\nmax_client_conn = 50\n"
+        "unix_socket_dir =\npool_mode = transaction\ndefault_pool_size = 4\nmax_client_conn = 50\n"
     )
     scratch.chmod(0o755)  # it runs as the server's user
     directory = Path(str(address.query["host"]))

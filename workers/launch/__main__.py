@@ -102,7 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _launch(given: argparse.Namespace, profile: Profile) -> None:
     settings = load_settings()
     set_up_logging(settings)
-    store = open_store(settings.database_url)
+    store = open_store(settings.database_url, settings.connections)
     engine = _engine(profile, environment_of(settings))
     try:
         if given.dry_run:
