@@ -52,7 +52,9 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 def _computes(module: ModuleType) -> bool:
     """Whether a test module has anything of torch, or of the packages of ours that compute with it."""
     origins = {getattr(value, "__module__", None) or getattr(value, "__name__", "") for value in vars(module).values()}
-    return any(str(origin).startswith(("torch", "workers", "tests.benchmarks", "tests.unit.stack")) for origin in origins)
+    computing = ("torch", "workers", "tests.benchmarks", "tests.unit.stack")
+    beside = ("workers.launch", "workers.notice")  # which load no torch
+    return any(origin.startswith(computing) and not origin.startswith(beside) for origin in map(str, origins))
 
 
 @pytest.fixture(autouse=True)

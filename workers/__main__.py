@@ -12,6 +12,7 @@ from service.logs import set_up_logging
 from service.settings import load_settings
 from service.store import open_store
 from workers.liveness import Stop
+from workers.notice import CLOUDS, watch
 from workers.planning.process import end_with, limit_memory, set_up
 from workers.worker import Worker, device_memory, devices
 
@@ -24,6 +25,7 @@ def main() -> int:
     parser.add_argument("--idle-seconds", type=float, default=math.inf, help="end after this time without work")
     parser.add_argument("--gpu-share", type=float, default=1.0, help="share of the GPU's memory, where workers share it")
     parser.add_argument("--parent", type=int, default=None, help="stop when this process, which started it, ends")
+    parser.add_argument("--notice", choices=CLOUDS, default=None, help="stop when this cloud takes the spot machine away")
     parser.add_argument("--list-devices", action="store_true", help="print the devices as a JSON list and exit")
     arguments = parser.parse_args()
     if arguments.list_devices:
@@ -37,6 +39,8 @@ def main() -> int:
     stop.on_signals()
     if arguments.parent is not None and not end_with(arguments.parent):
         return 1
+    if arguments.notice is not None:
+        watch(arguments.notice, stop.asked.set)
     memory = device_memory(device, arguments.gpu_share)
     if memory is None:
         memory = limit_memory(settings.worker_memory_mb)

@@ -12,7 +12,7 @@ import os
 import subprocess
 import sys
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -33,6 +33,9 @@ class RayProfile(Profile):
     resources: Amounts = Field({}, description="Custom resources that a worker takes, by name.")
     preemptible: bool = Field(
         False, description="Only on nodes that may be taken back at any time, which Ray labels `ray.io/market-type: spot`."
+    )
+    notice: Literal["aws", "gcp", "azure"] | None = Field(
+        None, description="Cloud of spot machines: a worker gives its lanes back when it tells that it takes one away."
     )
     image: str | None = Field(None, description="Container image of the actors, where the cluster runs containers.")
 
@@ -108,7 +111,8 @@ class RayEngine:
     def start(self, count: int, *, stays: bool) -> None:
         """Create actors; those for which there is no room wait, as demand that the autoscaler sees."""
         made: Any = self._ray.remote(Keeper).options(**self.options())
-        arguments = worker_arguments(self._profile, stays=stays)
+        notice = [] if self._profile.notice is None else ["--notice", self._profile.notice]
+        arguments = [*worker_arguments(self._profile, stays=stays), *notice]
         for _ in range(count):
             handle: Any = made.remote(arguments, self._environment)
             self._members.append(_Member(handle, stays, handle.look.remote()))
