@@ -124,6 +124,8 @@ class WeightNormConv2d(WeightNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         """(b, before, h, w) to (b, after, ⌈h/stride⌉, ⌈w/stride⌉)."""
+        if self._padding == 0:  # of one pixel; see `workers.stack.flat`, which does so with other convolutions
+            return F.conv2d(x[..., :: self._stride, :: self._stride], self.weight, self.bias)
         return F.conv2d(x, self.weight, self.bias, self._stride, self._padding)
 
 

@@ -33,6 +33,8 @@ class FlatModel:
             self.template = _built(shape, device)
         # Initial values are drawn on the CPU, where they are the same for every device.
         self.module = self.template if device.type in ("cpu", "meta") else build(shape, LaneDropout).to(device)
+        if device.type == "cpu":
+            _thin_out(self.module)
         for module in (*self.module.modules(), *self.template.modules()):
             if hasattr(module, "num_batches_tracked"):
                 # Only momentum=None needs this count, the one integer of a lane.
@@ -193,6 +195,20 @@ class FlatModel:
 def _fast(x: Tensor) -> Tensor:
     """Images with their channels last in memory, as convolutions like them."""
     return x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
+
+
+def _thin_out(module: nn.Module) -> None:
+    """Let convolutions of one pixel at a stride read every so-many-th pixel instead, which is the same.
+
+    With few channels, which lie last in memory, oneDNN's gradient of such a convolution writes past its memory; it crashes,
+    or is wrong. Reference: https://github.com/uxlfoundation/oneDNN/issues/6035.
+    """
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d) and layer.kernel_size == (1, 1) and layer.padding == (0, 0):
+            down, across = layer.stride
+            if (down, across) != (1, 1):
+                layer.stride = (1, 1)
+                layer.register_forward_pre_hook(lambda _, given, a=down, b=across: (given[0][..., ::a, ::b],))
 
 
 def _built(shape: Shape, device: torch.device) -> nn.Module:
