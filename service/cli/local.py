@@ -45,17 +45,18 @@ def serve(settings: Settings) -> None:
     import uvicorn
 
     from service.api.app import create_app
-    from service.datasets.uploads import sweep
+    from service.leftovers import sweep
     from service.logs import set_up_logging
+    from service.objects import open_objects
     from service.store import open_store
 
     check_protected(settings)
     check_port(settings.host, settings.port)
     set_up_logging(settings)
     settings.home.mkdir(parents=True, exist_ok=True)
-    sweep(settings.datasets_dir)
     store = open_store(settings.database_url, create=True)
     try:
+        sweep(open_objects(settings), store)
         uvicorn.run(
             create_app(store, settings),
             host=settings.host,

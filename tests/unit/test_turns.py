@@ -12,6 +12,7 @@ import pytest
 import torch
 from sklearn import datasets
 
+from service.objects.local import LocalObjects
 from service.spec import StudySpec
 from service.store import open_store
 from tests.unit.stack.runs import data, protocol, recipe
@@ -154,7 +155,7 @@ def searched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plan: Plan, trials
     lease = store.leases.claim("worker", 600)
     assert lease is not None
     renewal = Renewal(store, lease, 600)
-    environment = Environment(Workshop(tmp_path), renewal, lambda: False, Checkpoints(tmp_path / "checkpoints"), plan=plan)
+    environment = Environment(Workshop(tmp_path), renewal, lambda: False, Checkpoints(LocalObjects(tmp_path)), plan=plan)
     session = Session(store, lease, spec, on, environment)
     session.run()
     counts = store.studies.get(study_id).counts
