@@ -112,6 +112,23 @@ def checked_prefix(text: str) -> str:
     return text
 
 
+def checked_store(text: str) -> str | None:
+    """The address of a store of objects, without a slash at its end; None for no text at all.
+
+    Raises:
+        ValueError: It is no address of a store, or the whole file system.
+    """
+    if not text:
+        return None
+    try:
+        address = parse_address(text.replace("az://", "abfs://", 1) if text.startswith("az://") else text, "objects")
+    except InvalidInput as error:
+        raise ValueError(f"{error.issues[0].message}; allowed: {error.issues[0].allowed}") from None
+    if address.is_web or (address.protocol == "file" and address.path == "/"):
+        raise ValueError("must be s3://bucket/prefix, gs://…, az://… or file:///directory")
+    return address.plain.rstrip("/")
+
+
 def _problem(address: Address) -> tuple[str, str] | None:
     """What is wrong with an address, and what is allowed."""
     host = {"file": re.compile(""), "abfs": _CONTAINER, **dict.fromkeys(WEB, _HOST)}.get(address.protocol, _BUCKET)

@@ -15,10 +15,10 @@ from pydantic import AfterValidator, Field, SecretStr, StringConstraints, Valida
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
-from service.addresses import checked_prefix
+from service.addresses import checked_prefix, checked_store
 from service.errors import RegsearchError
 
-_SECRET = ("db_url", "databases", "data_prefixes", "oidc_client_secret")
+_SECRET = ("db_url", "databases", "data_prefixes", "objects", "oidc_client_secret")
 """Settings that have passwords, or may by mistake."""
 
 
@@ -62,6 +62,11 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="REGSEARCH_", frozen=True)
 
     home: Path = Field(Path(".regsearch"), description="Directory for the embedded database, data sets and checkpoints.")
+    objects: Annotated[str, AfterValidator(checked_store)] | None = Field(
+        None,
+        description="Address of a store for data sets and checkpoints, in place of `home`, such as `s3://bucket/prefix`.",
+    )
+    objects_cache_mb: float = Field(10_240, gt=0, description="Copies from that store on each machine, in MiB.")
     db_url: str | None = Field(None, description="SQLAlchemy URL of the database; default: an SQLite file in `home`.")
     db_connections: int = Field(
         8, ge=1, description="Connections that a process keeps open to PostgreSQL; it uses twice as many at most."

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,11 +17,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import Tensor
 
-from service.datasets import BUILTIN, held, stored_path
+from service.datasets import BUILTIN, held, uploaded
 from service.datasets.tables import READ_BY_ROWS_BYTES
-from service.datasets.uploads import file_format, verified
-from service.datasets.weights import held_weights
+from service.datasets.uploads import file_format
+from service.datasets.weights import held_weights, weights_object
 from service.errors import NotFound, TrialError
+from service.objects import OtherContent, open_objects
 from service.settings import Settings
 from service.spec import RANKING_METRICS, Recipe, StudySpec
 from service.store import Store
@@ -42,6 +43,9 @@ from workers.data import (
 from workers.data.locked import test_targets
 from workers.plain.network import Shape
 from workers.stack.device_data import DeviceData
+
+PATIENCE_SECONDS = 60.0
+"""How long a store of objects that can't be reached is asked again, as the database is."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,7 @@ class StudyData:
     def __init__(self, store: Store, settings: Settings, device: torch.device) -> None:
         self._store = store
         self._settings = settings
+        self._objects = open_objects(settings, patience_seconds=PATIENCE_SECONDS)
         self._device = device
         self._last: tuple[int, Prepared] | None = None
 
@@ -94,7 +99,7 @@ class StudyData:
     def _prepare(self, study: StudyRecord, spec: StudySpec) -> Prepared:
         with self._file(study, spec) as (path, ending):
             # A file that is named by its path may be written while a study reads it.
-            scratch = self._settings.datasets_dir if study.dataset_id is not None else None
+            scratch = path.parent if path is not None and study.dataset_id is not None else None
             source = replace(self._source(spec), path=path, format=ending, scratch=scratch, most=READ_BY_ROWS_BYTES)
             table = load_table(source)
         if spec.searches == 1:
@@ -161,7 +166,7 @@ class StudyData:
         path = spec.model.weights
         if path is None:
             return None
-        with held_weights(path, self._settings.weights_roots) as found:
+        with self._file_of_weights(spec, path) as found:
             content = found.read_bytes()
         sha256 = hashlib.sha256(content).hexdigest()
         if sha256 != spec.model.weights_sha256:
@@ -171,6 +176,20 @@ class StudyData:
             return load(content)
         except SafetensorError as error:
             raise TrialError(f"model.weights: {path} can't be read: {error}") from None
+
+    @contextmanager
+    def _file_of_weights(self, spec: StudySpec, path: str) -> Iterator[Path]:
+        if not self._objects.remote:
+            with held_weights(path, self._settings.weights_roots) as found:
+                yield found
+            return
+        sha256 = str(spec.model.weights_sha256)
+        with ExitStack() as stack:
+            try:
+                found = stack.enter_context(self._objects.reading(weights_object(sha256), sha256))
+            except (OSError, OtherContent) as error:
+                raise TrialError(f"model.weights: {path} can't be read: {error}; submit the study again") from None
+            yield found
 
     def _source(self, spec: StudySpec) -> DataSource:
         """How to read the rows, wherever they are."""
@@ -200,8 +219,8 @@ class StudyData:
             yield None, "csv"
         elif study.dataset_id is not None:
             record = self._store.datasets.get(study.dataset_id)
-            path = stored_path(self._settings.datasets_dir, record.id, record.format)
-            yield verified(path, record.id), record.format
+            with uploaded(self._objects, record.id, record.format) as path:
+                yield path, record.format
         else:
             assert data.path is not None, "a study has a built-in data set, an upload or a path"
             with held(data.path, self._settings.data_roots) as path:

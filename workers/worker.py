@@ -16,8 +16,9 @@ from typing import assert_never
 import psutil
 import torch
 
-from service.errors import DatabaseUnavailable, InvalidInput, LeaseLost, TrialError
+from service.errors import DatabaseUnavailable, InvalidInput, LeaseLost, StorageFull, TrialError
 from service.logs import log_fields
+from service.objects import ObjectsUnavailable, open_objects
 from service.settings import Settings
 from service.spec import StudySpec
 from service.store import Store
@@ -73,7 +74,7 @@ class Worker:
         self._settings = settings
         self._stop = stop
         self._device = device
-        self._checkpoints = Checkpoints(settings.home / "checkpoints")
+        self._checkpoints = Checkpoints(open_objects(settings))
         host, pid = platform.node(), os.getpid()
         self.id = store.workers.register(name=f"{host}:{pid}", host=host, pid=pid, device=device, memory=memory)
         self._pulse = Pulse(store, self.id)
@@ -152,15 +153,21 @@ class Worker:
             self._fail(lease, str(error))
         except DatabaseUnavailable:
             raise
+        except (ObjectsUnavailable, StorageFull) as error:
+            self._give_up(lease, str(error))
         except Exception as error:  # a bug must fail one study, not the worker, and be reported
             if is_out_of_memory(error):
                 # Perhaps of others: it is tried again, as after a worker that was killed for it, but not for ever.
-                log.warning("study %d: out of memory: %s", lease.study_id, error)
-                self._store.leases.give_up(lease, f"out of memory: {error}")
-                self._stop.asked.wait(RETRY_SECONDS)
+                self._give_up(lease, f"out of memory: {error}")
             else:
                 log.exception("study %d failed", lease.study_id)
                 self._fail(lease, f"internal error: {type(error).__name__}: {error}")
+
+    def _give_up(self, lease: Lease, because: str) -> None:
+        """Leave a study to be tried again, but not for ever."""
+        log.warning("study %d: %s", lease.study_id, because)
+        self._store.leases.give_up(lease, because)
+        self._stop.asked.wait(RETRY_SECONDS)
 
     def _fail(self, lease: Lease, reason: str) -> None:
         try:

@@ -17,6 +17,8 @@ from service.api.patches import ChangeOut, ChangePage, StudyPatch
 from service.api.problems import answers
 from service.api.queries import LINKED, WithPage
 from service.api.usage import quotas_of
+from service.leftovers import sweep
+from service.objects import Objects, open_objects
 from service.settings import Settings
 from service.store import Store
 
@@ -60,7 +62,7 @@ def router(store: Store, settings: Settings) -> APIRouter:
         return ChangePage(changes=changes, total=total, offset=page.offset, limit=page.limit)
 
     _transitions(routes, store, settings)
-    _ends(routes, store)
+    _ends(routes, store, open_objects(settings))
     return routes
 
 
@@ -91,11 +93,12 @@ def _transitions(routes: APIRouter, store: Store, settings: Settings) -> None:
         return StudyOut.of(store.studies.get(study_id))
 
 
-def _ends(routes: APIRouter, store: Store) -> None:
+def _ends(routes: APIRouter, store: Store, objects: Objects) -> None:
     @routes.delete("/{study_id}", status_code=status.HTTP_204_NO_CONTENT, responses=answers(404, 409, 422))
     def delete(study_id: StudyId) -> None:
         """Delete an ended study and its trials."""
         store.studies.delete(study_id)
+        sweep(objects, store)
 
     @routes.post("/{study_id}/trials/{number}/stop", responses=answers(404, 409, 422))
     def stop_trial(study_id: StudyId, number: TrialNumber, request: WithKey, caller: WithCaller) -> TrialOut:

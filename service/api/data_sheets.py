@@ -10,7 +10,8 @@ from service.api.inspection import Inspections
 from service.datasets import Column, TableInfo
 from service.datasets.sheet import Note, notes_on, notes_on_target
 from service.datasets.tables import table_from
-from service.datasets.uploads import stored_path, verified
+from service.datasets.uploads import uploaded
+from service.objects import open_objects
 from service.settings import Settings
 from service.spec import StudySpec
 from service.store import Store
@@ -57,8 +58,8 @@ def table_of(record: DatasetRecord, settings: Settings, store: Store, inspection
     """
     if record.sheet is not None:
         return recorded(record)
-    path = verified(stored_path(settings.datasets_dir, record.id, record.format), record.id)
-    table = inspections.of(path, record.format)
+    with uploaded(open_objects(settings), record.id, record.format) as path:
+        table = inspections.of(path, record.format)
     columns = tuple(asdict(column) for column in table.columns)
     store.datasets.add(replace(record, columns=columns, sheet=asdict(table.sheet)), owner=None)
     return table

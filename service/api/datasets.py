@@ -15,8 +15,10 @@ from service.api.models import DatasetOut, Received, SourceOut, VersionOut
 from service.api.problems import answers
 from service.api.sources import DatasetFrom, Fetched, fetch
 from service.api.usage import quotas_of
-from service.datasets import BUILTIN, StoredFile, TableInfo, save_upload, stored_path
+from service.datasets import BUILTIN, StoredFile, TableInfo, object_name, save_upload
+from service.datasets.uploads import FOLDER
 from service.errors import Conflict, InvalidInput, NotFound, QuotaExceeded
+from service.objects import Objects, open_objects
 from service.settings import Settings
 from service.store import Store
 from service.store.databases import check_database
@@ -44,7 +46,8 @@ def router(store: Store, settings: Settings) -> APIRouter:
     for name, url in settings.databases.items():
         check_database(name, url.get_secret_value())
     routes = APIRouter(prefix=PATH, tags=["data sets"], route_class=FormRoute)
-    _receive(routes, store, settings)
+    objects = open_objects(settings)
+    _receive(routes, store, settings, objects)
 
     @routes.get("")
     def list_datasets(caller: WithCaller) -> list[DatasetOut]:
@@ -61,14 +64,16 @@ def router(store: Store, settings: Settings) -> APIRouter:
             raise NotFound("data set", dataset_id)
         return DatasetOut.of(store.datasets.get(dataset_id, caller.owner))
 
-    _delete(routes, store, settings)
+    _delete(routes, store, objects)
     return routes
 
 
-def _receive(routes: APIRouter, store: Store, settings: Settings) -> None:
+def _receive(routes: APIRouter, store: Store, settings: Settings, objects: Objects) -> None:
     def fetch_dataset(wanted: DatasetFrom, response: Response, caller: WithCaller) -> Received:
-        fetched = fetch(wanted, settings)
-        return _received(store, fetched, wanted.name, (caller.whose, quotas_of(settings, caller)), response)
+        whose = (caller.whose, quotas_of(settings, caller))
+        with objects.arriving(FOLDER) as directory:
+            fetched = fetch(wanted, settings, directory)
+            return _received(store, objects, fetched, wanted.name, whose, response)
 
     # The same path and method with another media type; its body is part of the description of the route below.
     routes.add_api_route(
@@ -101,16 +106,20 @@ def _receive(routes: APIRouter, store: Store, settings: Settings) -> None:
             if not storable(text):
                 allowed = "text without NUL and lone surrogates"
                 raise InvalidInput.one(field, "contains NUL or a lone surrogate", value=text, allowed=allowed)
-        stored = save_upload(file.file, filename, settings.datasets_dir, int(settings.max_upload_mb * 2**20))
-        fetched = Fetched(stored, filename, {"file": filename}, "file")
-        return _received(store, fetched, name, (caller.whose, quotas_of(settings, caller)), response)
+        whose = (caller.whose, quotas_of(settings, caller))
+        with objects.arriving(FOLDER) as directory:
+            stored = save_upload(file.file, filename, directory, int(settings.max_upload_mb * 2**20))
+            fetched = Fetched(stored, filename, {"file": filename}, "file")
+            return _received(store, objects, fetched, name, whose, response)
 
 
-def _received(store: Store, fetched: Fetched, name: str | None, whose: tuple[str, Quotas], response: Response) -> Received:
+def _received(
+    store: Store, objects: Objects, fetched: Fetched, name: str | None, whose: tuple[str, Quotas], response: Response
+) -> Received:
     """The answer to a data set that was given."""
     name = name or Path(fetched.filename).name[:_MOST_NAME]
     earlier = store.datasets.versions(name, whose[0])
-    record = registered(store, fetched, name, *whose)
+    record = registered(store, objects, fetched, name, *whose)
     response.headers["Location"] = f"{PATH}/{record.id}"
     unchanged = any(each.id == record.id for each in earlier)
     if unchanged:
@@ -119,7 +128,7 @@ def _received(store: Store, fetched: Fetched, name: str | None, whose: tuple[str
     return Received(**DatasetOut.of(record).model_dump(), unchanged=unchanged, others=others)
 
 
-def registered(store: Store, fetched: Fetched, name: str, owner: str, quotas: Quotas) -> DatasetRecord:
+def registered(store: Store, objects: Objects, fetched: Fetched, name: str, owner: str, quotas: Quotas) -> DatasetRecord:
     """A stored file as a data set of its owner, if it is one, and within the quotas.
 
     Raises:
@@ -129,6 +138,7 @@ def registered(store: Store, fetched: Fetched, name: str, owner: str, quotas: Qu
     table, stored = _described(fetched), fetched.stored
     return _kept(
         store,
+        objects,
         stored,
         DatasetRecord(
             id=stored.id,
@@ -148,7 +158,7 @@ def registered(store: Store, fetched: Fetched, name: str, owner: str, quotas: Qu
     )
 
 
-def _delete(routes: APIRouter, store: Store, settings: Settings) -> None:
+def _delete(routes: APIRouter, store: Store, objects: Objects) -> None:
     @routes.delete("/{dataset_id}", status_code=status.HTTP_204_NO_CONTENT, responses=answers(404, 409, 422))
     def delete_dataset(dataset_id: str, caller: WithCaller) -> None:
         """Delete an uploaded data set and its file. 409 while a study that has not ended uses it, and for a built-in one.
@@ -161,7 +171,7 @@ def _delete(routes: APIRouter, store: Store, settings: Settings) -> None:
             raise NotFound("data set", dataset_id)
         record = store.datasets.delete(dataset_id, caller.owner)
         if record is not None:
-            stored_path(settings.datasets_dir, record.id, record.format).unlink(missing_ok=True)
+            objects.delete(object_name(record.id, record.format))
 
 
 def _described(fetched: Fetched) -> TableInfo:
@@ -191,13 +201,16 @@ def _described(fetched: Fetched) -> TableInfo:
     return table
 
 
-def _kept(store: Store, stored: StoredFile, record: DatasetRecord, owner: str, quotas: Quotas) -> DatasetRecord:
-    """Register a stored file; one that exceeds its owner's quota is deleted, unless studies may use it."""
+def _kept(
+    store: Store, objects: Objects, stored: StoredFile, record: DatasetRecord, owner: str, quotas: Quotas
+) -> DatasetRecord:
+    """Keep and register a stored file; one that exceeds its owner's quota is deleted, unless studies may use it."""
+    new = objects.put(stored.name, stored.path, new=stored.new)
     try:
         return store.datasets.add(record, owner, quotas)
     except QuotaExceeded:
-        if stored.new:
-            stored.path.unlink(missing_ok=True)
+        if new:
+            objects.delete(stored.name)
         raise
 
 

@@ -5,8 +5,7 @@ What a module is stands in `workers.modules`; here only its published signature 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 
 from fastapi import APIRouter
 from pydantic import ValidationError
@@ -14,8 +13,10 @@ from pydantic import ValidationError
 from service.api.issues import validation_issues
 from service.api.problems import answers
 from service.datasets import BuiltinFacts, TableInfo
-from service.datasets.weights import hash_of_weights, held_weights
+from service.datasets.weights import hash_of_weights, held_weights, weights_object
 from service.errors import InvalidInput
+from service.objects import open_objects
+from service.settings import Settings
 from service.spec import StudySpec
 from service.spec.domain import can_leave
 from service.spec.groups.augmentation import Augmentation
@@ -44,10 +45,10 @@ def published(store: Store) -> list[ModuleSchema]:
     return [ModuleSchema.model_validate(document) for document in store.modules.list()]
 
 
-def check_module(spec: StudySpec, table: TableInfo, store: Store, roots: Sequence[Path]) -> StudySpec:
+def check_module(spec: StudySpec, table: TableInfo, store: Store, settings: Settings) -> StudySpec:
     """A study of a module with its arguments as the signature has them, how an example is read, and the hash of its weights.
 
-    ``roots`` are the directories of files of weights.
+    Its file of weights must be below a directory of the ``settings``.
 
     Raises:
         InvalidInput: The module is not there, can't be used, or takes other arguments; or the data can't be read so.
@@ -71,19 +72,23 @@ def check_module(spec: StudySpec, table: TableInfo, store: Store, roots: Sequenc
     raw = spec.model_dump(mode="json", exclude_unset=True)
     raw["model"] |= {"reads": layout, "args": {each: domain.model_dump(mode="json") for each, domain in arguments.items()}}
     if spec.model.weights is not None:
-        raw["model"]["weights_sha256"] = _hash(spec, spec.model.weights, roots)
+        raw["model"]["weights_sha256"] = _hash(spec, spec.model.weights, settings)
     try:
         return StudySpec.model_validate(raw)
     except ValidationError as error:
         raise InvalidInput(validation_issues(error)) from None
 
 
-def _hash(spec: StudySpec, path: str, roots: Sequence[Path]) -> str:
-    with held_weights(path, roots) as found:
+def _hash(spec: StudySpec, path: str, settings: Settings) -> str:
+    """The hash of a file of weights, which workers elsewhere get from the store of objects."""
+    with held_weights(path, settings.weights_roots) as found:
         sha256 = hash_of_weights(found, path)
-    if spec.model.weights_sha256 not in (None, sha256):
-        message = "is not that of the file"
-        raise InvalidInput.one("model.weights_sha256", message, value=spec.model.weights_sha256, allowed=sha256)
+        if spec.model.weights_sha256 not in (None, sha256):
+            message = "is not that of the file"
+            raise InvalidInput.one("model.weights_sha256", message, value=spec.model.weights_sha256, allowed=sha256)
+        objects = open_objects(settings)
+        if objects.remote:
+            objects.put(weights_object(sha256), found)
     return sha256
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
 from typing import Annotated, Any
 
 from fastapi import APIRouter, File, Query, Response, UploadFile, status
@@ -18,9 +19,10 @@ from service.api.sources import Fetched
 from service.api.unzipping import StudyArchive, bad, opened
 from service.api.usage import quotas_of
 from service.api.zipping import DataFile, archive
-from service.datasets import BUILTIN, save_upload, stored_path
-from service.datasets.uploads import verified
+from service.datasets import BUILTIN, save_upload
+from service.datasets.uploads import FOLDER, uploaded
 from service.errors import Conflict, NotFound
+from service.objects import Objects, open_objects
 from service.result.portable import DATA_FOLDER, DataPart
 from service.settings import Settings
 from service.spec import StudySpec
@@ -43,12 +45,12 @@ class RestoredOut(StudyOut):
 def router(store: Store, settings: Settings) -> APIRouter:
     """/v1/studies/{id}/archive and /v1/studies:restore."""
     routes = APIRouter(tags=["studies"])
-    _archive(routes, store, settings)
+    _archive(routes, store, open_objects(settings))
     _restore(routes, store, settings)
     return routes
 
 
-def _archive(routes: APIRouter, store: Store, settings: Settings) -> None:
+def _archive(routes: APIRouter, store: Store, objects: Objects) -> None:
     def get_archive(
         study_id: StudyId,
         caller: WithCaller,
@@ -58,19 +60,19 @@ def _archive(routes: APIRouter, store: Store, settings: Settings) -> None:
         result, changes, trained model, hashes and versions. The same study makes the same bytes.
         """
         parts = store.portable.parts(study_id)
-        file = None
+        file, holding = None, ExitStack()
         if data and (dataset_id := parts.study.dataset_id) is not None:
             try:
                 record = store.datasets.get(dataset_id, caller.owner)
             except NotFound:
                 raise Conflict(f"the data set {dataset_id!r} of study {study_id} is gone: archive it without data") from None
-            path = verified(stored_path(settings.datasets_dir, record.id, record.format), record.id)
+            path = holding.enter_context(uploaded(objects, record.id, record.format))
             file = DataFile(path, DataPart(name=record.name, filename=record.filename))
         elif data and isinstance(store.studies.get(study_id).spec.get("data", {}).get("path"), str):
             raise Conflict(f"the data of study {study_id} is a file of the server's operator: archive it without data")
         headers = {"content-disposition": f'attachment; filename="regsearch-study-{study_id}.zip"'}
         pieces = archive(parts, store.portable.trials(study_id), file)
-        return StreamingResponse(pieces, media_type="application/zip", headers=headers)
+        return StreamingResponse(_while(holding, pieces), media_type="application/zip", headers=headers)
 
     routes.add_api_route(
         "/v1/studies/{study_id}/archive",
@@ -80,6 +82,12 @@ def _archive(routes: APIRouter, store: Store, settings: Settings) -> None:
         responses={**_ZIP, **answers(404, 409, 422)},
         route_class_override=JsonRoute,
     )
+
+
+def _while(holding: ExitStack, pieces: Iterator[bytes]) -> Iterator[bytes]:
+    """Pieces of an archive, while the file that they are read from is held."""
+    with holding:
+        yield from pieces
 
 
 def _restore(routes: APIRouter, store: Store, settings: Settings) -> None:
@@ -136,13 +144,16 @@ def _data_set(found: StudyArchive, spec: Any, whose: tuple[str, Quotas], store: 
     name = found.data.removeprefix(DATA_FOLDER)
     if name.split(".")[0] != wanted:
         bad(f"{found.data} is not the data set of the study", value=name, allowed=wanted)
-    with found.open(found.data) as stream:
-        stored = save_upload(stream, name, settings.datasets_dir, int(settings.max_upload_mb * 2**20))
-    if stored.id != wanted:
-        if stored.new:
-            stored.path.unlink(missing_ok=True)
-        bad(f"{found.data} does not have the content that its name tells", value=stored.id, allowed=wanted)
-    return registered(store, Fetched(stored, about.filename, {"file": about.filename}, "file"), about.name, *whose).id
+    objects = open_objects(settings)
+    with objects.arriving(FOLDER) as directory:
+        with found.open(found.data) as stream:
+            stored = save_upload(stream, name, directory, int(settings.max_upload_mb * 2**20))
+        if stored.id != wanted:
+            if stored.new:
+                stored.path.unlink(missing_ok=True)
+            bad(f"{found.data} does not have the content that its name tells", value=stored.id, allowed=wanted)
+        given = Fetched(stored, about.filename, {"file": about.filename}, "file")
+        return registered(store, objects, given, about.name, *whose).id
 
 
 def _lacks(spec: Any, dataset_id: str | None) -> list[str]:

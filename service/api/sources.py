@@ -55,8 +55,8 @@ class Fetched:
     """On which its problems are told."""
 
 
-def fetch(wanted: DatasetFrom, settings: Settings) -> Fetched:
-    """Store what is wanted.
+def fetch(wanted: DatasetFrom, settings: Settings, directory: Path) -> Fetched:
+    """Store what is wanted in a directory.
 
     Raises:
         InvalidInput: It is not allowed, can't be read, or is nothing that makes a data set.
@@ -66,13 +66,15 @@ def fetch(wanted: DatasetFrom, settings: Settings) -> Fetched:
     """
     if (wanted.address is None) == (wanted.database is None and wanted.query is None):
         raise InvalidInput.one("body", "must have either an address, or a database and a query", allowed="one of both")
-    return _from_address(wanted.address, settings) if wanted.address is not None else _from_database(wanted, settings)
+    if wanted.address is not None:
+        return _from_address(wanted.address, settings, directory)
+    return _from_database(wanted, settings, directory)
 
 
-def _from_address(text: str, settings: Settings) -> Fetched:
+def _from_address(text: str, settings: Settings, directory: Path) -> Fetched:
     address = allowed_address(text, settings.data_prefixes)
     request = {"address": address.whole, "prefixes": settings.data_prefixes}
-    stored = _stored("service.datasets.fetching", request, settings, "address")
+    stored = _stored("service.datasets.fetching", request, settings, directory, "address")
     return Fetched(stored, _filename(address.name, stored.format), {"address": address.shown}, "address")
 
 
@@ -85,7 +87,7 @@ def _filename(name: str, ending: str) -> str:
     return name
 
 
-def _from_database(wanted: DatasetFrom, settings: Settings) -> Fetched:
+def _from_database(wanted: DatasetFrom, settings: Settings, directory: Path) -> Fetched:
     name, query = wanted.database, wanted.query
     if name is None or query is None:
         field = "database" if name is None else "query"
@@ -104,13 +106,12 @@ def _from_database(wanted: DatasetFrom, settings: Settings) -> Fetched:
         "query": query,
         "seconds": _QUERY_SECONDS,
     }
-    stored = _stored("service.store.queries", request, settings, "query")
+    stored = _stored("service.store.queries", request, settings, directory, "query")
     return Fetched(stored, f"{name}.parquet", {"database": name, "query": query}, "query")
 
 
-def _stored(module: str, request: dict[str, Any], settings: Settings, field: str) -> StoredFile:
+def _stored(module: str, request: dict[str, Any], settings: Settings, directory: Path, field: str) -> StoredFile:
     """What a module fetches, which tells the format if it is not Parquet."""
-    directory = settings.datasets_dir
     with receiving(directory) as target, tempfile.TemporaryDirectory(dir=directory, suffix=PART) as scratch:
         places = {"target": str(target.absolute()), "scratch": str(Path(scratch).absolute())}
         request |= {**places, "most": int(settings.max_upload_mb * 2**20)}

@@ -26,8 +26,9 @@ from service.api.modules import check_module
 from service.datasets import BUILTIN, BuiltinFacts, Column, TableInfo, held, infer_task
 from service.datasets.readings import ColumnType, read_by
 from service.datasets.tables import OF_ARRAYS
-from service.datasets.uploads import file_format, stored_path, verified
+from service.datasets.uploads import file_format, uploaded
 from service.errors import InvalidInput, Issue, NotFound, TrialError
+from service.objects import open_objects
 from service.search import Search
 from service.settings import Settings
 from service.spec import DataSpec, StudySpec, Task
@@ -58,7 +59,7 @@ def check(
     table, dataset_id, own, ending = _table(spec, store, settings, inspections, owner)
     table = _typed(spec, _resized(spec, table), arrays=own == "y")
     target = _target(spec, table, own)
-    spec = check_module(spec, table, store, settings.weights_roots)
+    spec = check_module(spec, table, store, settings)
     check_columns(spec, table, target.name, rows_of_arrays=own == "y")
     _family(spec, table)
     check_embedding(spec, table, target.name)
@@ -148,8 +149,8 @@ def _table(
         raise InvalidInput.one("data.dataset", "does not exist", value=name, allowed=known) from None
     _check_format(spec, record.format)
     if spec.data.missing:  # its description is of another reading
-        path = verified(stored_path(settings.datasets_dir, record.id, record.format), record.id)
-        return inspections.of(path, record.format, spec.data.missing), record.id, None, record.format
+        with uploaded(open_objects(settings), record.id, record.format) as path:
+            return inspections.of(path, record.format, spec.data.missing), record.id, None, record.format
     own = "y" if record.format in OF_ARRAYS else None
     return table_of(record, settings, store, inspections), record.id, own, record.format
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from service.cli import administration, changing, context, doctor, local, render, studies
+from service.cli import administration, changing, context, databases, doctor, local, render, studies
 from service.cli.context import settings_of
 from service.cli.options import Home, Port
 from service.client.connection import Refused
@@ -88,5 +88,5 @@ def examine(port: Port = None, home: Home = None) -> None:
         raise typer.Exit(1)
 
 
-for part in (studies.app, changing.app, administration.app):
+for part in (studies.app, changing.app, administration.app, databases.app):
     app.add_typer(part)

@@ -17,6 +17,7 @@ from service.cli.local import address
 from service.cli.supervisor import CannotStart, check_port, worker_devices
 from service.client.connection import HttpClient, Refused, Unreachable
 from service.errors import DatabaseUnavailable, InvalidInput, RegsearchError
+from service.objects import open_objects
 from service.settings import Settings
 
 _MIN_FREE_GB = 1.0
@@ -34,6 +35,7 @@ def examine(
     checks: list[tuple[str, Callable[[Settings], str]]] = [
         ("database", _database),
         *(("data", partial(_named, name=name)) for name in settings.databases),
+        *([("objects", _objects)] if settings.objects else []),
         ("devices", lambda _: ", ".join(devices())),
         ("disk", _disk),
         ("port", lambda settings: _port(settings, answer_seconds)),
@@ -72,6 +74,10 @@ def _named(settings: Settings, *, name: str) -> str:
             return f"{name} is reachable"
     except InvalidInput as error:
         raise DatabaseUnavailable(f"{name} {error.issues[0].message}") from None
+
+
+def _objects(settings: Settings) -> str:
+    return open_objects(settings).check()
 
 
 def _disk(settings: Settings) -> str:

@@ -44,8 +44,9 @@ def serve(settings: Settings) -> None:
     """
     from service.api.app import create_app
     from service.api.server import run
-    from service.datasets.uploads import sweep
+    from service.leftovers import sweep
     from service.logs import set_up_logging
+    from service.objects import open_objects
     from service.store import open_store
     from service.tracing import end_tracing, set_up_tracing
 
@@ -54,9 +55,9 @@ def serve(settings: Settings) -> None:
     set_up_logging(settings)
     set_up_tracing(settings, "regsearch-api")
     settings.home.mkdir(parents=True, exist_ok=True)
-    sweep(settings.datasets_dir)
     store = open_store(settings.database_url, settings.connections, create=True)
     try:
+        sweep(open_objects(settings), store)
         run(
             create_app(store, settings),
             host=settings.host,

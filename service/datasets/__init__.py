@@ -8,7 +8,7 @@ from service.datasets.builtin import BUILTIN, BuiltinFacts
 from service.datasets.files import inspect, read_chunks, read_frame, unpacked_bytes
 from service.datasets.mapped import Mapped, Place
 from service.datasets.tables import FORMATS, Column, TableInfo, infer_task
-from service.datasets.uploads import StoredFile, file_format, held, save_upload, stored_path
+from service.datasets.uploads import StoredFile, file_format, held, object_name, save_upload, uploaded
 
 __all__ = [
     "BUILTIN",
@@ -25,10 +25,11 @@ __all__ = [
     "infer_task",
     "inspect",
     "load_arrays",
+    "object_name",
     "read_arrays",
     "read_chunks",
     "read_frame",
     "save_upload",
-    "stored_path",
     "unpacked_bytes",
+    "uploaded",
 ]

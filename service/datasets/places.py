@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 from urllib.parse import urldefrag, urljoin
 
 import httpx
@@ -23,13 +23,13 @@ import httpx
 from service.addresses import Address, allowed_address
 from service.datasets.uploads import held
 from service.errors import InvalidInput, TooLarge
+from service.objects.stores import PACKAGES, kind_of
 
 FIELD = "address"
 _CHUNK = 1 << 20
 _BLOCK = 8 << 20
 _REDIRECTS, _RESUMES, _PARALLEL = 5, 5, 16
 _TIMEOUT = httpx.Timeout(30.0, connect=10.0)
-_PACKAGES = {"s3": "'regsearch[addresses]'", "gs": "gcsfs", "abfs": "adlfs"}
 
 
 def refuse(message: str, *, value: object = None, allowed: object = None) -> NoReturn:
@@ -236,12 +236,12 @@ class StoreSource(Source):
         except (InvalidInput, MemoryError):
             raise
         except ImportError:
-            package = _PACKAGES[self._address.protocol]
+            package = PACKAGES[self._address.protocol]
             refuse(f"needs a package that is not installed: pip install {package} where the service runs")
         except FileNotFoundError:
             refuse("has nothing", value=self._address.shown)
         except Exception as error:  # the libraries' errors have no common base class
-            refuse(f"can't be read with the service's credentials: {_kind(error)}", value=self._address.shown)
+            refuse(f"can't be read with the service's credentials: {kind_of(error)}", value=self._address.shown)
 
 
 def _strong_mark(headers: Mapping[str, str]) -> str:
@@ -257,11 +257,3 @@ def _outage(error: httpx.TransportError, done: int) -> str:
     if done:
         return "broke off: the server sent less than it announced, or closed the connection"
     return "can't be read: the server can't be reached, or has no valid certificate"
-
-
-def _kind(error: Any) -> str:
-    """The kind of a library's error, with the code that a store has answered."""
-    cause = error if hasattr(error, "response") else error.__cause__
-    response = getattr(cause, "response", None)
-    code = response.get("Error", {}).get("Code") if isinstance(response, dict) else None
-    return f"{type(error).__name__}, {code}" if isinstance(code, str) and code.isalnum() else type(error).__name__

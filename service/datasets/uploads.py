@@ -5,12 +5,10 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-import shutil
 import stat
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -18,13 +16,11 @@ from typing import BinaryIO
 from service.atomic import PART, sync_folder
 from service.datasets.tables import ENDINGS, FORMATS
 from service.errors import InvalidInput, StorageFull, TooLarge
+from service.objects import Objects, OtherContent
 
+FOLDER = "datasets"
 _CHUNK = 1 << 20
 _DIGITS = 16
-_ABANDONED_SECONDS = 3600.0
-
-_VERIFIED: dict[str, tuple[Path, int, int, int, int, int]] = {}
-"""The state in which this process has found a data set to be what was uploaded."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +41,11 @@ class StoredFile:
         """See above."""
         return self.sha256[:_DIGITS]
 
+    @property
+    def name(self) -> str:
+        """Its name among all objects."""
+        return object_name(self.id, self.format)
+
 
 def file_format(filename: str, field: str) -> str:
     """The format according to a file's ending; ``.csv.gz`` and ``.tsv`` are CSV as well, ``.arrow`` is Feather.
@@ -60,9 +61,9 @@ def file_format(filename: str, field: str) -> str:
     return ending
 
 
-def stored_path(directory: Path, dataset_id: str, ending: str) -> Path:
-    """The path of an uploaded data set."""
-    return directory / f"{dataset_id}.{ending}"
+def object_name(dataset_id: str, ending: str) -> str:
+    """The name of an uploaded data set among all objects."""
+    return f"{FOLDER}/{dataset_id}.{ending}"
 
 
 def save_upload(stream: BinaryIO, filename: str, directory: Path, max_bytes: int) -> StoredFile:
@@ -112,46 +113,32 @@ def keep(temporary: Path, ending: str) -> StoredFile:
         os.fsync(file.fileno())
         digest = hashlib.file_digest(file, "sha256").hexdigest()
         size = file.tell()
-    path = stored_path(temporary.parent, digest[:_DIGITS], ending)
+    path = temporary.parent / f"{digest[:_DIGITS]}.{ending}"
     new = not path.exists()
     temporary.replace(path)
     sync_folder(path.parent)
     return StoredFile(digest, path, size, ending, new)
 
 
-def sweep(directory: Path) -> None:
-    """Remove what arrived in part when the process that received it ended."""
-    for path in directory.glob(f"*{PART}"):
-        with suppress(FileNotFoundError):
-            if time.time() - path.stat().st_mtime > _ABANDONED_SECONDS:
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
-
-
-def verified(path: Path, dataset_id: str) -> Path:
-    """The path of an uploaded data set, if its content still is what was uploaded.
-
-    A process reads the content again when the file has been written or moved since, for which the system keeps a time.
+@contextmanager
+def uploaded(objects: Objects, dataset_id: str, ending: str) -> Iterator[Path]:
+    """The file of an uploaded data set, whose content still is what was uploaded.
 
     Raises:
-        InvalidInput: The file is gone or has another content.
+        InvalidInput: It is gone or has another content.
+        ObjectsUnavailable: The store of objects can't be reached.
+        StorageFull: This machine has no room for a copy of it.
     """
-    try:
-        with path.open("rb") as file:
-            state = os.fstat(file.fileno())
-            key = (path, state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns)
-            if _VERIFIED.get(dataset_id) != key:
-                found = hashlib.file_digest(file, "sha256").hexdigest()[:_DIGITS]
-                _VERIFIED.pop(dataset_id, None)
-                if found == dataset_id:
-                    _VERIFIED[dataset_id] = key
-            else:
-                found = dataset_id
-    except OSError as error:
-        raise InvalidInput.one("data.dataset", f"can't be read: {error.strerror}", value=dataset_id) from None
-    if found != dataset_id:
-        message = "is not what was uploaded: its file has been changed; upload it again"
-        raise InvalidInput.one("data.dataset", message, value=dataset_id)
-    return path
+    field = "data.dataset"
+    with ExitStack() as stack:
+        try:
+            path = stack.enter_context(objects.reading(object_name(dataset_id, ending), dataset_id))
+        except OSError as error:
+            raise InvalidInput.one(field, f"can't be read: {error.strerror}", value=dataset_id) from None
+        except OtherContent:
+            message = "is not what was uploaded: its file has been changed; upload it again"
+            raise InvalidInput.one(field, message, value=dataset_id) from None
+        yield path
 
 
 @contextmanager

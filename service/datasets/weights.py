@@ -7,15 +7,33 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from service.datasets.uploads import held
 from service.errors import InvalidInput
+from service.objects import Objects
 
+WEIGHTS = "weights"
+_WEIGHTS_OBJECT = re.compile(rf"{WEIGHTS}/([0-9a-f]{{64}})\.safetensors")
 _FIELD = "model.weights"
 _MOST_HEADER = 100_000_000
+
+
+def sweep_weights(objects: Objects, still_used: Callable[[Sequence[str]], Collection[str]]) -> None:
+    """Delete the files of weights among the objects but those that ``still_used`` selects from their hashes.
+
+    A folder has none: workers read the operator's own files, which may lie there.
+    """
+    if not objects.remote:
+        return
+    of = {found[1]: name for name in objects.names(WEIGHTS) if (found := _WEIGHTS_OBJECT.fullmatch(name))}
+    kept = still_used(sorted(of)) if of else ()
+    for sha256, name in of.items():
+        if sha256 not in kept:
+            objects.delete(name)
 
 
 @contextmanager
@@ -31,6 +49,11 @@ def held_weights(path: str, roots: Sequence[Path]) -> Iterator[Path]:
     except InvalidInput as error:
         (issue,) = error.issues
         raise InvalidInput.one(_FIELD, issue.message, value=path, allowed=issue.allowed) from None
+
+
+def weights_object(sha256: str) -> str:
+    """The name of a file of weights among all objects."""
+    return f"{WEIGHTS}/{sha256}.safetensors"
 
 
 def hash_of_weights(path: Path, given: str) -> str:

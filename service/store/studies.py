@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -117,6 +117,16 @@ class Studies(Transitions, StudyReads):
                 connection.execute(delete(table).where(table.c.study_id == study_id))
 
         self._database.write_once(work)
+
+    def beginning_with(self, hashes: Sequence[str]) -> set[str]:
+        """Those of the hashes of files of weights that a study begins with."""
+        spec = t.studies.c.spec
+
+        def work(connection: Connection) -> set[str]:
+            of = {each: select(t.studies.c.study_id).where(spec.contains(each, autoescape=True)).limit(1) for each in hashes}
+            return {each for each, query in of.items() if connection.execute(query).first() is not None}
+
+        return self._database.read(work)
 
     def finish(
         self, lease: Lease, result: Mapping[str, Any], archive: bytes | None = None, *, note: str | None = None

@@ -63,7 +63,8 @@ def running(services: dict[str, Any], tmp_path: Path) -> Iterator[tuple[dict[str
     for name in OURS:
         # As compose does where the variable is not set.
         given = {
-            key: re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", str(value)) for key, value in services[name]["environment"].items()
+            key: re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", str(value or ""))
+            for key, value in services[name]["environment"].items()
         }
         given["REGSEARCH_DB_URL"] = postgres.url
         for key in ("REGSEARCH_HOME", "REGSEARCH_CACHE", "REGSEARCH_HOST", "REGSEARCH_PORT"):

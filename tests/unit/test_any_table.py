@@ -17,7 +17,6 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from service.api.app import create_app
-from service.datasets import stored_path
 from service.settings import Settings
 from service.spec import StudySpec
 from service.store import Store, StudyState, open_store
@@ -168,7 +167,7 @@ def _from_upload_to_prediction(store: Store, own: Settings, path: Path, target: 
         return
     model = Model.of(*read_archive(answer.content))
     prepared = StudyData(store, own, torch.device("cpu")).of(record, StudySpec.model_validate(record.spec))
-    stored = stored_path(own.datasets_dir, dataset["id"], dataset["format"])
+    stored = own.datasets_dir / f"{dataset['id']}.{dataset['format']}"
     rows = stored if dataset["format"] == "csv" else pd.read_parquet(stored)
     with warnings.catch_warnings():
         warnings.simplefilter("error", NotUnderstood)

@@ -53,6 +53,7 @@ def test_libraries_stay_in_their_layer() -> None:
 FORBIDDEN = {
     "service": ("workers",),
     "service.spec": ("service.search", "service.store", "service.api", "service.cli"),
+    "service.objects": ("service.datasets", "service.search", "service.store", "service.api", "service.cli", "service.spec"),
     "service.datasets": ("service.search", "service.store", "service.api", "service.cli", "service.spec"),
     "service.search": ("service.store", "service.api", "service.cli"),
     "service.store": ("service.search", "service.api", "service.cli"),

@@ -10,6 +10,7 @@ import pytest
 import torch
 from sklearn import datasets
 
+from service.objects.local import LocalObjects
 from service.spec import StudySpec
 from service.store import STOPPED, Store, StudyState, open_store
 from service.store.records import Lease, Report, TrialResult
@@ -80,7 +81,7 @@ def searched(store: Store, path: Path, happens: Callable[[Lease, list[Report]], 
 
     with Renewal(store, lease, 600) as renewal:
         environment = Environment(
-            Workshop(path), renewal, patience_is_over, Checkpoints(path / "checkpoints"), plan=Plan(lanes, None)
+            Workshop(path), renewal, patience_is_over, Checkpoints(LocalObjects(path)), plan=Plan(lanes, None)
         )
         Session(watched, lease, spec, Divided([on], 1), environment).run()
     return study_id

@@ -12,6 +12,7 @@ import pytest
 import torch
 from sklearn import datasets
 
+from service.objects.local import LocalObjects
 from service.spec import StudySpec
 from service.store import open_store
 from tests.unit.stack.runs import data, protocol, recipe
@@ -155,7 +156,8 @@ def searched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plan: Plan, trials
     lease = store.leases.claim("worker", 600)
     assert lease is not None
     renewal = Renewal(store, lease, 600)
-    environment = Environment(Workshop(tmp_path), renewal, lambda: False, Checkpoints(tmp_path / "checkpoints"), plan=plan)
+    checkpoints = Checkpoints(LocalObjects(tmp_path))
+    environment = Environment(Workshop(tmp_path), renewal, lambda: False, checkpoints, plan=plan)
     session = Session(store, lease, spec, Divided([on], 1), environment)
     session.run()
     counts = store.studies.get(study_id).counts

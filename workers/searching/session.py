@@ -262,8 +262,8 @@ class Session:
     def _save_lanes(self) -> None:
         """Save checkpoints of the trials on lanes, for the worker that continues them."""
         for run, runner in self._stacks.running():
-            if run.epoch:
-                self._checkpoints.save(run.key, runner.checkpoint(run))
+            if run.epoch and not self._checkpoints.save(run.key, runner.checkpoint(run)):
+                return
 
     # --- an epoch --------------------------------------------------------------------------------------------------
 
@@ -298,7 +298,8 @@ class Session:
         for run, result in zip(ended, results, strict=True):
             trial = self._trials.pop(run.key)
             self._started.pop(run.key, None)
-            self._checkpoints.forget(trial.id)
+            if not trial.fresh:  # else nobody has saved it
+                self._checkpoints.forget(trial.id)
             if result.state != "retry":  # else the worker that tries it next tells its result
                 self._learn(trial, run, result, runner)
             runner.remove(run)

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from service.atomic import sweep_parts
 from service.datasets import (
     csvfile,
     describe,
@@ -27,8 +28,9 @@ from service.datasets import (
     save_upload,
 )
 from service.datasets.sheet import notes_on
-from service.datasets.uploads import sweep, verified
+from service.datasets.uploads import uploaded
 from service.errors import InvalidInput, StorageFull
+from service.objects.local import LocalObjects
 
 
 @pytest.fixture
@@ -269,20 +271,28 @@ def test_uploads_that_broke_off_are_removed_and_others_are_not(tmp_path: Path) -
         path.touch()
     for path in (old, whole, parts):
         os.utime(path, (0, 0))
-    sweep(tmp_path)
+    sweep_parts(tmp_path)
     assert sorted(tmp_path.iterdir()) == [young, whole]
 
 
 def test_a_file_that_was_changed_or_lost_after_its_upload_is_refused(tmp_path: Path) -> None:
     with written(tmp_path / "rows.csv", "a,y\n1,2\n").open("rb") as stream:
-        stored = save_upload(stream, "rows.csv", tmp_path / "kept", 1000)
-    assert verified(stored.path, stored.id) == stored.path
+        stored = save_upload(stream, "rows.csv", tmp_path / "datasets", 1000)
+    objects = LocalObjects(tmp_path)
+    with uploaded(objects, stored.id, "csv") as path:
+        assert path == stored.path
     stored.path.write_text("a,y\n1,3\n")
-    with pytest.raises(InvalidInput, match=r"data\.dataset: is not what was uploaded"):
-        verified(stored.path, stored.id)
+    with (
+        pytest.raises(InvalidInput, match=r"data\.dataset: is not what was uploaded"),
+        uploaded(objects, stored.id, "csv"),
+    ):
+        pass
     stored.path.unlink()
-    with pytest.raises(InvalidInput, match=r"data\.dataset: can't be read: No such file"):
-        verified(stored.path, stored.id)
+    with (
+        pytest.raises(InvalidInput, match=r"data\.dataset: can't be read: No such file"),
+        uploaded(objects, stored.id, "csv"),
+    ):
+        pass
 
 
 @pytest.mark.parametrize(

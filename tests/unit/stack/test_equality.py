@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from service.objects.local import LocalObjects
 from service.spec import Recipe
 from service.spec.groups.lr_schedule import SCHEDULES
 from service.spec.groups.optimizer import OPTIMIZERS
@@ -366,7 +367,7 @@ def test_a_run_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
     first.add([Run(9, setting, ((0, 1),), how), broken])
     for _ in range(4):
         first.epoch()
-    checkpoints = Checkpoints(tmp_path)
+    checkpoints = Checkpoints(LocalObjects(tmp_path))
     checkpoints.save(0, first.checkpoint(broken))
     saved = checkpoints.load(0)
     assert saved is not None
@@ -385,9 +386,11 @@ def test_a_run_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
 
 
 def test_a_broken_checkpoint_or_one_of_another_version_is_no_checkpoint(tmp_path: Path) -> None:
-    (tmp_path / "trial-3.pt").write_bytes(b"garbage")
-    torch.save({"run": {"epoch": 2}, "lanes": []}, tmp_path / "trial-4.pt")
-    assert [Checkpoints(tmp_path).load(number) for number in (3, 4)] == [None, None]
+    folder = tmp_path / "checkpoints"
+    folder.mkdir()
+    (folder / "trial-3.pt").write_bytes(b"garbage")
+    torch.save({"run": {"epoch": 2}, "lanes": []}, folder / "trial-4.pt")
+    assert [Checkpoints(LocalObjects(tmp_path)).load(number) for number in (3, 4)] == [None, None]
 
 
 @pytest.mark.parametrize("folds", [1, 2])

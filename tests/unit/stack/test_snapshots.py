@@ -11,6 +11,7 @@ import pytest
 import torch
 from sklearn.metrics import log_loss, root_mean_squared_error
 
+from service.objects.local import LocalObjects
 from service.spec import Recipe
 from tests.unit.stack.reference import alone
 from tests.unit.stack.runs import data, protocol, recipe, runner
@@ -168,8 +169,8 @@ def test_a_run_goes_on_from_its_checkpoint_with_them(tmp_path: Path, pause: int)
     first.add([broken])
     for _ in range(pause):
         first.epoch()
-    Checkpoints(tmp_path).save(0, first.checkpoint(broken))
-    saved = Checkpoints(tmp_path).load(0)
+    Checkpoints(LocalObjects(tmp_path)).save(0, first.checkpoint(broken))
+    saved = Checkpoints(LocalObjects(tmp_path)).load(0)
     assert saved is not None
     second, again = runner(setting, on), run_of(setting, on)
     again.resume(saved)
