@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from service.objects.local import LocalObjects
 from tests.acceptance.conftest import Service, wait_for
 from tests.acceptance.launched import ENDLESS, TRIALS, broken, busy, end
 from tests.slurm import Slurm, is_installed
@@ -37,7 +38,7 @@ def test_jobs_follow_the_queue_and_what_they_trained_outlives_them(tmp_path: Pat
 
     def saved() -> dict[int, int]:
         """Epochs of the trials that have a checkpoint, by id, which is a trial's number and one."""
-        checkpoints = Checkpoints(service.home / "checkpoints")
+        checkpoints = Checkpoints(LocalObjects(service.home))
         states = {trial_id: checkpoints.load(trial_id) for trial_id in range(1, TRIALS + 1)}
         return {trial_id: state["run"]["epoch"] for trial_id, state in states.items() if state is not None}
 
