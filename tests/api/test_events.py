@@ -217,8 +217,12 @@ def test_one_reader_serves_all_streams(client: TestClient, store: Store, monkeyp
 
     monkeypatch.setattr(store.events, "publish", counted)
 
+    begun = 0
+
     async def follow(feed: Feed) -> str:
-        async for text in stream(feed, EVERYBODY, None, 60.0, 15.0):
+        nonlocal begun
+        async for text in stream(feed, EVERYBODY, None, 3600.0, 15.0):
+            begun += text.startswith("retry")
             if "event: study.paused" in text:
                 return text
         raise AssertionError("ended")
@@ -226,8 +230,11 @@ def test_one_reader_serves_all_streams(client: TestClient, store: Store, monkeyp
     async def main() -> tuple[set[str], int]:
         feed = Feed(store, poll_seconds=0.05)
         following = [asyncio.create_task(follow(feed)) for _ in range(300)]
+        while begun < len(following):
+            await asyncio.sleep(0.01)
+        at_begin = reads
         await asyncio.sleep(0.3)
-        before = reads
+        before = reads - at_begin
         await asyncio.to_thread(store.studies.pause, study_id)
         return set(await asyncio.gather(*following)), before
 
@@ -247,6 +254,7 @@ def test_streams_end_when_the_process_does(tmp_path: Path) -> None:
                 running.process.send_signal(signal.SIGTERM)
                 assert "error" not in [*lines]  # it ends as it should, or this raises
                 assert running.process.wait(60) in (0, -signal.SIGTERM)
+            running.client.close()
             if path == "/v1/events":
                 running = Serving(tmp_path / "home", int(running.url.rpartition(":")[2]))
     assert not [line for line in running.lines() if line["level"].lower() == "error"]
