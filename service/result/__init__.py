@@ -63,6 +63,7 @@ from service.result.scores import (
     Setting,
     Single,
     Spread,
+    TargetScore,
     Winner,
 )
 
@@ -110,6 +111,7 @@ __all__ = [
     "SparsityPoint",
     "Spread",
     "StudyResult",
+    "TargetScore",
     "Temperature",
     "Thresholds",
     "WarmStart",

@@ -20,6 +20,7 @@ from service.result.scores import (
     Recommendation,
     Selection,
     Setting,
+    TargetScore,
     Winner,
 )
 from service.spec.metrics import Direction, Metric
@@ -55,6 +56,7 @@ class Findings(Part):
         None, description="Only of a classification with at most 30 classes."
     )
     coverage: Coverage | None = Field(None, description="Only with the metric `pinball`.")
+    targets: tuple[TargetScore, ...] | None = Field(None, description="Only of several targets: each by itself.")
     rows: RowCounts
     phases: Later[Mapping[str, float]] = Field(description="Seconds of finalizing by phase.")
     finalizing_epochs: Later[int] = Field(description="Epochs trained while finalizing, to be compared with trials.epochs.")
@@ -74,6 +76,10 @@ class Findings(Part):
     def with_coverage(self, coverage: Coverage) -> Findings:
         """The same findings with the share of the targets that are below the predicted quantile."""
         return self.model_copy(update={"coverage": coverage})
+
+    def with_targets(self, targets: tuple[TargetScore, ...]) -> Findings:
+        """The same findings with the scores of each of several targets."""
+        return self.model_copy(update={"targets": targets})
 
     @property
     def settings(self) -> tuple[Setting, ...]:

@@ -56,8 +56,9 @@ class Keeper:
         shape, fold = self.data.shape(answer.model.recipe), self.data.folds[0]
         assert self.spec.task is not None, "a stored spec is resolved"
         out = outputs(shape, answer.model.weights, answer.test.x, self.spec.task)
-        labels, scale = self.data.table.labels, fold.target
-        pictures = Pictures(test=test_pictures(self.spec.task, out, answer.test.y.cpu(), labels, scale))
+        pictures = Pictures(
+            test=test_pictures(self.spec.task, out, answer.test.y.cpu(), self.data.table.labels, fold.target)
+        )
         if again is None:
             model = Trained(answer.model.recipe, shape, parts(answer.model.weights), fold, training)
             chosen = self._chosen(answer)
@@ -70,7 +71,7 @@ class Keeper:
 
     def _training(self, stop_after: int | None) -> Training:
         spec, stopping = self.spec, self.spec.early_stopping
-        aside = {"target": target_name(spec), "weights": spec.data.weights}
+        aside = {"target": target_name(spec, self.data.table), "weights": spec.data.weights}
         common: dict[str, Any] = {**aside, "epochs": spec.budget.epochs, "stop_after": stop_after}
         if stopping is None:
             return Training(**common, watched=str(spec.metric))
@@ -125,8 +126,9 @@ class Keeper:
         return {
             "study": {"id": self.study.id, "name": self.study.name},
             "task": str(self.spec.task),
-            "target": target_name(self.spec),
+            "target": target_name(self.spec, table),
             "classes": list(table.labels),
+            **({"levels": table.levels} if table.levels else {}),
             "metric": str(self.spec.metric),
             "quantile": self.spec.quantile,
             "direction": self.spec.direction,

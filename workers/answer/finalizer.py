@@ -38,8 +38,9 @@ from workers.answer.importance import effects, importance
 from workers.answer.intervals import interval
 from workers.answer.networks import Gauge, Measured, ScoredRows, locked_rows, test_rows, validation_rows
 from workers.answer.statement import Statement, best_place
+from workers.answer.targets import per_target
 from workers.answer.temperature import calibrated
-from workers.answer.thresholds import TUNED, Judged, tuned
+from workers.answer.thresholds import TUNED, Judged, tuned, tuned_labels
 from workers.answer.ties import recommended, ties
 from workers.answer.training import Trainer
 from workers.answer.verdict import verdict
@@ -195,7 +196,7 @@ class Finalizer:
             gains.append(self._gauge.loss(out, valid).mean() - self._gauge.loss(averaged, valid)[0])
         test = interval(self._gauge.score(mean(measured.test_out)[None], rows), self._metric)
         single = float(measured.valid.exact.mean())
-        calibrations, thresholds = self._decided(measured, rows) if self._gauge.task == "classification" else (None, None)
+        calibrations, thresholds = (None, None) if self._gauge.task == "regression" else self._decided(measured, rows)
         folds = self._of_folds(winner, rows) if self._spec.validation.method == "kfold" else None
         return Averaged(single, float(np.mean(scores)), float(np.mean(gains)), test, calibrations, thresholds, folds)
 
@@ -205,7 +206,7 @@ class Finalizer:
         for number, fold in enumerate(self._data.folds):
             out = self._gauge.outputs(winner, locked_rows(self._data, fold), number)
             if self._gauge.task == "regression":  # in the unit of the first fold, which ``rows`` have
-                out = (out * fold.target.scale + (fold.target.mean - first.mean)) / first.scale
+                out = torch.from_numpy(first.standardize(fold.target.restore(out.numpy())))
             outs.append(out)
         return interval(self._gauge.score(MEANS[self._gauge.task](torch.cat(outs))[None], rows), self._metric)
 
@@ -224,7 +225,7 @@ class Finalizer:
         )
         if self._gauge.metric not in TUNED:
             return calibrations, None
-        find = partial(tuned, self._gauge.metric, positive)
+        find = partial(tuned, self._gauge.metric, positive) if self._gauge.task == "classification" else tuned_labels
         return calibrations, (find(alone, test), find(together, averaged))
 
     def _score(self, chosen: Chosen, rows: ScoredRows) -> Scores:
@@ -285,21 +286,25 @@ class Finalizer:
         both: Sequence[Candidate],
         rows: ScoredRows,
     ) -> Findings:
-        """Add the front of several objectives, what earlier studies gained, the discrimination of a classification."""
+        """Add the front of several objectives, what earlier studies gained, what concerns a task or several targets."""
         if self._spec.also:
             findings = findings.with_front(front(self._spec, trials))
         if self._spec.search_from:
             findings = findings.with_warm_start(warm_start(self._spec, trials))
+        if self._spec.quantile is not None:
+            covered = [self._covered(chosen.measured[each].test_out, rows) for each in both]
+            winner, baseline = (*covered, math.nan)[:2]
+            findings = findings.with_coverage(Coverage(quantile=self._spec.quantile, winner=winner, baseline=baseline))
+        if self._data.table.targets:
+            out, *others = (chosen.measured[each].test_out for each in both)
+            each = per_target(self._gauge, out, next(iter(others), None), rows.y.cpu(), self._data.folds[0])
+            findings = findings.with_targets(each)
         match self._gauge.task:
             case "classification" if len(self._data.table.labels) > MOST_CLASSES:
                 return findings
             case "classification":
                 return findings.with_discrimination(self._discrimination(chosen, both, rows))
-            case "regression" if self._spec.quantile is not None:
-                covered = [self._covered(chosen.measured[each].test_out, rows) for each in both]
-                winner, baseline = (*covered, math.nan)[:2]
-                return findings.with_coverage(Coverage(quantile=self._spec.quantile, winner=winner, baseline=baseline))
-            case "regression":
+            case "multilabel" | "regression":
                 return findings
             case _:
                 assert_never(self._gauge.task)

@@ -107,7 +107,7 @@ def make_plan(spec: StudySpec, example: Params, data: DeviceData) -> Plan:
         data: The study's data on its device.
     """
     typical = recipe(spec, example)
-    key = StackKey.of(typical, data.inputs, data.outputs, data.categories)
+    key = StackKey.of(typical, data.inputs, data.outputs, data.categories, data.several)
     trial = verdict(key.shape, data)
     most = max(MIN_IN_FLIGHT, spec.budget.trials // GENERATIONS) * data.folds
     keys = min(spec.stack_keys, MOST_STACK_KEYS)
