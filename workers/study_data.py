@@ -11,7 +11,6 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load
@@ -60,7 +59,8 @@ class Prepared:
 
     def shape(self, recipe: Recipe) -> Shape:
         """The shape of a recipe's network on this data."""
-        return Shape.of(recipe.effective(), self.device.inputs, self.device.outputs, self.device.categories)
+        on = self.device
+        return Shape.of(recipe.effective(), on.inputs, on.outputs, on.categories, on.several)
 
 
 @dataclass(frozen=True)
@@ -154,7 +154,7 @@ class StudyData:
         if archive.sha256 != spec.model.start_sha256:
             hashes = f"its archive's SHA-256 is {archive.sha256}, not {spec.model.start_sha256}"
             raise TrialError(f"model.start_from: the model of study {earlier} has changed since the submission; {hashes}")
-        return read_start(archive.content, table, target_name(spec))
+        return read_start(archive.content, table, target_name(spec, table))
 
     def _weights(self, spec: StudySpec) -> dict[str, Tensor] | None:
         """The weights of a file that all trials begin with, by the names of the module's own parameters.
@@ -227,9 +227,9 @@ class StudyData:
                 yield path, file_format(str(path.resolve()), "data.path")
 
 
-def target_name(spec: StudySpec) -> str:
-    """The target's name, also of data without columns."""
-    return spec.data.target or "target"
+def target_name(spec: StudySpec, table: RawTable) -> str | tuple[str, ...]:
+    """The target's name, also of data without columns, or the names of several."""
+    return table.targets or spec.data.target or "target"
 
 
 def wanted_metrics(spec: StudySpec) -> tuple[str, ...]:
@@ -263,7 +263,10 @@ def check_defined(spec: StudySpec, table: RawTable, split: Split, folds: Sequenc
     if spec.searches == 1:  # else all rows are test rows
         parts["test rows"] = test_targets(table, split)
     for name, targets in parts.items():
-        if len(np.unique(targets)) < 2:
+        each = targets if targets.ndim == 2 else targets[:, None]
+        alike = (each == each[0]).all(0)
+        # Areas of labels are means over those where they are defined.
+        if alike.all() if table.task == "multilabel" else alike.any():
             what = "belong to one class" if table.task == "classification" else "have the same target"
             raise TrialError(
                 f"{wanted[0]} is undefined: all {name} {what}; use another metric, or divide the rows otherwise"

@@ -43,7 +43,7 @@ def blueprints_of(name: str) -> list[Blueprint]:
     plan = make_plan(spec, drawn[0], data)
     found = {}
     for params in drawn if plan.compiled_lanes else []:
-        key = StackKey.of(recipe(spec, params), data.inputs, data.outputs, data.categories)
+        key = StackKey.of(recipe(spec, params), data.inputs, data.outputs, data.categories, data.several)
         if key not in found:
             stack = Stack(key, data, techniques=techniques_in(spec.domains))
             stack.resize([], plan.compiled_lanes or 0)

@@ -17,8 +17,8 @@ _MIN_ROWS = 20
 _MIN_ROWS_IN_PART = 2
 
 
-def check_columns(spec: StudySpec, table: TableInfo, target: str, *, rows_of_arrays: bool) -> None:
-    """Check that every named column exists, is not the target and has one use, and that some input is left.
+def check_columns(spec: StudySpec, table: TableInfo, targets: Sequence[str], *, rows_of_arrays: bool) -> None:
+    """Check that every named column exists, is no target and has one use, and that some input is left.
 
     Raises:
         InvalidInput: With the field and the column.
@@ -26,15 +26,15 @@ def check_columns(spec: StudySpec, table: TableInfo, target: str, *, rows_of_arr
     if spec.validation.given and not rows_of_arrays:
         message = "applies to NPZ files only; for a table, name the column that defines the split in data.split"
         raise InvalidInput.one("validation.given", message, value=True, allowed="false")
-    names = [column.name for column in table.columns if column.name != target]
+    names = [column.name for column in table.columns if column.name not in targets]
     for field, wanted in (("categorical", spec.data.categorical), ("drop", spec.data.drop)):
         for index, name in enumerate(wanted):
-            _check_column(f"data.{field}.{index}", name, names, target)
+            _check_column(f"data.{field}.{index}", name, names, targets)
     aside: dict[str, str] = {}
     for field in ASIDE:
         column: str | None = getattr(spec.data, field)
         if column is not None:
-            _check_aside(spec, f"data.{field}", column, [] if rows_of_arrays else names, target, aside)
+            _check_aside(spec, f"data.{field}", column, [] if rows_of_arrays else names, targets, aside)
             aside[column] = field
     if spec.data.weights is not None:
         _check_weights(_column(table, spec.data.weights))
@@ -42,21 +42,21 @@ def check_columns(spec: StudySpec, table: TableInfo, target: str, *, rows_of_arr
         raise InvalidInput.one("data.drop", "leaves no input column", value=list(spec.data.drop), allowed="fewer columns")
 
 
-def check_embedding(spec: StudySpec, table: TableInfo, target: str) -> None:
+def check_embedding(spec: StudySpec, table: TableInfo, targets: Sequence[str]) -> None:
     """Check that embeddings have a categorical input.
 
     Raises:
         InvalidInput: There is no categorical input.
     """
     domain = spec.domains["embedding"]
-    if can_leave(domain, SETTINGS["embedding"].neutral) and not has_categories(spec, table, target):
+    if can_leave(domain, SETTINGS["embedding"].neutral) and not has_categories(spec, table, targets):
         message = "needs a categorical column; data.categorical can name numeric columns to be read as categories"
         raise InvalidInput.one("model.embedding", message, value=domain.model_dump(), allowed="off")
 
 
-def has_categories(spec: StudySpec, table: TableInfo, target: str) -> bool:
+def has_categories(spec: StudySpec, table: TableInfo, targets: Sequence[str]) -> bool:
     """Whether there is a categorical input."""
-    others = {target, *spec.data.drop, *spec.data.aside}
+    others = {*targets, *spec.data.drop, *spec.data.aside}
     inferred = any(column.kind == "categorical" and column.name not in others for column in table.columns)
     return inferred or bool(spec.data.categorical)
 
@@ -75,12 +75,12 @@ def _check_weights(column: Column) -> None:
 
 
 def _check_aside(
-    spec: StudySpec, field: str, column: str, names: Sequence[str], target: str, others: dict[str, str]
+    spec: StudySpec, field: str, column: str, names: Sequence[str], targets: Sequence[str], others: dict[str, str]
 ) -> None:
     """Check a column that divides or weighs the rows: it is not an input, so it may have no other use."""
     if not names:
         raise InvalidInput.one(field, "names a column, but arrays have no columns", value=column, allowed="nothing")
-    _check_column(field, column, names, target)
+    _check_column(field, column, names, targets)
     for other in ("categorical", "drop"):
         if column in getattr(spec.data, other):
             allowed = [name for name in names if name not in getattr(spec.data, other)]
@@ -90,9 +90,9 @@ def _check_aside(
         raise InvalidInput.one(field, f"is already used as data.{others[column]}", value=column, allowed=allowed)
 
 
-def _check_column(field: str, name: str, names: Sequence[str], target: str) -> None:
-    if name == target:
-        message = f"{name!r} is the target, which can't be an input"
+def _check_column(field: str, name: str, names: Sequence[str], targets: Sequence[str]) -> None:
+    if name in targets:
+        message = f"{name!r} is {'the' if len(targets) == 1 else 'a'} target, which can't be an input"
         raise InvalidInput.one(field, message, value=name, allowed=list(names))
     if name not in names:
         raise no_column(field, name, names)

@@ -7,6 +7,7 @@ from dataclasses import asdict, replace
 from pydantic import BaseModel, Field
 
 from service.api.inspection import Inspections
+from service.api.targets import Targets
 from service.datasets import Column, TableInfo
 from service.datasets.sheet import Note, notes_on, notes_on_target
 from service.datasets.tables import table_from
@@ -18,6 +19,7 @@ from service.store import Store
 from service.store.records import DatasetRecord
 
 _FEW_VALUES = 50
+_KINDS = {"classification": "class", "multilabel": "label"}
 _OF_TARGETS = ("ambiguous", "reading", "large", "header", "rows")
 """Topics that concern a target too: that it differs in every row or is text does not matter."""
 
@@ -38,8 +40,8 @@ class DataSheet(BaseModel):
     """How a study reads its data."""
 
     rows: int = Field(description="Of the data set.")
-    used: int
-    dropped: dict[str, int] = Field(description="Rows that are left out, by reason.")
+    used: int = Field(description="Of several targets with missing values, at most.")
+    dropped: dict[str, int] = Field(description="Rows that are left out, by reason; likewise at least.")
     equal_rows: int = Field(description="Rows that repeat an earlier one, target included.")
     columns: list[ColumnUse]
     notes: list[str] = Field(description="On the table as a whole.")
@@ -65,9 +67,9 @@ def table_of(record: DatasetRecord, settings: Settings, store: Store, inspection
     return table
 
 
-def notes_for(given: StudySpec, spec: StudySpec, table: TableInfo, target: Column) -> list[Note]:
-    """What a study should know of its data: of the columns that it uses as inputs, and of its target."""
-    uses = {column.name: _use(spec, column, target) for column in table.columns}
+def notes_for(given: StudySpec, spec: StudySpec, table: TableInfo, targets: Targets) -> list[Note]:
+    """What a study should know of its data: of the columns that it uses as inputs, and of its targets."""
+    uses = {column.name: _use(spec, column, targets) for column in table.columns}
     asked = {*given.data.types, *given.data.categorical}
 
     def concerns(note: Note) -> bool:
@@ -77,12 +79,18 @@ def notes_for(given: StudySpec, spec: StudySpec, table: TableInfo, target: Colum
             return False
         return uses[note.column] == "input" or (uses[note.column] == "target" and note.topic in _OF_TARGETS)
 
-    classes = spec.task == "classification"
-    about = [
-        note for note in notes_on_target(table, target, classes=classes) if uses[str(note.column)] in ("input", "target")
-    ]
-    notes = [*about, *filter(concerns, notes_on(table, target.name))]
-    if given.task is None and spec.task == "regression" and target.whole and target.distinct <= _FEW_VALUES:
+    classes, names = spec.task != "regression", targets.names
+    about = [note for target in targets.columns for note in notes_on_target(table, target, classes=classes, others=names)]
+    about = [note for note in about if uses[str(note.column)] in ("input", "target")]
+    notes = [*about, *filter(concerns, notes_on(table, names))]
+    if targets.most_missing > targets.missing:
+        text = (
+            f"Rows that lack any of the {len(names)} targets are left out: {targets.missing} to {targets.most_missing} of "
+            f"{table.rows}."
+        )
+        notes.append(Note("target", None, text))
+    (target, *others) = targets.columns
+    if given.task is None and spec.task == "regression" and target.whole and target.distinct <= _FEW_VALUES and not others:
         text = (
             f"The target {target.name!r} has {target.distinct} distinct whole numbers and is read as a quantity; "
             "task: classification reads them as classes."
@@ -91,20 +99,20 @@ def notes_for(given: StudySpec, spec: StudySpec, table: TableInfo, target: Colum
     return notes
 
 
-def _use(spec: StudySpec, column: Column, target: Column) -> str:
+def _use(spec: StudySpec, column: Column, targets: Targets) -> str:
     data = spec.data
-    uses = {target.name: "target", **dict.fromkeys(data.drop, "dropped")}
+    uses = {**dict.fromkeys(targets.names, "target"), **dict.fromkeys(data.drop, "dropped")}
     uses |= data.aside
     return uses.get(column.name, "input")
 
 
-def data_sheet(spec: StudySpec, table: TableInfo, target: Column, notes: list[Note]) -> DataSheet:
+def data_sheet(spec: StudySpec, table: TableInfo, targets: Targets, notes: list[Note]) -> DataSheet:
     """The sheet of a resolved study."""
     columns = [
         ColumnUse(
             name=column.name,
-            use=_use(spec, column, target),
-            kind="class" if column is target and spec.task == "classification" else column.kind,
+            use=_use(spec, column, targets),
+            kind=_KINDS.get(str(spec.task), column.kind) if column in targets.columns else column.kind,
             why=column.why,
             missing=column.missing,
             distinct=column.distinct,
@@ -114,8 +122,8 @@ def data_sheet(spec: StudySpec, table: TableInfo, target: Column, notes: list[No
     ]
     return DataSheet(
         rows=table.rows,
-        used=table.rows - target.missing,
-        dropped={"no target": target.missing} if target.missing else {},
+        used=table.rows - targets.missing,
+        dropped={"no target": targets.missing} if targets.missing else {},
         equal_rows=table.sheet.equal_rows,
         columns=columns,
         notes=[note.text for note in notes if note.column is None],

@@ -9,7 +9,7 @@ import io
 import json
 import math
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,7 +42,7 @@ class _Earlier:
 
 
 def bound_to_start(
-    spec: StudySpec, table: TableInfo, target: str, store: Store, owner: str | None
+    spec: StudySpec, table: TableInfo, targets: Sequence[str], store: Store, owner: str | None
 ) -> tuple[StudySpec, list[str]]:
     """The spec with the hash of the network that it starts from, and warnings; unchanged where it starts from none.
 
@@ -53,7 +53,7 @@ def bound_to_start(
     if spec.model.start_from is None:
         return spec, []
     earlier = _earlier(spec.model.start_from, store, owner)
-    issues = [*_shape(spec, earlier), *_columns(spec, table, target, earlier), *_preparation(spec, earlier)]
+    issues = [*_shape(spec, earlier), *_columns(spec, table, targets, earlier), *_preparation(spec, earlier)]
     issues += _division(spec, earlier)
     if spec.model.start_sha256 not in (None, earlier.sha256):
         message = f"is not that of the network of study {earlier.record.id}"
@@ -124,7 +124,7 @@ def _widths(spec: StudySpec) -> tuple[int, ...] | None:
     return None if None in fixed.values() else Recipe(fixed).widths
 
 
-def _columns(spec: StudySpec, table: TableInfo, target: str, earlier: _Earlier) -> Iterator[Issue]:
+def _columns(spec: StudySpec, table: TableInfo, targets: Sequence[str], earlier: _Earlier) -> Iterator[Issue]:
     """The inputs must be the features that the network reads."""
     fitted = earlier.fitted
     if isinstance(fitted, ArrayPreprocessing):
@@ -133,7 +133,7 @@ def _columns(spec: StudySpec, table: TableInfo, target: str, earlier: _Earlier) 
             message = "has examples with another number of channels than the starting network reads"
             yield Issue("data", message, channels, len(fitted.mean))
         return
-    kinds = _features(spec, table, target)
+    kinds = _features(spec, table, targets)
     numbers, words = _sources(fitted), fitted.words.columns
     missing = [name for name in (*numbers, *words) if name not in kinds]
     extra = [name for name in kinds if name not in (*numbers, *words)]
@@ -158,11 +158,11 @@ def _sources(fitted: TablePreprocessing) -> list[str]:
     )
 
 
-def _features(spec: StudySpec, table: TableInfo, target: str) -> dict[str, str]:
+def _features(spec: StudySpec, table: TableInfo, targets: Sequence[str]) -> dict[str, str]:
     """The kinds of the columns that a network would read, by name."""
-    if table.column("x") is not None and len(table.columns) == 2:
+    if table.column("x") is not None and len(table.columns) == 1 + len(targets):
         return {f"x{index}": "numeric" for index in range(math.prod(table.shape))}
-    others = {target, *spec.data.drop, *spec.data.aside}
+    others = {*targets, *spec.data.drop, *spec.data.aside}
     return {column.name: column.kind for column in table.columns if column.name not in others}
 
 

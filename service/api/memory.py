@@ -56,7 +56,7 @@ def _inputs(spec: StudySpec, table: TableInfo) -> int:
     """Numbers of an example, at least."""
     if len(table.shape) > 1 or table.column("x") is not None:
         return math.prod(table.shape)
-    others = {*spec.data.drop, spec.data.target, *spec.data.aside}
+    others = {*spec.data.drop, *spec.data.targets, *spec.data.aside}
     return max(1, sum(column.name not in others for column in table.columns))
 
 

@@ -23,7 +23,8 @@ from service.api.inspection import Inspections
 from service.api.issues import validation_issues
 from service.api.memory import check_memory
 from service.api.modules import check_module
-from service.datasets import BUILTIN, BuiltinFacts, Column, TableInfo, held, infer_task
+from service.api.targets import check_positive, targets_of, task_of
+from service.datasets import BUILTIN, BuiltinFacts, TableInfo, held
 from service.datasets.readings import ColumnType, read_by
 from service.datasets.tables import OF_ARRAYS
 from service.datasets.uploads import file_format, uploaded
@@ -31,7 +32,7 @@ from service.errors import InvalidInput, Issue, NotFound, TrialError
 from service.objects import open_objects
 from service.search import Search
 from service.settings import Settings
-from service.spec import DataSpec, StudySpec, Task
+from service.spec import DataSpec, StudySpec
 from service.spec.external import ExternalSpec
 from service.spec.guidance import warnings_for
 from service.spec.model import FAMILIES, MODULE
@@ -58,31 +59,31 @@ def check(
     """
     table, dataset_id, own, ending = _table(spec, store, settings, inspections, owner)
     table = _typed(spec, _resized(spec, table), arrays=own == "y")
-    target = _target(spec, table, own)
+    targets = targets_of(spec, table, own)
     spec = check_module(spec, table, store, settings)
-    check_columns(spec, table, target.name, rows_of_arrays=own == "y")
+    check_columns(spec, table, targets.names, rows_of_arrays=own == "y")
     _family(spec, table)
-    check_embedding(spec, table, target.name)
-    task = _task(spec, target, table.rows - target.missing)
-    _positive(spec, task, target, table)
+    check_embedding(spec, table, targets.names)
+    rows = table.rows - targets.missing
+    task = task_of(spec, targets, rows)
+    check_positive(spec, task, targets, table)
     try:
-        categories = has_categories(spec, table, target.name)
-        resolved = spec.resolved(task, table.rows - target.missing, categories=categories)
+        resolved = spec.resolved(task, rows, categories=has_categories(spec, table, targets.names))
     except ValidationError as error:
         raise InvalidInput(validation_issues(error)) from None
-    check_rows(resolved, table.rows - target.missing)
+    check_rows(resolved, rows)
     check_division(resolved, table)
     check_memory(resolved, table, store, ending)
     check_grid(resolved)
     check_earlier(resolved, store, owner)
-    bound, about_start = bound_to_start(resolved, table, target.name, store, owner)
-    notes = notes_for(spec, bound, table, target)
+    bound, about_start = bound_to_start(resolved, table, targets.names, store, owner)
+    notes = notes_for(spec, bound, table, targets)
     told = [note.text for note in notes if note.warns]
     return Submission(
         bound,
         dataset_id,
         [*warnings_for(bound), *_advice(bound, table), *told, *about_start],
-        data_sheet(bound, table, target, notes),
+        data_sheet(bound, table, targets, notes),
     )
 
 
@@ -212,17 +213,6 @@ def _of_path(issue: Issue, given: str) -> Issue:
     return replace(issue, field="data.path", value=issue.value or given, allowed=allowed)
 
 
-def _target(spec: StudySpec, table: TableInfo, own: str | None) -> Column:
-    name = spec.data.target or own
-    names = [column.name for column in table.columns]
-    if name is None:
-        raise InvalidInput.one("data.target", "is required for this data set", allowed=names)
-    column = table.column(name)
-    if column is None or (own is not None and name != own):
-        raise no_column("data.target", name, [own] if own else names)
-    return column
-
-
 def _family(spec: StudySpec, table: TableInfo) -> None:
     """Check the family: a CNN reads images, a sequence model series, and an MLP anything, as rows of numbers."""
     family, allowed = spec.model.word, (*_families(table), MODULE)
@@ -263,33 +253,3 @@ def _advice(spec: StudySpec, table: TableInfo) -> list[str]:
     return [
         f"An mlp reads examples of shape {tuple(table.shape)} as rows of numbers; model.family: {others} keeps the shape."
     ]
-
-
-def _task(spec: StudySpec, target: Column, rows: int) -> Task:
-    inferred = infer_task(target, rows)
-    if spec.task == "regression" and target.kind != "numeric":
-        message = f"cannot be regression: the target {target.name!r} contains text"
-        raise InvalidInput.one("task", message, value=spec.task, allowed="classification")
-    task = spec.task or inferred
-    if target.distinct < 2:
-        message = f"the target {target.name!r} has only one value"
-        raise InvalidInput.one("data.target", message, value=target.name, allowed="a column with at least two values")
-    if task == "classification" and target.distinct > max(2, rows // 4):
-        message = f"cannot be classification: the target {target.name!r} has {target.distinct} values in {rows} rows"
-        message = ". ".join([message, *target.doubts()]).removesuffix(".")
-        raise InvalidInput.one("task", message, value=spec.task, allowed="regression, or another target")
-    return task
-
-
-def _positive(spec: StudySpec, task: Task, target: Column, table: TableInfo) -> None:
-    """A positive class needs two classes; whether an uploaded file contains it is checked when its rows are read."""
-    value = spec.data.positive
-    if value is None:
-        return
-    if task != "classification" or target.distinct != 2:
-        found = f"{target.distinct} classes" if task == "classification" else "a regression"
-        raise InvalidInput.one(
-            "data.positive", f"needs a target with two classes, not {found}", value=value, allowed="nothing"
-        )
-    if isinstance(table, BuiltinFacts) and value not in table.classes:
-        raise InvalidInput.one("data.positive", f"there is no class {value!r}", value=value, allowed=list(table.classes))

@@ -16,6 +16,7 @@ if TYPE_CHECKING:  # the models take a while to load
     from service.result import Ablation, FrontTrial, Nested, Result, Setting, Spread
     from service.result.external import ExternalResult
 
+_TARGETS = 12
 _IMPORTANT = 5
 _DIFFERENCES = 10
 _FRONT = 10
@@ -186,6 +187,10 @@ def _remarks(found: Result) -> Iterator[tuple[str, str]]:
             f"{len(ensemble.members)} trained networks combined: test {number(test.mean)} "
             f"({number(test.low)} – {number(test.high)}); best single network {number(single.mean)}",
         )
+    if found.targets:
+        each = [f"{one.name} {number(one.winner.mean)}" for one in found.targets[:_TARGETS]]
+        more = f" and {len(found.targets) - _TARGETS} more" if len(found.targets) > _TARGETS else ""
+        yield "Each target", f"test {found.metric.replace('_', ' ')}: {', '.join(each)}{more}"
     if found.model is not None and found.model.refit is not None:
         yield "Model", found.model.rule
     if found.importance is not None and found.importance.fanova:

@@ -3,7 +3,8 @@
 An `x` that lies in the file without compression, as `np.savez` writes it, may be larger than memory: see `Mapped`.
 
 Pickles are never loaded: an array of Python objects is refused because of its header. Names are case-insensitive. Shapes: x
-is (rows, features), (rows, time, channels), or for images (rows, h, w), (rows, h, w, c) or (rows, c, h, w); y is (rows,);
+is (rows, features), (rows, time, channels), or for images (rows, h, w), (rows, h, w, c) or (rows, c, h, w); y is (rows,), or
+(rows, targets);
 sequences of unequal length are padded at the end, and `len` or `lengths` (rows,) contains the lengths without padding.
 """
 
@@ -23,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.datasets.mapped import Mapped, Place
-from service.datasets.tables import MAX_UNPACKED_BYTES, Column, TableInfo, refuse
+from service.datasets.tables import MAX_TARGETS, MAX_UNPACKED_BYTES, Column, TableInfo, names_of_targets, refuse
 
 _BROKEN = (
     ValueError,
@@ -47,7 +48,7 @@ class Arrays:
 
     Attributes:
         x: Features, an array or `Mapped`.
-        y: (rows,) targets.
+        y: (rows,) targets, or (rows, t) of several.
         lengths: (rows,) lengths of padded sequences without padding, if the file has them.
         part: (rows,) 0, 1 or 2 for training, validation and test rows, if the file distinguishes them.
     """
@@ -96,11 +97,17 @@ def inspect_arrays(path: Path) -> TableInfo:
             missing = sum(_missing(archive, headers[part.x]) for part in parts)
     except _BROKEN as error:
         refuse(f"cannot be read as npz: {error}")
+    each = y[:, None] if y.ndim == 1 else y
+    targets = [_described(name, own) for name, own in zip(names_of_targets(each.shape[1]), each.T, strict=True)]
+    return TableInfo(len(y), (Column("x", "numeric", missing, 0, False), *targets), shape)
+
+
+def _described(name: str, y: NDArray[Any]) -> Column:
+    """The column of a target (rows,)."""
     present = y[~np.isnan(y)] if y.dtype.kind == "f" else y
     numeric = y.dtype.kind in "iuf"
     whole = numeric and (y.dtype.kind != "f" or bool(np.all(present == np.floor(present))))
-    target = Column("y", "numeric" if numeric else "categorical", len(y) - len(present), len(np.unique(present)), whole)
-    return TableInfo(len(y), (Column("x", "numeric", missing, 0, False), target), shape)
+    return Column(name, "numeric" if numeric else "categorical", len(y) - len(present), len(np.unique(present)), whole)
 
 
 def load_arrays(path: Path, most: float = math.inf) -> Arrays:
@@ -127,7 +134,7 @@ def load_arrays(path: Path, most: float = math.inf) -> Arrays:
 
 
 def read_arrays(path: Path) -> tuple[NDArray[Any], NDArray[Any]]:
-    """`x` (rows, features …) as float32 and `y` (rows,).
+    """`x` (rows, features …) as float32 and `y` (rows,), or (rows, targets).
 
     Raises:
         InvalidInput: See `load_arrays`.
@@ -152,7 +159,7 @@ def _layout(archive: zipfile.ZipFile) -> tuple[dict[str, _Header], list[_Part], 
         refuse(
             "needs the arrays x and y",
             value=sorted(headers),
-            allowed="x (rows, features …) and y (rows,), or x_train, y_train, x_test, y_test",
+            allowed="x (rows, features …) and y (rows,) or (rows, targets), or x_train, y_train, x_test, y_test",
         )
     shapes = {headers[part.x].shape[1:] for part in parts}
     for part in parts:
@@ -226,13 +233,13 @@ def _part(headers: Mapping[str, _Header], number: int, ending: str) -> _Part | N
 
 def _refuse_unfit(headers: Mapping[str, _Header], part: _Part) -> None:
     x, y = headers[part.x], headers[part.y]
-    flat = len(y.shape) == 1 or y.shape[1:] == (1,)
+    flat = len(y.shape) == 1 or (len(y.shape) == 2 and 1 <= y.shape[1] <= MAX_TARGETS)
     if not 2 <= len(x.shape) <= 4 or not flat or x.shape[0] != y.shape[0] or math.prod(x.shape) == 0:
         refuse(
             "has arrays with shapes that do not fit",
             value={part.x: x.shape, part.y: y.shape},
             allowed="x (rows, features), (rows, time, channels) or images (rows, h, w), (rows, h, w, c), (rows, c, h, w); "
-            "y (rows,)",
+            f"y (rows,), or (rows, targets) with at most {MAX_TARGETS} of them",
         )
     if x.dtype.kind not in "iufb":
         refuse("has features that are not numbers", value=str(x.dtype), allowed="integers or floats")
@@ -245,8 +252,18 @@ def _refuse_unfit(headers: Mapping[str, _Header], part: _Part) -> None:
 
 
 def _targets(archive: zipfile.ZipFile, headers: Mapping[str, _Header], parts: list[_Part]) -> NDArray[Any]:
-    y = _joined([_read(archive, headers[part.y]).reshape(-1) for part in parts])
+    if len({headers[part.y].shape[1:] or (1,) for part in parts}) > 1:
+        refuse("has parts with different numbers of targets", value=[headers[part.y].shape for part in parts])
+    y = _joined([_squeezed(_read(archive, headers[part.y])) for part in parts])
+    if y.ndim == 2 and y.dtype.kind in "iufb" and ((y == 0) | (y == 1)).all() and (y.sum(1) == 1).all():
+        message = "has a one-hot y: each of its rows has a single 1, so the columns are classes, not targets"
+        refuse(message, value=y.shape, allowed="the number of the class, y (rows,)")
     return y.astype(np.str_) if y.dtype.kind == "S" else y
+
+
+def _squeezed(y: NDArray[Any]) -> NDArray[Any]:
+    """(rows,) of a single target."""
+    return y.reshape(-1) if y.ndim == 1 or y.shape[1] == 1 else y
 
 
 def _read(archive: zipfile.ZipFile, header: _Header) -> NDArray[Any]:

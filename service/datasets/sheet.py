@@ -29,24 +29,25 @@ class Note:
     warns: bool = True
 
 
-def notes_on(table: TableInfo, target: str | None = None) -> list[Note]:
-    """All that can be said without knowing what is the target; without its near copies, where it is known."""
+def notes_on(table: TableInfo, targets: Sequence[str] = ()) -> list[Note]:
+    """All that can be said without knowing what the targets are; without their near copies, where they are known."""
     columns = table.columns
     notes = [*_header(columns), *_rows(table)]
     for column in columns:
         for rule in _RULES:
             notes += rule(column, table.rows)
-    return [*notes, *(note for pair in table.sheet.pairs if target not in (pair.first, pair.second) for note in _copy(pair))]
+    others = (pair for pair in table.sheet.pairs if not {pair.first, pair.second} & set(targets))
+    return [*notes, *(note for pair in others for note in _copy(pair))]
 
 
-def notes_on_target(table: TableInfo, target: Column, *, classes: bool) -> list[Note]:
-    """What can be said of the columns as inputs for a target."""
+def notes_on_target(table: TableInfo, target: Column, *, classes: bool, others: Sequence[str] = ()) -> list[Note]:
+    """What can be said of the columns as inputs for a target; the ``others`` are targets too."""
     notes = []
     if target.missing:
         text = f"{target.missing} of {table.rows} rows have no value in the target {target.name!r} and are left out."
         notes.append(Note("target", target.name, text))
     for pair in table.sheet.pairs:
-        if target.name in (pair.first, pair.second):
+        if target.name in (pair.first, pair.second) and not {pair.first, pair.second} <= {*others}:
             other = pair.second if pair.first == target.name else pair.first
             text = (
                 f"The column {other!r} nearly tells the target {target.name!r} ({pair.how}): will it be known when "

@@ -35,6 +35,7 @@ NEAR = 0.999
 _LEAST_ROWS, _ALMOST_ALL = 20, 0.99
 _NAMED_ID = re.compile(r"(?i:(^|[_\s.-])(id|uuid|guid|key|index|nr|no|number|serial)$|^unnamed: \d+$)|[a-z]I[Dd]$")
 MAX_ROWS, MAX_COLUMNS = 20_000_000, 20_000
+MAX_TARGETS = 1000
 MAX_CELL = 100_000
 """Letters of a text in a cell."""
 
@@ -140,7 +141,9 @@ class Sheet:
 
 @dataclass(frozen=True)
 class TableInfo:
-    """The content of a file. ``shape`` is that of one example; NPZ files have the columns `x` and `y`."""
+    """The content of a file. ``shape`` is that of one example; NPZ files have the columns `x` and `y`, or `y0`, `y1` and
+    so on.
+    """
 
     rows: int
     columns: tuple[Column, ...]
@@ -158,6 +161,11 @@ def table_from(document: Mapping[str, Any]) -> TableInfo:
     sheet = document.get("sheet") or {}
     pairs = tuple(Pair(**pair) for pair in sheet.get("pairs", ()))
     return TableInfo(document["rows"], columns, tuple(document["shape"]), sheet=Sheet(sheet.get("equal_rows", 0), pairs))
+
+
+def names_of_targets(count: int) -> tuple[str, ...]:
+    """Of the columns of an array `y` (rows, count)."""
+    return ("y",) if count == 1 else tuple(f"y{place}" for place in range(count))
 
 
 def infer_task(target: Column, rows: int) -> Literal["classification", "regression"]:

@@ -86,9 +86,11 @@ def predictions(source: Source) -> Iterator[Block]:
         return
     found = source.result.pictures.test
     if found.pairs is not None:
+        several = source.result.targets is not None
+        what = "values of all targets in test rows, in standard deviations of each" if several else "test rows"
         yield Figure(
             charts_networks.pairs(found.pairs),
-            f"Predicted against true values of {len(found.pairs)} test rows, for {_WHICH}. Dots above the diagonal are "
+            f"Predicted against true values of {len(found.pairs)} {what}, for {_WHICH}. Dots above the diagonal are "
             "predicted too high; a cloud flatter than the diagonal means that predictions are drawn towards the mean.",
         )
     if found.confusion is not None:

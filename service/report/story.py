@@ -15,6 +15,7 @@ from service.report.networks import predictions, training
 from service.report.protocol import protocol, provenance
 from service.report.recipe import recipe
 from service.report.scene import Role
+from service.report.targets import per_target
 from service.result import Coverage, Ensemble, Importance, Interval, Selection, Spread, Temperature, Thresholds, WarmStart
 
 _MAX_SHARES = 10
@@ -101,6 +102,8 @@ def _answer(source: Source) -> Iterator[Block]:
             "validation score was too optimistic: settings were chosen by it."
         )
         yield Figure(charts_scores.intervals(scored, source.metric), caption, table, wide=True)
+    if source.result.targets:
+        yield from per_target(source.result.targets, source.metric)
     yield from map(Text, _remarks(source))
 
 
@@ -172,7 +175,7 @@ def _begun(found: WarmStart, metric: str) -> str:
 
 def _deciding(found: Thresholds, metric: str) -> str:
     if not any(found.biases):
-        return "It decides for the class with the largest probability: no thresholds score better on validation rows."
+        return "It decides for what is most probable: no thresholds score better on validation rows."
     return (
         f"It decides by thresholds that validation rows have determined, with which the test {metric} of the networks of "
         f"the finals is {number(found.test_after)} instead of {number(found.test_before)}. Probabilities stay the same."

@@ -64,6 +64,7 @@ from service.result.scores import (
     Setting,
     Single,
     Spread,
+    TargetScore,
     Winner,
 )
 
@@ -113,6 +114,7 @@ __all__ = [
     "SparsityPoint",
     "Spread",
     "StudyResult",
+    "TargetScore",
     "Temperature",
     "Thresholds",
     "WarmStart",

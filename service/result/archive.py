@@ -63,10 +63,10 @@ class ArchivedModule(Part):
 
 
 class TargetUnit(Part):
-    """A standardized prediction z stands for z · scale + mean; 1 and 0 for classes."""
+    """A standardized prediction z stands for z · scale + mean; 1 and 0 for classes and labels; of several targets each."""
 
-    mean: float
-    scale: float
+    mean: float | tuple[float, ...]
+    scale: float | tuple[float, ...]
 
 
 class ArchiveDocument(Part):
@@ -75,8 +75,11 @@ class ArchiveDocument(Part):
     format: int
     study: ArchivedStudy
     task: Task
-    target: str
+    target: str | tuple[str, ...] = Field(description="Its name, or those of several, in the order of the outputs.")
     classes: tuple[str, ...]
+    levels: tuple[tuple[str, str], ...] | None = Field(
+        None, description="Only of several labels: the two values of each; an output is the logit of the second."
+    )
     metric: Metric
     quantile: float | None = Field(None, description="Level of the quantile that is predicted; null for the mean.")
     direction: Direction
@@ -87,9 +90,11 @@ class ArchiveDocument(Part):
     model: NetworkShape
     module: ArchivedModule | None = Field(None, description="Only of a module of the user's own.")
     networks: int = Field(1, description="Networks of this shape, whose predictions are averaged.")
-    temperature: float = Field(1.0, description="Divides the outputs of a classification before they are probabilities.")
+    temperature: float = Field(1.0, description="Divides the outputs of classes or labels before they are probabilities.")
     class_biases: tuple[float, ...] | None = Field(
-        None, description="Added to the undivided outputs of the classes before the largest one determines the class."
+        None,
+        description="Added to the undivided outputs of the classes before the largest one determines the class; of labels, "
+        "before their sign does.",
     )
     target_scale: TargetUnit
     recipe: Mapping[str, Any] = Field(description="Settings that matter.")

@@ -58,7 +58,9 @@ class Predictions(Part):
     """Test predictions of the network handed out: ``pairs`` of a regression, the other parts of a classification."""
 
     pairs: tuple[tuple[float, float], ...] | None = Field(
-        None, description="[true, predicted] in the target's unit, of at most 500 rows, ordered by the true value."
+        None,
+        description="[true, predicted] in the target's unit, of at most 500 rows, ordered by the true value; of several "
+        "targets at most 500 values of all of them, standardized.",
     )
     calibration: Calibration | None = None
     confusion: Confusion | None = Field(None, description="Null with more than 30 classes.")

@@ -21,6 +21,7 @@ from service.result.scores import (
     Recommendation,
     Selection,
     Setting,
+    TargetScore,
     Winner,
 )
 from service.spec.metrics import Direction, Metric
@@ -57,6 +58,7 @@ class Findings(Part):
     )
     coverage: Coverage | None = Field(None, description="Only with the metric `pinball`.")
     nested: Nested | None = Field(None, description="Only of nested validation.")
+    targets: tuple[TargetScore, ...] | None = Field(None, description="Only of several targets: each by itself.")
     rows: RowCounts
     phases: Later[Mapping[str, float]] = Field(description="Seconds of finalizing by phase.")
     finalizing_epochs: Later[int] = Field(description="Epochs trained while finalizing, to be compared with trials.epochs.")
@@ -80,6 +82,10 @@ class Findings(Part):
     def with_nested(self, nested: Nested) -> Findings:
         """The same findings with the score of the procedure."""
         return self.model_copy(update={"nested": nested})
+
+    def with_targets(self, targets: tuple[TargetScore, ...]) -> Findings:
+        """The same findings with the scores of each of several targets."""
+        return self.model_copy(update={"targets": targets})
 
     @property
     def settings(self) -> tuple[Setting, ...]:

@@ -44,6 +44,16 @@ class Interval(Part):
         return self.low > 0 or self.high < 0
 
 
+class TargetScore(Part):
+    """Scores of one of several targets by itself, on the test rows; numbers are in the target's own unit."""
+
+    name: str
+    winner: Interval = Field(description="The study's metric.")
+    baseline: Interval | None = Field(description="That of the network without any regularization.")
+    values: Mapping[str, Number] = Field(description="Other metrics of the winner, means over seeds.")
+    share: float | None = Field(None, description="Of a label: the share of the test rows that have its second value.")
+
+
 class Gap(Part):
     """How much worse the metric is on rows further from training, as means over seeds; positive is worse."""
 

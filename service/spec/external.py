@@ -17,7 +17,7 @@ from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
 from service.spec.domain import Choices, Domain, Fixed, Frozen, Range
 from service.spec.enqueue import check_enqueued
 from service.spec.free import CustomRange, free_domain, free_setting, parsed
-from service.spec.metrics import CLASSIFICATION_METRICS, LOWER_IS_BETTER, REGRESSION_METRICS, Direction
+from service.spec.metrics import CLASSIFICATION_METRICS, LOWER_IS_BETTER, MULTILABEL_METRICS, REGRESSION_METRICS, Direction
 from service.spec.parts import BudgetSpec, Notes, Tags
 from service.spec.pruners import MedianPruner, NoPruner, Pruner
 from service.spec.samplers import OF_SEVERAL_OBJECTIVES, Sampler, TpeSampler
@@ -131,7 +131,7 @@ class ExternalSpec(Frozen):
     def _can_be_searched(self) -> ExternalSpec:
         if not self.searched:
             refuse("space", "has no setting to search: each has a single value", _written(self.space), "a range or choices")
-        known = (*CLASSIFICATION_METRICS, *REGRESSION_METRICS, *LOWER_IS_BETTER)
+        known = (*CLASSIFICATION_METRICS, *MULTILABEL_METRICS, *REGRESSION_METRICS, *LOWER_IS_BETTER)
         if self.direction is None and self.metric not in known:
             message = f"is needed, as {self.metric} is not a metric that the service knows"
             refuse("direction", message, None, "minimize, maximize")

@@ -8,6 +8,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from service.datasets.readings import ColumnType
+from service.datasets.tables import MAX_TARGETS
 from service.spec.domain import Frozen
 from service.spec.metrics import Monitor
 
@@ -18,6 +19,19 @@ ASIDE = ("groups", "time", "split", "weights")
 """Keys of `DataSpec` that name a column which divides or weighs the rows, and is no input."""
 
 
+Column = Annotated[str, Field(min_length=1)]
+
+
+def _one_or_several(given: str | tuple[str, ...] | None) -> str | tuple[str, ...] | None:
+    """A list of one column as that column."""
+    if given is None or isinstance(given, str):
+        return given
+    if not 1 <= len(given) <= MAX_TARGETS or len(set(given)) < len(given):
+        what = "names a column twice" if len(set(given)) < len(given) else f"names {len(given)} columns"
+        raise PydanticCustomError("targets", what, {"allowed": f"1 to {MAX_TARGETS} different columns", "key": ""})
+    return given if len(given) > 1 else given[0]
+
+
 class DataSpec(Frozen):
     """The source of the rows, the column to predict, and preprocessing."""
 
@@ -25,8 +39,10 @@ class DataSpec(Frozen):
         None, description="Name of a built-in data set (diabetes, breast_cancer, digits, wine) or id of an uploaded one."
     )
     path: str | None = Field(None, description="A CSV, Parquet or NPZ file in a directory that the operator allows.")
-    target: str | None = Field(
-        None, description="Column to predict. Not needed for built-in data sets and NPZ files, which have `y`."
+    target: Annotated[str | tuple[Column, ...] | None, AfterValidator(_one_or_several)] = Field(
+        None,
+        description="Column to predict, or a list of them: labels of two values each, or numbers. Rows that lack any of "
+        "them are left out. Not needed for built-in data sets and NPZ files, which have `y` (rows,) or (rows, targets).",
     )
     positive: str | None = Field(
         None,
@@ -96,6 +112,11 @@ class DataSpec(Frozen):
     )
 
     @property
+    def targets(self) -> tuple[str, ...]:
+        """The columns to predict; none where they are left out, as arrays allow."""
+        return () if self.target is None else (self.target,) if isinstance(self.target, str) else self.target
+
+    @property
     def aside(self) -> dict[str, str]:
         """The columns that divide or weigh the rows, which are no inputs, with what each is used as."""
         return {name: use for use in ASIDE if (name := getattr(self, use)) is not None}
@@ -122,9 +143,10 @@ class DataSpec(Frozen):
 class ValidationSpec(Frozen):
     """How rows are divided. The test part is drawn first, determined by the seed; no trial ever uses it.
 
-    Parts and folds are stratified by class, or by quintile of the target in regression. With `data.groups` no group is
-    divided; with `data.time` a fold trains on all rows before its validation rows; with `data.split` or `given` the data
-    determine the parts.
+    Parts and folds are stratified by class, or by quintile of the target in regression; with several labels by the rarest
+    value that the row has of any, with several numbers by quintile of the sum of the standardized targets. With
+    `data.groups` no group is divided; with `data.time` a fold trains on all rows before its validation rows; with
+    `data.split` or `given` the data determine the parts.
     """
 
     method: Literal["auto", "holdout", "kfold", "nested"] = Field(
@@ -197,14 +219,14 @@ class Deliver(Frozen):
     seeds: int = Field(5, ge=1, le=50, description="Networks of the ensemble; with `folds`, of each fold.")
     temperature: Literal["auto", "off"] = Field(
         "auto",
-        description="Of a classification: whether its outputs are divided by the temperature for which the labels of "
+        description="Of classes and labels: whether the outputs are divided by the temperature for which the labels of "
         "validation rows are most likely (Guo et al. 2017), so that probabilities are neither too sure nor too unsure.",
     )
     thresholds: Literal["auto", "off"] = Field(
         "auto",
         description="With the metrics `balanced_accuracy`, `f1` and `f1_macro`: whether the network decides for a class by "
         "thresholds with the best score on validation rows, instead of the largest probability. They are used if those "
-        "of each half of these rows score better on the other half.",
+        "of each half of these rows score better on the other half. With several labels and `f1_macro` each label has one.",
     )
 
 

@@ -10,14 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar, get_args
 
 from service.spec.metrics import PROBABILITY_METRICS, Task
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Whole:
-    """Parts of a study as users write them: for every task, and for each of the two."""
+    """Parts of a study as users write them: for every task, and for each of them."""
 
     model: Mapping[str, Any]
     scaling: str
@@ -42,19 +44,25 @@ _NETWORK: Mapping[str, Any] = {
 # Early stopping must wait for a whole cycle of the schedule, during which the rate rises and scores get worse.
 _STUDY: Mapping[str, Any] = {"early_stopping": {"patience": 40}}
 
-_RATES: Mapping[Task, Any] = {
-    "classification": {"low": 8e-4, "high": 8e-3, "log": True},
-    "regression": {"low": 3e-3, "high": 3e-2, "log": True},
-}
-_OFF: Mapping[str, Any] = {"l1": "off", "feature_masking": "off"}
-_PUBLISHED: Mapping[Task, Mapping[str, Any]] = {
-    "classification": {"lr": 2.5e-3, "weight_decay": 0.32, "dropout": 0.15, "label_smoothing": 0.1, **_OFF},
-    "regression": {"lr": 1.25e-2, "weight_decay": 0.064, "dropout": 0.15, **_OFF},
-}
-_ACTIVATIONS: Mapping[Task, str] = {"classification": "selu", "regression": "mish"}
 
-_TASKS: tuple[Task, ...] = ("classification", "regression")
-_SMOOTHING: Mapping[Task, Any] = {"classification": ["off", 0.1], "regression": "off"}
+def _by_task(classes: T, numbers: T) -> Mapping[Task, T]:
+    """Several labels are trained like classes."""
+    return {"classification": classes, "multilabel": classes, "regression": numbers}
+
+
+_RATES: Mapping[Task, Any] = _by_task(
+    {"low": 8e-4, "high": 8e-3, "log": True},
+    {"low": 3e-3, "high": 3e-2, "log": True},
+)
+_OFF: Mapping[str, Any] = {"l1": "off", "feature_masking": "off"}
+_PUBLISHED: Mapping[Task, Mapping[str, Any]] = _by_task(
+    {"lr": 2.5e-3, "weight_decay": 0.32, "dropout": 0.15, "label_smoothing": 0.1, **_OFF},
+    {"lr": 1.25e-2, "weight_decay": 0.064, "dropout": 0.15, **_OFF},
+)
+_ACTIVATIONS: Mapping[Task, str] = _by_task("selu", "mish")
+
+_TASKS: tuple[Task, ...] = get_args(Task)
+_SMOOTHING: Mapping[Task, Any] = _by_task(["off", 0.1], "off")
 
 
 def _whole(width: int, rates: Mapping[Task, Any]) -> Whole:

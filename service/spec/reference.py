@@ -142,7 +142,8 @@ def _settings(settings: Mapping[str, Setting]) -> Iterator[str]:
 
 def _setting(name: str, setting: Setting) -> tuple[str, ...]:
     when = f" Only with `{setting.when.parent}` = {' or '.join(map(str, setting.when.values))}." if setting.when else ""
-    task = f" {setting.task.capitalize()} only." if setting.task else ""
+    tasks = " and ".join(task for task in metrics.METRICS if setting.task and setting.fits(task))
+    task = f" {tasks.capitalize()} only." if tasks else ""
     per_layer = "; one per layer" if setting.per_layer else ""
     search = f"`{json.dumps(setting.searched.model_dump())}`"
     allowed, default = setting.allowed() + per_layer, _domain(setting.search)
@@ -151,7 +152,7 @@ def _setting(name: str, setting: Setting) -> tuple[str, ...]:
 
 def _metrics() -> Iterator[str]:
     yield from ("## Metrics", "", _words(metrics), "")
-    names = {"classification": metrics.CLASSIFICATION_METRICS, "regression": metrics.REGRESSION_METRICS}
+    names = metrics.METRICS
     rows = ((f"`{name}`", task, metrics.direction_of(name), _computed(name)) for task in names for name in names[task])
     yield from _table(("metric", "task", "direction", "computed"), rows)
     yield f"`{metrics.GAP}` can only be a further objective (see `also`), and `loss` only be monitored by `early_stopping`."

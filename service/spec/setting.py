@@ -70,6 +70,10 @@ class Setting:
         """Run `parse` before the field's own validation."""
         return core_schema.no_info_before_validator_function(self.parse, handler(source))
 
+    def fits(self, task: str) -> bool:
+        """Whether it has an effect in studies of a task; what is for classes is for labels too."""
+        return self.task is None or self.task == ("classification" if task == "multilabel" else task)
+
     @property
     def searched(self) -> Domain:
         """The domain suitable for searching the setting."""

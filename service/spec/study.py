@@ -54,11 +54,16 @@ class StudySpec(Frozen):
     tags: Tags = Field((), description="Words by which people find it: at most 20, of letters, digits and `.:/@+-`.")
     notes: Notes = Field("", description="What people want to keep of it, in Markdown.")
     data: DataSpec
-    task: Task | None = Field(None, description="If omitted, inferred from the target column.")
+    task: Task | None = Field(
+        None,
+        description="If omitted, inferred from the target. Several targets are `multilabel` if each has two values, else a "
+        "`regression` of each, where all are numbers.",
+    )
     metric: Metric | None = Field(
         None,
-        description="Objective; if omitted, accuracy or rmse. With more than two classes precision, recall, specificity, "
-        "f1, roc_auc and pr_auc are means over the classes, one versus the rest. `pinball` needs a `quantile`.",
+        description="Objective; if omitted, accuracy or rmse, with several labels log_loss. With more than two classes "
+        "precision, recall, specificity, f1, roc_auc and pr_auc are means over the classes, one versus the rest. `pinball` "
+        "needs a `quantile`.",
     )
     quantile: float | None = Field(
         None,
@@ -142,6 +147,18 @@ class StudySpec(Frozen):
             refuse("enqueue", message, len(self.enqueue), f"at most {self.budget.trials}")
         for index, given in enumerate(self.enqueue):
             check_enqueued(index, given, self.domains, self.settings, self.model.depths()[1])
+        return self
+
+    @model_validator(mode="after")
+    def _targets_fit_task(self) -> StudySpec:
+        several = len(self.data.targets) > 1
+        if several and self.task == "classification":
+            refuse("task", "has one target only", self.task, "multilabel, regression, or one column in data.target")
+        if not several and self.task == "multilabel" and self.data.target is not None:
+            refuse("task", "needs several targets", self.task, "a list of columns in data.target")
+        if several and self.data.positive is not None:
+            message = "is for one target; of several labels each has its second value in sorted order as the positive one"
+            refuse("data.positive", message, self.data.positive, "nothing")
         return self
 
     @model_validator(mode="after")
@@ -250,7 +267,7 @@ class StudySpec(Frozen):
             setting = self.settings[name]
             if name in PENDING and getattr(self.model if name in MODEL_SETTINGS else self.space, name) is None:
                 continue
-            if self.task is not None and setting.task not in (None, self.task) and can_leave(domain, setting.neutral):
+            if self.task is not None and not setting.fits(self.task) and can_leave(domain, setting.neutral):
                 refuse(
                     f"space.{name}",
                     f"does not fit a {self.task} task",

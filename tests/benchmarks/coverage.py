@@ -140,7 +140,7 @@ def study(task: str, seed: int) -> dict[str, float]:
     more = table(task, POPULATION, rng)
     places, fold = np.arange(POPULATION), data.folds[0]
     x, y = features(more, places, fold.preprocessor), targets(more, places, fold.target)
-    population = ScoredRows(torch.from_numpy(x), torch.from_numpy(y), fold.target.scale)
+    population = ScoredRows(torch.from_numpy(x), torch.from_numpy(y), fold.target.unit)
     winner, baseline = (_candidate(spec, trials, each) for each in (result.winner, result.baseline))
     first = _candidate(spec, trials, result.winner.model_copy(update={"name": "first", "trial": trials[0].number}))
     scores = truth(spec, data, [winner, baseline, first], population)

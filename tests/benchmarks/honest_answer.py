@@ -90,7 +90,7 @@ def others(table: RawTable, spec: StudySpec) -> dict[str, float]:
             warnings.simplefilter("ignore", ConvergenceWarning)
             model.fit(x, y)
         out = torch.from_numpy(_outputs(model, unseen[0], table)).float()[None]
-        value = exact(table.task, str(spec.metric), out, torch.from_numpy(unseen[1]), fold.target.scale)
+        value = exact(table.task, str(spec.metric), out, torch.from_numpy(unseen[1]), fold.target.unit)
         scores[f"scikit-learn {name}"] = float(value[0])
     return scores
 

@@ -8,7 +8,7 @@ from functools import partial
 from service.result import Temperature, Thresholds
 from workers.answer.networks import Gauge, Measured, ScoredRows, validation_rows
 from workers.answer.temperature import calibrated
-from workers.answer.thresholds import TUNED, Judged, tuned
+from workers.answer.thresholds import TUNED, Judged, tuned, tuned_labels
 from workers.plain.members import MEANS
 
 
@@ -33,5 +33,5 @@ def decided(gauge: Gauge, winner: Measured, rows: ScoredRows) -> Decisions:
     )
     if gauge.metric not in TUNED:
         return Decisions(calibrations, None)
-    find = partial(tuned, gauge.metric, positive)
+    find = partial(tuned, gauge.metric, positive) if gauge.task == "classification" else tuned_labels
     return Decisions(calibrations, (find(alone, test), find(together, averaged)))

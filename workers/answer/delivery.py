@@ -69,7 +69,7 @@ class Keeper:
 
     def _training(self, stop_after: int | None) -> Training:
         spec, stopping = self.spec, self.spec.early_stopping
-        aside = {"target": target_name(spec), "weights": spec.data.weights}
+        aside = {"target": target_name(spec, self.data.table), "weights": spec.data.weights}
         common: dict[str, Any] = {**aside, "epochs": spec.budget.epochs, "stop_after": stop_after}
         if stopping is None:
             return Training(**common, watched=str(spec.metric))
@@ -127,8 +127,9 @@ class Keeper:
         return {
             "study": {"id": self.study.id, "name": self.study.name},
             "task": str(self.spec.task),
-            "target": target_name(self.spec),
+            "target": target_name(self.spec, table),
             "classes": list(table.labels),
+            **({"levels": table.levels} if table.levels else {}),
             "metric": str(self.spec.metric),
             "quantile": self.spec.quantile,
             "direction": self.spec.direction,

@@ -1,6 +1,6 @@
 """A greedy ensemble of networks that are already trained: better than one network, without further training.
 
-Shapes: `n` networks, `r` rows, `o` outputs. Class probabilities are averaged, or standardized predictions.
+Shapes: `n` networks, `r` rows, `o` outputs. Probabilities of classes or labels are averaged, or standardized predictions.
 Reference: Caruana et al., "Ensemble selection from libraries of models", ICML (2004): forward selection with replacement.
 """
 
@@ -57,6 +57,8 @@ def predictions(task: Task, out: Tensor) -> Tensor:
     match task:
         case "classification":
             return out.softmax(dim=-1)
+        case "multilabel":
+            return out.sigmoid()
         case "regression":
             return out
         case _:
@@ -64,10 +66,12 @@ def predictions(task: Task, out: Tensor) -> Tensor:
 
 
 def as_output(task: Task, mean: Tensor) -> Tensor:
-    """Averaged predictions as outputs that metrics take: the logarithm of probabilities is their logit."""
+    """Averaged predictions as outputs that metrics take: logarithms of the probabilities of classes, logits of labels'."""
     match task:
         case "classification":
             return mean.clamp(min=torch.finfo(mean.dtype).tiny).log()
+        case "multilabel":
+            return torch.logit(mean, torch.finfo(mean.dtype).eps)
         case "regression":
             return mean
         case _:

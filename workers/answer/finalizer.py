@@ -37,6 +37,7 @@ from workers.answer.intervals import interval
 from workers.answer.nested import OuterFolds, Pooled, of_search
 from workers.answer.networks import Gauge, Measured, ScoredRows, locked_rows, test_rows, validation_rows
 from workers.answer.statement import Statement, best_place
+from workers.answer.targets import per_target
 from workers.answer.ties import recommended, ties
 from workers.answer.training import Trainer
 from workers.answer.verdict import verdict
@@ -209,7 +210,7 @@ class Finalizer:
         out = mean(measured.test_out)[None]
         test = interval(self._gauge.score(out, rows) if pooled is None else pooled.score(out), self._metric)
         single = float(measured.valid.exact.mean())
-        decisions = decided(self._gauge, measured, rows) if self._gauge.task == "classification" else None
+        decisions = None if self._gauge.task == "regression" else decided(self._gauge, measured, rows)
         if decisions is not None and pooled is not None:
             decisions = pooled.decisions(decisions)
         folds = self._of_folds(winner, rows) if self._spec.validation.method == "kfold" else None
@@ -221,7 +222,7 @@ class Finalizer:
         for number, fold in enumerate(self._data.folds):
             out = self._gauge.outputs(winner, locked_rows(self._data, fold), number)
             if self._gauge.task == "regression":  # in the unit of the first fold, which ``rows`` have
-                out = (out * fold.target.scale + (fold.target.mean - first.mean)) / first.scale
+                out = torch.from_numpy(first.standardize(fold.target.restore(out.numpy())))
             outs.append(out)
         return interval(self._gauge.score(MEANS[self._gauge.task](torch.cat(outs))[None], rows), self._metric)
 
@@ -286,22 +287,26 @@ class Finalizer:
         both: Sequence[Candidate],
         rows: ScoredRows,
     ) -> Findings:
-        """Add the front of several objectives, what earlier studies gained, the discrimination of a classification."""
+        """Add the front of several objectives, what earlier studies gained, what concerns a task or several targets."""
         if self._spec.also:
             findings = findings.with_front(front(self._spec, trials))
         if self._spec.search_from:
             findings = findings.with_warm_start(warm_start(self._spec, trials))
+        tested = [chosen.measured[each].test_out for each in both if chosen.measured[each].test is not None]
+        if self._spec.quantile is not None:
+            covered = [self._covered(out, rows) for out in tested]
+            winner, baseline = (*covered, math.nan)[:2]
+            findings = findings.with_coverage(Coverage(quantile=self._spec.quantile, winner=winner, baseline=baseline))
+        if self._data.table.targets:
+            out, *others = tested
+            each = per_target(self._gauge, out, next(iter(others), None), rows.y.cpu(), self._data.folds[0])
+            findings = findings.with_targets(each)
         match self._gauge.task:
             case "classification" if len(self._data.table.labels) > MOST_CLASSES:
                 return findings
             case "classification":
                 return findings.with_discrimination(self._discrimination(chosen, both, rows))
-            case "regression" if self._spec.quantile is not None:
-                tested = [chosen.measured[each] for each in both if chosen.measured[each].test is not None]
-                covered = [self._covered(each.test_out, rows) for each in tested]
-                winner, baseline = (*covered, math.nan)[:2]
-                return findings.with_coverage(Coverage(quantile=self._spec.quantile, winner=winner, baseline=baseline))
-            case "regression":
+            case "multilabel" | "regression":
                 return findings
             case _:
                 assert_never(self._gauge.task)

@@ -135,6 +135,7 @@ def _of_share(found: _Moments, rows: int) -> tuple[float, float]:
 
 BOUNDS: Mapping[Metric, Callable[[_Moments, int], tuple[float, float]]] = {
     "accuracy": _of_share,
+    "hamming_accuracy": _of_share,
     "balanced_accuracy": _of_share,
     "precision": _of_share,
     "recall": _of_share,

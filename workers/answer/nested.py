@@ -211,7 +211,7 @@ class OuterFolds:
         chosen = [self._choose(index, group) for index, group in enumerate(groups)]
         for fold in chosen:
             open_test(f"score of outer fold {fold.number} of {len(chosen)}")
-            fold.read(decide=self.spec.task == "classification")
+            fold.read(decide=self.spec.task != "regression")
         return self._pooled(chosen, trainer.lane_epochs)
 
     def _choose(self, index: int, group: Sequence[Candidate]) -> Chosen:
@@ -238,12 +238,12 @@ class OuterFolds:
                 outs[name] = torch.cat([self._in_unit(_as_many(o, most), f) for o, f in zip(found, folds, strict=True)], 1)
         ensemble = torch.cat([self._in_unit(fold.ensembled(), fold) for fold in folds], 1)
         y = torch.cat([self._in_unit(fold.rows.y.cpu(), fold) for fold in folds if fold.rows is not None])
-        rows = ScoredRows(torch.zeros(0), y, target.scale)
+        rows = ScoredRows(torch.zeros(0), y, target.unit)
         return Pooled(rows, outs, ensemble, folds, gauge, lane_epochs)
 
     def _in_unit(self, values: Tensor, fold: Chosen) -> Tensor:
         """Outputs or targets of an outer fold in the unit of the first fold of the search on all rows."""
-        if self.spec.task == "classification":
+        if self.spec.task != "regression":
             return values
         return _restored(values, fold.data.folds[0].target, self.whole.folds[0].target)
 
@@ -259,7 +259,7 @@ def agreement(chosen: Sequence[set[str]]) -> float:
 
 
 def _restored(values: Tensor, own: TargetScale, unit: TargetScale) -> Tensor:
-    return (values * own.scale + (own.mean - unit.mean)) / unit.scale
+    return torch.from_numpy(unit.standardize(own.restore(values.numpy())))
 
 
 def _as_many(out: Tensor, networks: int) -> Tensor:

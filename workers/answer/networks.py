@@ -30,7 +30,7 @@ from workers.study_data import Prepared
 
 @dataclass(frozen=True)
 class ScoredRows:
-    """Rows on which networks are scored: preprocessed features (r, …), targets (r,), and the target's scale."""
+    """Rows on which networks are scored: preprocessed features (r, …), targets (r,) or (r, t), and the target's scale."""
 
     x: Any
     y: Tensor
@@ -58,7 +58,7 @@ def locked_rows(data: Prepared, fold: Fold) -> ScoredRows:
     """The same, as those of any ``fold`` see it."""
     features, target = test_part(data.table, data.split, fold)
     device = data.device.device
-    return ScoredRows(examples([features], device), torch.from_numpy(target).to(device), fold.target.scale)
+    return ScoredRows(examples([features], device), torch.from_numpy(target).to(device), fold.target.unit)
 
 
 def outputs(shape: Shape, weights: Weights, x: Any, task: Task) -> Tensor:
@@ -91,7 +91,7 @@ class Measured:
         return [self.indices.index(index) for index in both], [other.indices.index(index) for index in both]
 
 
-LOSSES: Mapping[Task, Metric] = {"classification": "log_loss", "regression": "rmse"}
+LOSSES: Mapping[Task, Metric] = {"classification": "log_loss", "multilabel": "log_loss", "regression": "rmse"}
 """By task: the metric that is its loss, or grows with it; not of quantiles."""
 
 

@@ -1,8 +1,8 @@
-"""The temperature of a classification's network: by how much its outputs are divided before they become probabilities.
+"""The temperature of a network of classes or labels: by how much its outputs are divided before they become probabilities.
 
 It is the one for which the validation rows' labels are most likely; the predicted class stays the same. Networks are often
 too sure of themselves. Reference: Guo et al., "On calibration of modern neural networks" (ICML 2017). Shapes: `r` rows,
-`o` classes.
+`o` classes or labels.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _LEAST_ROWS = 100
 """Of fewer rows the temperature would be a matter of chance, and is 1."""
 
 Rows = tuple[Tensor, Tensor]
-"""Outputs (r, o) and labels (r,)."""
+"""Outputs (r, o) and labels (r,), or (r, o) of several labels."""
 
 
 def calibrated(valid: Sequence[Rows], test: Rows) -> Temperature:
@@ -46,6 +46,12 @@ def temperature(rows: Sequence[Rows]) -> float:
 
 
 def _loss(rows: Sequence[Rows], value: float) -> float:
-    """The mean cross-entropy at a temperature."""
-    losses = [F.cross_entropy(out.double() / value, labels, reduction="sum") for out, labels in rows]
+    """The mean cross-entropy at a temperature, of several labels also their mean."""
+    losses = [_entropy(out.double() / value, labels) for out, labels in rows]
     return float(sum(losses)) / sum(len(labels) for _, labels in rows)
+
+
+def _entropy(out: Tensor, labels: Tensor) -> Tensor:
+    if labels.ndim == 1:
+        return F.cross_entropy(out, labels, reduction="sum")
+    return F.binary_cross_entropy_with_logits(out, labels.double(), reduction="sum") / labels.shape[1]

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,7 +20,7 @@ from service.spec import Metric
 from workers.scoring.metrics import confusion, of_confusion
 
 TUNED: tuple[Metric, ...] = ("balanced_accuracy", "f1", "f1_macro")
-"""Metrics for which there are thresholds."""
+"""Metrics for which there are thresholds; with several labels `f1_macro` alone."""
 _LEAST_ROWS = 100
 """Of fewer rows the thresholds would be a matter of chance."""
 _GRID = torch.linspace(-4.0, 4.0, 81)
@@ -28,7 +29,7 @@ _PASSES = 2
 
 @dataclass(frozen=True)
 class Judged:
-    """Outputs (n, r, o) of networks on rows, with the labels (r,)."""
+    """Outputs (n, r, o) of networks on rows, with the classes (r,), or labels (r, o) of which each is there or not."""
 
     out: Tensor
     labels: Tensor
@@ -38,8 +39,13 @@ class Judged:
         return Judged(mean(self.out)[None], self.labels)
 
     def flat(self) -> tuple[Tensor, Tensor]:
-        """(n·r, o) outputs and (n·r,) labels."""
-        return self.out.flatten(0, 1), self.labels.repeat(len(self.out))
+        """(n·r, o) outputs and (n·r,) or (n·r, o) labels."""
+        return self.out.flatten(0, 1), torch.cat([self.labels] * len(self.out))
+
+    def one(self, label: int) -> Judged:
+        """One of several labels as two classes, of which the first has the output 0."""
+        own = self.out[:, :, label]
+        return Judged(torch.stack([torch.zeros_like(own), own], 2), self.labels[:, label])
 
     def part(self, number: int) -> Judged:
         """Every second row, from the first or the second on."""
@@ -72,6 +78,23 @@ def tuned(metric: Metric, positive: int, valid: Sequence[Judged], test: Judged) 
         valid_after=after if biases.any() else before,
         test_before=score([test], none),
         test_after=score([test], biases),
+    )
+
+
+def tuned_labels(valid: Sequence[Judged], test: Judged) -> Thresholds:
+    """Biases of the outputs of several labels, each that of its own F1, whose mean is `f1_macro`."""
+    places = range(test.out.shape[2])
+    each = [tuned("f1", 1, [fold.one(label) for fold in valid], test.one(label)) for label in places]
+
+    def mean(name: str) -> float:
+        return float(np.mean([getattr(own, name) for own in each]))
+
+    return Thresholds(
+        biases=tuple(own.biases[1] for own in each),
+        valid_before=mean("valid_before"),
+        valid_after=mean("valid_after"),
+        test_before=mean("test_before"),
+        test_after=mean("test_after"),
     )
 
 

@@ -96,7 +96,7 @@ class Trainer:
     def _place(self, candidate: Candidate) -> tuple[StackKey, bool]:
         """A candidate's stack. Eager stacks on a CPU keep baselines apart, as a stack computes all that any lane uses."""
         data = self._data
-        key = StackKey.of(candidate.recipe, data.inputs, data.outputs, data.categories)
+        key = StackKey.of(candidate.recipe, data.inputs, data.outputs, data.categories, data.several)
         return key, candidate.role == "baseline" and data.device.type == "cpu" and not self._layout(key).workshop
 
     def _runner(self, key: StackKey, lanes: int) -> StackRunner:

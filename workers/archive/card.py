@@ -14,14 +14,14 @@ def model_card(about: Mapping[str, Any], preprocessing: Mapping[str, Any]) -> st
     metric = about["metric"].replace("_", " ")
     return "\n".join(
         [
-            f"# {_plain(about['study']['name'])}: a {about['task']} model for {_code(about['target'])}",
+            f"# {_plain(about['study']['name'])}: a {about['task']} model for {_targets(about)}",
             "",
             f"Trained and chosen by regsearch, study {about['study']['id']}. {about['chosen']['rule']}",
             "",
             *_predicted(about),
             *_scores(about["scores"], metric, about["chosen"].get("refit")),
             *_sureness(about["chosen"].get("calibration")),
-            *_deciding(about["chosen"].get("thresholds"), metric),
+            *_deciding(about["chosen"].get("thresholds"), metric, "each label" if about.get("levels") else "a class"),
             "",
             "## Use it",
             "",
@@ -61,6 +61,14 @@ def model_card(about: Mapping[str, Any], preprocessing: Mapping[str, Any]) -> st
     )
 
 
+def _targets(about: Mapping[str, Any]) -> str:
+    """The target's name, or those of several."""
+    target = about["target"]
+    names = [target] if isinstance(target, str) else list(target)
+    more = f" and {len(names) - _MOST_COLUMNS} more (see recipe.json)" if len(names) > _MOST_COLUMNS else ""
+    return ", ".join(map(_code, names[:_MOST_COLUMNS])) + more
+
+
 def _foreign(module: Mapping[str, Any] | None) -> list[str]:
     if module is None:
         return []
@@ -73,11 +81,24 @@ def _foreign(module: Mapping[str, Any] | None) -> list[str]:
 
 
 def _predicted(about: Mapping[str, Any]) -> list[str]:
+    if about.get("levels"):
+        pairs = ", ".join(f"{_code(second)} of {_code(name)}" for name, (_, second) in _labels(about)[:_MOST_COLUMNS])
+        return [
+            f"It predicts each label by itself; its probabilities are those of {pairs}. Metrics are means over the labels.",
+            "",
+        ]
+    several = not isinstance(about["target"], str)
+    told = ["Metrics are means over the targets, in standard deviations of each.", ""] if several else []
     level = about.get("quantile")
     if level is None:
-        return []
-    target = _code(about["target"])
-    return [f"It predicts the {level:g} quantile of {target}: about {100 * level:g} % of the rows should be below it.", ""]
+        return told
+    share = f"about {100 * level:g} % of the rows should be below it."
+    return [f"It predicts the {level:g} quantile of {_targets(about)}: {share}", "", *told]
+
+
+def _labels(about: Mapping[str, Any]) -> list[tuple[str, tuple[str, str]]]:
+    """The names and the two values of several labels."""
+    return list(zip(about["target"], about["levels"], strict=True))
 
 
 def _scores(scores: Mapping[str, Any], metric: str, refit: Mapping[str, Any] | None) -> list[str]:
@@ -113,13 +134,13 @@ def _sureness(calibration: Mapping[str, Any] | None) -> list[str]:
     ]
 
 
-def _deciding(thresholds: Mapping[str, Any] | None, metric: str) -> list[str]:
+def _deciding(thresholds: Mapping[str, Any] | None, metric: str, what: str) -> list[str]:
     if thresholds is None or not any(thresholds["biases"]):
         return []
     before, after = (_digits(thresholds[f"test_{when}"]) for when in ("before", "after"))
     return [
         "",
-        f"It decides for a class by thresholds that validation rows have determined, not for the largest probability: with "
+        f"It decides for {what} by thresholds that validation rows have determined, not for the largest probability: with "
         f"them the {metric} on the test rows was {after}, without them {before}.",
     ]
 

@@ -3,7 +3,9 @@
 Inputs, whichever the model has: `numbers` (r, n) float64, NaN where missing, and `categories` (r, m) strings, "" where
 missing, whose columns, in order, are in the model's metadata; `images` (r, h, w, c) float32; `series` (r, t, c) float32
 with `lengths` (r,) int64, from which on steps are padding. Outputs: `label` (r,) and `probabilities` (r, o), or
-`prediction` (r,) float64 in the target's own unit. Rows, pixels and steps may be others in every call.
+`prediction` (r,) float64 in the target's own unit; of several targets, whose names are in the metadata, `labels` (r, t)
+strings with `probabilities` (r, t) of each one's second value, or `prediction` (r, t). Rows, pixels and steps may be others
+in every call.
 """
 
 from __future__ import annotations
@@ -186,17 +188,26 @@ def _classes(about: Mapping[str, Any], out: Tensor) -> tuple[Tensor, ...]:
     return decided.argmax(1), (out / about.get("temperature", 1.0)).softmax(1)
 
 
+def _labels(about: Mapping[str, Any], out: Tensor) -> tuple[Tensor, ...]:
+    biases = about.get("class_biases")
+    decided = out if biases is None else out + torch.tensor(biases)
+    # Each value by its index among all values of all labels, of which ONNX makes texts.
+    first = 2 * torch.arange(len(about["levels"]))
+    return first + (decided > 0), (out / about.get("temperature", 1.0)).sigmoid()
+
+
 def _number(about: Mapping[str, Any], out: Tensor) -> tuple[Tensor, ...]:
     # As tensors: the exporter takes numbers of Python for single precision.
     scale, mean = (torch.tensor(about["target_scale"][name], dtype=torch.float64) for name in ("scale", "mean"))
-    return (out[:, 0].double() * scale + mean,)
+    return ((out if scale.ndim else out[:, 0]).double() * scale + mean,)
 
 
 MEANINGS: Mapping[str, tuple[Sequence[str], Callable[[Mapping[str, Any], Tensor], tuple[Tensor, ...]]]] = {
     "classification": (("class", "probabilities"), _classes),
+    "multilabel": (("values", "probabilities"), _labels),
     "regression": (("prediction",), _number),
 }
-"""By task: what torch makes of a network's outputs (r, o), and how that is called; `class` is an index."""
+"""By task: what torch makes of a network's outputs (r, o), and how that is called; `class` and `values` are indices."""
 
 
 def _of_table(fitted: Mapping[str, Any]) -> Inputs:
@@ -237,13 +248,19 @@ def with_texts(made: ModelProto, about: Mapping[str, Any], fitted: Mapping[str, 
         outputs[0] = _texts("label", ["rows"])
         named = {"keys_int64s": list(range(len(about["classes"]))), "values_strings": about["classes"]}
         after = [helper.make_node("LabelEncoder", ["class"], ["label"], domain=_ML.domain, **named)]
+    if about["task"] == "multilabel":
+        outputs[0] = _texts("labels", ["rows", len(about["levels"])])
+        texts = [value for pair in about["levels"] for value in pair]
+        named = {"keys_int64s": list(range(len(texts))), "values_strings": texts}
+        after = [helper.make_node("LabelEncoder", ["values"], ["labels"], domain=_ML.domain, **named)]
     nodes = [*before, *made.graph.node, *after]
     graph = helper.make_graph(nodes, "regsearch", inputs, outputs, made.graph.initializer)
     opsets = [*made.opset_import, _ML]
     model = helper.make_model(graph, opset_imports=opsets, producer_name="regsearch", ir_version=made.ir_version)
     columns = {"numbers.columns": numbers["columns"], "categories.columns": words["columns"]}
     of_table = columns if fitted["kind"] == "table" else {}
-    told = {**of_table, "classes": about["classes"], "study": about["study"]}
+    several = {} if isinstance(about["target"], str) else {"targets": about["target"]}
+    told = {**of_table, **several, "classes": about["classes"], "study": about["study"]}
     helper.set_model_props(model, {name: json.dumps(value) for name, value in told.items()})
     return model
 

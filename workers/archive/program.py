@@ -22,7 +22,7 @@ class Training:
     ``stop_after``: it trains on all rows, for as many of the ``epochs``.
     """
 
-    target: str
+    target: str | tuple[str, ...]
     epochs: int
     watched: str
     weights: str | None = None

@@ -27,18 +27,24 @@ class Start:
     target: TargetScale | None
 
 
-def read_start(archive: bytes, table: RawTable, target: str) -> Start:
-    """What an archive brings to a study that predicts the column ``target`` of ``table``."""
+def read_start(archive: bytes, table: RawTable, target: str | tuple[str, ...]) -> Start:
+    """What an archive brings to a study that predicts the column ``target`` of ``table``, or several."""
     about, fitted, weights = read_archive(archive)
     if about.get("networks", 1) > 1:
         first = Average.names(0)
         weights = {name.removeprefix(first): value for name, value in weights.items() if name.startswith(first)}
     if not _means_the_same(about, table, target):
         return Start({name: value for name, value in weights.items() if not name.startswith(HEAD)}, fitted, None)
-    return Start(weights, fitted, TargetScale(**about["target_scale"]))
+    unit = {name: tuple(value) if isinstance(value, list) else value for name, value in about["target_scale"].items()}
+    return Start(weights, fitted, TargetScale(**unit))
 
 
-def _means_the_same(about: Mapping[str, Any], table: RawTable, target: str) -> bool:
+def _means_the_same(about: Mapping[str, Any], table: RawTable, target: str | tuple[str, ...]) -> bool:
     if about["task"] != table.task:
         return False
-    return list(about["classes"]) == list(table.labels) if table.task == "classification" else about["target"] == target
+    if table.task == "classification":
+        return list(about["classes"]) == list(table.labels)
+    named = [tuple(each) if isinstance(each, list | tuple) else each for each in (about["target"], target)]
+    return named[0] == named[1] and [list(pair) for pair in about.get("levels") or ()] == [
+        list(pair) for pair in table.levels
+    ]

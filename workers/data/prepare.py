@@ -20,14 +20,33 @@ _DEFAULTS = PrepareOptions()
 
 @dataclass(frozen=True)
 class TargetScale:
-    """The training target's mean and standard deviation: z = (y − mean) / scale. (0, 1) for classes."""
+    """The training target's mean and standard deviation: z = (y − mean) / scale. (0, 1) for classes and labels.
 
-    mean: float = 0.0
-    scale: float = 1.0
+    Of several targets both are (t,).
+    """
+
+    mean: float | tuple[float, ...] = 0.0
+    scale: float | tuple[float, ...] = 1.0
+
+    @property
+    def unit(self) -> float:
+        """By what errors of standardized numbers are multiplied in scores: those of several targets are not."""
+        return 1.0 if isinstance(self.scale, tuple) else self.scale
 
     def restore(self, z: NDArray[Any]) -> NDArray[np.float64]:
         """Standardized numbers in the target's unit."""
-        return z.astype(np.float64) * self.scale + self.mean
+        return np.asarray(z.astype(np.float64) * np.asarray(self.scale) + np.asarray(self.mean))
+
+    def standardize(self, y: NDArray[Any]) -> NDArray[np.float32]:
+        """Numbers (rows,), or (rows, t), in the target's unit as standardized ones."""
+        z: NDArray[np.float32] = ((y - np.asarray(self.mean)) / np.asarray(self.scale)).astype(np.float32)
+        return z
+
+    def of(self, target: int) -> TargetScale:
+        """That of one of several targets."""
+        assert isinstance(self.mean, tuple), "there are several"
+        assert isinstance(self.scale, tuple), "there are several"
+        return TargetScale(self.mean[target], self.scale[target])
 
 
 @dataclass(frozen=True)
@@ -45,7 +64,8 @@ Features: TypeAlias = Any
 
 @dataclass(frozen=True)
 class Fold:
-    """Data that a lane trains and validates on: x float32 (rows, d), y float32 (standardized) or int64 (rows,), contiguous.
+    """Data that a lane trains and validates on: x float32 (rows, d), y float32 (standardized) or int64 (rows,), contiguous;
+    of several targets (rows, t).
 
     Images are (rows, c, h, w), series (rows, t, c) with padding NaN. ``preprocessor`` is the document of fitted
     preprocessing, for `workers.data.locked` and for new data.
@@ -128,15 +148,17 @@ def features(table: RawTable, rows: NDArray[np.int64], fitted: Fitted) -> Featur
 
 
 def targets(table: RawTable, rows: NDArray[np.int64], scale: TargetScale) -> NDArray[Any]:
-    """Class indices, or standardized numbers, (rows,) of the given rows."""
+    """Class indices, labels, or standardized numbers, (rows,) or (rows, t) of the given rows."""
     chosen = table.target[rows]
-    if table.task == "classification":
-        return chosen
-    return ((chosen - scale.mean) / scale.scale).astype(np.float32)
+    return scale.standardize(chosen) if table.task == "regression" else chosen
 
 
 def _target_scale(table: RawTable, train: NDArray[np.int64]) -> TargetScale:
-    if table.task == "classification":
+    if table.task != "regression":
         return TargetScale()
-    deviation = float(table.target[train].std())
-    return TargetScale(float(table.target[train].mean()), deviation if deviation > 0 else 1.0)
+    chosen = table.target[train]
+    if chosen.ndim == 2:
+        deviations = chosen.std(0)
+        return TargetScale(tuple(chosen.mean(0).tolist()), tuple(np.where(deviations > 0, deviations, 1.0).tolist()))
+    deviation = float(chosen.std())
+    return TargetScale(float(chosen.mean()), deviation if deviation > 0 else 1.0)

@@ -164,12 +164,35 @@ def _repeated(
 
 
 def _strata(table: RawTable, first: Indices) -> NDArray[np.int64]:
-    """The class of every unit's first row; quintiles of a regression's target, so that its tails are in every part."""
+    """The class of every unit's first row; quintiles of a regression's target, so that its tails are in every part.
+
+    Of several labels it is the rarest value that the row has of any of them, so that rare ones are in every part; of several
+    numbers quintiles of the sum of the standardized targets.
+    """
     target = table.target[first]
     if table.task == "classification":
         return target.astype(np.int64)
+    if table.task == "multilabel":
+        return _rarest(target)
+    if target.ndim == 2:
+        deviations = target.std(0)
+        target = ((target - target.mean(0)) / np.where(deviations > 0, deviations, 1.0)).sum(1)
     edges = np.quantile(target, [0.2, 0.4, 0.6, 0.8])
     return np.searchsorted(edges, target).astype(np.int64)
+
+
+def _rarest(labels: NDArray[np.int64]) -> NDArray[np.int64]:
+    """(units,) the label of labels (units, t) whose rarer value is rarest among those that the row has; t for none.
+
+    A stratum for each is what iterative stratification begins with (Sechidis et al., "On the stratification of multi-label
+    data", 2011), and fits groups and rows of several units, which that does not.
+    """
+    counts = labels.sum(0)
+    rare = np.where(counts * 2 <= len(labels), labels, 1 - labels)
+    order = np.argsort(rare.sum(0), kind="stable")
+    found = rare[:, order].astype(bool)
+    strata: NDArray[np.int64] = np.where(found.any(1), order[found.argmax(1)], labels.shape[1]).astype(np.int64)
+    return strata
 
 
 def _given(table: RawTable, units: Units) -> NDArray[np.int64] | None:

@@ -17,7 +17,7 @@ from sklearn import datasets as bundled
 from service.datasets import BUILTIN, Arrays, Column, Mapped, load_arrays, read_frame, unpacked_bytes
 from service.datasets.describe import columns_of, is_categorical, summarize
 from service.datasets.readings import ColumnType, read_by
-from service.datasets.tables import PARTS, READ_BY_ROWS_BYTES
+from service.datasets.tables import PARTS, READ_BY_ROWS_BYTES, names_of_targets
 from service.errors import TrialError
 from workers.data.fitting import Layout
 from workers.data.pictures import load_pictures
@@ -43,7 +43,7 @@ class DataSource:
     name: str | None = None
     path: Path | None = None
     format: str = "csv"
-    target: str | None = None
+    target: str | tuple[str, ...] | None = None
     categorical: tuple[str, ...] = ()
     drop: tuple[str, ...] = ()
     groups: str | None = None
@@ -58,14 +58,21 @@ class DataSource:
     scratch: Path | None = None
     most: float = READ_BY_ROWS_BYTES
 
+    @property
+    def targets(self) -> list[str]:
+        """The columns of the targets; none where the data have them apart."""
+        return [self.target] if isinstance(self.target, str) else list(self.target or ())
+
 
 @dataclass(frozen=True)
 class RawTable:
-    """Features (rows, columns), and the target as class indices (int64) or numbers (float64).
+    """Features (rows, columns), and the target as class indices (int64) or numbers (float64); of several targets (rows, t),
+    numbers, or labels that are 1 (int64) for the second of the target's two ``levels``.
 
-    ``labels`` are the names of the classes in order of their index. Images and sequences are in ``arrays`` (rows, …), and
-    ``features`` then has no columns; ``lengths`` (rows,) are those of padded sequences. ``records`` stand for ``features``
-    that are not in memory. ``by_rows``: what is made of the features is not to be in memory as a whole.
+    ``labels`` are the names of the classes in order of their index, ``targets`` those of several targets. Images and
+    sequences are in ``arrays`` (rows, …), and ``features`` then has no columns; ``lengths`` (rows,) are those of padded
+    sequences. ``records`` stand for ``features`` that are not in memory. ``by_rows``: what is made of the features is not to
+    be in memory as a whole.
     ``readings`` tell how ``features`` came about, as new rows need it; ``channels`` where images have theirs.
     ``groups`` (rows,) are group numbers, −1 for none; ``times`` (rows,) order the rows; ``part`` (rows,) is 0, 1 or 2 for
     training, validation and test rows where the file itself defines them; ``weights`` (rows,) are those of their losses.
@@ -89,9 +96,11 @@ class RawTable:
     readings: Mapping[str, Reading] = field(default_factory=dict)
     channels: str = "auto"
     kept: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, dtype=np.bool_))
-    """Of the rows of the file, which have a target."""
+    """Of the rows of the file, which have a target, or all of several."""
     image: Mapping[str, Any] | None = None
     """Size and mode of images that come from image files, as new ones need them."""
+    targets: tuple[str, ...] = ()
+    levels: tuple[tuple[str, str], ...] = ()
 
     @property
     def rows(self) -> int:
@@ -100,13 +109,14 @@ class RawTable:
 
     @property
     def outputs(self) -> int:
-        """Outputs of a network: one per class, or one number."""
-        return len(self.labels) if self.task == "classification" else 1
+        """Outputs of a network: one per class, or one number, or one per target."""
+        return len(self.labels) if self.task == "classification" else max(1, len(self.targets))
 
     def data_hash(self) -> str:
         """SHA-256 of all rows in their order: features (by their row hashes), targets and classes."""
         names = self.features.columns if self.records is None else self.records.names
-        digest = hashlib.sha256(repr((self.task, self.labels, list(map(str, names)))).encode())
+        told, several = (self.task, self.labels, list(map(str, names))), (self.targets, self.levels) if self.targets else ()
+        digest = hashlib.sha256(repr((*told, *several)).encode())
         digest.update(np.ascontiguousarray(self.row_hashes).tobytes())
         digest.update(np.ascontiguousarray(self.target).tobytes())
         if self.weights is not None:
@@ -119,7 +129,7 @@ class _Content:
     """The content of a source, including rows without a target."""
 
     frame: pd.DataFrame
-    target: pd.Series[Any]
+    targets: pd.DataFrame
     labels: tuple[str, ...] = ()
     arrays: Arrays | None = None
     columns: Mapping[str, Column] = field(default_factory=dict)
@@ -143,13 +153,14 @@ def load_table(source: DataSource) -> RawTable:
         TrialError: The target does not fit the task, or the arrays do not fit the layout.
     """
     content = _read(source)
-    content = replace(content, target=_target(content, source))
-    kept = _usable(content.target, source.task)
+    targets = {str(name): _target(column, content, source) for name, column in content.targets.items()}
+    kept = np.logical_and.reduce([_usable(column, source.task) for column in targets.values()])
     rows = np.flatnonzero(kept)
-    frame, target = content.frame[kept].reset_index(drop=True), content.target[kept].reset_index(drop=True)
-    values, labels = _encode_target(target, source.task)
+    frame, targets = content.frame[kept].reset_index(drop=True), {name: own[kept] for name, own in targets.items()}
+    encoded = {name: _encode_target(own.reset_index(drop=True), source.task, name) for name, own in targets.items()}
+    (values, labels), *others = encoded.values()
     aside = [name for name in (source.groups, source.time, source.split, source.weights) if name is not None]
-    unread = {*aside, *([str(source.target)] if source.task != "regression" else [])}
+    unread = {*aside, *(targets if source.task != "regression" else [])}
     readings = {name: reading for name, reading in content.readings.items() if name not in unread}
     features = _derived(frame.drop(columns=aside), readings) if content.records is None else _no_columns(len(rows))
     arrays = content.arrays
@@ -158,9 +169,11 @@ def load_table(source: DataSource) -> RawTable:
     names = [str(name) for name in features.columns if _is_category(source, content, features[name])]
     return RawTable(
         features=features,
-        target=values,
+        target=np.stack([values, *(own for own, _ in others)], axis=1) if others else values,
         task=source.task,
-        labels=content.labels or labels,
+        labels=() if others else content.labels or labels,
+        targets=tuple(encoded) if others else (),
+        levels=tuple((own[0], own[1]) for _, own in encoded.values()) if source.task == "multilabel" else (),
         categorical=tuple(names) if records is None else records.categorical,
         row_hashes=_row_hashes(features, shaped) if content.hashes is None else content.hashes[rows],
         layout=source.layout,
@@ -187,9 +200,9 @@ def _read(source: DataSource) -> _Content:
         labels = facts.classes if source.task == facts.task else ()
         if source.layout == "image" and facts.image is not None:
             images = np.asarray(x, dtype=np.float32).reshape(-1, *facts.image)
-            return _Content(_no_columns(len(y)), pd.Series(y), labels, Arrays(images, np.asarray(y)))
+            return _Content(_no_columns(len(y)), _alone(y), labels, Arrays(images, np.asarray(y)))
         columns = {column.name: column for column in read_by(facts.columns, _types(source))}
-        return _Content(frame.drop(columns=list(source.drop)), pd.Series(y), labels, columns=columns)
+        return _Content(frame.drop(columns=list(source.drop)), _alone(y), labels, columns=columns)
     assert source.path is not None, "a source has a name or a path"
     if source.format == "zip":
         arrays, pictures = load_pictures(source.path, source.image_size)
@@ -200,11 +213,11 @@ def _read(source: DataSource) -> _Content:
     if source.format == "parquet" and source.scratch is not None and unpacked_bytes(source.path) > source.most:
         return _streamed(source.path, source.scratch, source)
     frame = read_frame(source.path, source.format, source.missing)
-    target = frame[source.target]
     # All columns, as at submit: those that are left out may show the mark of decimals.
     found = read_by(columns_of(summarize([frame])), _types(source))
     columns = {column.name: column for column in found if column.name not in source.drop}
-    return _Content(frame.drop(columns=[str(source.target), *source.drop]), target, columns=columns)
+    named = source.targets
+    return _Content(frame.drop(columns=[*named, *source.drop]), frame[named], columns=columns)
 
 
 def _types(source: DataSource) -> dict[str, ColumnType]:
@@ -212,11 +225,11 @@ def _types(source: DataSource) -> dict[str, ColumnType]:
 
 
 def _streamed(path: Path, scratch: Path, source: DataSource) -> _Content:
-    named = (source.target, source.groups, source.time, source.split, source.weights)
+    named = (*source.targets, source.groups, source.time, source.split, source.weights)
     aside = list(dict.fromkeys(name for name in named if name is not None))
     found = stream(path, scratch, source.missing, _types(source), source.drop, aside)
-    frame = found.aside.drop(columns=[str(source.target)])
-    content = _Content(frame, found.aside[source.target], columns=found.columns)
+    frame = found.aside.drop(columns=source.targets)
+    content = _Content(frame, found.aside[source.targets], columns=found.columns)
     return replace(content, records=found.records, hashes=found.hashes)
 
 
@@ -226,24 +239,29 @@ def _of_arrays(arrays: Arrays, source: DataSource) -> _Content:
     if arrays.x.ndim not in dimensions[layout]:
         raise TrialError(f"examples of shape {arrays.x.shape[1:]} can't be read as {layout}")
     if layout != "flat":
-        return _Content(_no_columns(len(arrays.y)), pd.Series(arrays.y), arrays=arrays)
+        return _Content(_no_columns(len(arrays.y)), _alone(arrays.y), arrays=arrays)
     width = math.prod(arrays.x.shape[1:])
     names = tuple(f"x{index}" for index in range(width))
     if isinstance(arrays.x, Mapped) or (arrays.x.dtype == np.uint8 and 4 * arrays.x.size > source.most):
         x = arrays.x.reshaped(width) if isinstance(arrays.x, Mapped) else arrays.x.reshape(-1, width)
         records = Records(x, names)
-        content = _Content(_no_columns(len(arrays.y)), pd.Series(arrays.y), arrays=arrays)
+        content = _Content(_no_columns(len(arrays.y)), _alone(arrays.y), arrays=arrays)
         return replace(content, records=records, hashes=records.hashes())
     flat = arrays.x.reshape(len(arrays.x), -1).astype(np.float32)
-    return _Content(pd.DataFrame(flat, columns=list(names)), pd.Series(arrays.y), arrays=arrays)
+    return _Content(pd.DataFrame(flat, columns=list(names)), _alone(arrays.y), arrays=arrays)
 
 
-def _target(content: _Content, source: DataSource) -> pd.Series[Any]:
-    """The target, as numbers where it has a form of its own."""
-    reading = content.readings.get(str(source.target))
+def _alone(y: NDArray[Any]) -> pd.DataFrame:
+    """Targets (rows,), or (rows, t), as columns with the names that data without columns give them."""
+    return pd.DataFrame({"y": y}) if y.ndim == 1 else pd.DataFrame(y, columns=list(names_of_targets(y.shape[1])))
+
+
+def _target(target: pd.Series[Any], content: _Content, source: DataSource) -> pd.Series[Any]:
+    """A target, as numbers where it has a form of its own."""
+    reading = content.readings.get(str(target.name))
     if source.task != "regression" or reading is None or reading["kind"] != "number":
-        return content.target
-    return pd.Series(derived({"y": content.target}, {"y": reading})["y"])
+        return target
+    return pd.Series(derived({"y": target}, {"y": reading})["y"], index=target.index)
 
 
 def _derived(frame: pd.DataFrame, readings: Mapping[str, Reading]) -> pd.DataFrame:
@@ -267,16 +285,18 @@ def _usable(target: pd.Series[Any], task: str) -> NDArray[np.bool_]:
     return np.asarray(present)
 
 
-def _encode_target(target: pd.Series[Any], task: str) -> tuple[NDArray[Any], tuple[str, ...]]:
+def _encode_target(target: pd.Series[Any], task: str, name: str) -> tuple[NDArray[Any], tuple[str, ...]]:
     if target.empty:
         raise TrialError("no row has a target")
-    if task == "classification":
+    if task != "regression":
         try:
             codes, labels = pd.factorize(target, sort=True)
         except TypeError:  # values of several types have no order
             codes, labels = pd.factorize(target.map(text_of), sort=True)
         if len(labels) < 2:
             raise TrialError(f"the target has only one class: {list(labels)}")
+        if task == "multilabel" and len(labels) > 2:
+            raise TrialError(f"the label {name!r} has {len(labels)} values; a label has two")
         return codes.astype(np.int64), tuple(text_of(label) for label in labels)
     try:
         return target.to_numpy(dtype=np.float64), ()

@@ -91,7 +91,7 @@ class Model:
         return cls(about, preprocessing, network.eval())
 
     def predict(self, rows: Rows) -> NDArray[Any]:
-        """(r,) class labels, or numbers in the target's own unit.
+        """(r,) class labels, or numbers in the target's own unit; (r, t) of several targets.
 
         Raises:
             CannotPredict: A column is missing.
@@ -99,12 +99,12 @@ class Model:
         return self.decode(self.outputs(rows))
 
     def decode(self, out: Tensor) -> NDArray[Any]:
-        """(r,) what outputs (r, o) mean: class labels, or numbers in the target's own unit."""
+        """(r,), or (r, t) of several targets, what outputs (r, o) mean: class labels, or numbers in their own unit."""
         return DECODED[self.about["task"]](self.about, out)
 
     def probabilities(self, rows: Rows) -> NDArray[np.float64]:
-        """(r, o) probabilities of the classes, in the order of ``about["classes"]``."""
-        return np.asarray(self.outputs(rows).double().softmax(1).numpy())
+        """(r, o) probabilities of the classes, in the order of ``about["classes"]``, or of each label's second value."""
+        return np.asarray(_shares(self.about, self.outputs(rows)).numpy())
 
     def outputs(self, rows: Rows) -> Tensor:
         """(r, o) the network's outputs: logits, divided by the temperature, or the standardized prediction.
@@ -132,13 +132,27 @@ def _classes(about: Mapping[str, Any], out: Tensor) -> NDArray[Any]:
     return np.asarray(np.array(about["classes"], dtype=object)[decided.numpy()])
 
 
+def _labels(about: Mapping[str, Any], out: Tensor) -> NDArray[Any]:
+    biases = torch.tensor(about.get("class_biases") or [0.0] * len(about["levels"]))
+    decided = (out + biases / about.get("temperature", 1.0) > 0).numpy()
+    first, second = (np.array(values, dtype=object) for values in zip(*about["levels"], strict=True))
+    return np.where(decided, second, first)
+
+
 def _numbers(about: Mapping[str, Any], out: Tensor) -> NDArray[Any]:
-    target = about["target_scale"]
-    return np.asarray(out[:, 0].numpy().astype(np.float64) * target["scale"] + target["mean"])
+    scale, mean = (np.asarray(about["target_scale"][name]) for name in ("scale", "mean"))
+    found = out.numpy().astype(np.float64) * scale + mean
+    return np.asarray(found if scale.ndim else found[:, 0])
+
+
+def _shares(about: Mapping[str, Any], out: Tensor) -> Tensor:
+    """(r, o) probabilities, float64."""
+    return out.double().sigmoid() if about["task"] == "multilabel" else out.double().softmax(1)
 
 
 DECODED: Mapping[str, Callable[[Mapping[str, Any], Tensor], NDArray[Any]]] = {
     "classification": _classes,
+    "multilabel": _labels,
     "regression": _numbers,
 }
 """What outputs (r, o) mean, by task."""
@@ -178,13 +192,17 @@ def predict_file(model: Model, rows: str, out_path: str) -> None:
 def _write(model: Model, out: Tensor, file: TextIO) -> None:
     writer = csv.writer(file, lineterminator="\n")
     predictions = model.decode(out).tolist()
-    if model.about["task"] == "classification":
-        writer.writerow(["prediction", *(f"probability of {label}" for label in model.about["classes"])])
-        shares = out.double().softmax(1).tolist()
-        writer.writerows([_harmless(label), *of_row] for label, of_row in zip(predictions, shares, strict=True))
-    else:
-        writer.writerow(["prediction"])
-        writer.writerows([value] for value in predictions)
+    target, task = model.about["target"], model.about["task"]
+    names = ["prediction"] if isinstance(target, str) else [_harmless(name) for name in target]
+    rows = [row if isinstance(row, list) else [row] for row in predictions]
+    if task == "regression":
+        writer.writerow(names)
+        writer.writerows(rows)
+        return
+    ends = model.about["classes"] if isinstance(target, str) else target
+    writer.writerow([*names, *(f"probability of {end}" for end in ends)])
+    shares = _shares(model.about, out).tolist()
+    writer.writerows([*map(_harmless, row), *of_row] for row, of_row in zip(rows, shares, strict=True))
 
 
 def _visible(text: str) -> str:

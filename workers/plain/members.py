@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable, Mapping
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .layers import Draw
@@ -64,21 +65,28 @@ class MembersHead(nn.Linear):
 
 
 def flattened(out: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Outputs (b, m, o) and labels (b,) of members as rows, (b·m, o) and (b·m,); outputs (b, o) of one network as they are.
+    """Outputs (b, m, o) and labels (b, ...) of members as rows, (b·m, o) and (b·m, ...); outputs (b, o) of one network as
+    they are.
 
     The mean loss of the rows is the mean of the members' losses.
     """
     if out.ndim == 2:
         return out, labels
-    return out.flatten(0, 1), labels.repeat_interleave(out.shape[1])
+    return out.flatten(0, 1), labels.repeat_interleave(out.shape[1], dim=0)
 
 
 def _mean_of_probabilities(out: Tensor) -> Tensor:
     return out.log_softmax(-1).logsumexp(0) - math.log(len(out))
 
 
+def _mean_of_labels(out: Tensor) -> Tensor:
+    """The logits of the mean probabilities."""
+    return F.logsigmoid(out).logsumexp(0) - F.logsigmoid(-out).logsumexp(0)
+
+
 MEANS: Mapping[str, Callable[[Tensor], Tensor]] = {
     "classification": _mean_of_probabilities,
+    "multilabel": _mean_of_labels,
     "regression": lambda out: out.mean(0),
 }
 """By task: the outputs (b, o) that stand for the average of predictions, of the outputs (n, b, o) of n networks."""

@@ -49,9 +49,10 @@ _ADDITIONS = frozenset(
 class Mlp(nn.Module):
     """Shapes: (b, d) to (b, outputs), with several ``members`` in training mode (b, members, outputs).
 
-    The keywords but ``categories`` and ``dropout`` are settings of a recipe.
+    The keywords but ``categories``, ``dropout`` and ``several`` are settings of a recipe.
 
-    The last inputs are one-hot ``categories``: the number of levels of each.
+    The last inputs are one-hot ``categories``: the number of levels of each. ``several`` is the task of a network whose
+    outputs are of several targets, by which its members are averaged.
     """
 
     def __init__(
@@ -77,6 +78,7 @@ class Mlp(nn.Module):
         fan_in_lr: bool = False,
         categories: Sequence[int] = (),
         dropout: MakesDropout = no_dropout,
+        several: str | None = None,
     ) -> None:
         super().__init__()
         (features,) = inputs
@@ -115,6 +117,7 @@ class Mlp(nn.Module):
         self._skips = tuple(skip_connections and before == after for before, after in pairwise(sizes))
         self.head = nn.Linear(sizes[-1], outputs) if members == 1 else MembersHead(sizes[-1], outputs, members)
         self._members = members
+        self._mean = MEANS[several or ("regression" if outputs == 1 else "classification")]
         encoded = self._numbers * BINS if isinstance(self.numeric, PiecewiseLinear) else 0
         self.largest_activation = max(features, encoded, *(members * size for size in sizes))
 
@@ -137,7 +140,7 @@ class Mlp(nn.Module):
         out: Tensor = self.head(x)
         if self._members == 1 or self.training:
             return out
-        return MEANS["regression" if out.shape[2] == 1 else "classification"](out.transpose(0, 1))
+        return self._mean(out.transpose(0, 1))
 
     @property
     def observes(self) -> bool:

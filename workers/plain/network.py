@@ -32,7 +32,7 @@ OWN = "own"
 """The word of `init` for the initial weights that a module gives itself."""
 _ROWS_AT_ONCE = 4096
 _SEEN_ROWS = 4096
-_NOT_SETTINGS = {"inputs", "outputs", "categories", "dropout"}
+_NOT_SETTINGS = {"inputs", "outputs", "categories", "dropout", "several"}
 
 
 @dataclass(frozen=True)
@@ -55,18 +55,28 @@ class Shape:
         return dict(self.settings).get("module")
 
     @classmethod
-    def of(cls, recipe: Mapping[str, Any], inputs: Sequence[int], outputs: int, categories: Sequence[int] = ()) -> Shape:
+    def of(
+        cls,
+        recipe: Mapping[str, Any],
+        inputs: Sequence[int],
+        outputs: int,
+        categories: Sequence[int] = (),
+        several: str | None = None,
+    ) -> Shape:
         """The shape that a recipe asks for on examples of the shape ``inputs``.
 
         Args:
             recipe: `family`, `widths`, and what else differs from the family's defaults.
             inputs, outputs, categories: As the attributes.
+            several: The task where outputs are of several targets, which matters to members that are averaged.
         """
         family = FAMILIES[recipe["family"]]
         names = [*settings_of(recipe["family"]), *(name for name in recipe if name.startswith(ARGUMENT))]
         given = {name: recipe[name] for name in names if name in recipe}
         reduced = getattr(family, "reduced", None)
         used = reduced(given, categories) if reduced else given
+        if several is not None and used.get("members", 1) > 1:
+            used["several"] = several
         settings = tuple((name, _frozen(value)) for name, value in used.items())
         return cls(recipe["family"], tuple(inputs), outputs, settings, tuple(categories))
 

@@ -23,12 +23,13 @@ from .training import Rows
 VALID_SHARE = 0.2
 
 
-def examples(rows: str | Path, target: str, archive: Path) -> tuple[Tensor, Tensor]:
-    """(r, ...) float32 what the network of an unpacked ``archive`` reads, and its targets (r,), of a file of ``rows``.
+def examples(rows: str | Path, target: str | Sequence[str], archive: Path) -> tuple[Tensor, Tensor]:
+    """(r, ...) float32 what the network of an unpacked ``archive`` reads, and its targets (r,), of a file of ``rows``; of
+    several targets (r, t).
 
     Args:
         rows: CSV or NPZ.
-        target: The column of the targets; arrays have them in `y`.
+        target: The column of the targets, or the columns; arrays have them in `y`.
         archive: The folder with recipe.json and preprocessing.json.
 
     Raises:
@@ -39,12 +40,32 @@ def examples(rows: str | Path, target: str, archive: Path) -> tuple[Tensor, Tens
         json.loads((archive / name).read_text(encoding="utf-8")) for name in ("recipe.json", "preprocessing.json")
     )
     columns = read_rows(rows, fitted.get("image"))
-    named = "y" if str(rows).endswith(".npz") or fitted.get("image") else target
+    several, names = not isinstance(target, str), [target] if isinstance(target, str) else list(target)
+    if str(rows).endswith(".npz") or fitted.get("image"):
+        y = _column(columns, "y", {})
+        given = list(np.asarray(y).T) if several else [y]
+    else:
+        given = [_column(columns, name, fitted.get("readings", {})) for name in names]
+    found = [encoded(values, one) for values, one in zip(given, _each(about), strict=True)]
+    return torch.from_numpy(features(columns, fitted)), torch.stack(found, dim=1) if several else found[0]
+
+
+def _column(columns: Mapping[str, Any], named: str, readings: Mapping[str, Any]) -> Sequence[Any]:
     if named not in columns:
         raise CannotPredict(f"there is no column {named!r} of targets; the columns are: {', '.join(columns)}")
-    reading = fitted.get("readings", {}).get(named)
-    values = columns[named] if reading is None else derived({named: columns[named]}, {named: reading})[named].tolist()
-    return torch.from_numpy(features(columns, fitted)), encoded(values, about)
+    found: Sequence[Any] = columns[named]
+    return found if named not in readings else derived({named: found}, {named: readings[named]})[named].tolist()
+
+
+def _each(about: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What recipe.json has of each target, as of a model of that one."""
+    scale = about["target_scale"]
+    if about["task"] == "multilabel":
+        return [{"task": "classification", "classes": levels} for levels in about["levels"]]
+    if isinstance(about["target"], str):
+        return [dict(about)]
+    units = zip(scale["mean"], scale["scale"], strict=True)
+    return [{"task": "regression", "target_scale": {"mean": mean, "scale": unit}} for mean, unit in units]
 
 
 def encoded(values: Sequence[Any], about: Mapping[str, Any]) -> Tensor:

@@ -5,7 +5,8 @@
     trained = train(network, recipe, Rows(x, y, x_valid, y_valid), epochs=100, patience=20, seed=seed)
 
 A lane of a stack does the same, update for update; the tests hold both against each other. Shapes: `n` training rows, `m`
-validation rows; x float32 (rows, ...) as preprocessing gives it, y int64 class indices or float32 standardized numbers.
+validation rows; x float32 (rows, ...) as preprocessing gives it, y (rows,) int64 class indices or float32 standardized
+numbers; of several targets (rows, t) int64 labels or float32 standardized numbers.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from .chance import Chance
 from .network import Average as AverageOfNetworks
 from .network import head_of
 from .schedules import Schedule, ends_cycle, strength
-from .update import class_weights, optimizer_of, pinball, update
+from .update import class_weights, optimizer_of, pinball, task_of, update
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ def train(
     updates = math.ceil(len(rows.x) / recipe["batch_size"])
     trained, best, kept, stale = Trained(network), math.inf, None, 0
     past: list[nn.Module] = []
-    task = "regression" if rows.y.is_floating_point() else "classification"
+    task = task_of(rows.y)
     strengths = Strengths(network, recipe, epochs)
     for epoch in range(min(epochs, stop_after or epochs)):
         if recipe.get("snapshots") and ends_cycle(recipe, epoch - 1):
@@ -138,22 +139,31 @@ def together(networks: Sequence[nn.Module], task: str) -> nn.Module:
 
 @torch.no_grad()
 def validation_loss(network: nn.Module, rows: Rows, recipe: Mapping[str, Any]) -> float:
-    """The loss on the validation rows: cross-entropy, or of standardized numbers the mean squared error or pinball loss."""
-    if not rows.y_valid.is_floating_point():
-        return float(F.cross_entropy(network(rows.x_valid), rows.y_valid))
+    """The loss on the validation rows: cross-entropy, or of standardized numbers the mean squared error or pinball loss;
+    the mean over several targets.
+    """
+    match task_of(rows.y_valid):
+        case "classification":
+            return float(F.cross_entropy(network(rows.x_valid), rows.y_valid))
+        case "multilabel":
+            return float(F.binary_cross_entropy_with_logits(network(rows.x_valid), rows.y_valid.float()))
     level, error = recipe.get("quantile"), _errors(network, rows)
     return float((pinball(error, level) if level else error.square()).mean())
 
 
 @torch.no_grad()
 def _errors(network: nn.Module, rows: Rows) -> Tensor:
-    error: Tensor = network(rows.x_valid).squeeze(1) - rows.y_valid
-    return error
+    """(m,), or (m, t) of several targets."""
+    out: Tensor = network(rows.x_valid)
+    return out.reshape(rows.y_valid.shape) - rows.y_valid
 
 
 @torch.no_grad()
 def _accuracy(network: nn.Module, rows: Rows, recipe: Mapping[str, Any]) -> float:
-    return -float((network(rows.x_valid).argmax(1) == rows.y_valid).float().mean())
+    out = network(rows.x_valid)
+    if rows.y_valid.ndim == 2:
+        return -float(((out > 0) == rows.y_valid).all(1).float().mean())
+    return -float((out.argmax(1) == rows.y_valid).float().mean())
 
 
 def _to_training(network: nn.Module, recipe: Mapping[str, Any]) -> None:
@@ -169,7 +179,7 @@ WATCHES: Mapping[str, Watch] = {
     "loss": validation_loss,
     "log_loss": validation_loss,
     "accuracy": _accuracy,
-    "rmse": lambda network, rows, recipe: float(_errors(network, rows).square().mean().sqrt()),
+    "rmse": lambda network, rows, recipe: float(_errors(network, rows).square().mean(0).sqrt().mean()),
     "mae": lambda network, rows, recipe: float(_errors(network, rows).abs().mean()),
     "pinball": validation_loss,
 }

@@ -62,8 +62,15 @@ OPTIMIZERS: Mapping[str, Callable[[Parameters, Mapping[str, Any]], torch.optim.O
 """By the words of the setting `optimizer`."""
 
 
+def task_of(y: Tensor) -> str:
+    """The task whose targets these are: numbers (r,) or (r, t), classes (r,) int64, or labels (r, t) int64, 0 and 1."""
+    if y.is_floating_point():
+        return "regression"
+    return "classification" if y.ndim == 1 else "multilabel"
+
+
 def class_weights(y: Tensor, classes: int, recipe: Mapping[str, Any]) -> Tensor | None:
-    """(classes,) weights of the classes in the loss: as far towards `balanced` as the recipe wants; None for all alike."""
+    """Weights of the classes in the loss: as far towards `balanced` as the recipe wants; None for all alike."""
     blend = recipe.get("class_weights")
     return 1.0 + blend * (balanced(y, classes) - 1.0) if blend else None
 
@@ -71,8 +78,11 @@ def class_weights(y: Tensor, classes: int, recipe: Mapping[str, Any]) -> Tensor 
 def balanced(y: Tensor, classes: int) -> Tensor:
     """(classes,) weights n / (present classes · rows of the class), scikit-learn's "balanced", of class indices ``y`` (n,).
 
-    A class without training rows gets the weight 1: it takes no part in training, but its weight must be finite.
+    Of labels ``y`` (n, t): (2, t), for rows without and with each label, as two classes. A class without training rows gets
+    the weight 1: it takes no part in training, but its weight must be finite.
     """
+    if y.ndim == 2:
+        return torch.stack([balanced(label, 2) for label in y.T], dim=1)
     counts = torch.bincount(y, minlength=classes).double()
     weights = len(y) / ((counts > 0).sum() * counts.clamp(min=1.0))
     return torch.where(counts > 0, weights, 1.0).float()
@@ -91,17 +101,17 @@ def update(
     weights: Tensor | None = None,
     anchor: Mapping[str, Tensor] | None = None,
 ) -> float:
-    """Train ``network`` on one ``batch`` of examples (b, ...) and targets (b,), in place.
+    """Train ``network`` on one ``batch`` of examples (b, ...) and targets (b,), or (b, t) of several, in place.
 
     Args:
         network: In training mode.
         optimizer: As `optimizer_of` makes it.
         recipe: Values by setting; what it lacks is off.
-        batch: The examples, and class indices or standardized numbers.
+        batch: The examples, and class indices, labels or standardized numbers (see `task_of`).
         lr: The learning rate of this update.
         chance: Gives the random numbers.
         number: How many updates came before.
-        balance: (classes,) as `class_weights` gives it.
+        balance: As `class_weights` gives it.
         weights: (b,) by which the losses are multiplied; None for all alike.
         anchor: The weights that fine-tuning began with, by name.
 
@@ -138,18 +148,21 @@ def _loss(
     out = out.float()
     if y.is_floating_point():
         if share is not None:
-            y, weights = (torch.where(share < 1.0, share * own + (1.0 - share) * own.roll(1), own) for own in (y, weights))
+            pairs = [(own, own.roll(1, 0)) for own in (y, weights)]
+            y, weights = (torch.where(share < 1.0, share * own + (1.0 - share) * other, own) for own, other in pairs)
         return (flattened(out, weights)[1] * _errors(*flattened(out, y), recipe)).mean()
 
     def of(labels: Tensor, own: Tensor) -> Tensor:
         # A mean over the rows, where torch's own mean divides by the sum of their weights.
         return (flattened(out, own)[1] * _surprises(*flattened(out, labels), recipe, balance)).mean()
 
-    return of(y, weights) if share is None else share * of(y, weights) + (1.0 - share) * of(y.roll(1), weights.roll(1))
+    return of(y, weights) if share is None else share * of(y, weights) + (1.0 - share) * of(y.roll(1, 0), weights.roll(1, 0))
 
 
 def _errors(out: Tensor, target: Tensor, recipe: Mapping[str, Any]) -> Tensor:
-    """(b,) squared errors, those of Huber, or pinball losses, of outputs (b, 1)."""
+    """(b,) squared errors, those of Huber, or pinball losses, of outputs (b, 1); of several targets (b, t) their means."""
+    if target.ndim == 2:
+        return torch.stack([_errors(out[:, [place]], own, recipe) for place, own in enumerate(target.T)]).mean(0)
     if level := recipe.get("quantile"):
         return pinball(out.squeeze(1) - target, level)
     if delta := recipe.get("huber_delta"):  # torch's is half of the squared error
@@ -163,7 +176,11 @@ def pinball(error: Tensor, level: float | Tensor) -> Tensor:
 
 
 def _surprises(out: Tensor, labels: Tensor, recipe: Mapping[str, Any], balance: Tensor | None) -> Tensor:
-    """(b,) cross-entropies of outputs (b, classes)."""
+    """(b,) cross-entropies of outputs (b, classes); of labels (b, t) the means of theirs, each with two classes."""
+    if labels.ndim == 2:
+        each = zip(out.T, labels.T, [None] * out.shape[1] if balance is None else balance.T, strict=True)
+        pairs = [_surprises(torch.stack([torch.zeros_like(z), z], 1), own, recipe, by) for z, own, by in each]
+        return torch.stack(pairs).mean(0)
     smoothing, gamma = recipe.get("label_smoothing", 0.0), recipe.get("focal_gamma", 0.0)
     losses = F.cross_entropy(out, labels, balance, reduction="none", label_smoothing=smoothing)
     if gamma:

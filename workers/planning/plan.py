@@ -107,7 +107,7 @@ def make_plan(spec: StudySpec, example: Params, data: DeviceData) -> Plan:
         data: The study's data on its device.
     """
     typical = recipe(spec, example)
-    key = StackKey.of(typical, data.inputs, data.outputs, data.categories)
+    key = StackKey.of(typical, data.inputs, data.outputs, data.categories, data.several)
     trial = verdict(key.shape, data)
     most = max(MIN_IN_FLIGHT, spec.budget.trials * spec.searches // GENERATIONS) * data.folds
     # The outer folds of nested validation have stacks of their own.

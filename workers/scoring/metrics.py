@@ -1,23 +1,26 @@
 """Validation metrics of all lanes at once, on the device.
 
-Shapes: `k` lanes, `m` rows, `c` classes; rows are weighted by their mask. Equal to scikit-learn's metrics of the same
-names, with the mask as `sample_weight` (tests/unit/test_metrics.py). `service.spec.metrics` defines what a metric means
-for two classes and for more; a metric that is undefined, such as the ROC AUC of rows of a single class, is NaN.
+Shapes: `k` lanes, `m` rows, `c` classes, `t` targets; rows are weighted by their mask. Equal to scikit-learn's metrics of
+the same names, with the mask as `sample_weight` (tests/unit/test_metrics.py). `service.spec.metrics` defines what a metric
+means for two classes, for more, and for several targets; a metric that is undefined, such as the ROC AUC of rows of a single
+class, is NaN.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from service.spec import CLASSIFICATION_METRICS, PINBALL, RANKING_METRICS, REGRESSION_METRICS
+from service.spec import CLASSIFICATION_METRICS, MULTILABEL_METRICS, PINBALL, RANKING_METRICS, REGRESSION_METRICS
 from workers.plain.update import pinball
 
 NAMES = {
     "classification": ("loss", *(name for name in CLASSIFICATION_METRICS if name not in RANKING_METRICS)),
+    "multilabel": ("loss", *(name for name in MULTILABEL_METRICS if name not in RANKING_METRICS)),
     "regression": ("loss", *(name for name in REGRESSION_METRICS if name != PINBALL)),
 }
 """The cheap metrics of a task, which are always computed."""
@@ -42,11 +45,11 @@ def evaluate(
     """All metrics of a task.
 
     Args:
-        task: `classification` or `regression`.
+        task: `classification`, `multilabel` or `regression`.
         out: (k, m, outputs) logits, or standardized predictions.
-        target: (k, m) class indices, or standardized targets.
+        target: (k, m) class indices, or standardized targets; (k, m, t) labels, or several standardized targets.
         mask: (k, m) weight of each row: 0 for padding, a count in a bootstrap.
-        scale: (k,) standard deviation of the regression target.
+        scale: (k,) standard deviation of the regression target; 1 for several, whose metrics are means over the targets.
         wanted: Metrics that are needed; of the expensive ones only these are computed.
         positive: Index of the positive class, where there are two.
         quantile: Level of the quantile that a regression predicts, whose pinball loss is then the loss; None for the mean.
@@ -55,25 +58,37 @@ def evaluate(
         (k, len(names(task, wanted))), a column per name, in order.
     """
     if task == "regression":
-        return _regression(out.squeeze(-1), target, mask, scale, wanted, quantile)
-    columns = _classification(out, target, mask, positive)
+        return _regression(out.reshape(target.shape), target, mask, scale, wanted, quantile)
+    several = task == "multilabel"
+    columns = _multilabel(out, target, mask) if several else _classification(out, target, mask, positive)
     areas = names(task, wanted)[len(columns) :]
-    return torch.stack([*columns, *(_ranking(name, out, target, mask, positive) for name in areas)], dim=1)
+    ranking = _label_ranking if several else partial(_ranking, positive=positive)
+    return torch.stack([*columns, *(ranking(name, out, target, mask) for name in areas)], dim=1)
 
 
 def _regression(
     out: Tensor, target: Tensor, mask: Tensor, scale: Tensor, wanted: Sequence[str], quantile: float | None
 ) -> Tensor:
-    rows = mask.sum(1)
+    """Of targets (k, m), or (k, m, t): then the means over the targets of each metric."""
+
+    def over_rows(values: Tensor) -> Tensor:
+        return (values * mask.view(*mask.shape, *[1] * (values.ndim - 2))).sum(1) / rows
+
+    def over_targets(values: Tensor) -> Tensor:
+        return values.mean(1) if values.ndim == 2 else values
+
+    rows = mask.sum(1).view(-1, *[1] * (target.ndim - 2))
     error = out - target
-    mse = (error.square() * mask).sum(1) / rows
-    mean = (target * mask).sum(1) / rows
-    variance = ((target - mean[:, None]).square() * mask).sum(1) / rows
-    mae = (error.abs() * mask).sum(1) / rows
-    cheap = [mse.sqrt() * scale, mae * scale, 1.0 - mse / variance]
+    mse = over_rows(error.square())
+    variance = over_rows((target - over_rows(target)[:, None]).square())
+    cheap = [
+        over_targets(mse.sqrt()) * scale,
+        over_targets(over_rows(error.abs())) * scale,
+        over_targets(1.0 - mse / variance),
+    ]
     if quantile is None:
-        return torch.stack([mse, *cheap], dim=1)
-    loss = (pinball(error, quantile) * mask).sum(1) / rows
+        return torch.stack([over_targets(mse), *cheap], dim=1)
+    loss = over_targets(over_rows(pinball(error, quantile)))
     return torch.stack([loss, *cheap, *([loss * scale] if PINBALL in wanted else [])], dim=1)
 
 
@@ -82,6 +97,26 @@ def _classification(out: Tensor, target: Tensor, mask: Tensor, positive: int) ->
     loss = (F.cross_entropy(out.transpose(1, 2), target, reduction="none") * mask).sum(1) / mask.sum(1)
     decided = of_confusion(confusion(out.argmax(2), target, mask, out.shape[2]), positive)
     return [loss, *(loss if name == "log_loss" else decided[name] for name in NAMES["classification"][1:])]
+
+
+def _multilabel(out: Tensor, target: Tensor, mask: Tensor) -> list[Tensor]:
+    """The cheap metrics, (k,) each, of labels (k, m, t): the loss, and those that follow from decisions."""
+    rows = mask.sum(1)
+    loss = (F.softplus(torch.where(target > 0, -out, out)).mean(2) * mask).sum(1) / rows
+    each = mask[:, :, None]
+    actual, predicted = target > 0, out > 0
+    hits, chosen, present = ((found * each).sum(1) for found in (actual & predicted, predicted, actual))
+    right = actual == predicted
+    decided = {
+        "log_loss": loss,
+        "accuracy": (right.all(2) * mask).sum(1) / rows,
+        "hamming_accuracy": (right.to(mask.dtype).mean(2) * mask).sum(1) / rows,
+        "precision": _share(hits, chosen).mean(1),
+        "recall": _share(hits, present).mean(1),
+        "f1_macro": _share(2.0 * hits, chosen + present).mean(1),
+        "f1_micro": _share(2.0 * hits.sum(1), (chosen + present).sum(1)),
+    }
+    return [loss, *(decided[name] for name in NAMES["multilabel"][1:])]
 
 
 def of_confusion(table: Tensor, positive: int) -> dict[str, Tensor]:
@@ -119,7 +154,13 @@ def confusion(predicted: Tensor, target: Tensor, mask: Tensor, classes: int) -> 
     return table.scatter_add_(1, cells, mask).view(k, classes, classes)
 
 
-def _ranking(name: str, out: Tensor, target: Tensor, mask: Tensor, positive: int) -> Tensor:
+def _label_ranking(name: str, out: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+    """(k,) the mean of an area under a curve over the labels where it is defined."""
+    each = [AREAS[name](out[:, :, label], target[:, :, label].to(mask.dtype), mask) for label in range(out.shape[2])]
+    return torch.stack(each).nanmean(0).to(out.dtype)
+
+
+def _ranking(name: str, out: Tensor, target: Tensor, mask: Tensor, *, positive: int) -> Tensor:
     """(k,) an area under a curve: of the positive class of two, or the mean over the classes where it is defined."""
     area = AREAS[name]
     scores = class_scores(out)

@@ -28,16 +28,23 @@ MOST_CLASSES = 30
 def test_pictures(task: Task, out: Tensor, target: Tensor, labels: Sequence[str], scale: TargetScale) -> Predictions:
     """One network's predictions of the test rows: confusion and calibration for classes, pairs for numbers.
 
+    Of several labels the calibration of all of them together; of several numbers pairs of all of them, standardized.
+
     Args:
         task: The study's task.
         out: (r, o) logits, or standardized predictions.
-        target: (r,) class indices, or standardized targets.
+        target: (r,) class indices, or standardized targets; (r, t) labels, or several standardized targets.
         labels: Names of the classes.
         scale: Mean and deviation of the regression target.
     """
     match task:
+        case "regression" if target.ndim == 2:
+            return Predictions(pairs=_pairs(target.flatten().numpy(), out.flatten().numpy()))
         case "regression":
             return Predictions(pairs=_pairs(scale.restore(target.numpy()), scale.restore(out[:, 0].numpy())))
+        case "multilabel":
+            two = torch.stack([torch.zeros_like(out), out], 2)
+            return Predictions(calibration=calibration(two.flatten(0, 1), target.flatten()))
         case "classification" if len(labels) > MOST_CLASSES:
             return Predictions(calibration=calibration(out, target))
         case "classification":

@@ -63,11 +63,11 @@ def exact(
     """(n,) scores of networks.
 
     Args:
-        task: `classification` or `regression`.
+        task: `classification`, `multilabel` or `regression`.
         metric: Name of a metric of the task.
         out: (n, r, o) outputs: logits, or standardized predictions.
-        target: (r,) class indices or standardized targets.
-        scale: Standard deviation of the regression target.
+        target: (r,) class indices or standardized targets; (r, t) of several.
+        scale: Standard deviation of the regression target; 1 for several.
         positive: Index of the positive class of two.
         quantile: Level of the quantile that a regression predicts.
     """
@@ -109,7 +109,7 @@ def _masked(
 ) -> NDArray[np.float64]:
     networks, rows = out.shape[0], out.shape[1]
     scales = torch.full((networks,), scale, device=out.device)
-    targets, masks = target.expand(networks, rows), mask.expand(networks, rows)
+    targets, masks = target.expand(networks, *target.shape), mask.expand(networks, rows)
     values = evaluate(task, out, targets, masks, scales, wanted=(metric,), positive=positive, quantile=quantile)
     return values[:, names(task, (metric,)).index(metric)].cpu().numpy().astype(np.float64)
 

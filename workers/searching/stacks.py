@@ -157,7 +157,7 @@ def fault_of(recipe: Recipe, data: DeviceData) -> str | None:
 
 
 def _key(recipe: Recipe, data: DeviceData) -> StackKey:
-    return StackKey.of(recipe, data.inputs, data.outputs, data.categories)
+    return StackKey.of(recipe, data.inputs, data.outputs, data.categories, data.several)
 
 
 def _name(key: StackKey, half: int, part: int) -> str:

@@ -20,6 +20,7 @@ from workers.stack.flat import FlatModel
 from workers.stack.lanes import LaneState, blank_columns
 from workers.stack.optimizers import RULES
 from workers.stack.techniques.base import OLD_KEYS, Columns
+from workers.stack.techniques.class_weights import weighed_classes
 from workers.stack.update import Update
 
 Part = Literal["update", "evaluation"]
@@ -37,9 +38,16 @@ class StackKey:
     precision: str = "float32"
 
     @classmethod
-    def of(cls, recipe: Recipe, inputs: tuple[int, ...], outputs: int, categories: tuple[int, ...] = ()) -> StackKey:
+    def of(
+        cls,
+        recipe: Recipe,
+        inputs: tuple[int, ...],
+        outputs: int,
+        categories: tuple[int, ...] = (),
+        several: str | None = None,
+    ) -> StackKey:
         """The key of a recipe on data with examples of the shape ``inputs`` (see `Shape.of`)."""
-        shape = Shape.of(recipe.effective(), inputs, outputs, categories)
+        shape = Shape.of(recipe.effective(), inputs, outputs, categories, several)
         parts, precision = recipe.integer("micro_batches"), recipe.word("precision")
         return cls(shape, recipe.word("optimizer"), recipe.integer("batch_size"), parts, precision)
 
@@ -90,8 +98,9 @@ class Blueprint:
             rates, keys = torch.zeros(k, model.dropouts), torch.zeros(k, model.dropouts, dtype=torch.int32)
             x = torch.zeros(*(() if self.shared else (k,)), self.rows, *inputs)
             return [torch.zeros(k, self.rows, self.outputs), *state.evaluated(), rates, keys, x]
-        columns = blank_columns(k, model.dropouts, torch.device("cpu"), classes=self.outputs)
-        y = torch.zeros(k, self.batch, dtype=torch.int64 if self.task == "classification" else torch.float32)
+        columns = blank_columns(k, model.dropouts, torch.device("cpu"), classes=weighed_classes(self.task, self.outputs))
+        several = (self.outputs,) if self.task == "multilabel" or (self.task == "regression" and self.outputs > 1) else ()
+        y = torch.zeros(k, self.batch, *several, dtype=torch.float32 if self.task == "regression" else torch.int64)
         keys = torch.zeros(k, model.dropouts + len(OLD_KEYS), dtype=torch.int32)
         lr, hold, bias = torch.zeros(k), torch.zeros(k), torch.ones(2, k)
         weights = [torch.ones(k, self.batch)] if self.weighted else []

@@ -25,13 +25,13 @@ from workers.stack.examples import Examples
 
 @dataclass(frozen=True)
 class DeviceData:
-    """Shapes: ``x (R, ...)``, ``y (R,)``; per fold f ``train (f, n)``, ``valid (f, m)``, ``mask (f, m)``, ``scale (f,)``,
-    ``balance (f, c)``. ``x`` is a tensor, or `Examples` that are not there as a whole.
+    """Shapes: ``x (R, ...)``, ``y (R,)``, or ``(R, t)`` of several targets; per fold f ``train (f, n)``, ``valid (f, m)``,
+    ``mask (f, m)``, ``scale (f,)``, ``balance (f, c)``. ``x`` is a tensor, or `Examples` that are not there as a whole.
 
-    ``scale`` turns a standardized regression error back into the target's unit (1 for classification). ``balance`` are the
-    weights that make the classes of a fold's training rows count alike (`workers.plain.update.balanced`). ``wanted`` are
-    the metrics that the study looks at, ``positive`` the positive class of two, ``quantile`` the level of the quantile that
-    a regression predicts (see `workers.scoring.metrics`).
+    ``scale`` turns a standardized regression error back into the target's unit (1 for classes, labels and several targets).
+    ``balance`` are the weights that make the classes of a fold's training rows count alike, of labels two for each of them
+    (`workers.plain.update.balanced`). ``wanted`` are the metrics that the study looks at, ``positive`` the positive class
+    of two, ``quantile`` the level of the quantile that a regression predicts (see `workers.scoring.metrics`).
     The last inputs of a table are one-hot ``categories``, given by their numbers of levels. Lanes that are fine-tuned begin
     with ``start``, a state dict on the CPU, which may lack the last layer. ``weights`` (R,) multiply the losses of training
     rows, where they are not all alike.
@@ -62,6 +62,11 @@ class DeviceData:
     def inputs(self) -> tuple[int, ...]:
         """The shape of an example."""
         return tuple(self.x.shape[1:])
+
+    @property
+    def several(self) -> str | None:
+        """The task, if there are several targets."""
+        return self.task if self.y.ndim == 2 else None
 
     @property
     def numbers(self) -> int:
@@ -133,9 +138,9 @@ class DeviceData:
             above += n + m
         longest = max(len(rows) for rows in valid)
         mask = [np.arange(longest) < len(rows) for rows in valid]
-        scale = [fold.target.scale for fold in folds]
+        scale = [fold.target.unit for fold in folds]
         labels = [torch.from_numpy(fold.y_train) for fold in folds]
-        balance = [balanced(own, outputs) if task == "classification" else torch.ones(outputs) for own in labels]
+        balance = [torch.ones(outputs) if task == "regression" else balanced(own, outputs).flatten() for own in labels]
         return cls(
             x=examples(xs, device),
             y=torch.from_numpy(np.concatenate(ys)).to(device),

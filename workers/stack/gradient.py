@@ -29,15 +29,23 @@ def _cross_entropy(out: Tensor, target: Tensor) -> Tensor:
     return F.cross_entropy(out.transpose(1, 2), target, reduction="none")
 
 
+def _of_labels(out: Tensor, target: Tensor) -> Tensor:
+    return F.softplus(torch.where(target > 0, -out, out))
+
+
 def _squared_error(out: Tensor, target: Tensor) -> Tensor:
     return (out.squeeze(-1) - target).square()
 
 
 EXAMPLE_LOSSES: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {
     "classification": _cross_entropy,
+    "multilabel": _of_labels,
     "regression": _squared_error,
 }
-"""By task, the loss of predictions (k, b, outputs) against targets (k, b), per example: (k, b)."""
+"""By task, the loss of predictions (k, b, outputs) against targets (k, b), per example: (k, b).
+
+Of several targets, which are (k, b, t), it is (k, b, t).
+"""
 
 
 def update_keys(seeds: Tensor, updates: Tensor, layers: int) -> Tensor:
@@ -69,6 +77,7 @@ class Gradient:
         self.micro_batches = micro_batches
         self.mixed_precision = mixed_precision
         self.loss = EXAMPLE_LOSSES[task]
+        self._mixes_targets = task == "regression"
         sources: Sequence[int] = getattr(model.module, "sources", ())
         self._data_columns = len(set(sources))
         device = next(model.module.parameters()).device
@@ -78,8 +87,8 @@ class Gradient:
     def __call__(
         self, state: LaneState, columns: Columns, keys: Tensor, x: Tensor, y: Tensor, weights: Tensor | None = None
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """The gradient of a batch ``x (k, b, ...)``, ``y (k, b)`` with the ``weights`` (k, b) of its losses, from parts of
-        it that are in memory one after the other.
+        """The gradient of a batch ``x (k, b, ...)``, ``y (k, b)`` or ``(k, b, t)``, with the ``weights`` (k, b) of its
+        losses, from parts of it that are in memory one after the other.
 
         Returns:
             (k, P), and the losses (k,) with the running statistics (k, Q) after this pass.
@@ -156,7 +165,7 @@ class Gradient:
         """(k, b) losses of the labels, which are mixed like their examples; of the m members of a network (k, b·m)."""
         if batch.share is None:
             return self._loss(out, batch.y, batch.weights, batch)
-        if batch.y.is_floating_point():
+        if self._mixes_targets:
             weights = None if batch.weights is None else mixed(batch.weights, batch.share)
             return self._loss(out, mixed(batch.y, batch.share), weights, batch)
         share, others = batch.share[:, None], None if batch.weights is None else partner(batch.weights)
@@ -171,4 +180,6 @@ class Gradient:
         losses = self.loss(out, labels)
         for technique in self._on:
             losses = technique.on_losses(losses, out, labels, batch.columns, self.techniques)
+        if losses.ndim == 3:
+            losses = losses.mean(2)
         return losses if weights is None else weights * losses

@@ -39,7 +39,7 @@ def load_columns(
 ) -> None:
     """Write a recipe's values, and its dropout ``rates`` (L,), into the columns of ``lane``.
 
-    ``balance`` (c,) are the weights that make the classes of the lane's training rows count alike.
+    ``balance`` (c,) are the weights that make the classes of the lane's training rows count alike; of labels (2·t,).
     """
     columns["dropout"][lane] = torch.tensor(list(rates))
     columns["seed"][lane] = seed

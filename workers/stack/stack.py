@@ -77,7 +77,7 @@ class Stack:
         self.updates = -(-data.train_rows // key.batch_size)
         self.batch = -(-data.train_rows // self.updates)
         self.state = self._idle_state(0)
-        self.columns = blank_columns(0, self.model.dropouts, data.device, classes=data.outputs)
+        self.columns = blank_columns(0, self.model.dropouts, data.device, classes=int(data.balance.shape[1]))
         self.folds = torch.zeros(0, dtype=torch.int64, device=data.device)
         self._judged_by: tuple[Tensor, Tensor, Tensor, Tensor] | None = None
         self.best_weights, self.best_stats = self.state.weights.clone(), self.state.stats.clone()
@@ -136,7 +136,7 @@ class Stack:
         idle = k - len(keep)
         fresh = self._idle_state(idle)
         self.state = self.state.select(chosen).followed_by(fresh)
-        blank = blank_columns(idle, self.model.dropouts, self.data.device, classes=self.data.outputs)
+        blank = blank_columns(idle, self.model.dropouts, self.data.device, classes=int(self.data.balance.shape[1]))
         self.columns = joined_columns(select_columns(self.columns, chosen), blank)
         self._judged_by = None
         self.folds = torch.cat([self.folds[chosen], torch.zeros(idle, dtype=torch.int64, device=self.data.device)])

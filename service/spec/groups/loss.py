@@ -19,5 +19,5 @@ class Loss(Frozen):
     huber_delta: Annotated[Domain | None, Setting(
         group="loss", kind="float", low=0.0, high=100.0, neutral=0.0, off=True, regularizer=True, task="regression",
         search=Fixed(value=OFF), advised=Range(low=0.3, high=5.0, log=True, off=True),
-        doc="δ of the Huber loss, in standard deviations of the target: errors beyond it count linearly, δ·(2|r| − δ), not "
+        doc="δ of the Huber loss, in standard deviations of the target (of each of several): errors beyond it count linearly, δ·(2|r| − δ), not "
         "squared, so that outliers of the target pull less (Huber 1964).")] = None

@@ -14,7 +14,7 @@ class Noise(Frozen):
     label_smoothing: Annotated[Domain | None, Setting(
         group="noise", kind="float", low=0.0, high=0.95, neutral=0.0, off=True, regularizer=True, task="classification",
         search=Fixed(value=OFF), advised=Range(low=0.02, high=0.3, off=True),
-        doc="Fraction of a label's weight that is spread over all classes (Szegedy et al. 2016).")] = None
+        doc="Fraction of a label's weight that is spread over all classes, of several labels over the two values of each (Szegedy et al. 2016).")] = None
     mixup: Annotated[Domain | None, Setting(
         group="noise", kind="float", low=0.0, high=100.0, neutral=0.0, off=True, regularizer=True,
         search=Fixed(value=OFF), advised=Range(low=0.05, high=1.0, log=True, off=True),

@@ -59,7 +59,7 @@ def test_each_is_the_plain_loop_without_its_fold(task: str, rows: Any) -> None:
         )
         y, y_valid = (torch.from_numpy(data.table.target[each]) for each in (own, held))
         if task == "regression":
-            y, y_valid = (((each - done.fold.target.mean) / done.fold.target.scale).float() for each in (y, y_valid))
+            y, y_valid = (torch.from_numpy(done.fold.target.standardize(each.numpy())) for each in (y, y_valid))
         network = build(done.shape, dropout_of(RECIPE.effective()))
         initialize(network, RECIPE.effective(), seed)
         there = Rows(x, y, x_valid, y_valid)

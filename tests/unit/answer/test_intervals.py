@@ -10,7 +10,7 @@ import torch
 from scipy import stats
 from sklearn.metrics import balanced_accuracy_score, root_mean_squared_error
 
-from service.spec import CLASSIFICATION_METRICS, REGRESSION_METRICS
+from service.spec.metrics import METRICS
 from workers.answer.intervals import BOUNDS, difference, interval, over_seeds
 from workers.scoring.scores import Scores, exact, mean_over_folds, score
 
@@ -81,7 +81,7 @@ def test_errors_stay_positive_and_shares_within_their_range() -> None:
 
 
 def test_every_metric_has_a_scale_for_its_interval() -> None:
-    assert set(BOUNDS) == {*CLASSIFICATION_METRICS, *REGRESSION_METRICS}
+    assert set(BOUNDS) == {name for names in METRICS.values() for name in names}
 
 
 def test_an_undefined_score_has_an_interval_of_nothing() -> None:

@@ -69,7 +69,12 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "pickle": ({"x": np.zeros((2, 2)), "y": np.zeros(2), "more": np.array([{}, None])}, "Python objects"),
     "one-dimensional": ({"x": np.zeros(3), "y": np.zeros(3)}, "do not fit"),
     "five-dimensional": ({"x": np.zeros((2, 1, 1, 1, 1)), "y": np.zeros(2)}, "do not fit"),
-    "one-hot": ({"x": np.zeros((3, 2)), "y": np.zeros((3, 4))}, "do not fit"),
+    "one-hot": ({"x": np.zeros((4, 2)), "y": np.eye(4)}, "one-hot"),
+    "targets of parts": (
+        {"x_train": np.zeros((3, 2)), "y_train": np.zeros((3, 2)), "x_test": np.zeros((3, 2)), "y_test": np.zeros(3)},
+        "different numbers of targets",
+    ),
+    "targets of targets": ({"x": np.zeros((3, 2)), "y": np.zeros((3, 4, 2))}, "do not fit"),
     "no rows": ({"x": np.zeros((0, 2)), "y": np.zeros(0)}, "do not fit"),
     "complex": ({"x": np.zeros((3, 2), dtype=complex), "y": np.zeros(3)}, "not numbers"),
     "dates": ({"x": np.zeros((3, 2)), "y": np.zeros(3, "datetime64[s]")}, "neither numbers nor text"),

@@ -9,7 +9,8 @@ from pydantic import ValidationError
 
 from service.api.issues import validation_issues
 from service.search import recipe
-from service.spec import CLASSIFICATION_METRICS, LOWER_IS_BETTER, REGRESSION_METRICS, StudySpec
+from service.spec import LOWER_IS_BETTER, StudySpec
+from service.spec.metrics import METRICS
 
 BAD: list[tuple[dict[str, Any], str, object]] = [
     ({"metric": "auc"}, "metric", "auc"),
@@ -90,9 +91,9 @@ def test_errors_name_field_value_and_what_is_allowed(parts: dict[str, Any], fiel
     assert issue.message
 
 
-@pytest.mark.parametrize("task", ["classification", "regression"])
+@pytest.mark.parametrize("task", METRICS)
 def test_any_metric_can_be_the_objective_and_has_a_direction(task: Any) -> None:
-    for metric in CLASSIFICATION_METRICS if task == "classification" else REGRESSION_METRICS:
+    for metric in METRICS[task]:
         level = {"quantile": 0.9} if metric == "pinball" else {}
         made = spec(metric=metric, early_stopping={"monitor": metric}, **level).resolved(task)
         assert made.direction == ("minimize" if metric in LOWER_IS_BETTER else "maximize")

@@ -61,7 +61,7 @@ class LaneChance(Chance):
 
 def network_of(setting: Recipe, seed: int, on: DeviceData, fold: int = 0) -> nn.Module:
     """With its initial weights on a fold, and dropout that takes a lane's keys."""
-    network = build(StackKey.of(setting, on.inputs, on.outputs, on.categories).shape, LaneDropout)
+    network = build(StackKey.of(setting, on.inputs, on.outputs, on.categories, on.several).shape, LaneDropout)
     initialize(network, setting, seed, spread(on.x[on.train[fold]]))
     if on.start is not None and setting.word("fine_tune") != "off":
         adopt(network, on.start)

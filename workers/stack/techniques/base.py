@@ -54,7 +54,8 @@ def key_of(name: str, keys: Tensor) -> Tensor:
 
 @dataclass
 class Batch:
-    """``x (k, b, ...)``, ``y (k, b)`` and ``keys (k, L + len(OLD_KEYS))`` int32 of one update.
+    """``x (k, b, ...)``, ``y (k, b)``, or ``(k, b, t)`` of several targets, and ``keys (k, L + len(OLD_KEYS))`` int32 of
+    one update.
 
     ``share`` (k,) is that of every example's own label, where examples are mixed; ``weights`` (k, b) multiply the losses.
     ``sources`` (d,) are the columns of the data, out of ``data_columns``, that the inputs of a table's rows come from.
@@ -128,6 +129,11 @@ class Step:
         return normal(key_of(name, self.keys)[:, None], element[None])
 
 
+def per_lane(column: Tensor, losses: Tensor) -> Tensor:
+    """A column (k,) for losses (k, b), or (k, b, t)."""
+    return column.view(-1, *[1] * (losses.ndim - 1))
+
+
 class Technique:
     """A technique of one setting, whose column (k,) has that setting's values. Holds no state."""
 
@@ -148,7 +154,7 @@ class Technique:
         return self.name in domains and can_leave(domains[self.name], SETTINGS[self.name].neutral)
 
     def blank(self, k: int, classes: int) -> Columns:
-        """The columns of k lanes that have it off, on the CPU."""
+        """The columns of k lanes that have it off, on the CPU; with several labels each has two ``classes``."""
         return {self.name: torch.full((k,), self.off)}
 
     def load(self, columns: Columns, lane: int, recipe: Recipe, balance: Tensor) -> None:
@@ -162,7 +168,10 @@ class Technique:
         """Change the examples; ``on`` are the techniques of the stack."""
 
     def on_losses(self, losses: Tensor, out: Tensor, labels: Tensor, columns: Columns, on: frozenset[str]) -> Tensor:
-        """The losses (k, b) of outputs (k, b, o) and labels (k, b), as this technique counts them."""
+        """The losses (k, b) of outputs (k, b, o) and labels (k, b), as this technique counts them.
+
+        Of several targets: losses (k, b, t), whose mean will be an example's, and labels (k, b, t).
+        """
         return losses
 
     def on_gradient(self, step: Step) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from workers.plain.update import SUREST
-from workers.stack.techniques.base import Columns, Technique
+from workers.stack.techniques.base import Columns, Technique, per_lane
 
 
 class FocalGamma(Technique):
@@ -20,7 +20,7 @@ class FocalGamma(Technique):
     def on_losses(self, losses: Tensor, out: Tensor, labels: Tensor, columns: Columns, on: frozenset[str]) -> Tensor:
         """(1 − p)^γ times each loss −log p."""
         unsure = (-(-losses).expm1()).clamp(min=SUREST)
-        return unsure.pow(columns[self.name][:, None]) * losses
+        return unsure.pow(per_lane(columns[self.name], losses)) * losses
 
 
 TECHNIQUES = (FocalGamma(),)

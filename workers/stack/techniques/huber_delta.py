@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from workers.stack.techniques.base import Columns, Technique
+from workers.stack.techniques.base import Columns, Technique, per_lane
 
 
 class HuberDelta(Technique):
@@ -18,7 +18,7 @@ class HuberDelta(Technique):
 
     def on_losses(self, losses: Tensor, out: Tensor, labels: Tensor, columns: Columns, on: frozenset[str]) -> Tensor:
         """r² where |r| ≤ δ, else δ·(2|r| − δ)."""
-        delta = columns[self.name][:, None]
+        delta = per_lane(columns[self.name], losses)
         error = (out.squeeze(-1) - labels).abs()
         return torch.where(error <= delta, losses, delta * (2.0 * error - delta))
 

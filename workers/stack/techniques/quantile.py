@@ -12,7 +12,7 @@ from torch import Tensor
 
 from service.spec import Domain, Recipe
 from workers.plain.update import pinball
-from workers.stack.techniques.base import Columns, Technique
+from workers.stack.techniques.base import Columns, Technique, per_lane
 
 
 class Quantile(Technique):
@@ -35,7 +35,7 @@ class Quantile(Technique):
 
     def on_losses(self, losses: Tensor, out: Tensor, labels: Tensor, columns: Columns, on: frozenset[str]) -> Tensor:
         """q·r where the residual r = label − out is positive, else (q − 1)·r."""
-        level = columns[self.name][:, None]
+        level = per_lane(columns[self.name], losses)
         return torch.where(level > 0, pinball(out.squeeze(-1) - labels, level), losses)
 
 
