@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import ipaddress
+import json
 import os
 import re
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Literal
-from urllib.parse import urlsplit
+from typing import Annotated, Any, Literal
+from urllib.parse import quote, urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr, StringConstraints, ValidationError
 from pydantic_core import ErrorDetails
@@ -18,7 +19,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 from service.addresses import checked_prefix, checked_store
 from service.errors import RegsearchError
 
-_SECRET = ("db_url", "databases", "data_prefixes", "objects", "oidc_client_secret")
+_SECRET = ("db_url", "db_password", "databases", "data_prefixes", "objects", "oidc_client_secret")
 """Settings that have passwords, or may by mistake."""
 
 
@@ -74,6 +75,7 @@ class Settings(BaseSettings):
     db_pooler: bool = Field(
         False, description="Whether `db_url` is that of a pooler that lends connections for one transaction (PgBouncer)."
     )
+    db_password: SecretStr | None = Field(None, description="Password of the database, where `db_url` has none.")
     host: str = Field("127.0.0.1", description="Address on which the API listens.")
     auth: Literal["off", "tokens", "unprotected"] = Field(
         "off",
@@ -147,7 +149,13 @@ class Settings(BaseSettings):
     @property
     def database_url(self) -> str:
         """The configured URL, or the embedded SQLite file."""
-        return self.db_url or f"sqlite:///{(self.home / 'regsearch.db').absolute()}"
+        if self.db_url is None:
+            return f"sqlite:///{(self.home / 'regsearch.db').absolute()}"
+        scheme, mark, rest = self.db_url.partition("://")
+        user, at, place = rest.partition("@")
+        if self.db_password is None or not at or ":" in user:
+            return self.db_url
+        return f"{scheme}{mark}{user}:{quote(self.db_password.get_secret_value(), safe='')}@{place}"
 
     @property
     def connections(self) -> Connections:
@@ -182,7 +190,7 @@ def load_settings() -> Settings:
         InvalidSettings: One has a value that it can't have; of databases, whose URLs have passwords, the value is not told.
     """
     try:
-        return Settings()
+        return Settings(**_from_files())
     except SettingsError as error:
         field = re.findall(r'field "(\w+)"', str(error))
         raise InvalidSettings(f"REGSEARCH_{'_'.join(field).upper()}: must be JSON") from None
@@ -197,6 +205,30 @@ def environment_of(settings: Settings) -> dict[str, str]:
     names = {f"REGSEARCH_{name.upper()}" for name in Settings.model_fields}
     here = {name: value for name, value in os.environ.items() if name in names}
     return here | {"REGSEARCH_DB_URL": settings.database_url, "REGSEARCH_HOME": str(settings.home.absolute())}
+
+
+def _from_files() -> dict[str, Any]:
+    """Settings whose value is in a file, which `REGSEARCH_…_FILE` names: how secrets are given to containers.
+
+    Raises:
+        InvalidSettings: A file can't be read, is not JSON where that is wanted, or the setting is given twice.
+    """
+    found: dict[str, Any] = {}
+    for name, field in Settings.model_fields.items():
+        variable = f"REGSEARCH_{name.upper()}"
+        place = os.environ.get(f"{variable}_FILE")
+        if not place:
+            continue
+        if os.environ.get(variable):
+            raise InvalidSettings(f"{variable}: is given twice, also by {variable}_FILE")
+        try:
+            text = Path(place).read_text(encoding="utf-8").rstrip("\r\n")
+            found[name] = json.loads(text) if isinstance(field.default, dict | tuple) else text
+        except OSError as error:
+            raise InvalidSettings(f"{variable}_FILE: {place} can't be read: {error.strerror}") from None
+        except ValueError:
+            raise InvalidSettings(f"{variable}_FILE: {place} must be JSON in UTF-8") from None
+    return found
 
 
 def _line(issue: ErrorDetails) -> str:

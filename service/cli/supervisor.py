@@ -250,4 +250,6 @@ def free_port() -> int:
 
 def child_environment(**settings: str) -> dict[str, str]:
     """The environment of children: that of this process, and ``settings`` as `REGSEARCH_…`."""
-    return {**os.environ, **{f"REGSEARCH_{name.upper()}": value for name, value in settings.items()}}
+    own = {f"REGSEARCH_{name.upper()}": value for name, value in settings.items()}
+    inherited = {name: value for name, value in os.environ.items() if name.removesuffix("_FILE") not in own}
+    return {**inherited, **own}

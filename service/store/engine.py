@@ -56,10 +56,11 @@ def normalize(url: str) -> URL:
     """
     try:
         parsed = make_url(url)
-    except ArgumentError as error:
+    except (ArgumentError, ValueError):  # whose messages may have a part of the password
         raise DatabaseUnavailable(
-            f"{url!r} is not a database URL, such as sqlite:///file.db or postgresql://host/name"
-        ) from error
+            "REGSEARCH_DB_URL is not a database URL, such as sqlite:///file.db or postgresql://user@host/name; in it, "
+            "letters such as @ and / of a password must be encoded (%40, %2F), in REGSEARCH_DB_PASSWORD they need not"
+        ) from None
     backend = parsed.get_backend_name()
     if backend == "postgresql":
         return parsed.set(drivername="postgresql+psycopg")

@@ -23,6 +23,8 @@ from tests.acceptance.crash import Postgres
 ROOT = Path(__file__).parents[2]
 COMPOSE = ROOT / "docker-compose.yml"
 OURS = ("api", "dashboard", "worker")
+Running = tuple[dict[str, int], dict[str, Any], dict[str, str]]
+"""Ports, services, and the environment of the worker."""
 
 
 @pytest.fixture(scope="module")
@@ -48,17 +50,39 @@ def test_images_are_built_from_what_is_there(services: dict[str, Any]) -> None:
     assert "torch" not in re.sub("#.*", "", (ROOT / "service/Dockerfile").read_text())
 
 
-def test_secrets_come_from_the_environment(services: dict[str, Any]) -> None:
-    assert "${POSTGRES_PASSWORD:?" in services["postgres"]["environment"]["POSTGRES_PASSWORD"]
-    assert "${POSTGRES_PASSWORD:?" in services["worker"]["environment"]["REGSEARCH_DB_URL"]
+def test_the_password_is_in_a_file_and_nowhere_else(services: dict[str, Any]) -> None:
+    for name, service in services.items():
+        if name in (*OURS, "postgres"):
+            assert service["secrets"] == ["db_password"], name
+            files = {key: value for key, value in service["environment"].items() if "PASSWORD" in key}
+            assert all(key.endswith("_FILE") and value == "/run/secrets/db_password" for key, value in files.items()), name
+        assert "POSTGRES_PASSWORD}" not in str(service), name
+
+
+def test_containers_are_confined_and_their_images_pinned(services: dict[str, Any]) -> None:
+    for name, service in services.items():
+        assert service["cap_drop"] == ["ALL"], name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+        assert service["mem_limit"], name
+        assert service["pids_limit"] > 0, name
+        if name in (*OURS, "postgres"):
+            assert service["healthcheck"]["test"], name
+        if "image" in service:
+            assert re.search(r":(v?\d+\.\d+|RELEASE\.\d{4}-)", service["image"]), name
+        else:
+            text = (ROOT / service["build"]["dockerfile"]).read_text()
+            assert re.search(r"^FROM \S+:\d+\.\d+\.\d+-", text, re.MULTILINE), name
+            assert re.search(r"^USER (?!root)", text, re.MULTILINE), name
 
 
 @pytest.fixture
-def running(services: dict[str, Any], tmp_path: Path) -> Iterator[tuple[dict[str, int], dict[str, Any]]]:
+def running(services: dict[str, Any], tmp_path: Path) -> Iterator[Running]:
     """The commands of all containers as processes, with their environment; only addresses and paths differ."""
     postgres = Postgres()
     ports = {"8000": free_port(), "8080": free_port()}
     replaced = {"/data": str(tmp_path), "0.0.0.0": "127.0.0.1", **{port: str(free) for port, free in ports.items()}}
+    secret = tmp_path / "db_password"
+    secret.write_text("p@ss/w:rd\n")
     processes = []
     for name in OURS:
         # As compose does where the variable is not set.
@@ -67,6 +91,7 @@ def running(services: dict[str, Any], tmp_path: Path) -> Iterator[tuple[dict[str
             for key, value in services[name]["environment"].items()
         }
         given["REGSEARCH_DB_URL"] = postgres.url
+        given["REGSEARCH_DB_PASSWORD_FILE"] = str(secret)
         for key in ("REGSEARCH_HOME", "REGSEARCH_CACHE", "REGSEARCH_HOST", "REGSEARCH_PORT"):
             for old, new in replaced.items():
                 given[key] = given.get(key, "").replace(old, new)
@@ -80,7 +105,7 @@ def running(services: dict[str, Any], tmp_path: Path) -> Iterator[tuple[dict[str
             client = HttpClient(f"http://127.0.0.1:{ports['8000']}")
             client.wait_until_ready(120)
             client.close()
-    yield ports, services
+    yield ports, services, environment
     for process in processes:
         process.terminate()
     for process in processes:
@@ -88,8 +113,8 @@ def running(services: dict[str, Any], tmp_path: Path) -> Iterator[tuple[dict[str
     postgres.stop()
 
 
-def test_every_container_does_its_part(running: tuple[dict[str, int], dict[str, Any]]) -> None:
-    ports, services = running
+def test_every_container_does_its_part(running: Running) -> None:
+    ports, services, environment = running
     client = HttpClient(f"http://127.0.0.1:{ports['8000']}")
     spec = {
         "data": {"dataset": "wine"},
@@ -103,4 +128,6 @@ def test_every_container_does_its_part(running: tuple[dict[str, int], dict[str, 
         code = [each.replace(port, str(ports[port])) for each in arguments]
         command = [sys.executable if program == "python" else program, *code]
         assert subprocess.run(command, check=False).returncode == 0
+    _, _, *arguments = services["worker"]["healthcheck"]["test"]
+    assert subprocess.run([sys.executable, *arguments], env=environment, check=False).returncode == 0
     client.close()
