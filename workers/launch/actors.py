@@ -91,8 +91,8 @@ class RayEngine:
         try:
             ray.init(address=profile.address, namespace="regsearch", log_to_driver=False, logging_level=logging.WARNING)
         except (OSError, RuntimeError, ValueError) as error:  # no cluster, another Ray, an address that is none
-            first = str(error).strip().splitlines()[0]
-            raise CannotLaunch(f"no Ray cluster answers at address {profile.address!r}: {first}") from None
+            last = str(error).strip().splitlines()[-1]
+            raise CannotLaunch(f"no Ray cluster answers at address {profile.address!r}: {last}") from None
 
     def options(self) -> dict[str, Any]:
         """What an actor asks Ray for."""
