@@ -33,10 +33,16 @@ async def follow(port: int, path: str, opened: asyncio.Semaphore, news: list[flo
     writer.close()
 
 
+async def _send(port: int, path: str, body: object = None) -> None:
+    """One request, by a connection of its own: the service closes those that are idle."""
+    connection = Connection(port)
+    await connection.send("POST", path, body)
+    connection.close()
+
+
 async def measured(port: int, process: psutil.Process, streams: int, idle: float, of: str) -> dict[str, float]:
     """Megabytes before and with the streams, the share of a core that they take, and seconds until all have news."""
-    control = Connection(port)
-    await control.send("POST", "/v1/studies", SPEC)
+    await _send(port, "/v1/studies", SPEC)
     before = process.memory_info().rss
     opened, news = asyncio.Semaphore(_AT_ONCE), list[float]()
     path = "/v1/events" if of == "all" else "/v1/studies/1/events"
@@ -51,10 +57,9 @@ async def measured(port: int, process: psutil.Process, streams: int, idle: float
     busy = process.cpu_times()
     rss = process.memory_info().rss
     start = time.perf_counter()
-    await control.send("POST", "/v1/studies/1/pause")
+    await _send(port, "/v1/studies/1/pause")
     await asyncio.gather(*following)
     delays = sorted(each - start for each in news)
-    control.close()
     return {
         "megabytes_before": before / 1e6,
         "megabytes": rss / 1e6,
