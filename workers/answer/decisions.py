@@ -1,4 +1,4 @@
-"""What is decided on validation rows about a classification's outputs: their temperature and thresholds."""
+"""What is decided on validation rows about outputs of classes or labels: their temperature and thresholds."""
 
 from __future__ import annotations
 
