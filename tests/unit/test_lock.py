@@ -1,4 +1,4 @@
-"""service/lock.txt: every package of the images at a version that pyproject.toml allows, and nothing of where it was found."""
+"""service/lock.txt: every package of the images, at a version that pyproject.toml allows, and nothing of where it is from."""
 
 from __future__ import annotations
 
