@@ -11,6 +11,7 @@ import pytest
 from service.spec import StudySpec
 from service.store import Store, open_store
 from workers.launch.__main__ import main
+from workers.launch.command import handed_on
 from workers.launch.jobs import SCRIPT
 from workers.launch.profile import CannotLaunch, Profile, read_profile
 from workers.launch.scaler import Census, Scaler
@@ -111,6 +112,13 @@ def test_options_go_before_the_file(tmp_path: Path) -> None:
     path.write_text("max: 3\ngpus: 0.33\nenv: {A: b}\n")
     profile = read_profile(Profile, path, {"max": "5", "env": ["C=d=e"]})
     assert (profile.max, profile.workers_per_gpu, profile.env) == (5, 3, {"C": "d=e"})
+
+
+def test_a_setting_from_a_file_is_not_handed_on_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REGSEARCH_DB_URL_FILE", "/run/secrets/db-url")
+    found = handed_on({"REGSEARCH_DB_URL": "sqlite:///a.db"})
+    assert found["REGSEARCH_DB_URL"] == "sqlite:///a.db"
+    assert "REGSEARCH_DB_URL_FILE" not in found
 
 
 def test_an_engine_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

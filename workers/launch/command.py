@@ -23,5 +23,9 @@ def worker_environment(profile: Profile, settings: dict[str, str]) -> dict[str, 
 
 
 def handed_on(environment: dict[str, str]) -> dict[str, str]:
-    """The environment of this process, for one that it starts, with ``environment`` over it."""
-    return {**os.environ, **environment}
+    """The environment of this process, for one that it starts, with ``environment`` over it.
+
+    A setting that was read from a file, `REGSEARCH_…_FILE`, must not be given twice.
+    """
+    files = {f"{name}_FILE" for name in environment}
+    return {name: value for name, value in os.environ.items() if name not in files} | environment
