@@ -1,4 +1,4 @@
-"""service/lock.txt: every package of the images, at a version that pyproject.toml allows, and nothing of where it is from."""
+"""service/lock.txt: all packages of the images, at versions that are allowed, and nothing of where they are from."""
 
 from __future__ import annotations
 
