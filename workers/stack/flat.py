@@ -10,8 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.nn.modules.conv import _ConvNd
@@ -204,11 +206,13 @@ def _thin_out(module: nn.Module) -> None:
     or is wrong. Reference: https://github.com/uxlfoundation/oneDNN/issues/6035.
     """
     for layer in module.modules():
-        if isinstance(layer, nn.Conv2d) and layer.kernel_size == (1, 1) and layer.padding == (0, 0):
-            down, across = layer.stride
-            if (down, across) != (1, 1):
-                layer.stride = (1, 1)
-                layer.register_forward_pre_hook(lambda _, given, a=down, b=across: (given[0][..., ::a, ::b],))
+        if type(layer) is nn.Conv2d and layer.kernel_size == (1, 1) and layer.padding == (0, 0) and layer.stride != (1, 1):
+            layer.forward = partial(_thinned, layer)  # type: ignore[method-assign]
+
+
+def _thinned(layer: nn.Conv2d, x: Tensor) -> Tensor:
+    down, across = layer.stride
+    return F.conv2d(x[..., ::down, ::across], layer.weight, layer.bias, groups=layer.groups)
 
 
 def _built(shape: Shape, device: torch.device) -> nn.Module:
