@@ -9,7 +9,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from service.datasets.uploads import held
@@ -43,12 +43,13 @@ def held_weights(path: str, roots: Sequence[Path]) -> Iterator[Path]:
     Raises:
         InvalidInput: It is elsewhere, or not a file, on `model.weights`.
     """
-    try:
-        with held(path, roots, "REGSEARCH_WEIGHTS_ROOTS") as found:
-            yield found
-    except InvalidInput as error:
-        (issue,) = error.issues
-        raise InvalidInput.one(_FIELD, issue.message, value=path, allowed=issue.allowed) from None
+    with ExitStack() as stack:
+        try:
+            found = stack.enter_context(held(path, roots, "REGSEARCH_WEIGHTS_ROOTS"))
+        except InvalidInput as error:
+            (issue,) = error.issues
+            raise InvalidInput.one(_FIELD, issue.message, value=path, allowed=issue.allowed) from None
+        yield found
 
 
 def weights_object(sha256: str) -> str:

@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 import logging
+import math
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -235,6 +236,7 @@ def test_what_takes_too_long_is_given_up(
     refused: Callable[..., str], settings: Settings, web: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sources, "_SECONDS", 0.01)
+    monkeypatch.setattr(sources, "_BYTES_PER_SECOND", math.inf)
     assert "could not be read within 0.01 s" in refused(f"{web}people.csv")
 
 

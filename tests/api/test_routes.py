@@ -98,6 +98,7 @@ def test_a_study_reports_where_it_is(client: TestClient, store: Store) -> None:
         "fail": 1,
         "finished": 3,
         "budget": 3,
+        "searches": 1,
     }
     assert (found["best"]["number"], found["best"]["value"], found["best"]["step"]) == (0, 1.0, 2)
     assert found["remaining_seconds"] == 0

@@ -1,6 +1,6 @@
 """Memory and processor time of one API process with many streams of events in which nothing happens; how soon news come.
 
-    python -m tests.benchmarks.streams [--streams 10000] [--idle 60] [--of studies]
+    python -m tests.benchmarks.streams [--streams 10000] [--idle 60]
 
 Needs as many open files (`ulimit -n`) as streams, in this process and in the service's.
 """

@@ -174,4 +174,5 @@ def test_the_verdict_says_where_there_is_nothing_to_compare() -> None:
 
 
 def test_averages_are_told_for_every_task() -> None:
-    assert [as_output(task, predictions(task, torch.ones(1, 2, 1))).shape for task in get_args(Task)] == [(1, 2, 1)] * 2
+    for task in get_args(Task):
+        assert as_output(task, predictions(task, torch.ones(1, 2, 1))).shape == (1, 2, 1)
