@@ -58,7 +58,7 @@ def stream(
         for chunk in read_chunks(path, "parquet", missing):
             frame = pd.DataFrame({name: _like(chunk[name], column) for name, column in columns.items()})
             kept.append(frame[list(aside)])
-            writer.add(_made(frame.drop(columns=list(aside)), readings))
+            writer.add(derived_frame(frame.drop(columns=list(aside)), readings))
         records = writer.records()
     return Streamed(records, np.concatenate(writer.hashes), pd.concat(kept, ignore_index=True), columns)
 
@@ -71,7 +71,12 @@ def _like(chunk: pd.Series[Any], column: Column) -> pd.Series[Any]:
     return chunk.astype(object) if kind == "b" and column.missing else chunk
 
 
-def _made(frame: pd.DataFrame, readings: Mapping[str, Reading]) -> pd.DataFrame:
+def derived_frame(frame: pd.DataFrame, readings: Mapping[str, Reading]) -> pd.DataFrame:
+    """The features of columns that have readings, and the other columns as they are.
+
+    Raises:
+        TrialError: A value can be read in two ways.
+    """
     if not readings:
         return frame
     try:

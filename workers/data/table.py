@@ -22,9 +22,9 @@ from service.errors import TrialError
 from workers.data.fitting import Layout
 from workers.data.pictures import load_pictures
 from workers.data.records import Records, blocks, chosen, hashes
-from workers.data.streamed import stream
+from workers.data.streamed import derived_frame, stream
 from workers.plain.columns import WORDS_FOR_MISSING, mapped, text_of
-from workers.plain.readings import Ambiguous, Reading, days_by, derived, number_by
+from workers.plain.readings import Reading, days_by, derived, number_by
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,7 @@ def load_table(source: DataSource) -> RawTable:
     aside = [name for name in (source.groups, source.time, source.split, source.weights) if name is not None]
     unread = {*aside, *(targets if source.task != "regression" else [])}
     readings = {name: reading for name, reading in content.readings.items() if name not in unread}
-    features = _derived(frame.drop(columns=aside), readings) if content.records is None else _no_columns(len(rows))
+    features = derived_frame(frame.drop(columns=aside), readings) if content.records is None else _no_columns(len(rows))
     arrays = content.arrays
     shaped = chosen(arrays.x, rows) if arrays is not None and source.layout != "flat" else None
     records = content.records.select(rows) if content.records is not None else None
@@ -262,15 +262,6 @@ def _target(target: pd.Series[Any], content: _Content, source: DataSource) -> pd
     if source.task != "regression" or reading is None or reading["kind"] != "number":
         return target
     return pd.Series(derived({"y": target}, {"y": reading})["y"], index=target.index)
-
-
-def _derived(frame: pd.DataFrame, readings: Mapping[str, Reading]) -> pd.DataFrame:
-    if not readings:
-        return frame
-    try:
-        return pd.DataFrame(derived({str(name): frame[name] for name in frame.columns}, readings), index=frame.index)
-    except Ambiguous as error:
-        raise TrialError(f"data: {error}") from None
 
 
 def _no_columns(rows: int) -> pd.DataFrame:
