@@ -18,7 +18,7 @@ from functools import cached_property
 from io import BytesIO
 from typing import Any, BinaryIO, NoReturn, TypeVar
 
-from optuna.distributions import json_to_distribution
+from optuna.distributions import BaseDistribution, json_to_distribution
 from pydantic import BaseModel, ValidationError
 
 from service.api.bodies import storable
@@ -173,7 +173,7 @@ class StudyArchive:
         found: Counter[str] = Counter(complete=0, pruned=0, fail=0)
         told: set[int] = set()
         epochs, best = 0, None
-        known: set[str] = set()
+        known: dict[str, BaseDistribution] = {}
         objectives = len(self.spec.objectives)
         for trial in self.trials():
             _check_trial(trial, objectives, known)
@@ -322,8 +322,8 @@ def _check_model(content: bytes) -> None:
         bad(f"{MODEL} is more than {MAX_RATIO} times as large as it is packed", value=size)
 
 
-def _check_trial(trial: TrialPart, objectives: int, known: set[str]) -> None:
-    """Check what no type tells; ``known`` are the distributions that are sound."""
+def _check_trial(trial: TrialPart, objectives: int, known: dict[str, BaseDistribution]) -> None:
+    """Check what no type tells; ``known`` are the distributions that were read before, by their text."""
     where = f"{TRIALS}, trial {trial.number}"
     if trial.state == "complete" and (trial.value is None or len(trial.values) != objectives):
         bad(f"{where} is complete without a value for each objective", value=trial.values, allowed=objectives)
@@ -334,9 +334,8 @@ def _check_trial(trial: TrialPart, objectives: int, known: set[str]) -> None:
     for param in trial.params:
         try:
             if param.distribution not in known:
-                json_to_distribution(param.distribution)
-                known.add(param.distribution)
-            json_to_distribution(param.distribution).to_external_repr(param.value)
+                known[param.distribution] = json_to_distribution(param.distribution)
+            known[param.distribution].to_external_repr(param.value)
         except Exception:  # of whatever kind: the text is somebody's
             bad(f"{where} has a parameter {param.name!r} whose value or distribution Optuna can't read")
     for texts in (trial.attributes, trial.shown):
