@@ -149,7 +149,7 @@ class Leases:
         Raises:
             LeaseLost: The lease has expired and was reaped, or the study was ended.
         """
-        values = {"mine": lease.token, "for_seconds": seconds}
+        values = {"mine": lease.token, "of_study": lease.study_id, "for_seconds": seconds}
         row = self._database.write(lambda connection: connection.execute(self._renewal, values).first())
         if row is None:
             raise LeaseLost(f"lease {lease.token} on study {lease.study_id} is gone")
@@ -300,10 +300,13 @@ def _suspect(database: Database, leases: FromClause, seconds: ColumnElement[floa
 
 
 def _renewal(database: Database) -> Any:
-    """Renews the lease `token` for `for_seconds`, and tells its study's state and whether there are suspect leases."""
+    """Renews the lease `mine` for `for_seconds`, and tells the state of `of_study` and whether there are suspect leases.
+
+    SQLAlchemy names columns without their tables in SQLite's RETURNING, so nothing in it may be compared with the lease.
+    """
     own, seconds = t.leases, bindparam("for_seconds", type_=Float)
     until = {"expires_at": database.now + seconds, "seconds": seconds}
-    state = select(t.studies.c.state).where(t.studies.c.study_id == own.c.study_id).correlate(own).scalar_subquery()
+    state = select(t.studies.c.state).where(t.studies.c.study_id == bindparam("of_study")).scalar_subquery()
     suspects = exists().where(_suspect(database, own.alias("all"), seconds)).label("suspects")
     mine = update(own).where(own.c.token == bindparam("mine"), *unhurried(database.engine.dialect))
     return mine.values(until).returning(state.label("state"), suspects)

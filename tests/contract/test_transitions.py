@@ -133,6 +133,14 @@ def test_renewing_reaps_expired_leases(store: Store) -> None:
     assert [trial.attempt for trial in store.trials.ask(alive, proposals(2))] == [1, 1]
 
 
+def test_renewing_tells_the_state_of_its_own_study(store: Store) -> None:
+    store.studies.cancel(store.studies.submit(a_spec()))
+    lease, other = started(store), started(store)
+    store.studies.pause(other.study_id)
+    assert store.leases.renew(lease, 60) is S.RUNNING
+    assert store.leases.renew(other, 60) is S.PAUSED
+
+
 def test_an_expired_lease_can_be_renewed_until_it_is_reaped(store: Store) -> None:
     lease = started(store)
     (trial,) = store.trials.ask(lease, proposals(1))
