@@ -58,4 +58,4 @@ class Stops:
         """Ids of the trials that run under a lease and are to stop."""
         marked = (t.trials.c.lease_token == lease.token) & t.trials.c.stop_asked_at.is_not(None)
         query = select(t.trials.c.trial_id).where(marked)
-        return self._database.read(lambda connection: frozenset(connection.execute(query).scalars()))
+        return frozenset(row.trial_id for row in self._database.alone(query))

@@ -41,7 +41,7 @@ class Workers:
         """Record that a worker is alive, and its ``stats``."""
         change = update(t.workers).where(t.workers.c.id == worker_id, *unhurried(self._database.engine.dialect))
         values = {"seen_at": self._database.now, "stats": dumps(stats)}
-        self._database.write(lambda connection: connection.execute(change.values(values)))
+        self._database.alone(change.values(values), reading=False)
 
     def leave(self, worker_id: str) -> None:
         """Record that a worker has left."""
