@@ -43,6 +43,9 @@ from service.store.sightings import OF_ANOTHER_TIME, Sightings, has_ended
 _ENDED = 0.0
 """When a lease expires whose worker is known to be dead."""
 
+_WATCHED = 50
+"""Most leases that a renewal looks at. Where there are more, there is always somebody whose time to `reap` has come."""
+
 
 class Leases:
     """Claims on studies."""
@@ -255,14 +258,15 @@ def _due(database: Database) -> Any:
 
 
 def _renewal(database: Database) -> Any:
-    """Renews the lease `mine` for `for_seconds`, and tells the state of `of_study` and whether there are suspect leases.
+    """Renews the lease `mine` for `for_seconds`, and tells the state of `of_study` and whether some leases are suspect.
 
     SQLAlchemy names columns without their tables in SQLite's RETURNING, so nothing in it may be compared with the lease.
     """
     own, seconds = t.leases, bindparam("for_seconds", type_=Float(53))
     until = {"expires_at": database.now + seconds, "seconds": seconds}
     state = select(t.studies.c.state).where(t.studies.c.study_id == bindparam("of_study")).scalar_subquery()
-    suspects = exists().where(_suspect(database, own.alias("all"))).label("suspects")
+    some = select(own.c.token, own.c.expires_at, own.c.seconds).limit(_WATCHED).subquery("some")
+    suspects = exists(select(some.c.token).where(_suspect(database, some))).label("suspects")
     mine = update(own).where(own.c.token == bindparam("mine"), *unhurried(database.engine.dialect))
     return mine.values(until).returning(state.label("state"), suspects)
 
