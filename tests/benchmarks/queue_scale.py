@@ -246,14 +246,14 @@ def drive(url: str, kind: str, workers: int, seconds: float) -> dict[str, Any]:
 
 
 def processor_seconds(*processes: psutil.Process) -> float:
-    """Of processes, and of their children that live."""
+    """Of processes and of their children, also of those that have ended."""
     total = 0.0
     for each in [each for process in processes for each in (process, *process.children())]:
         try:
             times = each.cpu_times()
         except psutil.NoSuchProcess:
             continue
-        total += times.user + times.system
+        total += times.user + times.system + times.children_user + times.children_system
     return total
 
 
