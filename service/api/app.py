@@ -45,6 +45,8 @@ from service.api.openapi import describe
 from service.api.queries import no_unknown_parameters
 from service.api.streams import Streams
 from service.api.tracing import Traces
+from service.leftovers import Leftovers
+from service.objects import open_objects
 from service.settings import Settings
 from service.store import Store
 
@@ -58,6 +60,7 @@ Submit a study with `POST /v1/studies`, poll it with `GET /v1/studies/{id}`, rea
 
 def create_app(store: Store, settings: Settings) -> FastAPI:
     """Build the API and, unless it is switched off, the dashboard on the same database; or the dashboard only."""
+    leftovers = Leftovers(open_objects(settings), store)
     document = None if settings.dashboard == "only" else "/openapi.json"
     app = FastAPI(
         title="regsearch",
@@ -68,9 +71,10 @@ def create_app(store: Store, settings: Settings) -> FastAPI:
         redoc_url=None,
         dependencies=[Depends(no_unknown_parameters)],
         responses={status: problems.answers(status)[status] for status in (422, 429)},
-        lifespan=None if document is None else background.lifespan(store, settings),
+        lifespan=None if document is None else background.lifespan(store, settings, leftovers),
     )
     app.state.streams = Streams()
+    app.state.leftovers = leftovers
     check_settings(settings)
     problems.install(app)
     largest = {datasets.PATH: settings.max_upload_mb, portable.RESTORE: settings.max_archive_mb}
@@ -90,7 +94,7 @@ def create_app(store: Store, settings: Settings) -> FastAPI:
     if settings.dashboard != "only":
         app.include_router(reference.router("/openapi.json", app.title))
         app.include_router(studies.router(store, settings))
-        app.include_router(changing.router(store, settings))
+        app.include_router(changing.router(store, settings, leftovers))
         app.include_router(pages.router(store))
         app.include_router(compare.router(store))
         app.include_router(events.router(store, app.state.streams))
@@ -108,7 +112,7 @@ def create_app(store: Store, settings: Settings) -> FastAPI:
             app.include_router(tokens.router(store))
         app.include_router(webhooks.router(store))
         app.include_router(sharing.router(store))
-        app.include_router(retention.router(store, settings))
+        app.include_router(retention.router(store, leftovers))
     if settings.dashboard != "off":
         dashboard.mount(app, store, writable=settings.dashboard == "writable")
     describe(app, tokens=settings.auth == "tokens")

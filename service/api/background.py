@@ -1,4 +1,4 @@
-"""What an API process does by itself, beside answering: it sends what webhooks wait for, and deletes what is old.
+"""What an API process does by itself, beside answering: it sends what webhooks wait for, and deletes what is old or left.
 
 Every API process does, on one database: who does what is settled there.
 """
@@ -9,7 +9,7 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 
 from anyio import to_thread
@@ -18,6 +18,7 @@ from starlette.types import Lifespan
 
 from service.api.retention import prune_by_settings
 from service.errors import DatabaseUnavailable
+from service.leftovers import Leftovers
 from service.settings import Settings
 from service.store import Store
 from service.webhooks.courier import Courier
@@ -29,35 +30,54 @@ TURN_SECONDS = 1.0
 TIDY_SECONDS = 3600.0
 
 
-def lifespan(store: Store, settings: Settings) -> Lifespan[FastAPI]:
+def lifespan(store: Store, settings: Settings, leftovers: Leftovers) -> Lifespan[FastAPI]:
     """The time in which an application on a store runs."""
 
     @asynccontextmanager
     async def running(_: FastAPI) -> AsyncIterator[None]:
         sender = Sender(private=settings.webhooks_private)
-        working = asyncio.create_task(_work(store, settings, Courier(store, sender)))
+        working = [
+            asyncio.create_task(_repeat(Courier(store, sender).turn)),
+            asyncio.create_task(_repeat(_Tidying(store, settings, leftovers).turn)),
+        ]
         try:
             yield
         finally:
-            working.cancel()
-            with suppress(asyncio.CancelledError):
-                await working
+            for task in working:
+                task.cancel()
+            for task in working:
+                with suppress(asyncio.CancelledError):
+                    await task
             sender.close()
 
     return running
 
 
-async def _work(store: Store, settings: Settings, courier: Courier) -> None:
-    tidied = -math.inf
+class _Tidying:
+    """Deletes what is old every hour, and then, or after something was deleted, what is left among the objects."""
+
+    def __init__(self, store: Store, settings: Settings, leftovers: Leftovers) -> None:
+        self._store, self._settings, self._leftovers = store, settings, leftovers
+        self._tidied = -math.inf
+
+    def turn(self) -> int:
+        """Do what is due."""
+        if time.monotonic() > self._tidied + TIDY_SECONDS:
+            self._tidied = time.monotonic()
+            self._leftovers.appear()
+            prune_by_settings(self._store, self._settings, self._leftovers)
+        self._leftovers.turn()
+        return 0
+
+
+async def _repeat(turn: Callable[[], int]) -> None:
+    """Take one turn after the other, at once while there was something to do, else after a pause."""
     while True:
-        sent = 0
+        done = 0
         try:
-            sent = await to_thread.run_sync(courier.turn, abandon_on_cancel=True)
-            if time.monotonic() > tidied + TIDY_SECONDS:
-                tidied = time.monotonic()
-                await to_thread.run_sync(prune_by_settings, store, settings, abandon_on_cancel=True)
+            done = await to_thread.run_sync(turn, abandon_on_cancel=True)
         except DatabaseUnavailable:
-            log.warning("nothing is sent to webhooks: the database does not respond")
+            log.warning("work in the background waits: the database does not respond")
         except Exception:
             log.exception("a turn of the work in the background has failed")
-        await asyncio.sleep(0.0 if sent else TURN_SECONDS)
+        await asyncio.sleep(0.0 if done else TURN_SECONDS)

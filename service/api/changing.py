@@ -17,15 +17,14 @@ from service.api.patches import ChangeOut, ChangePage, StudyPatch
 from service.api.problems import answers
 from service.api.queries import LINKED, WithPage
 from service.api.usage import quotas_of
-from service.leftovers import sweep
-from service.objects import Objects, open_objects
+from service.leftovers import Leftovers
 from service.settings import Settings
 from service.store import Store
 
 _NEWS: Any = {200: {"headers": {"ETag": {"schema": {"type": "string"}, "description": "Of the study as it is now."}}}}
 
 
-def router(store: Store, settings: Settings) -> APIRouter:
+def router(store: Store, settings: Settings, leftovers: Leftovers) -> APIRouter:
     """Changes under /v1/studies."""
     routes = APIRouter(prefix="/v1/studies", tags=["studies"], route_class=JsonRoute)
 
@@ -62,7 +61,7 @@ def router(store: Store, settings: Settings) -> APIRouter:
         return ChangePage(changes=changes, total=total, offset=page.offset, limit=page.limit)
 
     _transitions(routes, store, settings)
-    _ends(routes, store, open_objects(settings))
+    _ends(routes, store, leftovers)
     return routes
 
 
@@ -93,12 +92,12 @@ def _transitions(routes: APIRouter, store: Store, settings: Settings) -> None:
         return StudyOut.of(store.studies.get(study_id))
 
 
-def _ends(routes: APIRouter, store: Store, objects: Objects) -> None:
+def _ends(routes: APIRouter, store: Store, leftovers: Leftovers) -> None:
     @routes.delete("/{study_id}", status_code=status.HTTP_204_NO_CONTENT, responses=answers(404, 409, 422))
     def delete(study_id: StudyId) -> None:
         """Delete an ended study and its trials."""
         store.studies.delete(study_id)
-        sweep(objects, store)
+        leftovers.appear()
 
     @routes.post("/{study_id}/trials/{number}/stop", responses=answers(404, 409, 422))
     def stop_trial(study_id: StudyId, number: TrialNumber, request: WithKey, caller: WithCaller) -> TrialOut:

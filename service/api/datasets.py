@@ -15,9 +15,10 @@ from service.api.models import DatasetOut, Received, SourceOut, VersionOut
 from service.api.problems import answers
 from service.api.sources import DatasetFrom, Fetched, fetch
 from service.api.usage import quotas_of
-from service.datasets import BUILTIN, StoredFile, TableInfo, object_name, save_upload
+from service.datasets import BUILTIN, StoredFile, TableInfo, save_upload
 from service.datasets.uploads import FOLDER
 from service.errors import Conflict, InvalidInput, NotFound, QuotaExceeded
+from service.leftovers import forget_dataset
 from service.objects import Objects, open_objects
 from service.settings import Settings
 from service.store import Store
@@ -169,9 +170,7 @@ def _delete(routes: APIRouter, store: Store, objects: Objects) -> None:
             raise Conflict(f"the data set {dataset_id!r} is built in")
         if not storable(dataset_id):
             raise NotFound("data set", dataset_id)
-        record = store.datasets.delete(dataset_id, caller.owner)
-        if record is not None:
-            objects.delete(object_name(record.id, record.format))
+        forget_dataset(store, objects, dataset_id, caller.owner)
 
 
 def _described(fetched: Fetched) -> TableInfo:

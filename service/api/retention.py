@@ -12,9 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from service.api.access import WithCaller
 from service.api.bodies import JsonRoute
 from service.api.problems import answers
-from service.datasets.uploads import object_name
 from service.errors import Conflict, NotFound
-from service.objects import Objects, open_objects
+from service.leftovers import Leftovers, forget_dataset
 from service.settings import Settings
 from service.store import Store
 from service.store.actors import NOBODY, Actor, AuditEntry
@@ -53,41 +52,39 @@ class PruneOut(BaseModel):
         return cls(**{name: [*ids] for name, ids in vars(old).items()}, dry_run=dry_run)
 
 
-def router(store: Store, settings: Settings) -> APIRouter:
+def router(store: Store, leftovers: Leftovers) -> APIRouter:
     """/v1/prune, for admins."""
     routes = APIRouter(tags=["operations"], route_class=JsonRoute)
-    objects = open_objects(settings)
 
     @routes.post(ROUTE, responses=answers(413, 415, 422))
     def prune_now(given: PruneIn, caller: WithCaller) -> PruneOut:
         """Delete what is older than that, at most 500 of each kind. What has not ended and what is tagged `keep` stays."""
         ages = Ages(**given.model_dump(exclude={"dry_run"}))
-        old = store.retention.find(ages) if given.dry_run else prune(store, objects, ages, caller.actor)
+        old = store.retention.find(ages) if given.dry_run else prune(store, leftovers, ages, caller.actor)
         return PruneOut.of(old, dry_run=given.dry_run)
 
     return routes
 
 
-def prune_by_settings(store: Store, settings: Settings) -> None:
+def prune_by_settings(store: Store, settings: Settings, leftovers: Leftovers) -> None:
     """Delete what the operator's settings tell, until there is no more of it."""
     names = ("studies", "models", "datasets", "steps")
-    objects = open_objects(settings)
     ages = Ages(**{name: getattr(settings, f"retention_{name}") for name in names})
-    while ages != Ages() and (old := prune(store, objects, ages)).things:
+    while ages != Ages() and (old := prune(store, leftovers, ages)).things:
         log.info("deleted as old: %s", ", ".join(old.things))
     kept = settings.retention_events * 86_400.0
     store.events.forget(kept)
     store.webhooks.forget(kept)
 
 
-def prune(store: Store, objects: Objects, ages: Ages, by: Actor = NOBODY) -> Old:
+def prune(store: Store, leftovers: Leftovers, ages: Ages, by: Actor = NOBODY) -> Old:
     """Delete what is older than that, and write it down; returns it, without what somebody else has deleted or uses now."""
     found = store.retention.find(ages)
     done: dict[str, list[int | str]] = {name: [] for name in vars(found)}
     for kind, keys in vars(found).items():
         for key in keys:
             with suppress(NotFound, Conflict):
-                _drop(store, objects, kind, key)
+                _drop(store, leftovers, kind, key)
                 done[kind].append(key)
     old = Old(**done)  # type: ignore[arg-type]  # the ids are those that were found
     for thing in old.things:
@@ -95,13 +92,12 @@ def prune(store: Store, objects: Objects, ages: Ages, by: Actor = NOBODY) -> Old
     return old
 
 
-def _drop(store: Store, objects: Objects, kind: str, key: int | str) -> None:
+def _drop(store: Store, leftovers: Leftovers, kind: str, key: int | str) -> None:
     if kind == "datasets":
-        record = store.datasets.delete(str(key))
-        if record is not None:
-            objects.delete(object_name(record.id, record.format))
+        forget_dataset(store, leftovers.objects, str(key))
     elif kind == "studies":
         store.studies.delete(int(key))
+        leftovers.appear()
     elif kind == "models":
         store.retention.drop_model(int(key))
     else:

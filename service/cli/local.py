@@ -44,9 +44,7 @@ def serve(settings: Settings) -> None:
     """
     from service.api.app import create_app
     from service.api.server import run
-    from service.leftovers import sweep
     from service.logs import set_up_logging
-    from service.objects import open_objects
     from service.store import open_store
     from service.tracing import end_tracing, set_up_tracing
 
@@ -57,7 +55,6 @@ def serve(settings: Settings) -> None:
     settings.home.mkdir(parents=True, exist_ok=True)
     store = open_store(settings.database_url, settings.connections, create=True)
     try:
-        sweep(open_objects(settings), store)
         run(
             create_app(store, settings),
             host=settings.host,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -22,18 +22,18 @@ _FIELD = "model.weights"
 _MOST_HEADER = 100_000_000
 
 
-def sweep_weights(objects: Objects, still_used: Callable[[Sequence[str]], Collection[str]]) -> None:
-    """Delete the files of weights among the objects but those that ``still_used`` selects from their hashes.
+def sweep_weights(objects: Objects, unused: Callable[[list[str]], Sequence[str]], most: int) -> int:
+    """Delete the files of weights, ``most`` at most, that ``unused`` selects from their hashes; returns their number.
 
     A folder has none: workers read the operator's own files, which may lie there.
     """
     if not objects.remote:
-        return
+        return 0
     of = {found[1]: name for name in objects.names(WEIGHTS) if (found := _WEIGHTS_OBJECT.fullmatch(name))}
-    kept = still_used(sorted(of)) if of else ()
-    for sha256, name in of.items():
-        if sha256 not in kept:
-            objects.delete(name)
+    gone = unused(sorted(of))[:most]
+    for sha256 in gone:
+        objects.delete(of[sha256])
+    return len(gone)
 
 
 @contextmanager

@@ -55,7 +55,7 @@ def put_on_record(
 def alter(
     connection: Connection, database: Database, row: RowMapping, change: StudyChange, by: Actor, *, adding: bool = False
 ) -> None:
-    """Change a locked study; ``adding`` as `Transitions.extend` does, which changes nothing else.
+    """Change a study locked with its spec; ``adding`` as `Transitions.extend` does, which changes nothing else.
 
     Raises:
         Conflict: Something can't be changed now, with the reason.

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
-from sqlalchemy import Connection, insert, literal, select
+from sqlalchemy import Connection, FromClause, Select, insert, literal, select
+from sqlalchemy.sql.elements import ColumnElement
 
 from service.store import tables as t
 from service.store.engine import clock
@@ -26,11 +27,17 @@ EventKind = Literal[
 return from an archive.
 """
 EVENT_KINDS: tuple[EventKind, ...] = get_args(EventKind)
-_COPIED = ("study_id", "name", "owner", "state", "reason", "metric", "best_number", "best_value")
+COPIED = ("study_id", "name", "owner", "state", "reason", "metric", "best_number", "best_value")
 
 
 def happened(connection: Connection, study_id: int, kind: str) -> None:
     """Write down an event of a study, as the study is now."""
-    now = clock(connection.dialect)
-    row = select(literal(kind), now, *(t.studies.c[name] for name in _COPIED)).where(t.studies.c.study_id == study_id)
-    connection.execute(insert(t.events).from_select(["kind", "at", *_COPIED], row))
+    columns, row = event_of(t.studies, kind, clock(connection.dialect), t.studies.c.study_id == study_id)
+    connection.execute(insert(t.events).from_select(columns, row))
+
+
+def event_of(
+    studies: FromClause, kind: str, now: ColumnElement[float], which: ColumnElement[bool]
+) -> tuple[list[str], Select[Any]]:
+    """Columns of `rs_events`, and a query for their values: of those of the ``studies`` that ``which`` selects."""
+    return ["kind", "at", *COPIED], select(literal(kind), now, *(studies.c[name] for name in COPIED)).where(which)

@@ -18,35 +18,33 @@ from sqlalchemy import (
     Connection,
     Float,
     FromClause,
-    Row,
-    RowMapping,
     and_,
     bindparam,
     exists,
     func,
-    insert,
-    literal,
+    null,
     or_,
     select,
-    text,
     update,
 )
 from sqlalchemy.sql.elements import ColumnElement
 
 from service.errors import LeaseLost, NotFound
 from service.store import tables as t
+from service.store.claims import Claims, phase_of, take_lease
 from service.store.engine import Database, unhurried
 from service.store.finals import put_back_finals
-from service.store.happenings import happened
-from service.store.queue import next_study, next_study_locked
+from service.store.queue import next_study
 from service.store.records import SEARCHED, Lease, StudyState
 from service.store.retries import put_back
-from service.store.rows import count, end_study, inserted_key, lock_study, remove_leases, settle
+from service.store.rows import count, end_study, lock_study, remove_leases, settle
 from service.store.sightings import OF_ANOTHER_TIME, Sightings, has_ended
 
-_CLAIM_LOCK = 0x7265_6774
 _ENDED = 0.0
 """When a lease expires whose worker is known to be dead."""
+
+_WATCHED = 50
+"""Most leases that a renewal looks at. Where there are more, there is always somebody whose time to `reap` has come."""
 
 
 class Leases:
@@ -57,11 +55,11 @@ class Leases:
         self._sightings = Sightings()
         self._reaped = -math.inf
         self._idle = True
+        self._claims = Claims(database)
         # Built once: constructing such a query costs more than running it.
-        self._queue = next_study(database)
-        self._locked = next_study_locked(database)
         self._others = next_study(database, *_others())
         self._renewal = _renewal(database)
+        self._due = _due(database)
 
     def claim(self, worker_id: str, seconds: float) -> Lease | None:
         """Lease the next study that needs a worker, for ``seconds``; None if there is nothing to do.
@@ -71,23 +69,12 @@ class Leases:
         have published it.
         """
         self.reap(seconds)
-        mine = {"worker": worker_id}
         # An idle worker takes no write lock: one that has found nothing looks first.
-        if self._idle and self._database.read(lambda connection: connection.execute(self._queue, mine).first()) is None:
+        if self._idle and self._claims.is_empty(worker_id):
             return None
-
-        def work(connection: Connection) -> dict[str, Any] | None:
-            row = self._first_of_queue(connection, worker_id)
-            if row is None:
-                return None
-            phase = "finalize" if row["state"] == StudyState.FINALIZING else "search"
-            token = _taken(connection, self._database, row, worker_id, phase, seconds)
-            taken = {"token": token, "study_id": row["study_id"], "worker_id": worker_id, "phase": phase}
-            return {**taken, "ordinal": row["leases"]}
-
-        answer = self._database.write_once(work)
-        self._idle = answer is None
-        return None if answer is None else Lease(**answer)
+        taken = self._claims.take(worker_id, seconds)
+        self._idle = taken is None
+        return None if taken is None else Lease(**taken)
 
     def hold(self, study_id: int, client: str, seconds: float) -> Lease | None:
         """The lease of a user's program on an external study, renewed, or a new one; None where there is nothing to do.
@@ -105,13 +92,18 @@ class Leases:
             row = lock_study(connection, study_id)
             if row["state"] not in (*SEARCHED, StudyState.FINALIZING):
                 return None
-            phase = "finalize" if row["state"] == StudyState.FINALIZING else "search"
             mine = (t.leases.c.study_id == study_id) & (t.leases.c.worker_id == client)
             until = {"expires_at": self._database.now + seconds, "seconds": seconds}
             token = connection.execute(update(t.leases).where(mine).values(until).returning(t.leases.c.token)).scalar()
             if token is None:
-                token = _taken(connection, self._database, row, client, phase, seconds)
-            return {"token": token, "study_id": study_id, "worker_id": client, "phase": phase, "ordinal": row["leases"]}
+                return take_lease(connection, self._database, row, client, seconds)
+            return {
+                "token": token,
+                "study_id": study_id,
+                "worker_id": client,
+                "phase": phase_of(row),
+                "ordinal": row["leases"],
+            }
 
         answer = self._database.write_once(work)
         return None if answer is None else Lease(**answer)
@@ -129,20 +121,6 @@ class Leases:
             raise LeaseLost(f"no program {client} holds trials of study {study_id}: its lease has expired")
         return Lease(row.token, study_id, client, row.phase, 0)
 
-    def _first_of_queue(self, connection: Connection, worker_id: str) -> RowMapping | None:
-        """The next study, with its row locked.
-
-        Claims are serialized, so that each sees the leases of the earlier ones. A study may no longer need a worker by the
-        time its row is locked; the queue is then queried again.
-        """
-        mine = {"worker": worker_id}
-        if not self._database.is_sqlite:
-            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _CLAIM_LOCK})
-        while True:
-            found = connection.execute(self._locked, mine).mappings().first()
-            if found is not None or connection.execute(self._queue, mine).first() is None:
-                return found
-
     def renew(self, lease: Lease, seconds: float) -> StudyState:
         """Extend a lease to ``seconds`` from now; returns the study's state, after which the worker may have to stop.
 
@@ -150,7 +128,7 @@ class Leases:
             LeaseLost: The lease has expired and was reaped, or the study was ended.
         """
         values = {"mine": lease.token, "of_study": lease.study_id, "for_seconds": seconds}
-        row = self._database.write(lambda connection: connection.execute(self._renewal, values).first())
+        row = next(iter(self._database.alone(self._renewal, values, reading=False)), None)
         if row is None:
             raise LeaseLost(f"lease {lease.token} on study {lease.study_id} is gone")
         # So that trials of lost workers return although no worker claims: all may be busy.
@@ -185,7 +163,8 @@ class Leases:
         A study whose time budget ended while no worker had a lease on it moves to its next state as well.
         """
         self._reaped = time.monotonic()
-        found, overdue = self._database.read(partial(self._due, seconds))
+        rows = self._database.alone(self._due, {"for_seconds": seconds})
+        found, overdue = [row for row in rows if row.token is not None], [row.study_id for row in rows if row.token is None]
         seen = self._sightings.since({lease.token: lease.expires_at for lease in found})
         ended = [
             lease
@@ -229,20 +208,10 @@ class Leases:
 
         return self._database.write_once(work)
 
-    def _due(self, seconds: float, connection: Connection) -> tuple[Sequence[Row[Any]], list[int]]:
-        """Read without a write lock: suspect leases with ``now``, and studies past their time budget without one."""
-        now, s = self._database.now, t.studies
-        columns = (t.leases.c.token, t.leases.c.study_id, t.leases.c.expires_at, t.leases.c.seconds)
-        query = select(*columns, now.label("now")).where(_suspect(self._database, t.leases, literal(seconds)))
-        found = connection.execute(query.order_by(t.leases.c.token)).all()
-        idle = and_(t.timed(s), s.c.running == 0, s.c.waiting == 0, s.c.held == 0)
-        overdue = select(s.c.study_id).where(idle, now > s.c.started_at + s.c.budget_seconds)
-        return found, list(connection.execute(overdue).scalars())
-
     def others_wait(self, lease: Lease) -> bool:
         """Whether another study of the same or a higher priority has work and no worker."""
         mine = {"worker": lease.worker_id, "mine": lease.study_id}
-        return self._database.read(lambda connection: connection.execute(self._others, mine).first() is not None)
+        return bool(self._database.alone(self._others, mine))
 
     def expire(self, worker_id: str) -> None:
         """Let the leases of a worker that is known to be dead expire now."""
@@ -261,30 +230,6 @@ class Leases:
         settle(connection, self._database, row)
 
 
-def _taken(
-    connection: Connection,
-    database: Database,
-    row: RowMapping,
-    worker_id: str,
-    phase: str,
-    seconds: float,
-) -> int:
-    """Insert a lease on the study of a locked ``row``, which runs from now on; returns its token."""
-    values: dict[str, Any] = {"study_id": row["study_id"], "worker_id": worker_id, "phase": phase}
-    values |= {"expires_at": database.now + seconds, "seconds": seconds}
-    token = inserted_key(connection.execute(insert(t.leases).values(values)))
-    changes: dict[str, Any] = {"leases": t.studies.c.leases + 1, "held": t.studies.c.held + 1, "served_at": database.now}
-    if row["state"] == StudyState.QUEUED:
-        changes |= {"state": StudyState.RUNNING.value, "reason": None}
-        changes |= {"started_at": func.coalesce(t.studies.c.started_at, database.now)}
-    # Claims wait for one another, but not for a disk: a lease that a crash of the server takes is one that is lost.
-    mine = update(t.studies).where(t.studies.c.study_id == row["study_id"], *unhurried(connection.dialect))
-    connection.execute(mine.values(changes))
-    if row["state"] == StudyState.QUEUED:
-        happened(connection, row["study_id"], "study.running")
-    return token
-
-
 def _others() -> Sequence[ColumnElement[bool]]:
     """Studies without a worker that go before `mine`, or are its equals."""
     s = t.studies
@@ -293,21 +238,35 @@ def _others() -> Sequence[ColumnElement[bool]]:
     return s.c.study_id != bindparam("mine"), s.c.priority >= priority, s.c.held == 0
 
 
-def _suspect(database: Database, leases: FromClause, seconds: ColumnElement[float]) -> ColumnElement[bool]:
-    """Whether a lease has not been renewed for half of its time, as none that is alive; or the clock was set back."""
-    left, whole = leases.c.expires_at - database.now, func.coalesce(leases.c.seconds, seconds)
+def _suspect(database: Database, leases: FromClause) -> ColumnElement[bool]:
+    """Whether a lease has not been renewed for half of its time, as none that is alive; or the clock was set back.
+
+    The time of a lease that does not know it is `for_seconds`. The clock is read once, and not for each lease.
+    """
+    left = leases.c.expires_at - select(database.now).scalar_subquery()
+    whole = func.coalesce(leases.c.seconds, bindparam("for_seconds", type_=Float(53)))
     return or_(left < whole / 2, left > OF_ANOTHER_TIME * whole)
 
 
+def _due(database: Database) -> Any:
+    """Suspect leases, with the time ``now``; and studies past their time budget without a lease, with no token."""
+    of, s, now = t.leases.c, t.studies, database.now
+    suspects = select(of.token, of.study_id, of.expires_at, of.seconds, now.label("now")).where(_suspect(database, t.leases))
+    idle = and_(t.timed(s), s.c.running == 0, s.c.waiting == 0, s.c.held == 0)
+    overdue = select(null(), s.c.study_id, null(), null(), null()).where(idle, now > s.c.started_at + s.c.budget_seconds)
+    return suspects.union_all(overdue).order_by("token")
+
+
 def _renewal(database: Database) -> Any:
-    """Renews the lease `mine` for `for_seconds`, and tells the state of `of_study` and whether there are suspect leases.
+    """Renews the lease `mine` for `for_seconds`, and tells the state of `of_study` and whether some leases are suspect.
 
     SQLAlchemy names columns without their tables in SQLite's RETURNING, so nothing in it may be compared with the lease.
     """
-    own, seconds = t.leases, bindparam("for_seconds", type_=Float)
+    own, seconds = t.leases, bindparam("for_seconds", type_=Float(53))
     until = {"expires_at": database.now + seconds, "seconds": seconds}
     state = select(t.studies.c.state).where(t.studies.c.study_id == bindparam("of_study")).scalar_subquery()
-    suspects = exists().where(_suspect(database, own.alias("all"), seconds)).label("suspects")
+    some = select(own.c.token, own.c.expires_at, own.c.seconds).limit(_WATCHED).subquery("some")
+    suspects = exists(select(some.c.token).where(_suspect(database, some))).label("suspects")
     mine = update(own).where(own.c.token == bindparam("mine"), *unhurried(database.engine.dialect))
     return mine.values(until).returning(state.label("state"), suspects)
 

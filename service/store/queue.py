@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import FromClause, ScalarSelect, and_, bindparam, exists, func, or_, select, tuple_
+from sqlalchemy import FromClause, ScalarSelect, Select, and_, any_, bindparam, exists, func, or_, select, tuple_
 from sqlalchemy.sql.elements import ColumnElement
 
 from service.store import tables as t
@@ -27,16 +27,17 @@ def next_study(database: Database, *conditions: ColumnElement[bool]) -> Any:
     pairs = _pairs()
     of_pair = (s.c.priority == kind.c.priority) & (s.c.owner == kind.c.owner)
     first = select(s.c.study_id).where(needs_worker(database, s), of_pair, *conditions).correlate(kind)
-    firsts = select(_first(first.order_by(s.c.held, s.c.served_at, s.c.study_id)).label("study_id"))
-    found = firsts.select_from(pairs.join(kind, kind.c.study_id == pairs.c.study_id)).subquery()
+    firsts = select(_first(first.order_by(s.c.held, s.c.served_at, s.c.study_id)))
+    found = firsts.where(_among(database, kind.c.study_id, select(pairs.c.study_id)))
     # An owner's leases are counted once, not once per study.
     other = t.studies.alias("other")
     owned = (
         select(other.c.owner, func.sum(other.c.held).label("n")).where(t.leased(other)).group_by(other.c.owner).subquery()
     )
-    joined = found.join(s, s.c.study_id == found.c.study_id).outerjoin(owned, owned.c.owner == s.c.owner)
+    joined = s.outerjoin(owned, owned.c.owner == s.c.owner)
     order = (s.c.priority.desc(), func.coalesce(owned.c.n, 0), s.c.held, s.c.served_at, s.c.study_id)
-    return select(s.c.study_id, s.c.state, s.c.leases).select_from(joined).order_by(*order).limit(1)
+    query = select(s.c.study_id, s.c.state, s.c.leases).select_from(joined)
+    return query.where(_among(database, s.c.study_id, found)).order_by(*order).limit(1)
 
 
 def next_study_locked(database: Database) -> Any:
@@ -69,6 +70,13 @@ def _pairs() -> FromClause:
     before = tuple_(s.c.priority, s.c.owner) < tuple_(last.c.priority, last.c.owner)
     further = _first(some.where(before).correlate(last))
     return pairs.union_all(select(further).select_from(pairs.join(last, last.c.study_id == pairs.c.study_id)))
+
+
+def _among(database: Database, column: ColumnElement[int], ids: Select[Any]) -> ColumnElement[bool]:
+    """Whether a column is one of a few ids. PostgreSQL, which does not know that they are few, would read the whole table
+    to join it with them; of an array it expects ten.
+    """
+    return column.in_(ids) if database.is_sqlite else column == any_(func.array(ids.scalar_subquery()))
 
 
 def _first(query: Any) -> ScalarSelect[int]:

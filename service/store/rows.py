@@ -34,13 +34,20 @@ STOPPED = "stopped"
 """Stop reason of trials that somebody has stopped."""
 
 
-def lock_study(connection: Connection, study_id: int) -> RowMapping:
+_LONG = ("spec", "result", "advice")
+_SHORT = [each for each in t.studies.c if each.name not in _LONG]
+"""Columns of studies without documents, which few need that lock a study."""
+
+
+def lock_study(connection: Connection, study_id: int, *also: ColumnElement[Any]) -> RowMapping:
     """The study's row and ``now``, locked until the transaction ends (on SQLite the whole database is locked already).
+
+    Of the long columns it has those that are asked for, ``also``.
 
     Raises:
         NotFound: There is no such study.
     """
-    columns = (t.studies, clock(connection.dialect).label("now"))
+    columns = (*_SHORT, *also, clock(connection.dialect).label("now"))
     query = select(*columns).where(t.studies.c.study_id == study_id).with_for_update(of=t.studies)
     row = connection.execute(query).mappings().first()
     if row is None:
@@ -79,7 +86,7 @@ def count(connection: Connection, study_id: int, **changes: int) -> RowMapping:
     if not values:
         return lock_study(connection, study_id)
     change = update(t.studies).where(t.studies.c.study_id == study_id).values(values)
-    columns = (t.studies, clock(connection.dialect).label("now"))
+    columns = (*_SHORT, clock(connection.dialect).label("now"))
     return connection.execute(change.returning(*columns)).mappings().one()
 
 

@@ -7,7 +7,7 @@ ends here, as PRUNED without a value, and so does one that is given back. Either
 from __future__ import annotations
 
 from optuna.trial import TrialState as OptunaState
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, bindparam, select, update
 
 from service.errors import Conflict, NotFound
 from service.store import tables as t
@@ -16,6 +16,10 @@ from service.store.alterations import put_on_record
 from service.store.engine import Database, Once
 from service.store.records import Lease
 from service.store.rows import STATE_OF, STOPPED, count, end_trials, lock_study, settle
+
+_MARKED = (t.trials.c.lease_token == bindparam("mine")) & t.trials.c.stop_asked_at.is_not(None)
+_ASKED = select(t.trials.c.trial_id).where(_MARKED)
+"""Built once, as every worker asks every second: constructing it costs more than running it."""
 
 
 class Stops:
@@ -56,6 +60,4 @@ class Stops:
 
     def asked(self, lease: Lease) -> frozenset[int]:
         """Ids of the trials that run under a lease and are to stop."""
-        marked = (t.trials.c.lease_token == lease.token) & t.trials.c.stop_asked_at.is_not(None)
-        query = select(t.trials.c.trial_id).where(marked)
-        return self._database.read(lambda connection: frozenset(connection.execute(query).scalars()))
+        return frozenset(row.trial_id for row in self._database.alone(_ASKED, {"mine": lease.token}))

@@ -44,6 +44,9 @@ o_heartbeats = optuna_tables["trial_heartbeats"]
 
 metadata = MetaData()
 
+_OFTEN_CHANGED = {"fillfactor": 50}
+"""Pages with room: PostgreSQL writes what has changed beside what was there, and touches no index if none has the column."""
+
 studies = Table(
     "rs_studies",
     metadata,
@@ -92,6 +95,7 @@ studies = Table(
     CheckConstraint("asked = waiting + running + complete + pruned + fail", name="rs_counts_add_up"),
     Index("rs_studies_queue", "state", "priority"),
     Index("rs_studies_restored_once", "owner", "restored", unique=True),
+    postgresql_with=_OFTEN_CHANGED,
 )
 """``restored`` is the SHA-256 of the manifest of the archive that a study is from; its trials are as they are for ever."""
 
@@ -178,6 +182,7 @@ leases = Table(
     Column("expires_at", Float(53), nullable=False),
     Column("seconds", Float),
     sqlite_autoincrement=True,
+    postgresql_with=_OFTEN_CHANGED,
 )
 
 finals = Table(
@@ -216,6 +221,7 @@ workers = Table(
     Column("left_at", Float(53)),
     Column("stats", Text, nullable=False),
     Column("memory", BigInteger),
+    postgresql_with=_OFTEN_CHANGED,
 )
 
 modules = Table(

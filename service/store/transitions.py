@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from sqlalchemy import Connection, RowMapping
 
 from service.errors import Conflict, InvalidInput
+from service.store import tables as t
 from service.store.actors import NOBODY, Actor, StudyChange
 from service.store.alterations import alter, check_revision, put_on_record
 from service.store.engine import Database, Once
@@ -76,7 +77,7 @@ class Transitions:
             raise InvalidInput.one("trials", "must be at least 1", value=trials, allowed=">= 1")
 
         def work(connection: Connection) -> None:
-            row = lock_study(connection, study_id)
+            row = lock_study(connection, study_id, t.studies.c.spec)
             more = StudyChange(budget={"trials": row["budget_trials"] + trials})
             alter(connection, self._database, row, more, by, adding=True)
             check_quotas(connection, row["owner"], quotas)
@@ -104,7 +105,7 @@ class Transitions:
         """
 
         def work(connection: Connection) -> None:
-            row = lock_study(connection, study_id)
+            row = lock_study(connection, study_id, t.studies.c.spec)
             check_revision(row, revisions)
             alter(connection, self._database, row, change, by)
             if row["state"] in ENDED or change.budget.get("trials", 0) > row["budget_trials"]:

@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import RowMapping, select, update
+from sqlalchemy import RowMapping, Text, bindparam, select, update
 
 from service.store import tables as t
 from service.store.engine import Database, unhurried, upsert
@@ -23,6 +23,8 @@ class Workers:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        mine = (t.workers.c.id == bindparam("mine"), *unhurried(database.engine.dialect))
+        self._beat = update(t.workers).where(*mine).values(seen_at=database.now, stats=bindparam("told", type_=Text))
 
     def register(self, *, name: str, host: str, pid: int, device: str, memory: int | None = None) -> str:
         """Register a process, whose studies may take ``memory`` bytes; returns its id."""
@@ -39,9 +41,7 @@ class Workers:
 
     def beat(self, worker_id: str, stats: Mapping[str, Any]) -> None:
         """Record that a worker is alive, and its ``stats``."""
-        change = update(t.workers).where(t.workers.c.id == worker_id, *unhurried(self._database.engine.dialect))
-        values = {"seen_at": self._database.now, "stats": dumps(stats)}
-        self._database.write(lambda connection: connection.execute(change.values(values)))
+        self._database.alone(self._beat, {"mine": worker_id, "told": dumps(stats)}, reading=False)
 
     def leave(self, worker_id: str) -> None:
         """Record that a worker has left."""

@@ -6,6 +6,7 @@ import hashlib
 import os
 import subprocess
 import sys
+import time
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -17,14 +18,18 @@ import torch
 from fastapi.testclient import TestClient
 from safetensors.numpy import save
 
+from service import leftovers as leftovers_module
 from service.errors import InvalidInput, TrialError
-from service.objects import Objects, ObjectsUnavailable, OtherContent, open_objects
+from service.leftovers import Leftovers
+from service.objects import Objects, ObjectsUnavailable, OtherContent, open_objects, states_of
 from service.objects import remote as remote_objects
 from service.objects.cache import Cache
 from service.objects.local import LocalObjects
 from service.settings import InvalidSettings, Settings, load_settings
 from service.spec import StudySpec
 from service.store import Store
+from tests.clock import Clock
+from tests.contract.test_trials import proposals
 from tests.servers import S3, SECRET
 from workers.searching.checkpoints import Checkpoints
 from workers.study_data import StudyData
@@ -173,9 +178,46 @@ def test_weights_travel_by_their_hash_and_go_with_the_last_study(
     assert list(found) == ["layer.weight"]
     client.post(f"/v1/studies/{made.json()['id']}/cancel")
     assert client.delete(f"/v1/studies/{made.json()['id']}").status_code == 204
+    clock = Clock()
+    leftovers = Leftovers(open_objects(settings), store, clock.monotonic)
+    for minutes in (0, 14, 16):  # one that has just arrived may be for a study that is about to be submitted
+        assert kept(settings) == [f"weights/{sha256}.safetensors"]
+        clock.sleep(60 * minutes)
+        leftovers.appear()
+        leftovers.turn()
     assert kept(settings) == []
     with pytest.raises(TrialError, match="not in the object store; submit the study again"):
         StudyData(store, host(tmp_path, "third"), torch.device("cpu"))._weights(spec)
+
+
+def test_what_is_left_goes_in_the_background_and_a_part_at_a_time(
+    client: TestClient, settings: Settings, store: Store, objects: Objects, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = client.post("/v1/studies", json={"data": {"dataset": "wine"}})
+    lease = store.leases.claim("worker", 600)
+    assert lease is not None
+    (trial,) = store.trials.ask(lease, proposals(1))
+    names = [states_of(number) for number in (trial.id, 1_000_001, 1_000_002, 1_000_003)]
+    for name in names:
+        objects.write(name, lambda file: file.write(b"state"))
+    monkeypatch.setattr(leftovers_module, "MOST", 2)
+    clock = Clock()
+    leftovers = Leftovers(objects, store, clock.monotonic)
+    left = []
+    for _ in range(3):
+        leftovers.turn()
+        leftovers.turn()  # it is not time yet
+        left.append(len(objects.names("checkpoints")))
+        clock.sleep(1)
+    assert left == [2, 1, 1]
+    assert objects.names("checkpoints") == [names[0]]
+    client.post(f"/v1/studies/{made.json()['id']}/cancel")
+    Checkpoints(open_objects(settings)).save(trial.id, {})
+    assert client.delete(f"/v1/studies/{made.json()['id']}").status_code == 204
+    give_up = time.monotonic() + 60
+    while kept(settings) and time.monotonic() < give_up:
+        time.sleep(0.1)
+    assert kept(settings) == []
 
 
 def test_a_checkpoint_of_one_home_is_found_by_another_and_a_damaged_one_is_none(tmp_path: Path, settings: Settings) -> None:

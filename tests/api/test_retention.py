@@ -11,6 +11,8 @@ from fastapi.testclient import TestClient
 from sqlalchemy import func, select
 
 from service.api.retention import prune_by_settings
+from service.leftovers import Leftovers
+from service.objects import open_objects
 from service.settings import Settings
 from service.store import Store
 from service.store import tables as t
@@ -96,18 +98,18 @@ def test_what_is_old_is_deleted_unless_it_is_kept_or_needed(client: TestClient, 
 
 
 def test_the_settings_delete_models_and_values_first(client: TestClient, store: Store, settings: Settings) -> None:
-    study_id = finished(client, store)
+    study_id, leftovers = finished(client, store), Leftovers(open_objects(settings), store)
     age(store)
-    prune_by_settings(store, settings)
+    prune_by_settings(store, settings, leftovers)
     assert client.get(f"/v1/studies/{study_id}/model").status_code == 200, "nothing is deleted without a setting"
     chosen = settings.model_copy(update={"retention_models": 100.0, "retention_steps": 100.0, "retention_studies": 1000.0})
     assert count(store, t.o_steps) == 4
-    prune_by_settings(store, chosen)
+    prune_by_settings(store, chosen, leftovers)
     assert count(store, t.o_steps) == 0
     assert client.get(f"/v1/studies/{study_id}/model").status_code in (404, 409)
     assert client.get(f"/v1/studies/{study_id}/result").status_code == 200
     assert len(client.get(f"/v1/studies/{study_id}/trials/0").json()["curve"]["rmse"]) == 4
-    prune_by_settings(store, settings.model_copy(update={"retention_studies": 100.0}))
+    prune_by_settings(store, settings.model_copy(update={"retention_studies": 100.0}), leftovers)
     assert client.get(f"/v1/studies/{study_id}").status_code == 404
 
 

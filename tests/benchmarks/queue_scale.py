@@ -4,9 +4,9 @@
 
 Workers are simulated, their calls of the store are real: what a worker writes, when it writes it, without the training
 between. Each claims a study of the queue, asks for 16 trials at a time, reports an epoch of all of them every
-``--epoch-seconds``, tells them after five, renews its lease and tells what it does as `workers.liveness` has it, looks once
-a second whether somebody has stopped trials, and after 30 s whether others wait; it finalizes studies, too. Studies are of
-16, 32 and 64 trials, of 20 owners, one in twenty of a higher priority. Two processes with 24 connections each
+``--epoch-seconds``, tells them after five, renews its lease and tells what it does as `workers.liveness` has it, looks
+every two seconds whether somebody has stopped trials, and after 30 s whether others wait; it finalizes studies, too. Studies
+are of 16, 32 and 64 trials, of 20 owners, one in twenty of a higher priority. Four processes with 12 connections each
 make all calls.
 
 A second round of each size has the heartbeats only, of workers that hold leases, and a third workers without work, on an
@@ -29,6 +29,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from copy import copy
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,7 @@ from workers.searching.recorder import STOPS_SECONDS
 OWNERS = 20
 LANES, EPOCHS = 16, 5
 LEASE_SECONDS, TURN_SECONDS, LISTENING_SECONDS, FINALIZING_SECONDS = 30.0, 30.0, 15.0, 10.0
-PROCESSES, THREADS = 2, 24
+PROCESSES, THREADS = 4, 12
 KINDS: dict[str, BaseDistribution] = {f"x{i}": FloatDistribution(0.0, 1.0) for i in range(6)}
 PROPOSALS = [Proposal(dict.fromkeys(KINDS, 0.5), KINDS)] * LANES
 
@@ -134,6 +135,7 @@ class Simulated:
 
     def __init__(self, store: Store, clock: Clock, number: int, *, searches: bool) -> None:
         self.store, self.clock, self.searches = store, clock, searches
+        self.leases = copy(store.leases)  # what a process remembers of its last claims and reaps is each worker's own
         self.id = store.workers.register(name=f"bench:{number}", host="bench", pid=number, device="cpu")
         self.lease: Lease | None = None
         self.trials: list[AskedTrial] = []
@@ -142,7 +144,7 @@ class Simulated:
         self.pause = BEAT_SECONDS
 
     def claim(self) -> float | None:
-        lease = self.clock.call("claim", lambda: self.store.leases.claim(self.id, LEASE_SECONDS))
+        lease = self.clock.call("claim", lambda: self.leases.claim(self.id, LEASE_SECONDS))
         if lease is None:
             self.clock.call("idle", lambda: None)
             return LISTENING_SECONDS
@@ -161,7 +163,7 @@ class Simulated:
     def renew(self, lease: Lease) -> float | None:
         if lease is not self.lease:
             return None
-        self.clock.call("renew", lambda: self.store.leases.renew(lease, LEASE_SECONDS))
+        self.clock.call("renew", lambda: self.leases.renew(lease, LEASE_SECONDS))
         return LEASE_SECONDS / 3
 
     def beat(self, lease: Lease) -> float | None:
@@ -178,7 +180,7 @@ class Simulated:
         return self.pause
 
     def idle(self) -> float:
-        self.clock.call("claim", lambda: self.store.leases.claim(self.id, LEASE_SECONDS))
+        self.clock.call("claim", lambda: self.leases.claim(self.id, LEASE_SECONDS))
         self.clock.call("beat", lambda: self.store.workers.beat(self.id, {"state": "idle"}))
         return max(IDLE_SECONDS, LISTENING_SECONDS)
 
@@ -204,7 +206,7 @@ class Simulated:
         self.clock.call("tell" if ended else "report", lambda: self.store.trials.record(lease, reports, results))
         self.trials = [] if ended else self.trials
         late = time.monotonic() - self.began > TURN_SECONDS
-        if late and self.clock.call("others_wait", lambda: self.store.leases.others_wait(lease)):
+        if late and self.clock.call("others_wait", lambda: self.leases.others_wait(lease)):
             return self.leave(lease)
         return 0.0 if ended else EPOCH_SECONDS[0]
 
@@ -214,7 +216,7 @@ class Simulated:
         return None
 
     def leave(self, lease: Lease) -> float | None:
-        self.clock.call("release", lambda: self.store.leases.release(lease))
+        self.clock.call("release", lambda: self.leases.release(lease))
         self.take_next()
         return None
 
@@ -232,7 +234,7 @@ def drive(url: str, kind: str, workers: int, seconds: float) -> dict[str, Any]:
     store = open_store(url, Connections(kept=THREADS))
     clock = Clock()
     start = time.monotonic()
-    ramp = max(10.0, 2 * workers / 25)
+    ramp = max(10.0, PROCESSES * workers / 25)
     for number in range(workers):
         each = Simulated(store, clock, number, searches=kind == "search")
         clock.after(ramp * number / workers, each.idle if kind == "idle" else each.claim)
@@ -243,15 +245,15 @@ def drive(url: str, kind: str, workers: int, seconds: float) -> dict[str, Any]:
     return {"seconds": clock.seconds, "late": clock.late, "errors": clock.errors}
 
 
-def processor_seconds(server: psutil.Process) -> float:
-    """Of all processes of the server that live."""
+def processor_seconds(*processes: psutil.Process) -> float:
+    """Of processes and of their children, also of those that have ended."""
     total = 0.0
-    for each in (server, *server.children()):
+    for each in [each for process in processes for each in (process, *process.children())]:
         try:
             times = each.cpu_times()
         except psutil.NoSuchProcess:
             continue
-        total += times.user + times.system
+        total += times.user + times.system + times.children_user + times.children_system
     return total
 
 
@@ -266,14 +268,17 @@ def round_of(server: psutil.Process, url: str, kind: str, workers: int, given: a
     for driver in drivers:
         while driver.stdout is not None and driver.stdout.readline() not in ("measuring\n", ""):
             pass
-    start, used = time.monotonic(), processor_seconds(server)
+    clients = [psutil.Process(driver.pid) for driver in drivers]
+    start, used, driven = time.monotonic(), processor_seconds(server), processor_seconds(*clients)
     time.sleep(0.9 * given.seconds)  # the connections of the drivers, and what they have used, are gone after their end
-    busy = (processor_seconds(server) - used) / (time.monotonic() - start)
+    passed = time.monotonic() - start
+    busy, driving = (processor_seconds(server) - used) / passed, (processor_seconds(*clients) - driven) / passed
     parts = [json.loads(driver.communicate()[0]) for driver in drivers]
     after = facts(store)
     release_all(store)
     store.close()
-    return {**figures(parts), "server_processors": round(busy, 3), **{name: after[name] - before[name] for name in after}}
+    shared = {"server_processors": round(busy, 3), "drivers_processors": round(driving, 3)}
+    return {**figures(parts), **shared, **{name: after[name] - before[name] for name in after}}
 
 
 def facts(store: Store) -> dict[str, int]:

@@ -17,7 +17,7 @@ from service.errors import DatabaseUnavailable, NotFound
 from service.store import PING_SECONDS, Store, StudyState, open_store
 from service.store import engine as engine_module
 from service.store.engine import Database, normalize
-from service.store.records import Report
+from service.store.records import Lease, Report
 from tests.clock import Clock
 from tests.contract.conftest import Server, a_spec
 from tests.contract.test_trials import complete, expire, proposals, started
@@ -99,6 +99,20 @@ def test_a_worker_and_a_test_access_are_recorded_once(store: Store, line: Line) 
     line.cut()
     store.studies.open_test(study_id, "worker 1", "final score")
     assert len(store.studies.test_accesses(study_id)) == 1
+
+
+def test_a_claim_is_not_repeated(store: Store, line: Line) -> None:
+    study_id = store.studies.submit(a_spec(budget={"trials": 1}))
+    line.cut()
+    taken = store.leases._claims.take("worker", 60)
+    assert line.was_cut()
+    assert taken is not None
+    lease = Lease(**taken)
+    assert (lease.study_id, lease.worker_id, lease.phase, lease.ordinal) == (study_id, "worker", "search", 0)
+    assert store.leases.renew(lease, 60) is StudyState.RUNNING
+    other = store.leases.claim("other", 60)
+    assert other is not None
+    assert (other.study_id, other.ordinal) == (study_id, 1)
 
 
 def test_an_ask_is_not_repeated_and_remembers_what_was_fresh(store: Store, line: Line) -> None:

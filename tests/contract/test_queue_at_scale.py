@@ -65,6 +65,30 @@ def test_studies_are_served_in_the_order_of_the_queue(store: Store) -> None:
             break
 
 
+def test_a_study_that_others_write_to_delays_no_claim_of_another(postgres: Server) -> None:
+    """A frozen process may hold the row of a study: others of its priority go first, none of a lower one."""
+    with closing(open_store(postgres.database("busy", "prepared"))) as store:
+        low, *high = (store.studies.submit(a_spec(priority=priority)) for priority in (0, 1, 1))
+        with store.database.engine.connect() as frozen:
+            frozen.execute(text("SELECT 1 FROM rs_studies WHERE study_id = :id FOR UPDATE"), {"id": high[0]})
+            leases = [store.leases.claim(f"worker {i}", 60) for i in range(3)]
+            assert [lease.study_id for lease in leases if lease] == [high[1]] * 3
+            store.studies.pause(high[1])
+            claimed: list[int] = []
+
+            def claim() -> None:
+                lease = store.leases.claim("patient", 60)
+                claimed.append(lease.study_id if lease else 0)
+
+            patient = threading.Thread(target=claim)
+            patient.start()
+            patient.join(0.5)
+            assert claimed == []
+        patient.join(30)
+        assert claimed == [high[0]]
+        assert held(store) == {low: 0, high[0]: 1, high[1]: 3}
+
+
 def test_leases_are_counted_however_they_end(store: Store) -> None:
     first, second = (store.studies.submit(a_spec(budget={"trials": 4})) for _ in range(2))
     leases = [store.leases.claim(f"worker {i}", 60) for i in range(5)]

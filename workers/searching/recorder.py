@@ -20,7 +20,7 @@ from workers.timing import Timer
 
 FLUSH_SECONDS = 0.2
 LONGEST_SECONDS = 3.0
-STOPS_SECONDS = 1.0
+STOPS_SECONDS = 2.0
 """Interval at which the database is asked for trials to stop, however long an epoch takes."""
 _SHARE = 0.02
 """Of a recorder's time that the database may take: many workers on a slow one write more at a time, and less often."""
