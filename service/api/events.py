@@ -16,7 +16,7 @@ from fastapi.responses import StreamingResponse
 
 from service.api.access import Caller, WithCaller
 from service.api.bodies import JsonRoute
-from service.api.changes import GONE, Changes
+from service.api.changes import Changes
 from service.api.feed import Feed, stream
 from service.api.models import StudyId, StudyOut
 from service.api.problems import answers
@@ -50,9 +50,9 @@ def router(store: Store, streams: Streams) -> APIRouter:
 
         With `wait` the answer comes when there is news since the earlier answer whose `ETag` is sent, or since the request.
         """
-        tag, record = await to_thread.run_sync(_read, store, study_id)
+        tag, record = await to_thread.run_sync(store.studies.tagged, study_id)
         if wait > 0 and if_none_match in (None, etag(tag)) and await changes.after(study_id, tag, wait):
-            tag, record = await to_thread.run_sync(_read, store, study_id)
+            tag, record = await to_thread.run_sync(store.studies.tagged, study_id)
         if if_none_match == etag(tag):
             return Response(status_code=status.HTTP_304_NOT_MODIFIED, headers={"etag": etag(tag)})
         response.headers["etag"] = etag(tag)
@@ -96,12 +96,6 @@ def etag(tag: str) -> str:
     return f'W/"{tag.partition("|")[0]}-{hashlib.sha256(tag.encode()).hexdigest()[:16]}"'
 
 
-def _read(store: Store, study_id: int, owner: str | None = None) -> tuple[str, StudyRecord]:
-    """The tag of a study that an owner may see, and the study as it was then or later."""
-    tags = store.studies.versions([study_id])
-    return tags.get(study_id, GONE), store.studies.get(study_id, owner)
-
-
 def _number(header: str | None, since: int | None) -> int | None:
     """The number in a `Last-Event-ID`, which may be anything, else another one."""
     return int(header) if header and header.isascii() and header.isdecimal() and len(header) < 10 else since
@@ -115,7 +109,7 @@ async def study_stream(
     told = None
     while not feed.has_ended(caller):
         try:
-            tag, record = await to_thread.run_sync(_read, store, study_id, caller.owner)
+            tag, record = await to_thread.run_sync(store.studies.tagged, study_id, caller.owner)
         except NotFound:
             yield _event("end", '{"state": "deleted"}')
             return

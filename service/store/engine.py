@@ -7,16 +7,31 @@ fail halfway; PostgreSQL locks the study's row instead (see `trials`). Does not 
 from __future__ import annotations
 
 import json
+import math
 import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Dialect, Engine, create_engine, delete, event, func, literal_column, select, update
+from sqlalchemy import (
+    Connection,
+    Dialect,
+    Engine,
+    Executable,
+    Float,
+    bindparam,
+    create_engine,
+    delete,
+    event,
+    func,
+    literal_column,
+    select,
+    update,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
@@ -44,6 +59,7 @@ _TIMEOUTS = {"lock_timeout": LOCK_SECONDS, "idle_in_transaction_session_timeout"
 _REMEMBERED_SECONDS = 3600.0
 _REQUEST_SECONDS = 86_400.0
 """How long the return value of a write is kept, in case the write is repeated."""
+_FORGET_SECONDS = 60.0
 
 _KEEPALIVE = {"connect_timeout": 10, "keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3}
 
@@ -117,9 +133,10 @@ def _postgresql_begin(connection: Connection) -> None:
     connection.exec_driver_sql(f"SELECT {local}")
 
 
-def clock(dialect: Dialect) -> ColumnElement[float]:
-    """The database's clock in SQL, in seconds since 1970: the only clock that decides anything."""
-    if dialect.name == "sqlite":
+@cache
+def clock(dialect: str) -> ColumnElement[float]:
+    """The clock of a database in SQL, by its dialect's name, in seconds since 1970: the only clock that decides anything."""
+    if dialect == "sqlite":
         return literal_column("((julianday('now') - 2440587.5) * 86400.0)")
     return literal_column("extract(epoch from clock_timestamp())::double precision")
 
@@ -136,6 +153,17 @@ def unhurried(dialect: Dialect) -> Sequence[ColumnElement[bool]]:
 def upsert(connection: Connection, table: Any) -> Any:
     """An INSERT that supports ON CONFLICT, in the dialect of a connection."""
     return sqlite.insert(table) if connection.dialect.name == "sqlite" else postgresql.insert(table)
+
+
+@cache
+def _remember(dialect: str) -> Executable:
+    """Write a ``key`` that was not there, with ``more`` seconds to be remembered; returns it."""
+    values = {"key": bindparam("key"), "at": clock(dialect) + bindparam("more", type_=Float), "answer": "null"}
+    made = sqlite.insert(t.writes) if dialect == "sqlite" else postgresql.insert(t.writes)
+    return made.values(values).on_conflict_do_nothing().returning(t.writes.c.key)
+
+
+_KEEP = update(t.writes).where(t.writes.c.key == bindparam("mine")).values(answer=bindparam("answer"))
 
 
 def _sqlite_begin(connection: Connection) -> None:
@@ -174,6 +202,7 @@ class Database:
         self.engine = make_engine(url, connections)
         self._patience = patience_seconds
         self._sleep = sleep
+        self._forgotten = -math.inf
         self._turns = threading.Lock() if self.is_sqlite else None
         path = file_of(url)
         self._place = None if path is None else Place(path)
@@ -186,7 +215,7 @@ class Database:
     @property
     def now(self) -> ColumnElement[float]:
         """The database's clock in SQL, in seconds since 1970."""
-        return clock(self.engine.dialect)
+        return clock(self.engine.dialect.name)
 
     def read(self, work: Callable[[Connection], T], *, patience_seconds: float | None = None) -> T:
         """Run ``work`` in a read-only transaction and return its result.
@@ -219,12 +248,12 @@ class Database:
             InvalidInput: The request's key was that of another request.
         """
         once = request or Once(uuid.uuid4().hex)
+        more = 0.0 if request is None else _REQUEST_SECONDS - _REMEMBERED_SECONDS
 
         def run(connection: Connection) -> T:
-            connection.execute(delete(t.writes).where(t.writes.c.at < self.now - _REMEMBERED_SECONDS))
-            at = self.now if request is None else self.now + _REQUEST_SECONDS - _REMEMBERED_SECONDS
-            mine = upsert(connection, t.writes).values(key=once.key, at=at, answer="null")
-            if connection.execute(mine.on_conflict_do_nothing().returning(t.writes.c.key)).first() is None:
+            self._forget(connection)
+            mine = {"key": once.key, "more": more}
+            if connection.execute(_remember(connection.dialect.name), mine).first() is None:
                 text = connection.execute(select(t.writes.c.answer).where(t.writes.c.key == once.key)).scalar_one()
                 given, answer = json.loads(text)
                 if given != once.given:
@@ -233,11 +262,16 @@ class Database:
                 done: T = answer
                 return done
             result = work(connection)
-            kept = update(t.writes).where(t.writes.c.key == once.key)
-            connection.execute(kept.values(answer=json.dumps([once.given, result])))
+            connection.execute(_KEEP, {"mine": once.key, "answer": json.dumps([once.given, result])})
             return result
 
         return self.write(run)
+
+    def _forget(self, connection: Connection) -> None:
+        """Now and then, delete what need not be remembered any more."""
+        if time.monotonic() > self._forgotten + _FORGET_SECONDS:
+            self._forgotten = time.monotonic()
+            connection.execute(delete(t.writes).where(t.writes.c.at < self.now - _REMEMBERED_SECONDS))
 
     def _patiently(self, work: Callable[[Connection], T], *, reading: bool, patience_seconds: float | None = None) -> T:
         give_up = time.monotonic() + (self._patience if patience_seconds is None else patience_seconds)

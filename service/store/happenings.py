@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Literal, get_args
 
-from sqlalchemy import Connection, insert, literal, select
+from sqlalchemy import Connection, Executable, bindparam, insert, select
 
 from service.store import tables as t
 from service.store.engine import clock
@@ -31,6 +32,11 @@ _COPIED = ("study_id", "name", "owner", "state", "reason", "metric", "best_numbe
 
 def happened(connection: Connection, study_id: int, kind: str) -> None:
     """Write down an event of a study, as the study is now."""
-    now = clock(connection.dialect)
-    row = select(literal(kind), now, *(t.studies.c[name] for name in _COPIED)).where(t.studies.c.study_id == study_id)
-    connection.execute(insert(t.events).from_select(["kind", "at", *_COPIED], row))
+    connection.execute(_event(connection.dialect.name), {"event": kind, "of": study_id})
+
+
+@cache
+def _event(dialect: str) -> Executable:
+    columns = (bindparam("event", type_=t.events.c.kind.type), clock(dialect), *(t.studies.c[name] for name in _COPIED))
+    row = select(*columns).where(t.studies.c.study_id == bindparam("of"))
+    return insert(t.events).from_select(["kind", "at", *_COPIED], row)

@@ -40,7 +40,7 @@ def lock_study(connection: Connection, study_id: int) -> RowMapping:
     Raises:
         NotFound: There is no such study.
     """
-    columns = (t.studies, clock(connection.dialect).label("now"))
+    columns = (t.studies, clock(connection.dialect.name).label("now"))
     query = select(*columns).where(t.studies.c.study_id == study_id).with_for_update(of=t.studies)
     row = connection.execute(query).mappings().first()
     if row is None:
@@ -79,7 +79,7 @@ def count(connection: Connection, study_id: int, **changes: int) -> RowMapping:
     if not values:
         return lock_study(connection, study_id)
     change = update(t.studies).where(t.studies.c.study_id == study_id).values(values)
-    columns = (t.studies, clock(connection.dialect).label("now"))
+    columns = (t.studies, clock(connection.dialect.name).label("now"))
     return connection.execute(change.returning(*columns)).mappings().one()
 
 
