@@ -5,9 +5,11 @@ Reference: WHATWG HTML, "Server-sent events".
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 from anyio import to_thread
@@ -16,7 +18,7 @@ from fastapi.responses import StreamingResponse
 
 from service.api.access import Caller, WithCaller
 from service.api.bodies import JsonRoute
-from service.api.changes import Changes
+from service.api.changes import GONE, Changes
 from service.api.feed import Feed, stream
 from service.api.models import StudyId, StudyOut
 from service.api.problems import answers
@@ -38,6 +40,7 @@ def router(store: Store, streams: Streams) -> APIRouter:
     routes = APIRouter(tags=["studies"], route_class=JsonRoute)
     changes = Changes(store)
     feed = Feed(store)
+    readings = Readings(store)
 
     @routes.get("/v1/studies/{study_id}", response_model=StudyOut, responses={**_NOT_MODIFIED, **answers(404, 422)})
     async def get_study(
@@ -86,7 +89,7 @@ def router(store: Store, streams: Streams) -> APIRouter:
         Trials have ids, by which a stream is resumed where it was interrupted; without one it begins with the first trial.
         """
         await to_thread.run_sync(store.studies.owner, study_id)
-        return streams.answer(study_stream(store, changes, feed, caller, study_id, _number(last_event_id, None) or 0))
+        return streams.answer(study_stream(readings, changes, feed, caller, study_id, _number(last_event_id, None) or 0))
 
     return routes
 
@@ -101,29 +104,70 @@ def _number(header: str | None, since: int | None) -> int | None:
     return int(header) if header and header.isascii() and header.isdecimal() and len(header) < 10 else since
 
 
+class Readings:
+    """Reads what is new in studies for the streams of one process: once for those that ask for the same at the same time.
+
+    Belongs to one event loop.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._running: dict[tuple[int, str | None, int], asyncio.Task[News]] = {}
+
+    async def after(self, study_id: int, owner: str | None, seen: int) -> News:
+        """What an owner may see of a study now, with the trials after the ``seen``-th."""
+        key = (study_id, owner, seen)
+        if key not in self._running:
+            self._running[key] = asyncio.create_task(to_thread.run_sync(self._read, *key))
+            self._running[key].add_done_callback(lambda _: self._running.pop(key))
+        return await asyncio.shield(self._running[key])
+
+    def _read(self, study_id: int, owner: str | None, seen: int) -> News:
+        """The tag is read before the trials, so that none is missed."""
+        try:
+            tag, record = self._store.studies.tagged(study_id, owner)
+        except NotFound:
+            return News(GONE, seen, "", "", _event("end", '{"state": "deleted"}'))
+        trials = self._store.history.since(study_id, seen)
+        return News(
+            tag,
+            trials[-1].seq if trials else seen,
+            "".join(_event("trial", _json(record, trial), str(trial.seq)) for trial in trials),
+            _event("study", StudyOut.of(record).model_dump_json()),
+            _event("end", f'{{"state": "{record.state}"}}') if record.state in ENDED else "",
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """What is new in a study: its tag, the number of the last trial, and the texts of trials, the study and its end."""
+
+    tag: str
+    seen: int
+    trials: str
+    study: str
+    end: str
+
+
 async def study_stream(
-    store: Store, changes: Changes, feed: Feed, caller: Caller, study_id: int, seen: int
-) -> AsyncIterator[str]:
-    """The events of a stream of one study. The tag is read before the trials, so that none is missed."""
+    readings: Readings, changes: Changes, feed: Feed, caller: Caller, study_id: int, seen: int
+) -> AsyncGenerator[str, None]:
+    """The events of a stream of one study."""
     yield "retry: 2000\n\n"
     told = None
     while not feed.has_ended(caller):
-        try:
-            tag, record = await to_thread.run_sync(store.studies.tagged, study_id, caller.owner)
-        except NotFound:
-            yield _event("end", '{"state": "deleted"}')
-            return
-        for trial in await to_thread.run_sync(store.history.since, study_id, seen):
-            seen = trial.seq
-            yield _event("trial", _json(record, trial), str(seen))
-        if tag != told:
-            told = tag
-            yield _event("study", StudyOut.of(record).model_dump_json())
-        if record.state in ENDED:
-            yield _event("end", f'{{"state": "{record.state}"}}')
+        news = await readings.after(study_id, caller.owner, seen)
+        seen, end = news.seen, news.end
+        text = news.trials + (news.study if news.tag != told else "") + end
+        told = news.tag
+        del news  # its texts are not kept by those that wait
+        if text:
+            yield text
+        del text
+        if end:
             return
         with feed.followed(caller):  # for the end of its token
-            while not (await changes.after(study_id, tag, PING_SECONDS) or feed.has_ended(caller)):
+            while not (await changes.after(study_id, told, PING_SECONDS) or feed.has_ended(caller)):
                 yield ": nothing new\n\n"
 
 
