@@ -69,8 +69,8 @@ EVERYBODY = Caller()
 """Where there are no tokens."""
 
 
-def caller_of(request: Request) -> Caller:
-    """Who has sent a request."""
+async def caller_of(request: Request) -> Caller:
+    """Who has sent a request. A plain function would be called in another thread."""
     caller: Caller = getattr(request.state, "caller", EVERYBODY)
     return caller
 

@@ -43,7 +43,7 @@ from service.api.foreign import ForeignRequests
 from service.api.oidc import Issuer, check_settings
 from service.api.openapi import describe
 from service.api.queries import no_unknown_parameters
-from service.api.streams import Streams
+from service.api.streams import Sending, Streams
 from service.api.tracing import Traces
 from service.leftovers import Leftovers
 from service.objects import open_objects
@@ -87,6 +87,7 @@ def create_app(store: Store, settings: Settings) -> FastAPI:
         app.include_router(signing_in.pages(store, issuer, settings))
     app.add_middleware(audit.AuditLog, store=store)
     app.add_middleware(ForeignRequests, settings=settings)
+    app.add_middleware(Sending, streams=app.state.streams)
     app.add_middleware(Requests)
     if settings.traces_url:
         app.add_middleware(Traces)

@@ -7,6 +7,7 @@ down: where the database goes away in between, the process' log has the entry in
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from datetime import datetime
 from typing import Annotated
@@ -38,7 +39,7 @@ class AuditLog:
 
     def __init__(self, app: ASGIApp, store: Store) -> None:
         self._app = app
-        self._store = store
+        self._together = _Together(store)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass on; write before the answer is sent."""
@@ -77,10 +78,41 @@ class AuditLog:
             status=status,
             request_id=state.get("request_id", ""),
         )
-        try:
-            await to_thread.run_sync(self._store.audit.write, entry)
-        except DatabaseUnavailable:
-            log.error("not in the audit log, as the database is away: %s", entry)
+        await self._together.write(entry)
+
+
+class _Together:
+    """Writes entries of requests that are answered at the same time in one transaction. Belongs to one event loop."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._waiting: list[tuple[AuditEntry, asyncio.Future[None]]] = []
+        self._writer: asyncio.Task[None] | None = None
+
+    async def write(self, entry: AuditEntry) -> None:
+        """Write an entry; it is written, or in the process' log, when this returns."""
+        written = asyncio.get_running_loop().create_future()
+        self._waiting.append((entry, written))
+        if self._writer is None or self._writer.done():
+            self._writer = asyncio.create_task(self._write())
+        await written
+
+    async def _write(self) -> None:
+        while self._waiting:
+            some, self._waiting = self._waiting, []
+            try:
+                await to_thread.run_sync(self._store.audit.write, *(entry for entry, _ in some))
+            except DatabaseUnavailable:
+                for entry, _ in some:
+                    log.error("not in the audit log, as the database is away: %s", entry)
+            except BaseException as error:
+                for _, written in some:
+                    if not written.done():
+                        written.set_exception(error)
+                raise
+            for _, written in some:
+                if not written.done():  # its request may have been cancelled
+                    written.set_result(None)
 
 
 def _changes(method: str, path: str) -> bool:

@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
+from contextlib import suppress
 
-import anyio
 from anyio import to_thread
 
 from service.errors import DatabaseUnavailable
@@ -41,10 +41,11 @@ class Changes:
         try:
             if self._reader is None or self._reader.done():
                 self._reader = asyncio.create_task(self._read())
-            with anyio.move_on_after(seconds):
-                while self._tags.get(study_id, tag) == tag:
-                    await self._news.setdefault(study_id, asyncio.Event()).wait()
-                return True
+            with suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    while self._tags.get(study_id, tag) == tag:
+                        await self._news.setdefault(study_id, asyncio.Event()).wait()
+                    return True
             return False
         finally:
             self._waiting[study_id] -= 1

@@ -49,8 +49,9 @@ def router(store: Store, settings: Settings, leftovers: Leftovers) -> APIRouter:
         check_changed(store.studies.get(study_id), patch.values)
         quotas = quotas_of(settings, caller)
         store.studies.change(study_id, patch.change, request, caller.actor, quotas, revisions=_revisions(if_match))
-        response.headers["etag"] = etag(store.studies.versions([study_id]).get(study_id, ""))
-        return StudyOut.of(store.studies.get(study_id))
+        tag, record = store.studies.tagged(study_id)
+        response.headers["etag"] = etag(tag)
+        return StudyOut.of(record)
 
     @routes.get("/{study_id}/changes", responses={**LINKED, **answers(404, 422)})
     def list_changes(study_id: StudyId, page: WithPage) -> ChangePage:

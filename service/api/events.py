@@ -5,9 +5,11 @@ Reference: WHATWG HTML, "Server-sent events".
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 from anyio import to_thread
@@ -38,6 +40,7 @@ def router(store: Store, streams: Streams) -> APIRouter:
     routes = APIRouter(tags=["studies"], route_class=JsonRoute)
     changes = Changes(store)
     feed = Feed(store)
+    readings = Readings(store)
 
     @routes.get("/v1/studies/{study_id}", response_model=StudyOut, responses={**_NOT_MODIFIED, **answers(404, 422)})
     async def get_study(
@@ -50,9 +53,9 @@ def router(store: Store, streams: Streams) -> APIRouter:
 
         With `wait` the answer comes when there is news since the earlier answer whose `ETag` is sent, or since the request.
         """
-        tag, record = await to_thread.run_sync(_read, store, study_id)
+        tag, record = await to_thread.run_sync(store.studies.tagged, study_id)
         if wait > 0 and if_none_match in (None, etag(tag)) and await changes.after(study_id, tag, wait):
-            tag, record = await to_thread.run_sync(_read, store, study_id)
+            tag, record = await to_thread.run_sync(store.studies.tagged, study_id)
         if if_none_match == etag(tag):
             return Response(status_code=status.HTTP_304_NOT_MODIFIED, headers={"etag": etag(tag)})
         response.headers["etag"] = etag(tag)
@@ -86,7 +89,7 @@ def router(store: Store, streams: Streams) -> APIRouter:
         Trials have ids, by which a stream is resumed where it was interrupted; without one it begins with the first trial.
         """
         await to_thread.run_sync(store.studies.owner, study_id)
-        return streams.answer(study_stream(store, changes, feed, caller, study_id, _number(last_event_id, None) or 0))
+        return streams.answer(study_stream(readings, changes, feed, caller, study_id, _number(last_event_id, None) or 0))
 
     return routes
 
@@ -96,40 +99,75 @@ def etag(tag: str) -> str:
     return f'W/"{tag.partition("|")[0]}-{hashlib.sha256(tag.encode()).hexdigest()[:16]}"'
 
 
-def _read(store: Store, study_id: int, owner: str | None = None) -> tuple[str, StudyRecord]:
-    """The tag of a study that an owner may see, and the study as it was then or later."""
-    tags = store.studies.versions([study_id])
-    return tags.get(study_id, GONE), store.studies.get(study_id, owner)
-
-
 def _number(header: str | None, since: int | None) -> int | None:
     """The number in a `Last-Event-ID`, which may be anything, else another one."""
     return int(header) if header and header.isascii() and header.isdecimal() and len(header) < 10 else since
 
 
+class Readings:
+    """Reads what is new in studies for the streams of one process: once for those that ask for the same at the same time.
+
+    Belongs to one event loop.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._running: dict[tuple[int, str | None, int], asyncio.Task[News]] = {}
+
+    async def after(self, study_id: int, owner: str | None, seen: int) -> News:
+        """What an owner may see of a study now, with the trials after the ``seen``-th."""
+        key = (study_id, owner, seen)
+        if key not in self._running:
+            self._running[key] = asyncio.create_task(to_thread.run_sync(self._read, *key))
+            self._running[key].add_done_callback(lambda _: self._running.pop(key))
+        return await asyncio.shield(self._running[key])
+
+    def _read(self, study_id: int, owner: str | None, seen: int) -> News:
+        """The tag is read before the trials, so that none is missed."""
+        try:
+            tag, record = self._store.studies.tagged(study_id, owner)
+        except NotFound:
+            return News(GONE, seen, "", "", _event("end", '{"state": "deleted"}'))
+        trials = self._store.history.since(study_id, seen)
+        return News(
+            tag,
+            trials[-1].seq if trials else seen,
+            "".join(_event("trial", _json(record, trial), str(trial.seq)) for trial in trials),
+            _event("study", StudyOut.of(record).model_dump_json()),
+            _event("end", f'{{"state": "{record.state}"}}') if record.state in ENDED else "",
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """What is new in a study: its tag, the number of the last trial, and the texts of trials, the study and its end."""
+
+    tag: str
+    seen: int
+    trials: str
+    study: str
+    end: str
+
+
 async def study_stream(
-    store: Store, changes: Changes, feed: Feed, caller: Caller, study_id: int, seen: int
-) -> AsyncIterator[str]:
-    """The events of a stream of one study. The tag is read before the trials, so that none is missed."""
+    readings: Readings, changes: Changes, feed: Feed, caller: Caller, study_id: int, seen: int
+) -> AsyncGenerator[str, None]:
+    """The events of a stream of one study."""
     yield "retry: 2000\n\n"
     told = None
     while not feed.has_ended(caller):
-        try:
-            tag, record = await to_thread.run_sync(_read, store, study_id, caller.owner)
-        except NotFound:
-            yield _event("end", '{"state": "deleted"}')
-            return
-        for trial in await to_thread.run_sync(store.history.since, study_id, seen):
-            seen = trial.seq
-            yield _event("trial", _json(record, trial), str(seen))
-        if tag != told:
-            told = tag
-            yield _event("study", StudyOut.of(record).model_dump_json())
-        if record.state in ENDED:
-            yield _event("end", f'{{"state": "{record.state}"}}')
+        news = await readings.after(study_id, caller.owner, seen)
+        seen, end = news.seen, news.end
+        text = news.trials + (news.study if news.tag != told else "") + end
+        told = news.tag
+        del news  # its texts are not kept by those that wait
+        if text:
+            yield text
+        del text
+        if end:
             return
         with feed.followed(caller):  # for the end of its token
-            while not (await changes.after(study_id, tag, PING_SECONDS) or feed.has_ended(caller)):
+            while not (await changes.after(study_id, told, PING_SECONDS) or feed.has_ended(caller)):
                 yield ": nothing new\n\n"
 
 

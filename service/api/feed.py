@@ -11,7 +11,7 @@ import logging
 import math
 import time
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -155,7 +155,9 @@ class Feed:
         self._ended = set(asked) - valid
 
 
-async def stream(feed: Feed, caller: Caller, since: int | None, seconds: float, ping_seconds: float) -> AsyncIterator[str]:
+async def stream(
+    feed: Feed, caller: Caller, since: int | None, seconds: float, ping_seconds: float
+) -> AsyncGenerator[str, None]:
     """The text of a stream of all events that a caller may see, with a sign of life where nothing happens.
 
     Its first line has the number with which the stream may be resumed although nothing has happened.

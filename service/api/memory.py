@@ -29,10 +29,9 @@ def check_memory(spec: StudySpec, table: TableInfo, store: Store, ending: str) -
     Raises:
         InvalidInput: On ``data`` or on the settings of the widths, with the bytes that are needed and there are.
     """
-    known = [worker.memory for worker in store.workers.list() if worker.state == "alive" and worker.memory is not None]
-    if not known:
+    most = store.workers.largest_memory()
+    if most is None:
         return
-    most = max(known)
     folds = spec.validation.folds * spec.searches if spec.validation.cross_validated else 1
     inputs = _inputs(spec, table)
     data = folds * table.rows * inputs * _FLOAT

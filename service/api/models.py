@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 from fastapi import Path
 from pydantic import BaseModel, Field
@@ -93,8 +93,8 @@ class StudyOut(BaseModel):
     warnings: list[str] = Field(description="What was told at submit; empty for studies of earlier versions.")
 
     @classmethod
-    def of(cls, record: StudyRecord) -> StudyOut:
-        """The response for a record."""
+    def of(cls, record: StudyRecord, **more: Any) -> Self:
+        """The response for a record, with the fields that a larger one has."""
         best = record.best
         end = record.finished_at or record.now
         elapsed = (end - record.started_at).total_seconds() if record.started_at else None
@@ -132,6 +132,7 @@ class StudyOut(BaseModel):
             },
             spec=record.spec,
             warnings=(record.advice or {}).get("warnings", []),
+            **more,
         )
 
 

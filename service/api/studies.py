@@ -150,8 +150,7 @@ def _submits(routes: APIRouter, store: Store, settings: Settings) -> None:
             )
             plan, data = plan_of(submission.spec), submission.data
         response.headers["Location"] = f"/v1/studies/{study_id}"
-        study = StudyOut.of(store.studies.get(study_id))
-        return Submitted(**study.model_dump(), plan=plan, data=data)
+        return Submitted.of(store.studies.get(study_id), plan=plan, data=data)
 
     @routes.post("/dry-run", responses=answers(413, 415, 422))
     def dry_run(spec: AnySpec, caller: WithCaller) -> DryRun:

@@ -5,7 +5,6 @@ No rows are read here: an uploaded file is described once, and a file given by p
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -116,7 +115,7 @@ def check_external(spec: ExternalSpec) -> None:
 def note_of(spec: StudySpec | ExternalSpec) -> str:
     """The study's note in the dashboard: what is searched, and the whole spec."""
     aims = ", and ".join(f"validation **{name}**, to be {direction}d" for name, direction in spec.objectives.items())
-    text = json.dumps(spec.model_dump(mode="json", exclude_none=True), indent=2)
+    text = spec.model_dump_json(indent=2, exclude_none=True)
     searches = f"{spec.searches} searches of " if spec.searches > 1 else ""
     return (
         f"# {spec.name}\n\nObjective: {aims}. Budget: {searches}{spec.budget.trials} "

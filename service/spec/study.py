@@ -343,11 +343,10 @@ class StudySpec(Frozen):
             "metric": metric,
         }
         document |= self._validated_by(rows)
-        spec = StudySpec.model_validate(document)
         if first := first_trial(document, task):
-            with contextlib.suppress(ValidationError):  # it is not in the space that the study searches
+            with contextlib.suppress(ValidationError):  # at worst it is not in the space that the study searches
                 return StudySpec.model_validate(document | {"enqueue": [first]})
-        return spec
+        return StudySpec.model_validate(document)
 
     def _validated_by(self, rows: int | None) -> dict[str, Any]:
         """Validation and budget, with `auto` and what is left out of the budget replaced."""

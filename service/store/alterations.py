@@ -18,6 +18,7 @@ from service.spec.parts import BudgetSpec
 from service.store import tables as t
 from service.store.actors import Actor, StudyChange
 from service.store.bell import announce
+from service.store.bulk import insert_many
 from service.store.engine import Database
 from service.store.happenings import happened
 from service.store.records import SEARCHED, StudyState
@@ -109,8 +110,12 @@ def _told(spec: Mapping[str, Any], change: StudyChange) -> _What:
 def write_tags(connection: Connection, study_id: int, tags: Sequence[str]) -> None:
     """Replace the tags of a study."""
     connection.execute(delete(t.tags).where(t.tags.c.study_id == study_id))
-    if tags:
-        connection.execute(insert(t.tags), [{"study_id": study_id, "tag": tag} for tag in tags])
+    insert_tags(connection, study_id, tags)
+
+
+def insert_tags(connection: Connection, study_id: int, tags: Sequence[str]) -> None:
+    """Insert the tags of a study that has none."""
+    insert_many(connection, t.tags, [{"study_id": study_id, "tag": tag} for tag in tags])
 
 
 def _check(

@@ -23,22 +23,15 @@ class Audit:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def write(self, entry: AuditEntry) -> None:
-        """Add an entry, now.
+    def write(self, *entries: AuditEntry) -> None:
+        """Add entries, now.
 
         Raises:
             DatabaseUnavailable: The database did not respond within `PATIENCE_SECONDS`.
         """
-        texts: dict[str, Any] = {name: getattr(entry, name)[:length] for name, length in _LENGTHS.items()}
-        values: dict[str, Any] = {
-            "owner": entry.by.owner,
-            "token_id": entry.by.token,
-            "method": entry.method[:8],
-            "status": entry.status,
-        }
-        values |= {"request_id": entry.request_id, "at": self._database.now, **texts}
-        statement = insert(t.audit).values(values)
-        self._database.write(lambda connection: connection.execute(statement), patience_seconds=PATIENCE_SECONDS)
+        rows = [_row(entry) for entry in entries]
+        statement = insert(t.audit).values(at=self._database.now)
+        self._database.write(lambda connection: connection.execute(statement, rows), patience_seconds=PATIENCE_SECONDS)
 
     def page(
         self, *, owner: str | None = None, under: str | None = None, offset: int = 0, limit: int = 50
@@ -64,3 +57,14 @@ class Audit:
             return found, int(total)
 
         return self._database.read(work)
+
+
+def _row(entry: AuditEntry) -> dict[str, Any]:
+    return {
+        "owner": entry.by.owner,
+        "token_id": entry.by.token,
+        "method": entry.method[:8],
+        "status": entry.status,
+        "request_id": entry.request_id,
+        **{name: getattr(entry, name)[:length] for name, length in _LENGTHS.items()},
+    }

@@ -190,7 +190,7 @@ def _claim(database: Database) -> Any:
     of_it = update(t.studies).where(t.studies.c.study_id == locked.c.study_id)
     served = of_it.values(_changes(database)).returning(*(t.studies.c[name] for name in COPIED)).cte("served")
     queued = exists().where(locked.c.state == _QUEUED)
-    event = insert(t.events).from_select(*event_of(served, "study.running", database.now, queued)).cte("event")
+    event = insert(t.events).from_select(*event_of(served, literal("study.running"), database.now, queued)).cte("event")
     fields = {name: taken.c[name] for name in ("token", "study_id", "worker_id", "phase")} | {"ordinal": locked.c.leases}
     pairs = [part for name, value in fields.items() for part in (literal(name), value)]
     answer = cast(func.json_build_array(literal(""), func.json_build_object(*pairs)), String)

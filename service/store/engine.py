@@ -14,7 +14,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Any, TypeVar
 
 from sqlalchemy import (
@@ -22,7 +22,9 @@ from sqlalchemy import (
     Dialect,
     Engine,
     Executable,
+    Float,
     Row,
+    bindparam,
     create_engine,
     delete,
     event,
@@ -133,9 +135,10 @@ def _postgresql_begin(connection: Connection) -> None:
     connection.exec_driver_sql(f"SELECT {local}")
 
 
-def clock(dialect: Dialect) -> ColumnElement[float]:
-    """The database's clock in SQL, in seconds since 1970: the only clock that decides anything."""
-    if dialect.name == "sqlite":
+@cache
+def clock(dialect: str) -> ColumnElement[float]:
+    """The clock of a database in SQL, by its dialect's name, in seconds since 1970: the only clock that decides anything."""
+    if dialect == "sqlite":
         return literal_column("((julianday('now') - 2440587.5) * 86400.0)")
     return literal_column("extract(epoch from clock_timestamp())::double precision")
 
@@ -152,6 +155,17 @@ def unhurried(dialect: Dialect) -> Sequence[ColumnElement[bool]]:
 def upsert(connection: Connection, table: Any) -> Any:
     """An INSERT that supports ON CONFLICT, in the dialect of a connection."""
     return sqlite.insert(table) if connection.dialect.name == "sqlite" else postgresql.insert(table)
+
+
+@cache
+def _remember(dialect: str) -> Executable:
+    """Write a ``key`` that was not there, with ``more`` seconds to be remembered; returns it."""
+    values = {"key": bindparam("key"), "at": clock(dialect) + bindparam("more", type_=Float), "answer": "null"}
+    made = sqlite.insert(t.writes) if dialect == "sqlite" else postgresql.insert(t.writes)
+    return made.values(values).on_conflict_do_nothing().returning(t.writes.c.key)
+
+
+_KEEP = update(t.writes).where(t.writes.c.key == bindparam("mine")).values(answer=bindparam("answer"))
 
 
 def _sqlite_begin(connection: Connection) -> None:
@@ -203,7 +217,7 @@ class Database:
     @property
     def now(self) -> ColumnElement[float]:
         """The database's clock in SQL, in seconds since 1970."""
-        return clock(self.engine.dialect)
+        return clock(self.engine.dialect.name)
 
     def read(self, work: Callable[[Connection], T], *, patience_seconds: float | None = None) -> T:
         """Run ``work`` in a read-only transaction and return its result.
@@ -253,12 +267,12 @@ class Database:
             InvalidInput: The request's key was that of another request.
         """
         once = request or Once(uuid.uuid4().hex)
+        more = 0.0 if request is None else _REQUEST_SECONDS - _REMEMBERED_SECONDS
 
         def run(connection: Connection) -> T:
             self._forget(connection)
-            at = self.now if request is None else self.now + _REQUEST_SECONDS - _REMEMBERED_SECONDS
-            mine = upsert(connection, t.writes).values(key=once.key, at=at, answer="null")
-            if connection.execute(mine.on_conflict_do_nothing().returning(t.writes.c.key)).first() is None:
+            mine = {"key": once.key, "more": more}
+            if connection.execute(_remember(connection.dialect.name), mine).first() is None:
                 text = connection.execute(select(t.writes.c.answer).where(t.writes.c.key == once.key)).scalar_one()
                 given, answer = json.loads(text)
                 if given != once.given:
@@ -267,8 +281,7 @@ class Database:
                 done: T = answer
                 return done
             result = work(connection)
-            kept = update(t.writes).where(t.writes.c.key == once.key)
-            connection.execute(kept.values(answer=json.dumps([once.given, result])))
+            connection.execute(_KEEP, {"mine": once.key, "answer": json.dumps([once.given, result])})
             return result
 
         return self.write(run)

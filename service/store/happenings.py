@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any, Literal, get_args
 
-from sqlalchemy import Connection, FromClause, Select, insert, literal, select
+from sqlalchemy import Connection, Executable, FromClause, Select, bindparam, insert, select
 from sqlalchemy.sql.elements import ColumnElement
 
 from service.store import tables as t
@@ -32,12 +33,18 @@ COPIED = ("study_id", "name", "owner", "state", "reason", "metric", "best_number
 
 def happened(connection: Connection, study_id: int, kind: str) -> None:
     """Write down an event of a study, as the study is now."""
-    columns, row = event_of(t.studies, kind, clock(connection.dialect), t.studies.c.study_id == study_id)
-    connection.execute(insert(t.events).from_select(columns, row))
+    connection.execute(_event(connection.dialect.name), {"event": kind, "of": study_id})
 
 
 def event_of(
-    studies: FromClause, kind: str, now: ColumnElement[float], which: ColumnElement[bool]
+    studies: FromClause, kind: ColumnElement[str], now: ColumnElement[float], which: ColumnElement[bool]
 ) -> tuple[list[str], Select[Any]]:
     """Columns of `rs_events`, and a query for their values: of those of the ``studies`` that ``which`` selects."""
-    return ["kind", "at", *COPIED], select(literal(kind), now, *(studies.c[name] for name in COPIED)).where(which)
+    return ["kind", "at", *COPIED], select(kind, now, *(studies.c[name] for name in COPIED)).where(which)
+
+
+@cache
+def _event(dialect: str) -> Executable:
+    kind = bindparam("event", type_=t.events.c.kind.type)
+    columns, row = event_of(t.studies, kind, clock(dialect), t.studies.c.study_id == bindparam("of"))
+    return insert(t.events).from_select(columns, row)

@@ -6,9 +6,10 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from functools import cache
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, func, select
+from sqlalchemy import Connection, Integer, RowMapping, Select, bindparam, func, select
 from sqlalchemy.sql.elements import ColumnElement
 
 from service.errors import NotFound
@@ -77,15 +78,11 @@ class History:
         """
 
         def work(connection: Connection) -> tuple[Sequence[TrialRecord], int]:
-            counts = select(*(t.studies.c[name] for name in OPTUNA_STATE))
-            row = connection.execute(counts.where(t.studies.c.study_id == study_id)).mappings().first()
+            row = connection.execute(_COUNTS, {"study": study_id}).mappings().first()
             if row is None:
                 raise NotFound("study", study_id)
-            matching = t.trials.c.study_id == study_id
-            if state is not None:
-                matching &= t.o_trials.c.state == OPTUNA_STATE[state]
-            query = select(*_COLUMNS).select_from(_JOINED).where(matching).order_by(t.trials.c.number)
-            rows = connection.execute(query.offset(offset).limit(limit)).mappings().all()
+            place = {"study": study_id, "offset": offset, "limit": limit}
+            rows = connection.execute(_page(state), place).mappings().all()
             total: int = sum(row[name] for name in OPTUNA_STATE) if state is None else row[state]
             return self._records(connection, rows), total
 
@@ -121,6 +118,8 @@ class History:
         rows: Sequence[RowMapping],
         curves: Mapping[int, Mapping[str, list[float]]] | None = None,
     ) -> list[TrialRecord]:
+        if not rows:
+            return []
         ids = [row["trial_id"] for row in rows]
         params, _ = _params(connection, ids)
         attrs = _attributes(connection, ids)
@@ -178,6 +177,19 @@ class History:
         columns = [t.studies.c[name] for name in OPTUNA_STATE]
         query = select(*(func.coalesce(func.sum(column), 0).label(column.name) for column in columns))
         return self._database.read(lambda c: {name: int(n) for name, n in c.execute(query).mappings().one().items()})
+
+
+_COUNTS = select(*(t.studies.c[name] for name in OPTUNA_STATE)).where(t.studies.c.study_id == bindparam("study"))
+
+
+@cache
+def _page(state: TrialState | None) -> Select[Any]:
+    """The query of a page of a study's trials, those of a state if there is one."""
+    matching = t.trials.c.study_id == bindparam("study")
+    if state is not None:
+        matching &= t.o_trials.c.state == OPTUNA_STATE[state]
+    query = select(*_COLUMNS).select_from(_JOINED).where(matching).order_by(t.trials.c.number)
+    return query.offset(bindparam("offset", type_=Integer)).limit(bindparam("limit", type_=Integer))
 
 
 def _finished(connection: Connection, which: ColumnElement[bool], *, curves: bool) -> Sequence[FinishedTrial]:

@@ -47,7 +47,7 @@ def lock_study(connection: Connection, study_id: int, *also: ColumnElement[Any])
     Raises:
         NotFound: There is no such study.
     """
-    columns = (*_SHORT, *also, clock(connection.dialect).label("now"))
+    columns = (*_SHORT, *also, clock(connection.dialect.name).label("now"))
     query = select(*columns).where(t.studies.c.study_id == study_id).with_for_update(of=t.studies)
     row = connection.execute(query).mappings().first()
     if row is None:
@@ -86,7 +86,7 @@ def count(connection: Connection, study_id: int, **changes: int) -> RowMapping:
     if not values:
         return lock_study(connection, study_id)
     change = update(t.studies).where(t.studies.c.study_id == study_id).values(values)
-    columns = (*_SHORT, clock(connection.dialect).label("now"))
+    columns = (*_SHORT, clock(connection.dialect.name).label("now"))
     return connection.execute(change.returning(*columns)).mappings().one()
 
 

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from functools import cache
 from typing import Any
 
-from sqlalchemy import Connection, delete, func, insert, select, update
+from sqlalchemy import Connection, Insert, bindparam, delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from service.errors import Conflict, LeaseLost
 from service.spec import StudySpec
 from service.spec.external import ExternalSpec
 from service.store import tables as t
-from service.store.alterations import write_tags
+from service.store.alterations import insert_tags
 from service.store.archives import replace_archive
 from service.store.bell import announce
-from service.store.engine import Once
+from service.store.bulk import insert_many
+from service.store.engine import Once, clock
 from service.store.happenings import happened
 from service.store.notes import note_attributes, prepend_to_note
 from service.store.records import ENDED, Lease, StudyState
@@ -63,19 +65,15 @@ class Studies(Transitions, StudyReads):
             TooMany, QuotaExceeded: Its owner would have more than that.
         """
         assert spec.metric is not None, "the spec must be resolved"
-        whole = spec.model_dump(mode="json")
         further: dict[str, Any] = {"dataset_id": dataset_id, "advice": dumps(advice) if advice is not None else None}
-        further |= {
-            "state": StudyState.QUEUED.value,
-            "budget_trials": spec.budget.trials * spec.searches,
-            "created_at": self._database.now,
-        }
+        further |= {"state": StudyState.QUEUED.value, "budget_trials": spec.budget.trials * spec.searches}
+        further["spec"] = text = dumps(spec.model_dump(mode="json"))
         shown = {"study:metric_names": list(spec.objectives), **note_attributes(note)}
-        given = {"spec": whole, "seed": spec.seed, **carried(), **(attributes or {})}
+        given = {"spec": text, **_texts({"seed": spec.seed, **carried(), **(attributes or {})})}
 
         def work(connection: Connection) -> int:
-            study_id = insert_study(connection, free_name(connection, spec.name), spec, {"spec": dumps(whole), **further})
-            insert_attributes(connection, study_id, _texts(given), _texts(shown))
+            study_id = insert_study(connection, free_name(connection, spec.name), spec, further)
+            insert_attributes(connection, study_id, given, _texts(shown))
             happened(connection, study_id, "study.queued")
             check_quotas(connection, spec.owner, quotas)
             announce(connection)
@@ -196,30 +194,33 @@ def free_name(connection: Connection, name: str) -> str:
     """
 
     def is_taken(name: str) -> bool:
-        return connection.execute(select(t.o_studies.c.study_id).where(column == name)).first() is not None
+        return connection.execute(_NAMED, {"name": name}).first() is not None
 
-    column = t.o_studies.c.study_name
     if not is_taken(name):
         return name
-    numbered = column.between(f"{name}-", f"{name}.")  # the full stop follows the hyphen
-    number = connection.execute(select(func.count()).where(numbered)).scalar_one() + 2
+    number = connection.execute(_NUMBERED, {"low": f"{name}-", "high": f"{name}."}).scalar_one() + 2
     step = 1
     while is_taken(f"{name}-{number}"):  # where some were deleted
         number, step = number + step, 2 * step
     return f"{name}-{number}"
 
 
+_NAMED = select(t.o_studies.c.study_id).where(t.o_studies.c.study_name == bindparam("name"))
+_NUMBERED = select(func.count()).where(t.o_studies.c.study_name.between(bindparam("low"), bindparam("high")))
+"""The full stop follows the hyphen."""
+
+
 def insert_study(connection: Connection, name: str, spec: StudySpec | ExternalSpec, values: Mapping[str, Any]) -> int:
     """Insert Optuna's rows of a study, without attributes, and ours with its tags; returns its id.
 
-    ``values`` are columns of ours that do not follow from the spec.
+    ``values`` are columns of ours that do not follow from the spec; it is created now, unless they tell when it was.
     """
-    study_id = inserted_key(connection.execute(insert(t.o_studies).values(study_name=name)))
+    study_id = inserted_key(connection.execute(_ADD, {"study_name": name}))
     directions = [
         {"direction": stored_direction(direction), "study_id": study_id, "objective": place}
         for place, direction in enumerate(spec.objectives.values())
     ]
-    connection.execute(insert(t.o_directions), directions)
+    insert_many(connection, t.o_directions, directions)
     row = {
         "study_id": study_id,
         "name": name,
@@ -236,17 +237,26 @@ def insert_study(connection: Connection, name: str, spec: StudySpec | ExternalSp
         "budget_seconds": spec.budget.search_seconds,
         "served_at": 0.0,
     }
-    connection.execute(insert(t.studies).values({**row, **values}))
-    write_tags(connection, study_id, spec.tags)
+    added = _ADD_OURS if "created_at" in values else _add_now(connection.dialect.name)
+    connection.execute(added, {**row, **values})
+    insert_tags(connection, study_id, spec.tags)
     return study_id
+
+
+_ADD = insert(t.o_studies)
+_ADD_OURS = insert(t.studies)
+
+
+@cache
+def _add_now(dialect: str) -> Insert:
+    return _ADD_OURS.values(created_at=clock(dialect))
 
 
 def insert_attributes(connection: Connection, study_id: int, user: Mapping[str, str], system: Mapping[str, str]) -> None:
     """Insert attributes of Optuna's study, which are JSON texts."""
     for table, texts in ((t.o_study_user, user), (t.o_study_system, system)):
         rows = [{"study_id": study_id, "key": key, "value_json": text} for key, text in texts.items()]
-        if rows:
-            connection.execute(insert(table), rows)
+        insert_many(connection, table, rows)
 
 
 def _texts(values: Mapping[str, Any]) -> dict[str, str]:

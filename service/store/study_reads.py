@@ -5,18 +5,22 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
+from functools import cache, lru_cache
 from typing import Any, assert_never
 
-from sqlalchemy import ColumnElement, Connection, case, func, select
+from sqlalchemy import ColumnElement, Connection, Integer, RowMapping, Select, bindparam, case, func, select
 
 from service.errors import NotFound
 from service.store import tables as t
 from service.store.actors import Actor, ChangeRecord
-from service.store.engine import Database
+from service.store.engine import Database, clock
 from service.store.records import SEARCHED, StudyOrder, StudyRecord, StudyState
 from service.store.rows import moment
 from service.store.sharing import seen_by
 from service.store.study_rows import best_params, study_record
+
+_TAG = ("revision", "state", "told", "asked", "running", "budget_trials", "best_number")
+"""Columns of which one changes whenever there is news of a study."""
 
 
 class StudyReads:
@@ -27,15 +31,19 @@ class StudyReads:
 
     def get(self, study_id: int, owner: str | None = None) -> StudyRecord:
         """One study, of anybody, or one that an ``owner`` may see."""
+        return self.tagged(study_id, owner)[1]
 
-        def work(connection: Connection) -> StudyRecord:
-            query = select(t.studies, self._database.now.label("now")).where(t.studies.c.study_id == study_id)
+    def tagged(self, study_id: int, owner: str | None = None) -> tuple[str, StudyRecord]:
+        """The tag of a study (see `versions`), and the study as it was then."""
+
+        def work(connection: Connection) -> tuple[str, StudyRecord]:
+            query = _one(connection.dialect.name)
             if owner is not None:
                 query = query.where(seen_by(owner))
-            row = connection.execute(query).mappings().first()
+            row = connection.execute(query, {"id": study_id}).mappings().first()
             if row is None:
                 raise NotFound("study", study_id)
-            return study_record(row, best_params(connection, [row]))
+            return _tag(row), study_record(row, best_params(connection, [row]))
 
         return self._database.read(work)
 
@@ -44,11 +52,9 @@ class StudyReads:
 
         Its first part, up to a bar, counts what people have changed.
         """
-        s = t.studies
-        columns = (s.c.state, s.c.told, s.c.asked, s.c.running, s.c.budget_trials, s.c.best_number)
-        query = select(s.c.study_id, s.c.revision, *columns).where(s.c.study_id.in_(study_ids))
-        rows = self._database.read(lambda connection: connection.execute(query).all())
-        return {row.study_id: f"{row.revision}|{'-'.join(map(str, row[2:]))}" for row in rows}
+        query = select(*(t.studies.c[name] for name in ("study_id", *_TAG))).where(t.studies.c.study_id.in_(study_ids))
+        rows = self._database.read(lambda connection: connection.execute(query).mappings().all())
+        return {row["study_id"]: _tag(row) for row in rows}
 
     def owner(self, study_id: int) -> str:
         """Whose it is."""
@@ -76,19 +82,11 @@ class StudyReads:
         With a ``seer`` only what that owner may see. ``name`` is a part of theirs, in letters of any case; they have all
         ``tags``. Sorted by ``best``, those without a value come last; of equals the newest comes first.
         """
+        count, page = _lists(self._database.engine.dialect.name, state, owner, seer, name, tuple(tags), metric, sort)
 
         def work(connection: Connection) -> tuple[Sequence[StudyRecord], int]:
-            matching = [] if state is None else [t.studies.c.state == state.value]
-            matching += [] if owner is None else [t.studies.c.owner == owner]
-            matching += [] if seer is None else [seen_by(seer)]
-            matching += [] if name is None else [t.studies.c.name.icontains(name, autoescape=True)]
-            matching += [] if metric is None else [t.studies.c.metric == metric]
-            matching += [_has_tag(tag) for tag in tags]
-            total = connection.execute(select(func.count()).select_from(t.studies).where(*matching)).scalar_one()
-            columns = [column for column in t.studies.c if column.name != "result"]
-            query = select(*columns, self._database.now.label("now")).where(*matching)
-            query = query.order_by(*_order(sort), t.studies.c.study_id.desc()).offset(offset).limit(limit)
-            rows = connection.execute(query).mappings().all()
+            total = connection.execute(count).scalar_one()
+            rows = connection.execute(page, {"offset": offset, "limit": limit}).mappings().all()
             params = best_params(connection, rows)
             return [study_record(row, params) for row in rows], int(total)
 
@@ -140,6 +138,42 @@ class StudyReads:
         query = select(t.test_accesses).where(t.test_accesses.c.study_id == study_id).order_by(t.test_accesses.c.id)
         rows = self._database.read(lambda connection: connection.execute(query).mappings().all())
         return [{"at": moment(row["at"]), "who": row["who"], "purpose": row["purpose"]} for row in rows]
+
+
+@cache
+def _one(dialect: str) -> Select[Any]:
+    """The query of a study, with ``now``. It is made once, as making it takes longer than its answer."""
+    return select(t.studies, clock(dialect).label("now")).where(t.studies.c.study_id == bindparam("id"))
+
+
+@lru_cache(maxsize=64)
+def _lists(
+    dialect: str,
+    state: StudyState | None,
+    owner: str | None,
+    seer: str | None,
+    name: str | None,
+    tags: tuple[str, ...],
+    metric: str | None,
+    sort: StudyOrder,
+) -> tuple[Select[Any], Select[Any]]:
+    """The queries of how many studies match, and of a page of them by its ``offset`` and ``limit``."""
+    matching = [] if state is None else [t.studies.c.state == state.value]
+    matching += [] if owner is None else [t.studies.c.owner == owner]
+    matching += [] if seer is None else [seen_by(seer)]
+    matching += [] if name is None else [t.studies.c.name.icontains(name, autoescape=True)]
+    matching += [] if metric is None else [t.studies.c.metric == metric]
+    matching += [_has_tag(tag) for tag in tags]
+    columns = [column for column in t.studies.c if column.name != "result"]
+    page = (
+        select(*columns, clock(dialect).label("now")).where(*matching).order_by(*_order(sort), t.studies.c.study_id.desc())
+    )
+    count = select(func.count()).select_from(t.studies).where(*matching)
+    return count, page.offset(bindparam("offset", type_=Integer)).limit(bindparam("limit", type_=Integer))
+
+
+def _tag(row: RowMapping) -> str:
+    return f"{row['revision']}|{'-'.join(str(row[name]) for name in _TAG[1:])}"
 
 
 def _has_tag(tag: str) -> ColumnElement[bool]:

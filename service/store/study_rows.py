@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import Connection, RowMapping, select
@@ -43,7 +44,7 @@ def study_record(row: RowMapping, params: Mapping[int, Mapping[str, Any]]) -> St
         name=row["name"],
         state=StudyState(row["state"]),
         reason=row["reason"],
-        spec=json.loads(row["spec"]),
+        spec=_parsed(row["spec"]),
         owner=row["owner"],
         priority=row["priority"],
         dataset_id=row["dataset_id"],
@@ -58,5 +59,11 @@ def study_record(row: RowMapping, params: Mapping[int, Mapping[str, Any]]) -> St
         started_at=moment(row["started_at"]),
         finished_at=moment(row["finished_at"]),
         now=now,
-        advice=json.loads(row["advice"]) if row.get("advice") else None,
+        advice=_parsed(row["advice"]) if row.get("advice") else None,
     )
+
+
+@lru_cache(maxsize=512)
+def _parsed(text: str) -> Any:
+    """The value of a text that many requests read, one after the other; nobody may change it."""
+    return json.loads(text)

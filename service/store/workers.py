@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
-from sqlalchemy import RowMapping, Text, bindparam, select, update
+from sqlalchemy import RowMapping, Select, Text, bindparam, func, select, update
 
 from service.store import tables as t
-from service.store.engine import Database, unhurried, upsert
+from service.store.engine import Database, clock, unhurried, upsert
 from service.store.records import WorkerRecord
 from service.store.rows import dumps, moment
 
@@ -54,6 +55,16 @@ class Workers:
         query = select(t.workers, self._database.now.label("now")).order_by(t.workers.c.started_at.desc())
         rows = self._database.read(lambda connection: connection.execute(query).mappings().all())
         return [_worker(row) for row in rows]
+
+    def largest_memory(self) -> int | None:
+        """Bytes that studies of one living worker may take at most; None where no living worker has told its memory."""
+        return self._database.read(lambda connection: connection.execute(_largest(connection.dialect.name)).scalar())
+
+
+@cache
+def _largest(dialect: str) -> Select[Any]:
+    living = t.workers.c.left_at.is_(None) & (clock(dialect) - t.workers.c.seen_at <= SILENT_AFTER_SECONDS)
+    return select(func.max(t.workers.c.memory)).where(living)
 
 
 def _worker(row: RowMapping) -> WorkerRecord:

@@ -7,20 +7,24 @@ import json
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from fastapi.testclient import TestClient
+from starlette.types import Message
 
+from service.api import streams
 from service.api.access import EVERYBODY
 from service.api.changes import Changes
+from service.api.events import Readings, study_stream
 from service.api.feed import Feed, stream
 from service.cli.supervisor import free_port
 from service.client import Client
 from service.store import Store
+from service.store.records import StudyRecord
 from tests.api.conftest import Serving
 from tests.api.test_programs import SPEC, ask, send, submit
 
@@ -241,6 +245,77 @@ def test_one_reader_serves_all_streams(client: TestClient, store: Store, monkeyp
     texts, before = asyncio.run(main())
     assert len(texts) == 1
     assert before < 20
+
+
+def test_one_reading_serves_all_streams_of_a_study(
+    client: TestClient, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study_id = submit(client)
+    reads = 0
+    plain = store.studies.tagged
+
+    def counted(study_id: int, owner: str | None) -> tuple[str, StudyRecord]:
+        nonlocal reads
+        reads += 1
+        return plain(study_id, owner)
+
+    monkeypatch.setattr(store.studies, "tagged", counted)
+    waiting = 0
+
+    async def follow(following: AsyncGenerator[str, None]) -> str:
+        nonlocal waiting
+        async for text in following:
+            waiting += '"state":"queued"' in text
+            if '"state":"paused"' in text:
+                await following.aclose()
+                return text
+        raise AssertionError("ended")
+
+    async def main() -> tuple[set[str], int]:
+        feed, changes, readings = Feed(store), Changes(store, poll_seconds=0.05), Readings(store)
+        made = [study_stream(readings, changes, feed, EVERYBODY, study_id, 0) for _ in range(300)]
+        following = [asyncio.create_task(follow(each)) for each in made]
+        while waiting < len(following):
+            await asyncio.sleep(0.01)
+        before = reads
+        await asyncio.to_thread(store.studies.pause, study_id)
+        return set(await asyncio.gather(*following)), reads - before
+
+    texts, read = asyncio.run(main())
+    assert len(texts) == 1
+    assert read < 20
+
+
+def test_a_stream_whose_client_has_gone_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streams, "_LOOK_SECONDS", 0.0)
+    ended, sent = [], []
+
+    async def texts() -> AsyncGenerator[str, None]:
+        try:
+            while True:
+                yield ": nothing new\n\n"
+                await asyncio.sleep(0.01)
+        finally:
+            ended.append(True)
+
+    async def main() -> None:
+        gone = asyncio.Event()
+
+        async def receive() -> Message:
+            await gone.wait()
+            return {"type": "http.disconnect"}
+
+        async def send(message: Message) -> None:
+            sent.append(message)
+            if len(sent) == 3:
+                gone.set()
+
+        async with asyncio.timeout(60):
+            await streams.Streams().send(texts(), receive, send)
+
+    asyncio.run(main())
+    assert ended == [True]
+    assert len(sent) == 3
 
 
 def test_streams_end_when_the_process_does(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from fastapi.testclient import TestClient
 from service.api import feed
 from service.api.access import Caller
 from service.api.changes import Changes
-from service.api.events import study_stream
+from service.api.events import Readings, study_stream
 from service.store import Store
 from tests.security.conftest import Owner
 
@@ -49,7 +49,7 @@ def test_a_stream_of_a_shared_study_ends_with_the_sharing(store: Store, ann: Own
 
     async def main() -> list[str]:
         streams, changes = feed.Feed(store, poll_seconds=0.02), Changes(store, poll_seconds=0.02)
-        following = study_stream(store, changes, streams, Caller("ann", token), bob.study, 0)
+        following = study_stream(Readings(store), changes, streams, Caller("ann", token), bob.study, 0)
         first = [await anext(following), await anext(following)]
         await asyncio.to_thread(store.sharing.share_study, bob.study, [])
         return [*first, *[text async for text in following]]
