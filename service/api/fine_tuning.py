@@ -13,12 +13,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import ValidationError
+
+from service.api.issues import validation_issues
 from service.datasets import BuiltinFacts, TableInfo
 from service.errors import InvalidInput, Issue, NotFound
 from service.result import Result
 from service.result.archive import ArrayPreprocessing, Preprocessing, TablePreprocessing, preprocessing_of
 from service.spec import OFF, SETTINGS, DataSpec, Recipe, StudySpec
 from service.spec.domain import possible_values
+from service.spec.model import MODEL_SETTINGS, MODULE
 from service.spec.recipe import ARCHITECTURE
 from service.store import Store, StudyState
 from service.store.records import StudyRecord
@@ -29,7 +33,7 @@ _SPLITTING = ("seed", "validation", "data.target", "data.groups", "data.time", "
 
 
 @dataclass(frozen=True)
-class _Earlier:
+class Earlier:
     """A finished study and the description of its network in its archive."""
 
     record: StudyRecord
@@ -41,18 +45,49 @@ class _Earlier:
     """Whether the network was trained again on rows that its study validates or tests on."""
 
 
+def earlier_network(spec: StudySpec, store: Store, owner: str | None) -> Earlier | None:
+    """The network that a study starts from; None where it starts from none.
+
+    Raises:
+        InvalidInput: The earlier study has no network.
+    """
+    return None if spec.model.start_from is None else _earlier(spec.model.start_from, store, owner)
+
+
+def with_its_architecture(spec: StudySpec, earlier: Earlier | None) -> StudySpec:
+    """The spec with the architecture of the network that it starts from, where its author has named no other.
+
+    Raises:
+        InvalidInput: What its author has named does not go with it.
+    """
+    if earlier is None or earlier.recipe.word("family") == MODULE:
+        return spec
+    document, recipe = spec.model_dump(mode="json", exclude_unset=True), earlier.recipe
+    for name in ARCHITECTURE:
+        setting = SETTINGS[name]
+        if name in spec.named or (setting.when is not None and recipe[setting.when.parent] not in setting.when.values):
+            continue
+        neutral = setting.off and recipe[name] == setting.neutral
+        document["model" if name in MODEL_SETTINGS else "space"][name] = OFF if neutral else recipe[name]
+    if not {"widths", "width", "depth"} & spec.named:
+        document["model"] |= {"widths": list(recipe.widths), "width": None, "depth": None}
+    try:
+        return StudySpec.model_validate(document)
+    except ValidationError as error:
+        raise InvalidInput(validation_issues(error)) from None
+
+
 def bound_to_start(
-    spec: StudySpec, table: TableInfo, targets: Sequence[str], store: Store, owner: str | None
+    spec: StudySpec, table: TableInfo, targets: Sequence[str], earlier: Earlier | None
 ) -> tuple[StudySpec, list[str]]:
     """The spec with the hash of the network that it starts from, and warnings; unchanged where it starts from none.
 
     Raises:
-        InvalidInput: The earlier study has no network, or its network has another architecture, reads other columns or
-            was trained on rows that are to be tested here.
+        InvalidInput: The network has another architecture, reads other columns or was trained on rows that are to be
+            tested here.
     """
-    if spec.model.start_from is None:
+    if earlier is None:
         return spec, []
-    earlier = _earlier(spec.model.start_from, store, owner)
     issues = [*_shape(spec, earlier), *_columns(spec, table, targets, earlier), *_preparation(spec, earlier)]
     issues += _division(spec, earlier)
     if spec.model.start_sha256 not in (None, earlier.sha256):
@@ -70,7 +105,7 @@ _OVERLAP = (
 )
 
 
-def _earlier(study_id: int, store: Store, owner: str | None) -> _Earlier:
+def _earlier(study_id: int, store: Store, owner: str | None) -> Earlier:
     try:
         record = store.studies.get(study_id, owner)
     except NotFound:
@@ -92,10 +127,10 @@ def _earlier(study_id: int, store: Store, owner: str | None) -> _Earlier:
         about, fitted = (json.loads(files.read(name)) for name in ("recipe.json", "preprocessing.json"))
     spec = StudySpec.model_validate(record.spec)
     refit, recipe = bool(about["chosen"].get("refit")), Recipe.from_json(about["recipe"])
-    return _Earlier(record, spec, recipe, preprocessing_of(fitted), archive.sha256, refit)
+    return Earlier(record, spec, recipe, preprocessing_of(fitted), archive.sha256, refit)
 
 
-def _shape(spec: StudySpec, earlier: _Earlier) -> Iterator[Issue]:
+def _shape(spec: StudySpec, earlier: Earlier) -> Iterator[Issue]:
     """Every setting of the architecture must be fixed to the network's value."""
     message = f"must match the network of study {earlier.record.id}"
     if spec.model.word != earlier.recipe.word("family"):
@@ -124,7 +159,7 @@ def _widths(spec: StudySpec) -> tuple[int, ...] | None:
     return None if None in fixed.values() else Recipe(fixed).widths
 
 
-def _columns(spec: StudySpec, table: TableInfo, targets: Sequence[str], earlier: _Earlier) -> Iterator[Issue]:
+def _columns(spec: StudySpec, table: TableInfo, targets: Sequence[str], earlier: Earlier) -> Iterator[Issue]:
     """The inputs must be the features that the network reads."""
     fitted = earlier.fitted
     if isinstance(fitted, ArrayPreprocessing):
@@ -175,7 +210,7 @@ def _channels(family: str, table: TableInfo, layout: str) -> int:
     return table.shape[0] if first else table.shape[-1]
 
 
-def _preparation(spec: StudySpec, earlier: _Earlier) -> Iterator[Issue]:
+def _preparation(spec: StudySpec, earlier: Earlier) -> Iterator[Issue]:
     """The network comes with its preprocessing; the spec may not ask for any other."""
     for name in _PREPARED:
         value, fixed = getattr(spec.data, name), getattr(earlier.spec.data, name)
@@ -188,7 +223,7 @@ def _same_source(spec: StudySpec, other: StudySpec) -> bool:
     return (spec.data.dataset, spec.data.path) == (other.data.dataset, other.data.path)
 
 
-def _division(spec: StudySpec, earlier: _Earlier) -> Iterator[Issue]:
+def _division(spec: StudySpec, earlier: Earlier) -> Iterator[Issue]:
     """The same data must be split in the same way, as the network has seen the earlier study's training rows."""
     given = spec.data.split is not None and spec.data.split == earlier.spec.data.split
     if not _same_source(spec, earlier.spec):

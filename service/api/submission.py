@@ -17,7 +17,7 @@ from service.api.budgets import check_grid
 from service.api.columns import check_columns, check_division, check_embedding, check_rows, has_categories, no_column
 from service.api.data_sheets import DataSheet, data_sheet, notes_for, table_of
 from service.api.earlier import check_earlier
-from service.api.fine_tuning import bound_to_start
+from service.api.fine_tuning import bound_to_start, earlier_network, with_its_architecture
 from service.api.inspection import Inspections
 from service.api.issues import validation_issues
 from service.api.memory import check_memory
@@ -56,6 +56,8 @@ def check(
     Raises:
         InvalidInput: The data set, a column or the task does not fit; with the field, the value and what is allowed.
     """
+    earlier = earlier_network(spec, store, owner)
+    spec = with_its_architecture(spec, earlier)
     table, dataset_id, own, ending = _table(spec, store, settings, inspections, owner)
     table = _typed(spec, _resized(spec, table), arrays=own == "y")
     targets = targets_of(spec, table, own)
@@ -75,7 +77,7 @@ def check(
     check_memory(resolved, table, store, ending)
     check_grid(resolved)
     check_earlier(resolved, store, owner)
-    bound, about_start = bound_to_start(resolved, table, targets.names, store, owner)
+    bound, about_start = bound_to_start(resolved, table, targets.names, earlier)
     notes = notes_for(spec, bound, table, targets)
     told = [note.text for note in notes if note.warns]
     return Submission(

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ModelWrapValidatorHandler, PrivateAttr, ValidationError, model_validator
 
 from service.spec.domain import Choices, Domain, Frozen, PerLayer, Range, can_leave, possible_values
 from service.spec.enqueue import check_enqueued
@@ -103,6 +103,7 @@ class StudySpec(Frozen):
         None, ge=1, le=1_000_000, description="Maximum number of running trials, over all workers."
     )
     seed: int = Field(0, ge=0, lt=2**31, description="Seed of the split, the sampler and all trials.")
+    _named: frozenset[str] = PrivateAttr(frozenset())
 
     @model_validator(mode="before")
     @classmethod
@@ -113,6 +114,21 @@ class StudySpec(Frozen):
     @classmethod
     def _several_objectives_have_no_pruner(cls, raw: Any) -> Any:
         return without_pruner(raw)
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _named_by_its_author(cls, raw: Any, handler: ModelWrapValidatorHandler[StudySpec]) -> StudySpec:
+        """Validators that are defined later are called earlier, so this one sees what was sent."""
+        spec = handler(raw)
+        if isinstance(raw, Mapping):
+            parts = [part for part in (raw.get("model"), raw.get("space")) if isinstance(part, Mapping)]
+            spec._named = frozenset(name for part in parts for name, value in part.items() if value is not None)
+        return spec
+
+    @property
+    def named(self) -> frozenset[str]:
+        """The settings of model and space that its author has named, none of which a preset or a default has chosen."""
+        return self._named
 
     @model_validator(mode="after")
     def _space_fits_the_family(self) -> StudySpec:

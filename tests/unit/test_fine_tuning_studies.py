@@ -110,6 +110,16 @@ def test_a_study_begins_with_the_earlier_network_head_and_preprocessing_included
     assert "started from" in bench.client.get(f"/v1/studies/{study}/report?format=markdown").text
 
 
+def test_an_architecture_that_is_not_named_is_the_earlier_networks(bench: Bench) -> None:
+    tabular = {"preset": "tabular", "batch_size": 32}
+    first = bench.run(bench.submit(space=tabular, model={"widths": None, "embedding": None}))
+    still = {"lr": 1e-7, "batch_size": 32}
+    study = bench.run(bench.submit(start=first, space=still, model={"widths": None, "embedding": None}))
+    rows = bench.home / "wine.csv"
+    np.testing.assert_allclose(bench.model(study).probabilities(rows), bench.model(first).probabilities(rows), atol=0.02)
+    assert bench.refused(start=first, model={"widths": [9], "embedding": None})["field"] == "model.widths"
+
+
 def test_the_answer_says_what_fine_tuning_earned(bench: Bench, earlier: int) -> None:
     study = bench.run(bench.submit(start=earlier, model={"fine_tune": "head"}))
     result = bench.result(study)
