@@ -107,7 +107,7 @@ class ModelSpec(Frozen):
     start_from: int | None = Field(
         None, ge=1, lt=2**31,
         description="Id of a finished study whose trained network is the initial network of all trials (see `fine_tune`). "
-        "Its architecture and preprocessing are reused, and its last layer if the target is the same; so must the columns be.",
+        "Its architecture and preprocessing are reused, its last layer if the target is the same; so must the columns be.",
     )
     start_sha256: str | None = Field(
         None, pattern="^[0-9a-f]{64}$",

@@ -13,7 +13,7 @@ import time
 from contextlib import suppress
 from typing import Any
 
-from sqlalchemy import Connection, func, select, text
+from sqlalchemy import Connection, func, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from service.errors import DatabaseUnavailable
@@ -36,7 +36,7 @@ _SPREAD_SECONDS = 0.002
 def announce(connection: Connection) -> None:
     """Let idle workers know, as soon as this transaction is committed, that there may be work."""
     if connection.dialect.name == "postgresql":
-        connection.execute(text(f"NOTIFY {CHANNEL}"))
+        connection.exec_driver_sql(f"NOTIFY {CHANNEL}")
 
 
 class Bell:

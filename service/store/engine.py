@@ -202,6 +202,9 @@ class Database:
         self.url = url
         self.connections = connections
         self.engine = make_engine(url, connections)
+        # Of PostgreSQL every statement has its own snapshot anyway: a transaction would cost two messages more.
+        plain = self.is_sqlite or connections.pooler
+        self._reader = self.engine if plain else self.engine.execution_options(isolation_level="AUTOCOMMIT")
         self._patience = patience_seconds
         self._sleep = sleep
         self._forgot = -math.inf
@@ -220,7 +223,7 @@ class Database:
         return clock(self.engine.dialect.name)
 
     def read(self, work: Callable[[Connection], T], *, patience_seconds: float | None = None) -> T:
-        """Run ``work`` in a read-only transaction and return its result.
+        """Run ``work``, which only reads, and return its result; on SQLite all of it sees the database at one moment.
 
         Raises:
             DatabaseUnavailable: The database did not respond within ``patience_seconds``.
@@ -308,7 +311,8 @@ class Database:
             try:
                 if self._place is not None and self._place.changed():
                     self.engine.dispose()  # its connections still have the file that was there before
-                with self._turn(give_up, reading=reading), self.engine.connect() as connection:
+                engine = self._reader if reading else self.engine
+                with self._turn(give_up, reading=reading), engine.connect() as connection:
                     options: dict[str, Any] = {"isolation_level": "AUTOCOMMIT"} if alone else {}
                     connection.execution_options(regsearch_reading=reading, **options)
                     with connection.begin():

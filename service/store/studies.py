@@ -192,22 +192,19 @@ def free_name(connection: Connection, name: str) -> str:
 
     How many there are tells where to begin; they are counted and looked up by the index, and none is read.
     """
-
-    def is_taken(name: str) -> bool:
-        return connection.execute(_NAMED, {"name": name}).first() is not None
-
-    if not is_taken(name):
+    taken, numbered = connection.execute(_TAKEN, {"name": name, "low": f"{name}-", "high": f"{name}."}).one()
+    if taken is None:
         return name
-    number = connection.execute(_NUMBERED, {"low": f"{name}-", "high": f"{name}."}).scalar_one() + 2
-    step = 1
-    while is_taken(f"{name}-{number}"):  # where some were deleted
+    number, step = numbered + 2, 1
+    while connection.execute(_NAMED, {"name": f"{name}-{number}"}).first() is not None:  # where some were deleted
         number, step = number + step, 2 * step
     return f"{name}-{number}"
 
 
 _NAMED = select(t.o_studies.c.study_id).where(t.o_studies.c.study_name == bindparam("name"))
 _NUMBERED = select(func.count()).where(t.o_studies.c.study_name.between(bindparam("low"), bindparam("high")))
-"""The full stop follows the hyphen."""
+_TAKEN = select(_NAMED.scalar_subquery(), _NUMBERED.scalar_subquery())
+"""A study that has the name, and how many have it with a number; the full stop follows the hyphen."""
 
 
 def insert_study(connection: Connection, name: str, spec: StudySpec | ExternalSpec, values: Mapping[str, Any]) -> int:
