@@ -9,13 +9,14 @@ from typing import Any
 
 import psycopg
 import pytest
-from sqlalchemy import event
+from sqlalchemy import event, insert, select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import PoolProxiedConnection
 
 from service.errors import DatabaseUnavailable, NotFound
 from service.store import PING_SECONDS, Store, StudyState, open_store
 from service.store import engine as engine_module
+from service.store import tables as t
 from service.store.engine import Database, normalize
 from service.store.records import Lease, Report
 from tests.clock import Clock
@@ -63,6 +64,19 @@ def test_a_submit_is_not_repeated(store: Store, line: Line) -> None:
     study_id = store.studies.submit(a_spec(name="once"))
     assert line.was_cut()
     assert [(record.id, record.name) for record in store.studies.list()[0]] == [(study_id, "once")]
+
+
+def test_writes_are_remembered_for_an_hour(store: Store) -> None:
+    def keys() -> set[str]:
+        return set(store.database.read(lambda connection: connection.execute(select(t.writes.c.key)).scalars()))
+
+    old = {"key": "of yesterday", "at": 1.0, "answer": "null"}
+    store.database.write(lambda connection: connection.execute(insert(t.writes).values(old)))
+    store.studies.submit(a_spec())
+    assert len(keys()) == 1
+    assert "of yesterday" not in keys()
+    store.studies.submit(a_spec())
+    assert len(keys()) == 2
 
 
 def test_an_extension_is_not_repeated(store: Store, line: Line) -> None:
