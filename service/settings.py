@@ -110,6 +110,12 @@ class Settings(BaseSettings):
     worker_memory_mb: float | None = Field(
         None, ge=1024, description="Memory of a worker on a CPU, in MiB; default: what the machine or its container has."
     )
+    devices_per_trial: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="Devices that a worker has for networks which are trained on several; each is a process of its own.",
+    )
     oidc_issuer: Annotated[str, AfterValidator(checked_issuer)] | None = Field(
         None, description="URL of an OpenID Connect issuer by which people sign in, beside tokens."
     )

@@ -41,7 +41,9 @@ from workers.data import (
 )
 from workers.data.locked import test_targets
 from workers.plain.network import Shape
+from workers.stack.crew import Crew
 from workers.stack.device_data import DeviceData
+from workers.stack.link import Link
 
 PATIENCE_SECONDS = 60.0
 """How long a store of objects that can't be reached is asked again, as the database is."""
@@ -75,10 +77,14 @@ class Outer:
 
 
 class StudyData:
-    """Prepares data for one device, and caches that of the last study, whose finalizing often follows its search."""
+    """Prepares data for one device, and caches that of the last study, whose finalizing often follows its search.
 
-    def __init__(self, store: Store, settings: Settings, device: torch.device) -> None:
+    A ``link`` leads to further devices that networks may be trained on.
+    """
+
+    def __init__(self, store: Store, settings: Settings, device: torch.device, link: Link | None = None) -> None:
         self._store = store
+        self._link = link
         self._settings = settings
         self._objects = open_objects(settings, patience_seconds=PATIENCE_SECONDS)
         self._device = device
@@ -130,6 +136,7 @@ class StudyData:
             positive=positive_class(spec, table),
             quantile=spec.quantile,
             start=start.weights if start else self._weights(spec),
+            crew=None if spec.model.devices == 1 else Crew(spec.model.devices, self._link),
         )
         if len(splits) == 1:
             return on_device, [Prepared(table, split, folds, on_device)]

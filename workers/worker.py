@@ -31,6 +31,7 @@ from workers.modules import published
 from workers.onnx_models import OnnxModels
 from workers.searching.checkpoints import Checkpoints
 from workers.searching.search import Searcher
+from workers.stack.link import Link
 from workers.stack.memory import is_out_of_memory
 from workers.stack.workshop import Workshop
 from workers.study_data import StudyData
@@ -58,7 +59,10 @@ def device_memory(device: str, share: float = 1.0) -> int | None:
 
 
 class Worker:
-    """One process on one device, whose studies may take ``memory`` bytes; it leaves after ``idle_seconds`` without work."""
+    """One process on one device, whose studies may take ``memory`` bytes; it leaves after ``idle_seconds`` without work.
+
+    A ``link`` leads to further devices, for studies that want them.
+    """
 
     def __init__(
         self,
@@ -68,6 +72,7 @@ class Worker:
         stop: Stop,
         memory: int | None = None,
         idle_seconds: float = math.inf,
+        link: Link | None = None,
     ) -> None:
         self._store = store
         self._idle_seconds = idle_seconds
@@ -76,11 +81,14 @@ class Worker:
         self._device = device
         self._checkpoints = Checkpoints(open_objects(settings))
         host, pid = platform.node(), os.getpid()
-        self.id = store.workers.register(name=f"{host}:{pid}", host=host, pid=pid, device=device, memory=memory)
+        count = 1 if link is None else link.processes
+        self.id = store.workers.register(
+            name=f"{host}:{pid}", host=host, pid=pid, device=device, memory=memory, devices=count
+        )
         self._pulse = Pulse(store, self.id)
         self._bell = Bell(store.database)
         store.modules.publish(self.id, [each.model_dump(mode="json") for each in published(settings.modules)])
-        self._data = StudyData(store, settings, torch.device(device))
+        self._data = StudyData(store, settings, torch.device(device), link)
         self._workshop = Workshop(settings.cache / "programs")
         self._searcher = Searcher(store, settings, self._pulse, stop, self._checkpoints, self._workshop)
         self._finisher = Finisher(store, settings, self._pulse, stop, self._workshop)

@@ -1,4 +1,7 @@
-"""Whether a worker can have the memory that a study needs at least: a lower bound, so that nothing is refused that fits."""
+"""Whether a worker can have what a study needs: its devices, and at least its memory.
+
+What is needed of that is a lower bound, so that nothing is refused that fits.
+"""
 
 from __future__ import annotations
 
@@ -49,6 +52,21 @@ def check_memory(spec: StudySpec, table: TableInfo, store: Store, ending: str) -
         field = "model.widths" if spec.model.widths is not None else "model.width"
         message = f"needs at least {(data + network) / 2**30:.1f} GiB with its data: a network of {len(widths)} layers"
         raise InvalidInput.one(field, message, value=list(widths)[:20], allowed=allowed)
+
+
+def check_devices(spec: StudySpec, store: Store) -> None:
+    """Check that a living worker has as many devices as each network is to be trained on.
+
+    Where no worker is alive nothing is refused.
+
+    Raises:
+        InvalidInput: On ``model.devices``.
+    """
+    known = [worker.devices for worker in store.workers.list() if worker.state == "alive"]
+    if known and max(known) < spec.model.devices:
+        message = "is more than any worker has; `regsearch worker --devices-per-trial` starts one with more"
+        allowed = f"at most {max(known)}, the devices of the largest worker"
+        raise InvalidInput.one("model.devices", message, value=spec.model.devices, allowed=allowed)
 
 
 def _inputs(spec: StudySpec, table: TableInfo) -> int:

@@ -221,6 +221,7 @@ class WorkerOut(BaseModel):
     seen_at: datetime
     stats: dict[str, Any]
     memory: int | None = Field(description="Bytes that its studies may take.")
+    devices: int = Field(description="Devices on which it can train one network.")
 
     @classmethod
     def of(cls, record: WorkerRecord) -> WorkerOut:

@@ -20,7 +20,7 @@ from service.api.earlier import check_earlier
 from service.api.fine_tuning import bound_to_start, earlier_network, with_its_architecture
 from service.api.inspection import Inspections
 from service.api.issues import validation_issues
-from service.api.memory import check_memory
+from service.api.memory import check_devices, check_memory
 from service.api.modules import check_module
 from service.api.targets import check_positive, targets_of, task_of
 from service.datasets import BUILTIN, BuiltinFacts, TableInfo, held
@@ -75,6 +75,7 @@ def check(
     check_rows(resolved, rows)
     check_division(resolved, table)
     check_memory(resolved, table, store, ending)
+    check_devices(resolved, store)
     check_grid(resolved)
     check_earlier(resolved, store, owner)
     bound, about_start = bound_to_start(resolved, table, targets.names, earlier)

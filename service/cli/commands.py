@@ -12,6 +12,7 @@ from service.cli.context import settings_of
 from service.cli.options import Home, Port
 from service.client.connection import Refused
 from service.errors import RegsearchError
+from service.settings import load_settings
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -51,9 +52,14 @@ def serve(port: Port = None, home: Home = None) -> None:
 
 
 @app.command()
-def worker(device: Annotated[str | None, typer.Option(help="cpu, cuda:0, …; default: the first device.")] = None) -> None:
+def worker(
+    device: Annotated[str | None, typer.Option(help="cpu, cuda:0, …; default: the first device.")] = None,
+    devices_per_trial: Annotated[
+        int | None, typer.Option(min=1, max=64, help="Processes, a device each, for networks that want several.")
+    ] = None,
+) -> None:
     """Start one worker in the foreground."""
-    local.work(device)
+    local.work(device, devices_per_trial or load_settings().devices_per_trial)
 
 
 @app.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True}, add_help_option=False)

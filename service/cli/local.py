@@ -89,10 +89,15 @@ def address(settings: Settings) -> str:
     return f"http://[{host}]:{settings.port}" if ":" in host else f"http://{host}:{settings.port}"
 
 
-def work(device: str | None) -> None:
-    """Replace this process by a worker on ``device``, or on the first device found."""
+def work(device: str | None, devices: int) -> None:
+    """Replace this process by a worker on ``device``, or on the first one found, and as many ``devices`` from there on."""
     arguments = ["--device", device] if device else []
-    os.execv(sys.executable, [sys.executable, "-m", "workers", *arguments])
+    os.execv(sys.executable, [sys.executable, "-m", "workers", *arguments, *_several(devices)])
+
+
+def _several(devices: int) -> list[str]:
+    """Options of a worker that has several devices for one network."""
+    return [] if devices == 1 else ["--devices-per-trial", str(devices)]
 
 
 def launch(arguments: Sequence[str]) -> None:
@@ -132,9 +137,12 @@ def running(
         client = HttpClient(address(settings))
         devices = worker_devices() if workers != 0 else []  # takes seconds; the API starts meanwhile
         _wait(api.log, supervisor, client, signals)
+        each = settings.devices_per_trial
+        devices = devices[: len(devices) // each * each : each] or devices[:1]
         count = len(devices) if workers is None else workers
         for index in range(count):
-            supervisor.add(f"worker-{index}", "workers", *_worker_arguments(devices[index % len(devices)], count))
+            arguments = _worker_arguments(devices[index % len(devices)], count)
+            supervisor.add(f"worker-{index}", "workers", *arguments, *_several(each))
         try:
             yield supervisor, client
         finally:

@@ -52,6 +52,7 @@ class SearchPlan(Part):
     block_lanes: Later[int] = Field(description="Lanes of a block; null for all that are in flight.")
     builds: Later[bool] = Field(description="Whether programs that were not there were compiled.")
     separate: str | None = Field(None, description="Why lanes of a module of the user's own are trained one by one.")
+    devices: int = Field(1, description="Devices among which the batches of each lane are divided.")
     taken_over: Later[Mapping[str, Mapping[str, int]]] = Field(
         description="For each stack, after how many rounds its update and its evaluation went over to programs."
     )

@@ -76,6 +76,12 @@ class ModelSpec(Frozen):
         None, ge=1, le=256,
         description="How many dropout layers a `module` has, those of `dropout_after` last; needed for `dropout` per layer.",
     )
+    devices: int = Field(
+        1, ge=1, le=64,
+        description="Devices that train each network together, one trial after the other: every batch is divided among "
+        "them, and batch normalization uses the statistics of one part. For networks that are too slow for one device, or "
+        "whose batches are too large; goes to workers that have as many (`regsearch worker --devices-per-trial`).",
+    )
     widths: tuple[Width, ...] | None = Field(
         None, max_length=64,
         description="Units of each hidden layer, or channels of each stage, in order; instead of `width` and `depth`.",

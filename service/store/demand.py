@@ -33,6 +33,7 @@ class Demands:
     def read(self, trials_per_worker: int = TRIALS_PER_WORKER) -> Demand:
         """The demand now: of each study in its search one worker for every ``trials_per_worker`` (> 0) trials that it has
         left, those in training included, but no more than it may train at once; of one in `finalizing` a single worker.
+        Studies of networks on several devices are not counted, as workers that are started for the demand have one.
         """
         query = _query(self._database, trials_per_worker)
         row: RowMapping = self._database.read(lambda connection: connection.execute(query).mappings().one())
@@ -53,6 +54,7 @@ def _query(database: Database, trials_per_worker: int) -> Any:
     finalizing = s.c.state == StudyState.FINALIZING.value
     mine = and_(
         s.c.executor == "workers",
+        s.c.devices == 1,
         s.c.state.in_((*SEARCHED, StudyState.FINALIZING)),
         or_(finalizing, left > 0),
     )

@@ -49,7 +49,9 @@ def next_study_locked(database: Database) -> Any:
 
 
 def needs_worker(database: Database, s: FromClause) -> ColumnElement[bool]:
-    """Whether a study needs the worker `worker`: it has trials to run, or is to be finalized, and its module is there."""
+    """Whether a study needs the worker `worker`: it has trials to run, or is to be finalized, and its module and as many
+    devices as it wants are there.
+    """
     in_time = or_(
         s.c.budget_seconds.is_(None), s.c.started_at.is_(None), database.now <= s.c.started_at + s.c.budget_seconds
     )
@@ -58,7 +60,9 @@ def needs_worker(database: Database, s: FromClause) -> ColumnElement[bool]:
     searchable = and_(s.c.state.in_(SEARCHED), has_work, has_room)
     finalizable = and_(s.c.state == StudyState.FINALIZING.value, s.c.held == 0)
     has_it = exists().where(t.modules.c.worker_id == bindparam("worker"), t.modules.c.name == s.c.module)
-    return and_(t.open_for_workers(s), or_(s.c.module.is_(None), has_it), or_(searchable, finalizable))
+    enough = exists().where(t.workers.c.id == bindparam("worker"), t.workers.c.devices >= s.c.devices)
+    suits = and_(or_(s.c.module.is_(None), has_it), or_(s.c.devices == 1, enough))
+    return and_(t.open_for_workers(s), suits, or_(searchable, finalizable))
 
 
 def _pairs() -> FromClause:

@@ -270,6 +270,8 @@ class WorkerRecord:
     stats: Mapping[str, Any]
     memory: int | None = None
     """Bytes that its studies may take, on its device; None for workers of earlier versions."""
+    devices: int = 1
+    """On which it can train one network."""
 
 
 TokenScope = Literal["read", "submit", "worker", "admin"]

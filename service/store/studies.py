@@ -229,6 +229,7 @@ def insert_study(connection: Connection, name: str, spec: StudySpec | ExternalSp
         "max_failed": spec.budget.max_failed_trials,
         "executor": spec.executor,
         "module": spec.model.module if isinstance(spec, StudySpec) else None,
+        "devices": spec.model.devices if isinstance(spec, StudySpec) else 1,
         "metric": spec.metric,
         "direction": spec.objectives[str(spec.metric)],
         "budget_seconds": spec.budget.search_seconds,

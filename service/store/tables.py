@@ -57,6 +57,7 @@ studies = Table(
     Column("spec", Text, nullable=False),
     Column("executor", String(16), nullable=False, server_default="workers"),
     Column("module", String(300)),
+    Column("devices", Integer, nullable=False, server_default="1"),
     Column("owner", String(100), nullable=False),
     Column("priority", Integer, nullable=False),
     Column("max_parallel", Integer),
@@ -221,6 +222,7 @@ workers = Table(
     Column("left_at", Float(53)),
     Column("stats", Text, nullable=False),
     Column("memory", BigInteger),
+    Column("devices", Integer, nullable=False, server_default="1"),
     postgresql_with=_OFTEN_CHANGED,
 )
 

@@ -27,11 +27,11 @@ class Workers:
         mine = (t.workers.c.id == bindparam("mine"), *unhurried(database.engine.dialect))
         self._beat = update(t.workers).where(*mine).values(seen_at=database.now, stats=bindparam("told", type_=Text))
 
-    def register(self, *, name: str, host: str, pid: int, device: str, memory: int | None = None) -> str:
-        """Register a process, whose studies may take ``memory`` bytes; returns its id."""
+    def register(self, *, name: str, host: str, pid: int, device: str, memory: int | None = None, devices: int = 1) -> str:
+        """Register a process, whose studies may take ``memory`` bytes, and its networks ``devices``; returns its id."""
         worker_id = uuid.uuid4().hex
         values: dict[str, Any] = {"id": worker_id, "name": name, "host": host, "pid": pid, "device": device, "stats": "{}"}
-        values |= {"memory": memory}
+        values |= {"memory": memory, "devices": devices}
         times = {"started_at": self._database.now, "seen_at": self._database.now}
         self._database.write(
             lambda connection: connection.execute(
@@ -83,4 +83,5 @@ def _worker(row: RowMapping) -> WorkerRecord:
         seen_at=seen,
         stats=json.loads(row["stats"]),
         memory=row["memory"],
+        devices=row["devices"],
     )

@@ -182,9 +182,10 @@ def test_only_settings_read_the_environment() -> None:
         for path in (ROOT / package).rglob("*.py")
         if "os.environ" in path.read_text() and path.name != "settings.py"
     ]
-    # The supervisor and the launchers hand the environment on to what they start, and read nothing from it. A client's
-    # token is no setting of a service, and its package does without pydantic's.
-    assert sorted(reading) == ["command.py", "credentials.py", "supervisor.py"]
+    # The supervisor, the launchers and workers on several devices hand the environment on to what they start, and read
+    # nothing from it. A client's token is no setting of a service, and its package does without pydantic's; what torchrun
+    # tells its processes is none either.
+    assert sorted(reading) == ["command.py", "credentials.py", "followers.py", "link.py", "supervisor.py"]
 
 
 @pytest.mark.parametrize(

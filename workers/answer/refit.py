@@ -168,6 +168,7 @@ class Refitting:
             positive=device.positive,
             quantile=device.quantile,
             start=device.start,
+            crew=device.crew,
         )
         again = Candidate(self.winner.name, "finalist", self.winner.recipe)
         Trainer(self.spec, on, self.alive, indices, lambda _: self.layout, protocol, lanes).train([again])

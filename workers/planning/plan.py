@@ -18,6 +18,7 @@ from service.search import Params, recipe
 from service.spec import OFF, Fixed, Recipe, StudySpec
 from workers.planning.process import core_count, usual_threads
 from workers.stack.blueprint import PARTS, Part, StackKey
+from workers.stack.crew import SEPARATE
 from workers.stack.device_data import DeviceData
 from workers.stack.flat import FlatModel
 from workers.stack.layout import Layout, Threads
@@ -54,7 +55,8 @@ class Plan:
     that are not there are made.
 
     ``taken_over`` says when each stack of an earlier search went over to which program, for its repetition: by the name of
-    the stack and by part, the number of rounds. ``separate``: why lanes are trained one by one, if a module needs it.
+    the stack and by part, the number of rounds. ``separate``: why lanes are trained one by one, if a module needs it;
+    ``devices``: among how many the batches of each lane are divided.
     """
 
     capacity: int
@@ -64,12 +66,13 @@ class Plan:
     taken_over: Mapping[str, Mapping[Part, int]] | None = None
     builds: bool = True
     separate: str | None = None
+    devices: int = 1
 
     @classmethod
     def of(cls, stored: Mapping[str, Any]) -> Plan:
         """The plan of an earlier search, of which `dataclasses.asdict` was stored, on this machine's cores."""
         plan = cls(**stored)
-        if plan.block_lanes is None:
+        if plan.block_lanes is None or plan.devices > 1:
             return plan
         return replace(plan, threads=core_count())
 
@@ -109,6 +112,8 @@ def make_plan(spec: StudySpec, example: Params, data: DeviceData) -> Plan:
     typical = recipe(spec, example)
     key = StackKey.of(typical, data.inputs, data.outputs, data.categories, data.several)
     trial = verdict(key.shape, data)
+    if data.crew is not None:  # one trial after the other, each on all devices
+        return Plan(data.folds, None, threads=1, block_lanes=1, separate=SEPARATE, devices=data.crew.devices)
     most = max(MIN_IN_FLIGHT, spec.budget.trials * spec.searches // GENERATIONS) * data.folds
     # The outer folds of nested validation have stacks of their own.
     keys = min(spec.stack_keys, MOST_STACK_KEYS) * (1 if spec.searches == 1 else 2)

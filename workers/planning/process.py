@@ -52,10 +52,10 @@ def limit_memory(megabytes: float | None) -> int:
     return limit
 
 
-def end_with(parent: int) -> bool:
-    """Have the kernel send SIGTERM to this process when its parent ends (Linux only); False if it has ended already."""
+def end_with(parent: int, number: int = signal.SIGTERM) -> bool:
+    """Have the kernel send a signal to this process when its parent ends (Linux only); False if it has ended already."""
     if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, number)
     return os.getppid() == parent
 
 

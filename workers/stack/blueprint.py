@@ -16,6 +16,7 @@ from torch import Tensor
 
 from service.spec import Recipe
 from workers.plain.network import Shape
+from workers.stack.crew import Crew
 from workers.stack.flat import FlatModel
 from workers.stack.lanes import LaneState, blank_columns
 from workers.stack.optimizers import RULES
@@ -131,10 +132,10 @@ class Evaluation:
         out.copy_(found)
 
 
-def update_of(model: FlatModel, key: StackKey, task: str, techniques: frozenset[str]) -> Update:
-    """The update of a stack."""
-    mixed = key.precision == "bfloat16"
-    return Update(model, key.optimizer, task, techniques, micro_batches=key.micro_batches, mixed_precision=mixed)
+def update_of(model: FlatModel, key: StackKey, task: str, techniques: frozenset[str], crew: Crew | None = None) -> Update:
+    """The update of a stack; its gradient is computed by a ``crew`` where there is one."""
+    how: dict[str, Any] = {"micro_batches": key.micro_batches, "mixed_precision": key.precision == "bfloat16"}
+    return Update(model, key.optimizer, task, techniques, **how, crew=crew)
 
 
 def tensors_of(arguments: Sequence[Any]) -> list[Tensor]:

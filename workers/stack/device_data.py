@@ -20,6 +20,7 @@ from torch import Tensor
 from workers.data import Features, Fold, Lazy
 from workers.plain.network import Shape, spread
 from workers.plain.update import balanced
+from workers.stack.crew import Crew
 from workers.stack.examples import Examples
 
 
@@ -34,7 +35,7 @@ class DeviceData:
     of two, ``quantile`` the level of the quantile that a regression predicts (see `workers.scoring.metrics`).
     The last inputs of a table are one-hot ``categories``, given by their numbers of levels. Lanes that are fine-tuned begin
     with ``start``, a state dict on the CPU, which may lack the last layer. ``weights`` (R,) multiply the losses of training
-    rows, where they are not all alike.
+    rows, where they are not all alike. Networks are trained by a ``crew`` of several devices, where there is one.
     """
 
     x: Any
@@ -52,6 +53,7 @@ class DeviceData:
     categories: tuple[int, ...] = ()
     start: Mapping[str, Tensor] | None = None
     weights: Tensor | None = None
+    crew: Crew | None = None
 
     @property
     def device(self) -> torch.device:
@@ -124,6 +126,7 @@ class DeviceData:
         positive: int = 1,
         quantile: float | None = None,
         start: Mapping[str, Tensor] | None = None,
+        crew: Crew | None = None,
     ) -> DeviceData:
         """Copy prepared folds to ``device``."""
         xs, ys, train, valid, weights = [], [], [], [], []
@@ -157,6 +160,7 @@ class DeviceData:
             categories=_categories(folds),
             start=start,
             weights=None if folds[0].weights is None else torch.from_numpy(np.concatenate(weights)).to(device),
+            crew=crew,
         )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.func import grad
 
+from workers.stack.crew import Crew, Given
 from workers.stack.flat import FlatModel
 from workers.stack.hashing import combine
 from workers.stack.lanes import LaneState, select_columns
@@ -70,9 +72,18 @@ class Gradient:
     """Of the loss without penalties, with the ``techniques`` it is made with. Holds no lane state of its own."""
 
     def __init__(
-        self, model: FlatModel, task: str, techniques: frozenset[str], *, micro_batches: int, mixed_precision: bool
+        self,
+        model: FlatModel,
+        task: str,
+        techniques: frozenset[str],
+        *,
+        micro_batches: int,
+        mixed_precision: bool,
+        crew: Crew | None = None,
     ) -> None:
         self.model = model
+        self.task = task
+        self.crew = crew
         self.techniques = techniques
         self.micro_batches = micro_batches
         self.mixed_precision = mixed_precision
@@ -93,20 +104,40 @@ class Gradient:
         Returns:
             (k, P), and the losses (k,) with the running statistics (k, Q) after this pass.
         """
-        parts = min(self.micro_batches, x.shape[1])
+        devices = 1 if self.crew is None else self.crew.devices
+        parts = min(max(self.micro_batches, devices), x.shape[1])
         if parts == 1:
             return self._of_part(state, self._batch(x, y, columns, keys, weights))
-        gradient, losses = torch.zeros_like(state.weights), torch.zeros_like(columns["momentum"])
-        split = [None] * parts if weights is None else weights.tensor_split(parts, 1)
-        each = zip(x.tensor_split(parts, 1), y.tensor_split(parts, 1), split, strict=True)
-        for number, (own_x, own_y, own_weights) in enumerate(each):
-            share = own_x.shape[1] / x.shape[1]
-            part = self._batch(own_x, own_y, columns, combine(keys, number), own_weights)
+        given = Given(columns, keys, x, y, weights, parts, devices)
+        if self.crew is not None:
+            return self.crew.gradient(self, state, given)
+        gradient, losses, stats, _ = self.of_parts(range(parts), state, given)
+        return gradient, (losses, stats)
+
+    def of_parts(self, numbers: Sequence[int], state: LaneState, given: Given) -> tuple[Tensor, Tensor, Tensor, float]:
+        """What some parts of a batch add to its gradient (k, P) and its losses (k,); the statistics (k, Q) after them, and
+        their share of its rows.
+        """
+        gradient, losses = torch.zeros_like(state.weights), torch.zeros_like(given.columns["momentum"])
+        total = 0.0
+        for number in numbers:
+            share, (x, y, weights) = given.part(number)
+            part = self._batch(x, y, given.columns, combine(given.keys, number), weights)
             own, (loss, stats) = self._of_part(state, part)
             gradient.add_(own, alpha=share)
             losses.add_(loss, alpha=share)
             state = replace(state, stats=stats)
-        return gradient, (losses, state.stats)
+            total += share
+        return gradient, losses, state.stats, total
+
+    def described(self) -> dict[str, Any]:
+        """What another process has to know to make the same, as JSON."""
+        return {
+            "shape": self.model.shape.to_json(),
+            "task": self.task,
+            "techniques": sorted(self.techniques),
+            "mixed_precision": self.mixed_precision,
+        }
 
     def _batch(self, x: Tensor, y: Tensor, columns: Columns, keys: Tensor, weights: Tensor | None) -> Batch:
         return Batch(x, y, columns, keys, weights=weights, sources=self._sources, data_columns=self._data_columns)

@@ -29,6 +29,11 @@ def shortened_products(on: bool) -> Iterator[None]:
             backend.fp32_precision = precision
 
 
+def products_are_shortened() -> bool:
+    """Whether CUDA multiplies float32 matrices in TF32 at present."""
+    return bool(torch.backends.cuda.matmul.fp32_precision == "tf32")
+
+
 def mixed_precision(device: torch.device, on: bool) -> AbstractContextManager[Any]:
     """A block whose matrix products and convolutions run in bfloat16, if ``on``."""
     return torch.autocast(device.type, dtype=torch.bfloat16) if on else nullcontext()

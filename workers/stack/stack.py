@@ -22,6 +22,7 @@ from service.spec import Recipe
 from workers.plain.network import adopt, initialize, joined, looks_at_examples
 from workers.scoring.metrics import evaluate
 from workers.stack.blueprint import Blueprint, Part, StackKey, tensors_of, update_of
+from workers.stack.crew import SEPARATE
 from workers.stack.device_data import DeviceData
 from workers.stack.flat import FlatModel
 from workers.stack.gradient import update_keys
@@ -69,7 +70,7 @@ class Stack:
         if trial.fault is not None:
             raise TrialError(trial.fault)
         self.model = FlatModel(key.shape, data.device)
-        self.model.separate = trial.separate
+        self.model.separate = trial.separate if data.crew is None else SEPARATE
         self.techniques = techniques
         self.programs: dict[Part, Program] = {}
         self._graphs = graphs
@@ -120,7 +121,7 @@ class Stack:
     def _prepare(self) -> None:
         """The evaluation, the update with the techniques in use, and what it is checked against."""
         self.programs = {}
-        self._eager = update_of(self.model, self.key, self.data.task, self.techniques)
+        self._eager = update_of(self.model, self.key, self.data.task, self.techniques, self.data.crew)
         self._eager.anchor = self._anchor
         self._captured: dict[object, Graph] = {}
 

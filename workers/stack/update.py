@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from workers.stack.crew import Crew
 from workers.stack.flat import FlatModel
 from workers.stack.gradient import Gradient
 from workers.stack.lanes import LaneState
@@ -30,9 +31,12 @@ class Update:
         *,
         micro_batches: int = 1,
         mixed_precision: bool = False,
+        crew: Crew | None = None,
     ) -> None:
         self.rule = RULES[optimizer]
-        self.gradient = Gradient(model, task, techniques, micro_batches=micro_batches, mixed_precision=mixed_precision)
+        self.gradient = Gradient(
+            model, task, techniques, micro_batches=micro_batches, mixed_precision=mixed_precision, crew=crew
+        )
         self.penalized = model.penalty_mask()
         self._on = [technique for technique in TECHNIQUES if technique.name in techniques]
         self._units = model.units()
