@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
+from pydantic import BaseModel, ConfigDict, field_validator
 from pydantic_core import PydanticCustomError
 from starlette.datastructures import Headers
 from starlette.routing import Match
@@ -63,6 +64,20 @@ class BodyLimit:
             return message
 
         await self._app(scope, counted, send)
+
+
+class JsonModel(BaseModel):
+    """A body, or a part of one, of types that are not converted: `false` is no number of days, and 0 not `false`.
+
+    JSON does not tell 3.0 and 3 apart, so both are integers.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _integer(cls, given: Any) -> Any:
+        return int(given) if isinstance(given, float) and given.is_integer() else given
 
 
 class JsonRoute(APIRoute):
