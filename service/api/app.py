@@ -16,8 +16,10 @@ from service.api import (
     background,
     changing,
     compare,
+    confirming,
     dashboard,
     datasets,
+    device,
     events,
     export,
     modules,
@@ -81,6 +83,9 @@ def create_app(store: Store, settings: Settings) -> FastAPI:
         issuer = Issuer(settings) if settings.oidc_issuer else None
         app.add_middleware(Access, store=store, issuer=issuer, audience=settings.oidc_audience)
         app.include_router(signing_in.pages(store, issuer, settings))
+        if issuer is not None:
+            app.include_router(device.router(store, settings))
+            app.include_router(confirming.pages(store, settings))
     app.add_middleware(audit.AuditLog, store=store)
     app.add_middleware(ForeignRequests, settings=settings)
     app.add_middleware(Requests)

@@ -10,7 +10,7 @@ import json
 import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from http import HTTPStatus
-from typing import Any, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
@@ -111,16 +111,24 @@ class OnlyJsonRoute(JsonRoute):
 class FormRoute(APIRoute):
     """A route whose body, if any, must be a multipart form."""
 
+    MEDIA_TYPES: ClassVar[tuple[str, ...]] = ("multipart/form-data", "application/json")
+
     def get_route_handler(self) -> Callable[[Request], Awaitable[Response]]:  # type: ignore[override]
         """FastAPI's handler, preceded by the checks of this module."""
         handle = super().get_route_handler()
 
         async def strict(request: Request) -> Response:
             if self.body_field is not None and request.headers.get("content-type"):
-                _require_media_type(request, "multipart/form-data", "application/json")
+                _require_media_type(request, *self.MEDIA_TYPES)
             return await handle(request)
 
         return strict
+
+
+class OAuthRoute(FormRoute):
+    """A route of a protocol whose bodies are forms (RFC 6749)."""
+
+    MEDIA_TYPES = ("application/x-www-form-urlencoded",)
 
 
 def _media_type(given: str) -> str:

@@ -169,8 +169,10 @@ def answers(*statuses: int) -> dict[int | str, dict[str, Any]]:
     }
 
 
-def problem(request: Request, status: HTTPStatus, detail: str, found: Sequence[errors.Issue] = ()) -> JSONResponse:
-    """A problem document as a response."""
+def problem(
+    request: Request, status: HTTPStatus, detail: str, found: Sequence[errors.Issue] = (), **more: str
+) -> JSONResponse:
+    """A problem document as a response, with ``more`` members if need be."""
     document = Problem(
         title=status.phrase,
         status=status.value,
@@ -187,7 +189,7 @@ def problem(request: Request, status: HTTPStatus, detail: str, found: Sequence[e
             for issue in found
         ],
     )
-    return JSONResponse(document.model_dump(), status.value, media_type=MEDIA_TYPE)
+    return JSONResponse({**document.model_dump(), **more}, status.value, media_type=MEDIA_TYPE)
 
 
 def _plain(value: Any, longest: int, depth: int = 0) -> Any:

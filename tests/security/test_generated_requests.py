@@ -39,6 +39,7 @@ MEANT = {
     "POST /v1/studies:restore": "the content of a file",
     "POST /v1/datasets": "the content of a file",
     "POST /v1/studies/{study_id}/trials:tell": "values that belong to a state",
+    "POST /v1/login/token": "a code that was given out",
     "POST /v1/webhooks": "an address with a public host",
 }
 """Operations that refuse what the document's schema can't tell: they may answer to generated data with 422."""
@@ -50,8 +51,10 @@ METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE")
 
 @pytest.fixture
 def anywhere(store: Store, settings: Settings) -> FastAPI:
-    """The service under any host name, as the generated requests have one of their own."""
-    return create_app(store, settings.model_copy(update={"host": "0.0.0.0"}))
+    """The service under any host name, as the generated requests have one of their own; with all routes."""
+    oidc = {"oidc_issuer": "https://id.example.org", "oidc_client_id": "regsearch", "oidc_groups": {"*": "read"}}
+    more = {"host": "0.0.0.0", "public_url": "http://localhost", **oidc}
+    return create_app(store, settings.model_copy(update=more))
 
 
 class Sender:
@@ -142,7 +145,14 @@ def test_generated_requests_are_answered_as_described(anywhere: FastAPI, ann: Ow
 
 
 def test_other_methods_are_told_those_that_there_are(anywhere: FastAPI, ann: Owner) -> None:
-    pages = {"/": {"get"}, "/new": {"get"}, "/login": {"get", "post"}, "/logout": {"post"}, "/docs": {"get"}}
+    pages = {
+        "/": {"get"},
+        "/login/device": {"get", "post"},
+        "/new": {"get"},
+        "/login": {"get", "post"},
+        "/logout": {"post"},
+        "/docs": {"get"},
+    }
     paths: dict[str, Any] = {**anywhere.openapi()["paths"], **pages}
     with TestClient(anywhere) as client:
         for path in paths:
