@@ -128,6 +128,9 @@ class Settings(BaseSettings):
         {}, description="JSON object of scopes by group, `*` for everybody; of several the strongest."
     )
     oidc_audience: str | None = Field(None, description="Audience of JWTs that API clients may send; none: no JWTs.")
+    oidc_login_hours: float = Field(
+        168.0, gt=0, le=8760, description="For which a command line is signed in that a person has confirmed in a browser."
+    )
     oidc_session_hours: float = Field(12.0, gt=0, le=720, description="After which a browser signs in again.")
     lease_seconds: float = Field(30.0, gt=0, description="A worker that does not renew its lease for this time loses it.")
     turn_seconds: float = Field(30.0, gt=0, description="How long a study keeps a worker while another study has none.")

@@ -38,7 +38,11 @@ from service.store.sharing import Reach
 COOKIE = "regsearch_token"
 LOGIN = "/login"
 SIGN_IN, CALLBACK = "/login/oidc", "/login/callback"
-OPEN = frozenset({"/healthz", "/readyz", "/openapi.json", *REFERENCE, LOGIN, SIGN_IN, CALLBACK, "/logout", "/favicon.ico"})
+DEVICE = "/login/device"
+"""Where a person confirms the sign-in of a device."""
+DEVICE_BEGIN, DEVICE_TOKEN = "/v1/login/device", "/v1/login/token"
+_SIGNING_IN = frozenset({LOGIN, SIGN_IN, CALLBACK, "/logout", DEVICE_BEGIN, DEVICE_TOKEN})
+OPEN = frozenset({"/healthz", "/readyz", "/openapi.json", *REFERENCE, "/favicon.ico"}) | _SIGNING_IN
 """Paths that need no token: they tell nothing of anybody's."""
 
 _READ = frozenset({"GET", "HEAD"})
@@ -86,7 +90,7 @@ def scopes_for(method: str, path: str) -> frozenset[TokenScope]:
     >>> sorted(scopes_for("POST", "/v1/studies/3/trials:ask")), sorted(scopes_for("GET", "/dashboard"))
     (['admin', 'submit', 'worker'], ['admin'])
     """
-    if path == "/v1/token":
+    if path == "/v1/token" or path in (DEVICE, f"{DEVICE}/refuse"):
         return _ALL
     if not path.startswith("/v1/"):
         pages = path in ("/", "/new", "/compare", "/metrics") or path.startswith("/studies/")
@@ -131,7 +135,9 @@ class Access:
         token = token_of(secret, self._issuer, self._store, self._audience) if secret else None
         if token is None:
             if scope["method"] == "GET" and "text/html" in headers.get("accept", ""):
-                return RedirectResponse(f"{LOGIN}?next={quote(scope['path'])}", HTTPStatus.SEE_OTHER)
+                query = scope.get("query_string", b"").decode("latin-1")
+                following = f"{scope['path']}?{query}" if query else scope["path"]
+                return RedirectResponse(f"{LOGIN}?next={quote(following)}", HTTPStatus.SEE_OTHER)
             why = "the token is unknown, expired or revoked" if secret else "a token is needed"
             detail = f"{why}: send it as `Authorization: Bearer TOKEN`"
             answer = problem(Request(scope), HTTPStatus.UNAUTHORIZED, detail)

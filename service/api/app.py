@@ -16,8 +16,10 @@ from service.api import (
     background,
     changing,
     compare,
+    confirming,
     dashboard,
     datasets,
+    device,
     events,
     export,
     modules,
@@ -77,20 +79,7 @@ def create_app(store: Store, settings: Settings) -> FastAPI:
     app.state.leftovers = leftovers
     check_settings(settings)
     problems.install(app)
-    largest = {datasets.PATH: settings.max_upload_mb, portable.RESTORE: settings.max_archive_mb}
-    app.add_middleware(BodyLimit, uploads={path: int(most * 2**20) for path, most in largest.items()})
-    if settings.quota_requests is not None:
-        app.add_middleware(usage.RateLimit, per_minute=settings.quota_requests)
-    if settings.auth == "tokens":
-        issuer = Issuer(settings) if settings.oidc_issuer else None
-        app.add_middleware(Access, store=store, issuer=issuer, audience=settings.oidc_audience)
-        app.include_router(signing_in.pages(store, issuer, settings))
-    app.add_middleware(audit.AuditLog, store=store)
-    app.add_middleware(ForeignRequests, settings=settings)
-    app.add_middleware(Sending, streams=app.state.streams)
-    app.add_middleware(Requests)
-    if settings.traces_url:
-        app.add_middleware(Traces)
+    _guard(app, store, settings)
     app.include_router(operations.health(store, settings.home))
     if settings.dashboard != "only":
         app.include_router(reference.router("/openapi.json", app.title))
@@ -118,6 +107,27 @@ def create_app(store: Store, settings: Settings) -> FastAPI:
         dashboard.mount(app, store, writable=settings.dashboard == "writable")
     describe(app, tokens=settings.auth == "tokens")
     return app
+
+
+def _guard(app: FastAPI, store: Store, settings: Settings) -> None:
+    """Add what every request passes, from the last to the first."""
+    largest = {datasets.PATH: settings.max_upload_mb, portable.RESTORE: settings.max_archive_mb}
+    app.add_middleware(BodyLimit, uploads={path: int(most * 2**20) for path, most in largest.items()})
+    if settings.quota_requests is not None:
+        app.add_middleware(usage.RateLimit, per_minute=settings.quota_requests)
+    if settings.auth == "tokens":
+        issuer = Issuer(settings) if settings.oidc_issuer else None
+        app.add_middleware(Access, store=store, issuer=issuer, audience=settings.oidc_audience)
+        app.include_router(signing_in.pages(store, issuer, settings))
+        if issuer is not None:
+            app.include_router(device.router(store, settings))
+            app.include_router(confirming.pages(store, settings))
+    app.add_middleware(audit.AuditLog, store=store)
+    app.add_middleware(ForeignRequests, settings=settings)
+    app.add_middleware(Sending, streams=app.state.streams)
+    app.add_middleware(Requests)
+    if settings.traces_url:
+        app.add_middleware(Traces)
 
 
 class Requests:

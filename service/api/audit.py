@@ -18,7 +18,7 @@ from pydantic import AfterValidator, BaseModel, Field
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.api.access import Caller, WithCaller
+from service.api.access import DEVICE_BEGIN, DEVICE_TOKEN, Caller, WithCaller
 from service.api.bodies import storable_text
 from service.api.problems import answers
 from service.api.queries import LINKED, WithPage
@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 _READS = frozenset({"GET", "HEAD", "OPTIONS"})
 _NOTHING_CHANGED = frozenset({401, 404, 405, 429, 503})
 """Statuses of requests that reached nothing."""
-_UNWRITTEN = frozenset({"/v1/studies/dry-run", "/login", "/logout"})
+_UNWRITTEN = frozenset({"/v1/studies/dry-run", "/login", "/logout", DEVICE_BEGIN, DEVICE_TOKEN})
 
 
 class AuditLog:

@@ -12,11 +12,12 @@ import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial, wraps
 from http import HTTPStatus
-from typing import Any, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 from anyio import to_thread
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
+from pydantic import BaseModel, ConfigDict, field_validator
 from pydantic_core import PydanticCustomError
 from starlette.datastructures import Headers
 from starlette.routing import Match
@@ -83,6 +84,20 @@ def in_thread(endpoint: Callable[..., Any]) -> Callable[..., Any]:
     return sent
 
 
+class JsonModel(BaseModel):
+    """A body, or a part of one, of types that are not converted: `false` is no number of days, and 0 not `false`.
+
+    JSON does not tell 3.0 and 3 apart, so both are integers.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _integer(cls, given: Any) -> Any:
+        return int(given) if isinstance(given, float) and given.is_integer() else given
+
+
 class JsonRoute(APIRoute):
     """A route whose body, if any, must be strict JSON."""
 
@@ -117,16 +132,24 @@ class OnlyJsonRoute(JsonRoute):
 class FormRoute(APIRoute):
     """A route whose body, if any, must be a multipart form."""
 
+    MEDIA_TYPES: ClassVar[tuple[str, ...]] = ("multipart/form-data", "application/json")
+
     def get_route_handler(self) -> Callable[[Request], Awaitable[Response]]:  # type: ignore[override]
         """FastAPI's handler, preceded by the checks of this module."""
         handle = super().get_route_handler()
 
         async def strict(request: Request) -> Response:
             if self.body_field is not None and request.headers.get("content-type"):
-                _require_media_type(request, "multipart/form-data", "application/json")
+                _require_media_type(request, *self.MEDIA_TYPES)
             return await handle(request)
 
         return strict
+
+
+class OAuthRoute(FormRoute):
+    """A route of a protocol whose bodies are forms (RFC 6749)."""
+
+    MEDIA_TYPES = ("application/x-www-form-urlencoded",)
 
 
 def _media_type(given: str) -> str:

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Self
 from fastapi import Path
 from pydantic import BaseModel, Field
 
+from service.api.bodies import JsonModel
 from service.api.data_sheets import DataSheet, recorded
 from service.datasets import TableInfo
 from service.datasets.sheet import notes_on
@@ -314,9 +315,7 @@ class Received(DatasetOut):
     others: list[VersionOut] = Field(description="The caller's other data sets of the same name, newest first.")
 
 
-class ExtendIn(BaseModel):
+class ExtendIn(JsonModel):
     """The number of trials to add."""
-
-    model_config = {"extra": "forbid"}
 
     trials: int = Field(ge=1, le=1_000_000)

@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic.json_schema import SkipJsonSchema
 
+from service.api.bodies import JsonModel
 from service.spec import StudySpec
 from service.spec.external import ExternalSpec
 from service.spec.parts import BudgetSpec, Notes, Tags
@@ -24,10 +25,8 @@ def _not_null(given: Any) -> Any:
     return given
 
 
-class BudgetPatch(BaseModel):
+class BudgetPatch(JsonModel):
     """Limits to change; the bounds are those of a submit."""
-
-    model_config = ConfigDict(extra="forbid")
 
     trials: int | SkipJsonSchema[None] = Field(
         None, ge=1, le=1_000_000, description="At least as many as were asked; fewer than before end the search sooner."

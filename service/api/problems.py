@@ -17,6 +17,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
+from starlette.routing import BaseRoute, Match
 
 from service import errors
 from service.api.issues import request_issues
@@ -44,6 +45,7 @@ STATUS: Mapping[type[errors.RegsearchError], HTTPStatus] = {
     errors.NotReady: HTTPStatus.SERVICE_UNAVAILABLE,
 }
 
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE")
 MEDIA_TYPE = "application/problem+json"
 RETRY_SECONDS = 5
 _MAX_TEXT = 2000
@@ -124,6 +126,8 @@ def install(app: FastAPI) -> None:
             return problem(request, status, str(error.issue), (error.issue,))
         answer = problem(request, status, f"{request.method} {request.url.path}: {error.detail}")
         answer.headers.update(error.headers or {})
+        if status == HTTPStatus.METHOD_NOT_ALLOWED:
+            answer.headers["allow"] = ", ".join(_methods(request))
         return answer
 
     def unexpected(request: Request, error: Exception) -> JSONResponse:
@@ -138,6 +142,15 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(HTTPException, http)
     app.add_exception_handler(Exception, unexpected)
+
+
+def _methods(request: Request) -> list[str]:
+    """The methods of a path, whose routes may be several; each knows its own only."""
+    return [method for method in METHODS if any(_is_for(route, method, request) for route in request.app.routes)]
+
+
+def _is_for(route: BaseRoute, method: str, request: Request) -> bool:
+    return route.matches({**request.scope, "method": method})[0] == Match.FULL
 
 
 def _body_of(request: Request) -> type[BaseModel]:
@@ -156,8 +169,10 @@ def answers(*statuses: int) -> dict[int | str, dict[str, Any]]:
     }
 
 
-def problem(request: Request, status: HTTPStatus, detail: str, found: Sequence[errors.Issue] = ()) -> JSONResponse:
-    """A problem document as a response."""
+def problem(
+    request: Request, status: HTTPStatus, detail: str, found: Sequence[errors.Issue] = (), **more: str
+) -> JSONResponse:
+    """A problem document as a response, with ``more`` members if need be."""
     document = Problem(
         title=status.phrase,
         status=status.value,
@@ -174,7 +189,7 @@ def problem(request: Request, status: HTTPStatus, detail: str, found: Sequence[e
             for issue in found
         ],
     )
-    return JSONResponse(document.model_dump(), status.value, media_type=MEDIA_TYPE)
+    return JSONResponse({**document.model_dump(), **more}, status.value, media_type=MEDIA_TYPE)
 
 
 def _plain(value: Any, longest: int, depth: int = 0) -> Any:

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, status
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
-from service.api.bodies import JsonRoute
+from service.api.bodies import JsonModel, JsonRoute
 from service.api.models import StudyId
 from service.api.problems import answers
 from service.errors import InvalidInput
@@ -36,10 +36,8 @@ Name = Annotated[str, Field(pattern=rf"^({FINAL})?\d{{1,9}}$", description="The 
 _MOST = 1000
 
 
-class ProgramIn(BaseModel):
+class ProgramIn(JsonModel):
     """A program with its lease."""
-
-    model_config = ConfigDict(extra="forbid")
 
     client: Client
     lease_seconds: Seconds = 60.0
@@ -88,10 +86,8 @@ class AskOut(BaseModel):
         return cls(state=answer.state, trials=trials, over=answer.over, retry_after=answer.retry_after)
 
 
-class ReportedValue(BaseModel):
+class ReportedValue(JsonModel):
     """An intermediate value of the objective."""
-
-    model_config = ConfigDict(extra="forbid")
 
     trial: Name
     step: int = Field(ge=0, lt=100_000, description="Evaluations before this one.")
@@ -117,10 +113,8 @@ class DecisionOut(BaseModel):
         return cls(trial=trial, decision=decision.decision, reason=decision.reason)
 
 
-class ToldTrial(BaseModel):
+class ToldTrial(JsonModel):
     """How a trial ended."""
-
-    model_config = ConfigDict(extra="forbid")
 
     trial: Name
     state: Literal["complete", "pruned", "fail"] = "complete"

@@ -7,10 +7,10 @@ from contextlib import suppress
 from typing import Self
 
 from fastapi import APIRouter
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from service.api.access import WithCaller
-from service.api.bodies import JsonRoute
+from service.api.bodies import JsonModel, JsonRoute
 from service.api.problems import answers
 from service.errors import Conflict, NotFound
 from service.leftovers import Leftovers, forget_dataset
@@ -25,10 +25,8 @@ ROUTE = "/v1/prune"
 _LONG = 36_500
 
 
-class PruneIn(BaseModel):
+class PruneIn(JsonModel):
     """After how many days what is to be deleted; null for never."""
-
-    model_config = ConfigDict(extra="forbid")
 
     studies: float | None = Field(None, ge=0, le=_LONG, description="Of the end of studies, with all that is theirs.")
     models: float | None = Field(None, ge=0, le=_LONG, description="The same, their trained models only.")

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import Annotated, Self
 
 from fastapi import APIRouter
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, Field
 
 from service.api.access import Caller, WithCaller
-from service.api.bodies import JsonRoute, storable, storable_text
+from service.api.bodies import JsonModel, JsonRoute, storable, storable_text
 from service.api.models import StudyId
 from service.api.problems import answers
 from service.datasets import BUILTIN
@@ -20,10 +20,8 @@ from service.store.sharing import EVERYBODY
 Name = Annotated[str, Field(min_length=1, max_length=100), AfterValidator(storable_text)]
 
 
-class SharingModel(BaseModel):
+class SharingModel(JsonModel):
     """Who may read something that is somebody else's."""
-
-    model_config = ConfigDict(extra="forbid")
 
     owners: list[Name] = Field(default_factory=list, max_length=100, description="These owners.")
     everybody: bool = Field(False, description="All owners.")

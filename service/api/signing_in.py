@@ -16,7 +16,7 @@ from urllib.parse import parse_qs
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from service.api.access import CALLBACK, COOKIE, LOGIN, SIGN_IN, secret_of
 from service.api.oidc import Attempt, Issuer, NotKnown
@@ -31,27 +31,33 @@ _POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-
 _ATTEMPT, _ATTEMPT_SECONDS = "regsearch_sign_in", 600
 
 
+def template(name: str) -> Template:
+    """A page's template."""
+    environment = Environment(loader=PackageLoader("service.api"), autoescape=True, undefined=StrictUndefined)
+    return environment.get_template(f"{name}.html.j2")
+
+
+def page(text: str, code: int) -> Response:
+    """An answer that is a page, which nobody keeps, frames or runs scripts in."""
+    return HTMLResponse(text, code, {"content-security-policy": _POLICY, "cache-control": "no-store"})
+
+
 class Pages:
     """The pages by template."""
 
     def __init__(self, *, issuer: bool) -> None:
-        environment = Environment(loader=PackageLoader("service.api"), autoescape=True, undefined=StrictUndefined)
-        self._login = environment.get_template("login.html.j2")
-        self._onward = environment.get_template("onward.html.j2")
+        self._login = template("login")
+        self._onward = template("onward")
         self._issuer = issuer
 
     def login(self, following: str, message: str = "", code: int = HTTPStatus.OK) -> Response:
         """The form, and the link to the issuer if there is one."""
         text = self._login.render(following=following, message=message, issuer=SIGN_IN if self._issuer else None)
-        return self._page(text, code)
+        return page(text, code)
 
     def onward(self, place: str) -> Response:
         """A page that goes on to another address by itself."""
-        return self._page(self._onward.render(place=place), HTTPStatus.OK)
-
-    @staticmethod
-    def _page(text: str, code: int) -> Response:
-        return HTMLResponse(text, code, {"content-security-policy": _POLICY, "cache-control": "no-store"})
+        return page(self._onward.render(place=place), HTTPStatus.OK)
 
 
 def pages(store: Store, issuer: Issuer | None, settings: Settings) -> APIRouter:
@@ -65,7 +71,7 @@ def pages(store: Store, issuer: Issuer | None, settings: Settings) -> APIRouter:
 
     @routes.post(LOGIN)
     async def login(request: Request) -> Response:
-        fields = await _form(request)
+        fields = await form_of(request)
         following, secret = _local(fields.get("next", "/")), fields.get("token", "").strip()
         if not secret or store.tokens.find(secret) is None:
             return shown.login(following, "This token is unknown, expired or revoked.", HTTPStatus.UNAUTHORIZED)
@@ -152,7 +158,7 @@ def _sign_out(issuer: Issuer | None) -> str | None:
         return None
 
 
-async def _form(request: Request) -> dict[str, str]:
+async def form_of(request: Request) -> dict[str, str]:
     """The fields of a small form."""
     body = b""
     async for part in request.stream():

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from service.addresses import allowed_address
 from service.apart import Limits, Turns, run_apart
+from service.api.bodies import JsonModel
 from service.atomic import PART
 from service.datasets import StoredFile
 from service.datasets.uploads import file_format, keep, receiving
@@ -29,10 +30,8 @@ _MOST_QUERY = 100_000
 _turns = Turns(2, 4, "data sets")
 
 
-class DatasetFrom(BaseModel):
+class DatasetFrom(JsonModel):
     """Where a data set is: at an `address`, or in a `database` as the rows of a `query`."""
-
-    model_config = ConfigDict(extra="forbid")
 
     address: str | None = Field(
         None,

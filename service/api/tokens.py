@@ -6,10 +6,10 @@ from datetime import datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Response, status
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from service.api.access import WithCaller
-from service.api.bodies import JsonRoute
+from service.api.bodies import JsonModel, JsonRoute
 from service.api.problems import answers
 from service.store import Store
 from service.store.records import TokenRecord, TokenScope
@@ -41,10 +41,8 @@ class NewToken(TokenOut):
     token: str
 
 
-class TokenIn(BaseModel):
+class TokenIn(JsonModel):
     """A token to make."""
-
-    model_config = ConfigDict(extra="forbid")
 
     owner: str = Field(min_length=1, max_length=100, description="Whose studies and data sets it is for.")
     scope: TokenScope = Field(

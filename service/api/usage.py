@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import math
-import time
-from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from http import HTTPStatus
 
 from fastapi import APIRouter, Request
@@ -16,12 +13,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.api.access import OPEN, Caller, WithCaller
 from service.api.problems import problem
+from service.api.rates import Buckets
 from service.settings import Settings
 from service.store import Store
 from service.store.usage import NO_QUOTAS, OwnerUsage, Quotas
-
-_MOST_SENDERS = 10_000
-"""Senders that are remembered; the others have not sent anything for the longest time."""
 
 
 def quotas_of(settings: Settings, caller: Caller) -> Quotas:
@@ -35,41 +30,26 @@ def quotas_of(settings: Settings, caller: Caller) -> Quotas:
 class RateLimit:
     """ASGI middleware: 429 for more requests in a minute than an owner may send; without tokens, than an address may.
 
-    A bucket of ``per_minute`` tokens for each sender, filled evenly: a burst may use a minute's requests at once. Each
-    process counts its own. Paths that need no token are not counted.
+    Each process counts its own. Paths that need no token are not counted.
     """
 
-    def __init__(self, app: ASGIApp, per_minute: int, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, app: ASGIApp, per_minute: int) -> None:
         self._app = app
-        self._per_minute = per_minute
-        self._clock = clock
-        self._left: OrderedDict[str, tuple[float, float]] = OrderedDict()
-        """By sender: requests left, and when that was."""
+        self._buckets = Buckets(per_minute)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer or pass on."""
         if scope["type"] != "http" or scope["path"] in OPEN:
             await self._app(scope, receive, send)
             return
-        wait = self.take(_sender(scope))
+        wait = self._buckets.take(_sender(scope))
         if wait == 0:
             await self._app(scope, receive, send)
             return
-        detail = f"more than {self._per_minute} requests in a minute; send it again in {wait} s"
+        detail = f"more than {self._buckets.per_minute} requests in a minute; send it again in {wait} s"
         answer = problem(Request(scope), HTTPStatus.TOO_MANY_REQUESTS, detail)
         answer.headers["retry-after"] = str(wait)
         await answer(scope, receive, send)
-
-    def take(self, sender: str) -> int:
-        """Take a request out of a sender's bucket; if it is empty, the seconds until there is one."""
-        now, rate = self._clock(), self._per_minute / 60.0
-        left, at = self._left.pop(sender, (float(self._per_minute), now))
-        left = min(float(self._per_minute), left + (now - at) * rate)
-        allowed = left >= 1.0
-        self._left[sender] = (left - 1.0 if allowed else left, now)
-        if len(self._left) > _MOST_SENDERS:
-            self._left.popitem(last=False)
-        return 0 if allowed else max(1, math.ceil((1.0 - left) / rate))
 
 
 def _sender(scope: Scope) -> str:

@@ -7,11 +7,11 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Path, Query, Response, status
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, Field
 
 from service.addresses import parse_address
 from service.api.access import WithCaller
-from service.api.bodies import JsonRoute, storable_text
+from service.api.bodies import JsonModel, JsonRoute, storable_text
 from service.api.idempotency import WithKey
 from service.api.problems import answers
 from service.api.queries import LINKED, WithPage
@@ -44,21 +44,17 @@ Events = Annotated[
 Description = Annotated[str, Field(max_length=200, description="What it is for."), AfterValidator(storable_text)]
 
 
-class WebhookIn(BaseModel):
+class WebhookIn(JsonModel):
     """A webhook to make."""
 
-    model_config = ConfigDict(extra="forbid")
-
     url: Url
-    events: Events = ["study.finished", "study.failed"]
+    events: Events = Field(["study.finished", "study.failed"])
     description: Description = ""
     everyone: bool = Field(False, description="What happens to everybody's studies, not only the owner's; for admins.")
 
 
-class WebhookPatch(BaseModel):
+class WebhookPatch(JsonModel):
     """What is to change of a webhook; what is not named stays as it is."""
-
-    model_config = ConfigDict(extra="forbid")
 
     url: Url | None = None
     events: Events | None = None
@@ -66,10 +62,8 @@ class WebhookPatch(BaseModel):
     enabled: bool | None = Field(None, description="Enabled again, it has a new begin; what it missed is not sent.")
 
 
-class RotateIn(BaseModel):
+class RotateIn(JsonModel):
     """How to change a secret."""
-
-    model_config = ConfigDict(extra="forbid")
 
     overlap_hours: float = Field(24.0, ge=0, le=720, description="For how long requests are signed by the old one, too.")
 

@@ -147,13 +147,22 @@ def revoke_token(token_id: Annotated[int, typer.Argument(metavar="ID", help="The
 
 @app.command()
 def login(
-    token: Annotated[str, typer.Option(prompt=True, hide_input=True, help="The token; asked for if omitted.")],
+    token: Annotated[str | None, typer.Option(help="The token; asked for where no browser signs in.")] = None,
+    scope: Annotated[str | None, typer.Option(help="Of the token that a browser confirms; default: yours.")] = None,
     url: Url = None,
 ) -> None:
-    """Keep the token of a service, for this command line and the Python client."""
+    """Sign in to a service by a browser on any machine, or keep a token, for this command line and the Python client."""
+    from service.cli import login as device
     from service.cli import tokens
 
-    tokens.login(context.out, address(url), token)
+    place = address(url)
+    if token is None:
+        try:
+            device.sign_in(context.out, place, scope)
+        except device.NoDeviceFlow:
+            token = typer.prompt("Token", hide_input=True)
+    if token is not None:
+        tokens.login(context.out, place, token)
 
 
 @app.command()

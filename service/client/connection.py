@@ -24,12 +24,16 @@ _PATIENCE_SECONDS = 60.0
 
 
 class Refused(RegsearchError):
-    """The service answered with a problem document; ``retry_after`` seconds from now the answer may be another."""
+    """The service answered with a problem document; ``retry_after`` seconds from now the answer may be another.
+
+    ``error`` is a word for programs, of answers that have one (RFC 8628).
+    """
 
     def __init__(self, document: Mapping[str, Any], retry_after: float | None = None) -> None:
         super().__init__(str(document.get("detail") or document.get("title") or document))
         self.retry_after = retry_after
         self.status = int(document.get("status", 0))
+        self.error = str(document.get("error", ""))
         self.errors: list[Mapping[str, Any]] = list(document.get("errors", []))
 
 
@@ -87,6 +91,10 @@ class HttpClient:
     def post(self, path: str, body: Any = None) -> Any:
         """POST JSON to a path; returns the decoded response."""
         return self._call("POST", path, json=body)
+
+    def submit_form(self, path: str, fields: Mapping[str, str]) -> Any:
+        """POST a form to a path; returns the decoded response."""
+        return self._call("POST", path, data=fields)
 
     def patch(self, path: str, body: Any) -> Any:
         """PATCH a path with JSON; returns the decoded response."""

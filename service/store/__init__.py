@@ -25,6 +25,7 @@ from service.store.events import Events
 from service.store.finals import Finals
 from service.store.history import History
 from service.store.leases import Leases
+from service.store.logins import Logins
 from service.store.modules import Modules
 from service.store.place import file_of
 from service.store.portable import Portable
@@ -73,6 +74,7 @@ class Store:
         self.sharing = Sharing(database)
         self.retention = Retention(database)
         self.tokens = Tokens(database)
+        self.logins = Logins(database, self.tokens)
         self.audit = Audit(database)
         self.events = Events(database)
         self.webhooks = Webhooks(database)

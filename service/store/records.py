@@ -293,6 +293,16 @@ class TokenRecord:
 
 
 @dataclass(frozen=True)
+class LoginRecord:
+    """A sign-in that a device has begun: what it calls itself, from where, and the scope that it asks for, if any."""
+
+    device: str
+    address: str
+    scope: TokenScope | None
+    created_at: datetime
+
+
+@dataclass(frozen=True)
 class EventRecord:
     """What has happened to a study, as the study was then; ``seq`` counts all events, in the order of their commits."""
 

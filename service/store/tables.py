@@ -382,6 +382,26 @@ tokens = Table(
     sqlite_autoincrement=True,
 )
 
+logins = Table(
+    "rs_logins",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("device_digest", String(64), nullable=False, unique=True),
+    Column("user_digest", String(64), nullable=False, unique=True),
+    Column("device", String(100), nullable=False),
+    Column("address", String(64), nullable=False),
+    Column("scope", String(16)),
+    Column("created_at", Float(53), nullable=False),
+    Column("expires_at", Float(53), nullable=False, index=True),
+    Column("polled_at", Float(53)),
+    Column("pause", Float(53), nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("token_id", Integer, ForeignKey("rs_tokens.id", ondelete="CASCADE")),
+    Column("token_expires_at", Float(53)),
+    sqlite_autoincrement=True,
+)
+"""Sign-ins that a device has begun; ``token_id`` is the token of whoever has confirmed it, whose the new one becomes."""
+
 test_accesses = Table(
     "rs_test_accesses",
     metadata,

@@ -34,7 +34,7 @@ class Tokens:
 
     def create(self, *, owner: str, scope: TokenScope, name: str = "", days: float | None = None) -> tuple[TokenRecord, str]:
         """Make a token that is valid for ``days``, or until it is revoked; returns it, which nobody can read again."""
-        secret = f"{PREFIX}{secrets.token_urlsafe(32)}"
+        secret = new_secret()
         now = self._database.now
         values = {"owner": owner, "scope": scope, "name": name, "digest": digest_of(secret), "created_at": now}
         if days is not None:
@@ -42,7 +42,7 @@ class Tokens:
         made = self._database.write_once(
             lambda connection: inserted_key(connection.execute(insert(t.tokens).values(values)))
         )
-        return self._get(made), secret
+        return self.get(made), secret
 
     def adopt(self, secret: str, *, owner: str, scope: TokenScope, expires_at: float) -> None:
         """Keep somebody else's token as one of ours until it expires (seconds since 1970); again, that changes nothing."""
@@ -68,7 +68,7 @@ class Tokens:
         mine = (t.tokens.c.id == token_id) & t.tokens.c.revoked_at.is_(None)
         change = update(t.tokens).where(mine).values(revoked_at=self._database.now)
         self._database.write(lambda connection: connection.execute(change))
-        return self._get(token_id)
+        return self.get(token_id)
 
     def valid(self, token_ids: Sequence[int]) -> set[int]:
         """Those of some tokens that have neither been revoked nor expired."""
@@ -77,8 +77,7 @@ class Tokens:
 
     @property
     def _is_valid(self) -> ColumnElement[bool]:
-        in_time = or_(t.tokens.c.expires_at.is_(None), t.tokens.c.expires_at > self._database.now)
-        return t.tokens.c.revoked_at.is_(None) & in_time
+        return is_valid(self._database.now)
 
     def find(self, secret: str) -> TokenRecord | None:
         """The valid token of a secret; None for an unknown, expired or revoked one. Notes its use."""
@@ -93,7 +92,13 @@ class Tokens:
             self._database.write(lambda connection: connection.execute(used))
         return _record(row)
 
-    def _get(self, token_id: int) -> TokenRecord:
+    def get(self, token_id: int) -> TokenRecord:
+        """A token.
+
+        Raises:
+            NotFound: There is no such token.
+        """
+
         def work(connection: Connection) -> TokenRecord:
             row = connection.execute(select(t.tokens).where(t.tokens.c.id == token_id)).mappings().first()
             if row is None:
@@ -101,6 +106,16 @@ class Tokens:
             return _record(row)
 
         return self._database.read(work)
+
+
+def new_secret() -> str:
+    """A token that nobody can guess."""
+    return f"{PREFIX}{secrets.token_urlsafe(32)}"
+
+
+def is_valid(now: ColumnElement[float]) -> ColumnElement[bool]:
+    """Whether a token has neither been revoked nor expired, in SQL."""
+    return t.tokens.c.revoked_at.is_(None) & or_(t.tokens.c.expires_at.is_(None), t.tokens.c.expires_at > now)
 
 
 def digest_of(secret: str) -> str:

@@ -10,7 +10,7 @@ from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
 
 from service.api.app import create_app
-from service.api.usage import RateLimit
+from service.api.rates import Buckets
 from service.settings import Settings
 from service.store import Store
 from tests.security.conftest import Owner
@@ -107,13 +107,9 @@ def test_an_owner_sends_no_more_requests_than_its_quota(limited: TestClient, ann
     assert limited.get("/v1/studies").status_code == 401
 
 
-async def _nothing(*_: object) -> None:
-    return None
-
-
 def test_a_bucket_is_filled_evenly() -> None:
     now = 1000.0
-    limit = RateLimit(_nothing, 30, clock=lambda: now)
+    limit = Buckets(30, clock=lambda: now)
     assert [limit.take("ann") for _ in range(31)] == [0] * 30 + [2]
     assert limit.take("bob") == 0
     now += 1.0
