@@ -18,7 +18,7 @@ import pytest
 from service.client.connection import HttpClient, Refused
 from service.store import open_store
 from tests.acceptance.conftest import Service, wait_for
-from tests.acceptance.launched import ENDLESS, broken, busy, end
+from tests.acceptance.launched import ENDLESS, broken, end
 
 MODULE = "mynets.good:Perceptron"
 SPACE = {"preset": "off", "lr": {"low": 0.005, "high": 0.02, "log": True}, "dropout": "off", "weight_decay": 0.01}
@@ -48,6 +48,12 @@ def processes(service: Service) -> tuple[psutil.Process, psutil.Process]:
     (follower,) = [each for each in own if each.environ().get("RANK") == "1"]
     (worker,) = [each for each in own if each != follower]
     return worker, follower
+
+
+def training(client: HttpClient, study: int) -> set[int]:
+    """Process ids of the living workers that have trained epochs of a study."""
+    workers = [each for each in client.get("/v1/workers") if each["stats"].get("study") == study]
+    return {each["pid"] for each in workers if each["state"] == "alive" and each["stats"].get("epochs_per_second", 0) > 0}
 
 
 def finished(client: HttpClient, devices: int) -> tuple[dict[str, Any], list[float]]:
@@ -87,11 +93,12 @@ def test_nothing_is_lost_with_a_process(several: Service) -> None:
     store = open_store(url)
     study = client.post("/v1/studies", {**ENDLESS, "model": {"widths": [16], "devices": 2}})["id"]
     for rank, lost in ((1, 0), (0, 1)):
-        wait_for(lambda: bool(busy(client)))
+        wait_for(lambda: bool(training(client, study)))
         worker, follower = processes(several)
+        assert training(client, study) == {worker.pid}
         (worker, follower)[rank].send_signal(signal.SIGKILL)
         wait_for(partial(_gone, (worker, follower)))
-        wait_for(partial(_another, client, worker.pid))
+        wait_for(partial(_another, client, study, worker.pid))
         assert store.leases.lost() == lost
     trials = end(client, study)
     assert {each["state"] for each in trials} <= {"complete", "pruned"}
@@ -103,5 +110,5 @@ def _gone(processes: tuple[psutil.Process, ...]) -> bool:
     return not any(each.is_running() for each in processes)
 
 
-def _another(client: HttpClient, pid: int) -> bool:
-    return bool(busy(client) - {pid})
+def _another(client: HttpClient, study: int, pid: int) -> bool:
+    return bool(training(client, study) - {pid})
