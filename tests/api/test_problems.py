@@ -255,7 +255,7 @@ def test_an_unexpected_failure_is_in_the_log_under_the_id_in_the_answer(
     def broken(study_id: int) -> Any:
         raise RuntimeError("secret")
 
-    monkeypatch.setattr(store.studies, "get", broken)
+    monkeypatch.setattr(store.studies, "tagged", broken)
     answer = client.get("/v1/studies/1")
     document = check_problem(answer, 500)
     assert "secret" not in answer.text
