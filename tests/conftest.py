@@ -13,8 +13,8 @@ from types import ModuleType
 
 import pytest
 
-PROCESSES = min(4, os.cpu_count() or 1)
-"""For a run of whole directories. More would need more memory than they save time: each loads torch."""
+PROCESSES = min(4, (os.cpu_count() or 1) + 1)
+"""For a run of whole directories: one more than cores, as tests wait for processes that they have started."""
 SHARED = ("service", "serving", "postgres", "s3", "browser")
 """Fixtures that start processes for a session; the tests of each stay in one process, and so does any module."""
 
@@ -38,7 +38,7 @@ def pytest_itemcollected(item: pytest.Item) -> None:
     """Mark numerical tests, and keep those together that share something."""
     if not isinstance(item, pytest.Function):
         return
-    if "acceptance" not in item.path.parts and _computes(item.module):
+    if not {"acceptance", "api", "benchmarks"} & {*item.path.parts} and _computes(item.module):
         item.add_marker("numerical")
     uses = {*item.fixturenames, *(("postgres",) if "postgresql" in item.name else ())}
     group = next((name for name in SHARED if name in uses), None)

@@ -42,6 +42,7 @@ SchedulerParameters=sched_interval=1,batch_sched_delay=0,bf_interval=1,sched_min
 SlurmdParameters=config_overrides
 ReturnToService=2
 KillWait=10
+UnkillableStepTimeout=600
 MinJobAge=60
 OverTimeLimit=0
 NodeName={host} NodeAddr=127.0.0.1 Port={daemon} CPUs={cpus} RealMemory=1000 State=UNKNOWN

@@ -53,7 +53,9 @@ def test_jobs_follow_the_queue_and_what_they_trained_outlives_them(tmp_path: Pat
         wait_for(lambda: "Restarts=1" in slurm.run("scontrol", "show", "job", one))
         given_back = saved()
         assert given_back
-        slurm.run("scontrol", "update", f"JobId={one}", "StartTime=now")  # what is requeued waits for two minutes
+        wait_for(lambda: jobs().get(one) == "PENDING")
+        # What is requeued waits for two minutes; a node refuses it in the second in which its credential ended.
+        slurm.run("scontrol", "update", f"JobId={one}", "StartTime=now+3")
         wait_for(lambda: jobs().get(one) == "RUNNING")
         wait_for(lambda: len(busy(client)) == 2)
 

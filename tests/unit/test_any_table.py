@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pytest
 import torch
 from fastapi.testclient import TestClient
 from hypothesis import HealthCheck, Phase, given, settings
@@ -114,6 +115,7 @@ def _sentence(answer: Any) -> str:
     return str(message)
 
 
+@pytest.mark.costly
 @settings(
     max_examples=20,
     deadline=None,

@@ -168,6 +168,7 @@ def test_trials_cannot_be_added(nested: Nested) -> None:
         studies.change(study_id, StudyChange(budget={"trials": TRIALS + 4}))
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("database", ["sqlite", "postgresql"])
 def test_a_killed_worker_costs_no_search_its_trials(database: str, tmp_path: Path) -> None:
     server = Postgres() if database == "postgresql" else None

@@ -10,6 +10,7 @@ import zipfile
 from pathlib import Path
 
 import pandas as pd
+import pytest
 
 from tests.unit.archives import ABOUT, a_fold, people, untrained
 from workers.archive import build_archive
@@ -64,6 +65,7 @@ def test_what_training_never_saw_is_a_warning_and_what_is_lacking_an_error(tmp_p
     assert "there is no column 'job'" in run(model, rows).stderr
 
 
+@pytest.mark.costly
 def test_other_files_are_a_sentence(tmp_path: Path) -> None:
     rows, model = tmp_path / "rows.csv", tmp_path / "model.zip"
     content = archive_of(rows)

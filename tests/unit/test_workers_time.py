@@ -55,6 +55,7 @@ def test_of_two_studies_in_turn_each_has_its_own_shares(settings: Settings) -> N
     assert shares[studies[0]] != pytest.approx(shares[studies[1]], abs=1e-4)
 
 
+@pytest.mark.costly
 def test_a_worker_that_only_finalizes_tells_of_those_that_searched(settings: Settings) -> None:
     store = open_store(settings.database_url, create=True)
     study = submitted(store)

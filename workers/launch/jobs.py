@@ -29,6 +29,8 @@ ANSWER_SECONDS = 60.0
 MOST_IN_AN_ARRAY = 500
 STAYS = "stays"
 RUNNING = ("RUNNING", "CONFIGURING", "SUSPENDED", "STOPPED", "SIGNALING", "STAGE_OUT", "RESIZING")
+ENDING = ("COMPLETING",)
+"""Still on a node, and pending next if requeued: a worker asked for in place of it would be one too many."""
 PENDING = ("PENDING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "SPECIAL_EXIT")
 FAILED = ("FAILED", "OUT_OF_MEMORY", "BOOT_FAIL")
 PASSING = ("contact slurm controller", "timed out", "temporarily", "Unable to establish", "Zero Bytes")
@@ -150,7 +152,7 @@ class SlurmEngine:
         failed = {job.id for job in jobs if job.state in FAILED}
         fresh = set() if self._seen is None else failed - self._seen
         self._seen = failed
-        running = [job for job in jobs if job.state in RUNNING]
+        running = [job for job in jobs if job.state in (*RUNNING, *ENDING)]
         pending = [job for job in jobs if job.state in PENDING]
         staying = sum(job.stays for job in (*running, *pending))
         counts = (len(running), len(pending), staying, len(fresh))
@@ -173,7 +175,7 @@ class SlurmEngine:
     def _cancel(self, ids: Iterable[str], *options: str) -> None:
         chosen = [*ids]
         if chosen:
-            self._run("scancel", *options, *chosen)
+            self._run("scancel", "--quiet", *options, *chosen)  # some may have ended meanwhile
 
     def _jobs(self) -> list[_Job]:
         words = ("squeue", "--me", "--noheader", "--array", "--states=all", f"--name={self._profile.name}")
