@@ -39,7 +39,7 @@ _DETAILS: dict[Answer, str] = {
 class BeginIn(BaseModel):
     """A device that wants to be signed in."""
 
-    client_id: str = Field("regsearch", max_length=100, description="Program; not checked.")
+    client_id: str = Field(min_length=1, max_length=100, description="Program; not checked.")
     scope: TokenScope | SkipJsonSchema[None] = Field(
         None, description="Of the token, at most; default: that of whoever confirms it."
     )

@@ -30,7 +30,11 @@ def sign_in(console: Console, url: str, scope: str | None) -> None:
         Refused, Unreachable: It does not give a token.
     """
     with closing(HttpClient(url)) as client:
-        fields = {"device": platform.node()[:100] or "unknown", **({"scope": scope} if scope else {})}
+        fields = {
+            "client_id": "regsearch",
+            "device": platform.node()[:100] or "unknown",
+            **({"scope": scope} if scope else {}),
+        }
         try:
             begun = client.submit_form("/v1/login/device", fields)
         except Refused as refused:

@@ -46,7 +46,7 @@ def device(app: FastAPI) -> TestClient:
 
 
 def begin(machine: TestClient, /, **fields: str) -> dict[str, Any]:
-    answer = machine.post(BEGIN, data=fields)
+    answer = machine.post(BEGIN, data={"client_id": "x", **fields})
     assert (answer.status_code, answer.headers["cache-control"]) == (200, "no-store"), answer.text
     begun: dict[str, Any] = answer.json()
     assert begun["verification_uri_complete"] == f"http://localhost{PAGE}?code={begun['user_code']}"
@@ -160,7 +160,7 @@ def test_codes_can_t_be_guessed_or_heaped_up(client: TestClient, device: TestCli
     shared.come_back(client)
     tried = [client.get(PAGE, params={"code": "BCDF-GHJK"}).status_code for _ in range(_CODES_A_MINUTE + 3)]
     assert (tried[0], tried[-1]) == (404, 429)
-    begun = [device.post(BEGIN) for _ in range(_BEGUN_A_MINUTE + 3)]
+    begun = [device.post(BEGIN, data={"client_id": "x"}) for _ in range(_BEGUN_A_MINUTE + 3)]
     assert (begun[0].status_code, begun[-1].status_code) == (200, 429)
     assert int(begun[-1].headers["retry-after"]) > 0
 
