@@ -62,6 +62,8 @@ def check_devices(spec: StudySpec, store: Store) -> None:
     Raises:
         InvalidInput: On ``model.devices``.
     """
+    if spec.model.devices == 1:
+        return
     known = [worker.devices for worker in store.workers.list() if worker.state == "alive"]
     if known and max(known) < spec.model.devices:
         message = "is more than any worker has; `regsearch worker --devices-per-trial` starts one with more"
