@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import Any, Literal
 
-from pydantic import Field, ModelWrapValidatorHandler, PrivateAttr, ValidationError, model_validator
+from pydantic import Field, ModelWrapValidatorHandler, ValidationError, model_validator
 
 from service.spec.domain import Choices, Domain, Frozen, PerLayer, Range, can_leave, possible_values
 from service.spec.enqueue import check_enqueued
@@ -103,7 +103,6 @@ class StudySpec(Frozen):
         None, ge=1, le=1_000_000, description="Maximum number of running trials, over all workers."
     )
     seed: int = Field(0, ge=0, lt=2**31, description="Seed of the split, the sampler and all trials.")
-    _named: frozenset[str] = PrivateAttr(frozenset())
 
     @model_validator(mode="before")
     @classmethod
@@ -122,13 +121,14 @@ class StudySpec(Frozen):
         spec = handler(raw)
         if isinstance(raw, Mapping):
             parts = [part for part in (raw.get("model"), raw.get("space")) if isinstance(part, Mapping)]
-            spec._named = frozenset(name for part in parts for name, value in part.items() if value is not None)
+            # As if computed by it: a private attribute would make studies unequal that are the same.
+            spec.__dict__["named"] = frozenset(name for part in parts for name, value in part.items() if value is not None)
         return spec
 
-    @property
+    @cached_property
     def named(self) -> frozenset[str]:
         """The settings of model and space that its author has named, none of which a preset or a default has chosen."""
-        return self._named
+        return frozenset()
 
     @model_validator(mode="after")
     def _space_fits_the_family(self) -> StudySpec:

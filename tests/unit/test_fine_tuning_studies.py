@@ -117,7 +117,8 @@ def test_an_architecture_that_is_not_named_is_the_earlier_networks(bench: Bench)
     study = bench.run(bench.submit(start=first, space=still, model={"widths": None, "embedding": None}))
     rows = bench.home / "wine.csv"
     np.testing.assert_allclose(bench.model(study).probabilities(rows), bench.model(first).probabilities(rows), atol=0.02)
-    assert bench.refused(start=first, model={"widths": [9], "embedding": None})["field"] == "model.widths"
+    other = {"widths": [9], "embedding": None}
+    assert bench.refused(start=first, space=still, model=other)["field"] == "model.widths"
 
 
 def test_the_answer_says_what_fine_tuning_earned(bench: Bench, earlier: int) -> None:
