@@ -76,7 +76,6 @@ def create_app(store: Store, settings: Settings) -> FastAPI:
         lifespan=None if document is None else background.lifespan(store, settings, leftovers),
     )
     app.state.streams = Streams()
-    app.state.leftovers = leftovers
     check_settings(settings)
     problems.install(app)
     _guard(app, store, settings)
@@ -110,7 +109,7 @@ def create_app(store: Store, settings: Settings) -> FastAPI:
 
 
 def _guard(app: FastAPI, store: Store, settings: Settings) -> None:
-    """Add what every request passes, from the last to the first."""
+    """Add what every request passes, from the last to the first, and the pages by which people sign in."""
     largest = {datasets.PATH: settings.max_upload_mb, portable.RESTORE: settings.max_archive_mb}
     app.add_middleware(BodyLimit, uploads={path: int(most * 2**20) for path, most in largest.items()})
     if settings.quota_requests is not None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from http import HTTPStatus
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from fastapi import APIRouter, Form, Request, Response
 from pydantic import BaseModel, Field
@@ -24,7 +24,8 @@ from service.store.actors import Actor, AuditEntry
 from service.store.logins import LIFETIME_SECONDS, PAUSE_SECONDS, Answer
 from service.store.records import TokenRecord, TokenScope
 
-GRANT = "urn:ietf:params:oauth:grant-type:device_code"
+Grant = Literal["urn:ietf:params:oauth:grant-type:device_code"]
+(GRANT,) = get_args(Grant)
 _BEGUN_A_MINUTE, _POLLS_A_MINUTE = 20, 600
 """Of an address, which may be a proxy's."""
 _DETAILS: dict[Answer, str] = {
@@ -60,7 +61,7 @@ class BeginOut(BaseModel):
 class PollIn(BaseModel):
     """A poll of a device."""
 
-    grant_type: Literal["urn:ietf:params:oauth:grant-type:device_code"]
+    grant_type: Grant
     device_code: str = Field(min_length=1, max_length=200)
     client_id: str = Field("regsearch", max_length=100, description="Program; not checked.")
 

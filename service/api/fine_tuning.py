@@ -13,14 +13,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import ValidationError
-
-from service.api.issues import validation_issues
+from service.api.issues import validated
 from service.datasets import BuiltinFacts, TableInfo
 from service.errors import InvalidInput, Issue, NotFound
 from service.result import Result
 from service.result.archive import ArrayPreprocessing, Preprocessing, TablePreprocessing, preprocessing_of
-from service.spec import OFF, SETTINGS, DataSpec, Recipe, StudySpec
+from service.spec import OFF, SETTINGS, DataSpec, Recipe, StudySpec, Value
 from service.spec.domain import possible_values
 from service.spec.model import MODEL_SETTINGS, MODULE
 from service.spec.recipe import ARCHITECTURE
@@ -62,19 +60,22 @@ def with_its_architecture(spec: StudySpec, earlier: Earlier | None) -> StudySpec
     """
     if earlier is None or earlier.recipe.word("family") == MODULE:
         return spec
-    document, recipe = spec.model_dump(mode="json", exclude_unset=True), earlier.recipe
+    document = spec.model_dump(mode="json", exclude_unset=True)
+    for part, name, value in _architecture(earlier.recipe):
+        if name not in spec.named:
+            document[part][name] = value
+    if not {"widths", "width", "depth"} & spec.named:
+        document["model"] |= {"widths": list(earlier.recipe.widths), "width": None, "depth": None}
+    return validated(document)
+
+
+def _architecture(recipe: Recipe) -> Iterator[tuple[str, str, Value]]:
+    """The settings of an architecture: the part of a study that each is in, its name, and its value as a study has it."""
     for name in ARCHITECTURE:
         setting = SETTINGS[name]
-        if name in spec.named or (setting.when is not None and recipe[setting.when.parent] not in setting.when.values):
-            continue
-        neutral = setting.off and recipe[name] == setting.neutral
-        document["model" if name in MODEL_SETTINGS else "space"][name] = OFF if neutral else recipe[name]
-    if not {"widths", "width", "depth"} & spec.named:
-        document["model"] |= {"widths": list(recipe.widths), "width": None, "depth": None}
-    try:
-        return StudySpec.model_validate(document)
-    except ValidationError as error:
-        raise InvalidInput(validation_issues(error)) from None
+        if setting.when is None or recipe[setting.when.parent] in setting.when.values:
+            neutral = setting.off and recipe[name] == setting.neutral
+            yield "model" if name in MODEL_SETTINGS else "space", name, OFF if neutral else recipe[name]
 
 
 def bound_to_start(
@@ -136,15 +137,13 @@ def _shape(spec: StudySpec, earlier: Earlier) -> Iterator[Issue]:
     if spec.model.word != earlier.recipe.word("family"):
         yield Issue("model.family", message, spec.model.word, earlier.recipe.word("family"))
         return
-    for name in ARCHITECTURE:
+    for part, name, wanted in _architecture(earlier.recipe):
         setting, domain = SETTINGS[name], spec.domains.get(name)
-        if domain is None or (setting.when is not None and earlier.recipe[setting.when.parent] not in setting.when.values):
+        if domain is None:
             continue
         found = {setting.neutral if value == OFF and setting.off else value for value in possible_values(domain) or ()}
         if found != {earlier.recipe[name]}:
-            neutral = setting.off and earlier.recipe[name] == setting.neutral
-            field = f"{'model' if hasattr(spec.model, name) else 'space'}.{name}"
-            yield Issue(field, message, domain.model_dump(), OFF if neutral else earlier.recipe[name])
+            yield Issue(f"{part}.{name}", message, domain.model_dump(), wanted)
     widths = _widths(spec)
     if widths != earlier.recipe.widths:
         given = spec.model.widths or [getattr(spec.domains[name], "value", None) for name in ("width", "depth")]

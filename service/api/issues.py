@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from service.errors import Issue
+from service.errors import InvalidInput, Issue
 from service.spec import Range, StudySpec
 from service.spec.external import ExternalSpec
 from service.suggestions import meant
@@ -40,6 +40,18 @@ _MOST = 50
 EXECUTORS: Mapping[str, type[BaseModel]] = {"workers": StudySpec, "external": ExternalSpec}
 """The spec of a study by who trains: the tags of the union that a submit takes."""
 _PLACES = ("body", "query", "path", "header")
+
+
+def validated(document: Mapping[str, Any]) -> StudySpec:
+    """A study whose parts were changed after it had been validated.
+
+    Raises:
+        InvalidInput: They do not go together.
+    """
+    try:
+        return StudySpec.model_validate(document)
+    except ValidationError as error:
+        raise InvalidInput(validation_issues(error)) from None
 
 
 def validation_issues(error: ValidationError, spec: type[BaseModel] = StudySpec) -> list[Issue]:

@@ -32,7 +32,7 @@ def check_memory(spec: StudySpec, table: TableInfo, store: Store, ending: str) -
     Raises:
         InvalidInput: On ``data`` or on the settings of the widths, with the bytes that are needed and there are.
     """
-    most = store.workers.largest_memory()
+    most = store.workers.most("memory")
     if most is None:
         return
     folds = spec.validation.folds * spec.searches if spec.validation.cross_validated else 1
@@ -64,10 +64,10 @@ def check_devices(spec: StudySpec, store: Store) -> None:
     """
     if spec.model.devices == 1:
         return
-    known = [worker.devices for worker in store.workers.list() if worker.state == "alive"]
-    if known and max(known) < spec.model.devices:
+    most = store.workers.most("devices")
+    if most is not None and most < spec.model.devices:
         message = "is more than any worker has; `regsearch worker --devices-per-trial` starts one with more"
-        allowed = f"at most {max(known)}, the devices of the largest worker"
+        allowed = f"at most {most}, the devices of the largest worker"
         raise InvalidInput.one("model.devices", message, value=spec.model.devices, allowed=allowed)
 
 

@@ -8,9 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from fastapi import APIRouter
-from pydantic import ValidationError
 
-from service.api.issues import validation_issues
+from service.api.issues import validated
 from service.api.problems import answers
 from service.datasets import BuiltinFacts, TableInfo
 from service.datasets.weights import hash_of_weights, held_weights, weights_object
@@ -73,10 +72,7 @@ def check_module(spec: StudySpec, table: TableInfo, store: Store, settings: Sett
     raw["model"] |= {"reads": layout, "args": {each: domain.model_dump(mode="json") for each, domain in arguments.items()}}
     if spec.model.weights is not None:
         raw["model"]["weights_sha256"] = _hash(spec, spec.model.weights, settings)
-    try:
-        return StudySpec.model_validate(raw)
-    except ValidationError as error:
-        raise InvalidInput(validation_issues(error)) from None
+    return validated(raw)
 
 
 def _hash(spec: StudySpec, path: str, settings: Settings) -> str:

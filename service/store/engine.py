@@ -204,7 +204,7 @@ class Database:
         self.engine = make_engine(url, connections)
         # Of PostgreSQL every statement has its own snapshot anyway: a transaction would cost two messages more.
         plain = self.is_sqlite or connections.pooler
-        self._reader = self.engine if plain else self.engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._single = self.engine if plain else self.engine.execution_options(isolation_level="AUTOCOMMIT")
         self._patience = patience_seconds
         self._sleep = sleep
         self._forgot = -math.inf
@@ -258,7 +258,7 @@ class Database:
             result = connection.execute(statement, values or {})
             return result.all() if result.returns_rows else []
 
-        return self._patiently(work, reading=reading, alone=not self.is_sqlite and not self.connections.pooler)
+        return self._patiently(work, reading=reading, alone=True)
 
     def write_once(self, work: Callable[[Connection], T], request: Once | None = None) -> T:
         """As `write`, for work that must not be committed twice; its return value must survive JSON.
@@ -313,10 +313,9 @@ class Database:
             try:
                 if self._place is not None and self._place.changed():
                     self.engine.dispose()  # its connections still have the file that was there before
-                engine = self._reader if reading else self.engine
+                engine = self._single if reading or alone else self.engine
                 with self._turn(give_up, reading=reading), engine.connect() as connection:
-                    options: dict[str, Any] = {"isolation_level": "AUTOCOMMIT"} if alone else {}
-                    connection.execution_options(regsearch_reading=reading, **options)
+                    connection.execution_options(regsearch_reading=reading)
                     with connection.begin():
                         return work(connection)
             except (DBAPIError, PoolTimeout, FileGone) as error:

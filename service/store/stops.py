@@ -19,7 +19,7 @@ from service.store.rows import STATE_OF, STOPPED, count, end_trials, lock_study,
 
 _MARKED = (t.trials.c.lease_token == bindparam("mine")) & t.trials.c.stop_asked_at.is_not(None)
 _ASKED = select(t.trials.c.trial_id).where(_MARKED)
-"""Built once, as every worker asks every second: constructing it costs more than running it."""
+"""Built once, as every worker asks all the time: constructing it costs more than running it."""
 
 
 class Stops:

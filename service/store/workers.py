@@ -6,7 +6,7 @@ import json
 import uuid
 from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import Any
+from typing import Any, Literal
 
 from sqlalchemy import RowMapping, Select, Text, bindparam, func, select, update
 
@@ -56,15 +56,15 @@ class Workers:
         rows = self._database.read(lambda connection: connection.execute(query).mappings().all())
         return [_worker(row) for row in rows]
 
-    def largest_memory(self) -> int | None:
-        """Bytes that studies of one living worker may take at most; None where no living worker has told its memory."""
-        return self._database.read(lambda connection: connection.execute(_largest(connection.dialect.name)).scalar())
+    def most(self, name: Literal["memory", "devices"]) -> int | None:
+        """The bytes of memory, or the devices, of the living worker with most of them; None where none has told it."""
+        return self._database.read(lambda connection: connection.execute(_most(connection.dialect.name, name)).scalar())
 
 
 @cache
-def _largest(dialect: str) -> Select[Any]:
+def _most(dialect: str, name: str) -> Select[Any]:
     living = t.workers.c.left_at.is_(None) & (clock(dialect) - t.workers.c.seen_at <= SILENT_AFTER_SECONDS)
-    return select(func.max(t.workers.c.memory)).where(living)
+    return select(func.max(t.workers.c[name])).where(living)
 
 
 def _worker(row: RowMapping) -> WorkerRecord:
