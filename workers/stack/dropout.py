@@ -56,4 +56,4 @@ class LaneDropout(nn.Module):
             key = combine(key, self.calls) if self.calls else key
             self.calls += 1
         keep = happens(chance, key, math.prod(shape)).view(shape)
-        return torch.where(keep, x * (1.0 / chance), 0.0)
+        return x * (keep * (1.0 / chance))  # as `nn.Dropout` does; `torch.where` takes four times as long on a CPU
