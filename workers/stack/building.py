@@ -11,7 +11,7 @@ import os
 import pickle
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -60,7 +60,7 @@ def compile_function(function: Callable[..., None], arguments: Sequence[Any], pa
 
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # the compiler's own code
-        graph = make_fx(flat)(*tensors)
+        graph = make_fx(flat, decomposition_table=DECOMPOSITIONS)(*tensors)
         turn_products(graph.graph)
         graph.graph.eliminate_dead_code()
         graph.recompile()
@@ -84,6 +84,35 @@ def _compiled(module: Any, tensors: tuple[Tensor, ...]) -> str:
     except torch._inductor.exc.CppCompileError:  # the compiler does not know all of them
         config.vec_isa_ok = None
         return str(torch._inductor.aot_compile(module, tensors, options=_OPTIONS))
+
+
+def _mish(x: Tensor) -> Tensor:
+    """x·tanh(log(1 + eˣ)) by one exponential: with n = eˣ(eˣ + 2), the tangent is n / (n + 2).
+
+    The compiler's own form, a hyperbolic tangent of a logarithm, takes a third of the time of a whole update.
+    """
+    _, n = _powers(x)
+    return x * (n / (n + 2.0))
+
+
+def _mish_backward(grad: Tensor, x: Tensor) -> Tensor:
+    """The derivative of `_mish`: its tangent, and x times that of the tangent, 4eˣ(eˣ + 1) / (n + 2)²."""
+    e, n = _powers(x)
+    whole = 1.0 / (n + 2.0)
+    return grad * (n * whole + x * (4.0 * e * whole) * ((e + 1.0) * whole))
+
+
+def _powers(x: Tensor) -> tuple[Tensor, Tensor]:
+    """eˣ and n, of x up to 20, from where on the tangent is 1 in float32."""
+    e = x.clamp(max=20.0).exp()
+    return e, e * (e + 2.0)
+
+
+DECOMPOSITIONS: Mapping[Any, Callable[..., Tensor]] = {
+    torch.ops.aten.mish.default: _mish,
+    torch.ops.aten.mish_backward.default: _mish_backward,
+}
+"""What some operations are computed as in programs, by fewer steps than the compiler takes."""
 
 
 def turn_products(graph: Graph) -> None:

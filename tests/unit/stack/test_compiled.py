@@ -20,7 +20,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from tests.unit.stack.runs import data, protocol, recipe
 from tests.unit.stack.test_equality import eight
 from workers.stack import programs
-from workers.stack.building import compile_function, turn_products
+from workers.stack.building import DECOMPOSITIONS, compile_function, turn_products
 from workers.stack.layout import Layout, Threads
 from workers.stack.programs import opened, tidy
 from workers.stack.run import Run
@@ -250,3 +250,19 @@ def test_occupancy_counts_idle_lanes() -> None:
     runner.add([Run(i, recipe(), ((0, i),), how) for i in range(3)])
     runner.epoch()
     assert (runner.lane_epochs, runner.computed_lane_epochs) == (3, 3)
+
+
+def test_mish_of_a_program_is_torch_s() -> None:
+    """And its derivative, against float64; both end at infinity and at NaN as torch's do."""
+    aten = torch.ops.aten
+    x = torch.cat([torch.linspace(-120.0, 120.0, 20_001), torch.linspace(-1e-3, 1e-3, 101), torch.tensor([1e4, -1e4])])
+    exact = x.double().requires_grad_()
+    expected = torch.nn.functional.mish(exact)
+    expected.sum().backward()  # type: ignore[no-untyped-call]
+    found = DECOMPOSITIONS[aten.mish.default](x)
+    slope = DECOMPOSITIONS[aten.mish_backward.default](torch.ones_like(x), x)
+    torch.testing.assert_close(found, expected.detach().float(), rtol=2e-6, atol=1e-7)
+    assert exact.grad is not None
+    torch.testing.assert_close(slope, exact.grad.float(), rtol=2e-6, atol=2e-6)
+    ends = torch.tensor([torch.nan, torch.inf, -torch.inf])
+    torch.testing.assert_close(DECOMPOSITIONS[aten.mish.default](ends), torch.nn.functional.mish(ends), equal_nan=True)
