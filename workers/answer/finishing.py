@@ -86,7 +86,7 @@ class Finisher:
 
         plan = Plan.of(known["plan"]) if "plan" in known else Plan(1, None)
         plan.take_threads()
-        threads = Threads(plan.threads or 1)
+        threads = Threads(plan.threads or 1, self._workshop.is_building)
         layout = partial(plan.final_layout, self._workshop, threads, data.device.device)
         with self._pulse.during(lambda: {"state": "finalizing", "study": study_id}):
             try:

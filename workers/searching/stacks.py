@@ -33,7 +33,7 @@ class Stacks:
         self._capacity = plan.capacity
         self._plan = plan
         self._workshop = workshop
-        self._threads = Threads(plan.threads or 1)
+        self._threads = Threads(plan.threads or 1, workshop.is_building)
         self._first = min(plan.capacity, max(self._folds, self._threads.count * (plan.block_lanes or plan.capacity)))
         self._begun = False
         self._techniques = techniques_in(spec.domains) if plan.compiled_lanes else frozenset[str]()

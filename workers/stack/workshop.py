@@ -57,6 +57,10 @@ class Workshop:
             self._changed.wait_for(lambda: self._closed or (blueprint, part) not in self._asked)
         return programs.opened(path)
 
+    def is_building(self) -> bool:
+        """Whether a program is being built."""
+        return self._thread is not None
+
     def close(self) -> None:
         """Build nothing more; what is being built is given up."""
         with self._changed:
