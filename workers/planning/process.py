@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import gc
 import math
 import os
 import resource
@@ -33,6 +34,7 @@ def set_up(threads: int | None = None) -> None:
     torch.backends.cudnn.allow_tf32 = False
     if sys.platform == "linux":
         _keep_freed_memory()
+    gc.freeze()  # else every full collection goes through what was imported, half a million objects
     if threads is not None:
         torch.set_num_threads(threads)
     usual_threads()
