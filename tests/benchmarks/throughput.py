@@ -1,15 +1,15 @@
 """Trial-epochs per second of whole searches: ours beside what people run today, or beside another checkout of ours.
 
     python -m tests.benchmarks.throughput [--width 64] [--rounds 3] [--large] [--halving] [--without ray]
-    python -m tests.benchmarks.throughput --default diabetes [--rounds 3] [--loaded]
+    python -m tests.benchmarks.throughput --default diabetes [--preset tabular] [--rounds 3] [--loaded]
     python -m tests.benchmarks.throughput --against CHECKOUT [--studies width_64 width_256 diabetes] [--rounds 3]
 
 The first compares with the peers of `peers`, and with JAX (`vmapped`), in turn: no pruning, or successive halving on all
 sides (then without Ray and JAX, which have none of that kind); TPE on both Optuna sides, random search for the others. The
-peers run fewer trials, for their rate does not depend on it. The second submits nothing but the name of a data set, and
-compares with scripts of the same search (`default_study`). ``--loaded``: with a busy process for every core beside all
-sides. The third runs the same studies by the code of this checkout and of another one; its ratios are those of this
-checkout's rates to the other's.
+peers run fewer trials, for their rate does not depend on it. The second submits nothing but the
+name of a data set, or with the preset `default` and a holdout, and compares with scripts of the same search
+(`default_study`). ``--loaded``: with a busy process for every core beside all sides. The third runs the same studies by the
+code of this checkout and of another one; its ratios are those of this checkout's rates to the other's.
 
 Ours is a service with one worker and an SQLite file, both new in every run (see `checkout`), with database, sampler and
 every evaluation; finalizing is left out. Each round begins with empty caches of calibration and compiler ("cold"); "warm" is
@@ -33,7 +33,8 @@ import numpy as np
 import torch
 
 from tests.benchmarks.checkout import check, search
-from tests.benchmarks.default_study import STUDY, TASKS
+from tests.benchmarks.default_study import STUDIES as PRESETS
+from tests.benchmarks.default_study import TASKS
 from tests.benchmarks.default_study import run as run_default
 from tests.benchmarks.machine import commit
 from tests.benchmarks.peers import BATCH, NAMES, RANGES, add_search_options, processes_of, rows, run_peer
@@ -88,15 +89,15 @@ def run_vmapped(given: argparse.Namespace) -> dict[str, Any]:
 
 
 def default_contest(given: argparse.Namespace, number: int) -> dict[str, dict[str, Any]]:
-    """One round of a study with the preset `default` and of scripts that search the same."""
-    study: dict[str, Any] = {"data": {"dataset": given.default}, **STUDY}
+    """One round of a study that says little more than its data and of scripts that search the same."""
+    study: dict[str, Any] = {"data": {"dataset": given.default}, **PRESETS[given.preset]}
     if given.quick:
         study["budget"] = {"trials": given.trials, "epochs": given.epochs}
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         ours = partial(search, ROOT, study, folder / "caches", folder)
         cold = ours()
-        script = partial(run_default, given.default, given.script_trials, given.processes)
+        script = partial(run_default, given.default, given.script_trials, given.processes, preset=given.preset)
         sides = {"optuna_script": partial(script, tuned=False), "hand_tuned_script": partial(script, tuned=True)}
         return {"ours_cold": cold, **in_turn({"ours": ours, **sides}, number)}
 
@@ -121,7 +122,7 @@ def against_peers(given: argparse.Namespace) -> None:
     require(["ray"] * given.ray + ["jax"] * jax)
     name = f"throughput_width_{given.width}{'_50k' * given.large}{'_halving' * given.halving}"
     if given.default is not None:
-        name = f"throughput_default_{given.default}"
+        name = f"throughput_{given.preset}_{given.default}"
     name += "_loaded" * given.loaded + "_cuda" * torch.cuda.is_available()
     rounds = Rounds(name, given, batch=BATCH)
     one = contest if given.default is None else default_contest
@@ -185,7 +186,8 @@ def main() -> None:
     options.add_argument("--ray-trials", type=int, default=16, help="of Ray Tune")
     options.add_argument("--rounds", type=int, default=3, help="of all of them in turn")
     options.add_argument("--without", action="append", choices=["ray", "jax"], default=[], help="leave this peer out")
-    options.add_argument("--default", choices=TASKS, help="a study with the preset `default` on this data set")
+    options.add_argument("--default", choices=TASKS, help="a study on this data set, with a preset")
+    options.add_argument("--preset", choices=PRESETS, default="default", help="of it; `tabular` is what nobody has to name")
     options.add_argument("--loaded", action="store_true", help="a busy process for every core beside all sides")
     options.add_argument("--against", type=Path, metavar="CHECKOUT", help="compare with this checkout instead of the peers")
     options.add_argument("--studies", nargs="+", choices=STUDIES, default=list(STUDIES), help="that two checkouts search")
