@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -68,13 +69,15 @@ class DataFile:
     about: DataPart
 
 
-def archive(parts: StudyParts, trials: Iterable[TrialPart], data: DataFile | None) -> Iterator[bytes]:
-    """The archive of a study in pieces, with its data set or without."""
+def archive(
+    parts: StudyParts, trials: Iterable[TrialPart], models: Mapping[str, Path], data: DataFile | None
+) -> Iterator[bytes]:
+    """The archive of a study in pieces, with the files of its models by their names in it, with its data set or without."""
     pipe, files = _Pipe(), {}
     ended = datetime.fromtimestamp(parts.study.finished_at, UTC)
     moment = ended.timetuple()[:6] if ended.year >= _FIRST_YEAR else (_FIRST_YEAR, 1, 1, 0, 0, 0)
     with ZipFile(pipe, "w") as whole:
-        for name, pieces in _contents(parts, trials, data.path if data else None):
+        for name, pieces in _contents(parts, trials, models, data.path if data else None):
             digest, size = hashlib.sha256(), 0
             with whole.open(_entry(name, moment), "w", force_zip64=True) as entry:
                 for piece in pieces:
@@ -99,21 +102,29 @@ def _entry(name: str, moment: tuple[Any, ...]) -> ZipInfo:
     return entry
 
 
-def _contents(parts: StudyParts, trials: Iterable[TrialPart], data: Path | None) -> Iterator[tuple[str, Iterable[bytes]]]:
+def _contents(
+    parts: StudyParts, trials: Iterable[TrialPart], models: Mapping[str, Path], data: Path | None
+) -> Iterator[tuple[str, Iterable[bytes]]]:
     """The files by name, but for the manifest."""
     yield STUDY, [parts.study.model_dump_json(indent=2).encode()]
     for name, text in ((SPEC, parts.spec), (RESULT, parts.result), (ADVICE, parts.advice)):
         if text is not None:
             yield name, [json.dumps(json.loads(text), indent=1).encode()]
     yield TRIALS, (f"{trial.model_dump_json()}\n".encode() for trial in trials)
-    for name, content in ((MODEL, parts.model), (ONNX, parts.onnx)):
-        if content is not None:
-            yield name, [content]
+    for name, path in models.items():
+        yield name, pieces_of(path)
     if data is not None:
-        yield f"{DATA_FOLDER}{data.name}", _read(data)
+        yield f"{DATA_FOLDER}{data.name}", pieces_of(data)
 
 
-def _read(path: Path) -> Iterator[bytes]:
+def pieces_of(path: Path) -> Iterator[bytes]:
+    """The content of a file, a megabyte at a time."""
     with path.open("rb") as file:
         while piece := file.read(_CHUNK):
             yield piece
+
+
+def while_held(holding: ExitStack, pieces: Iterator[bytes]) -> Iterator[bytes]:
+    """Pieces of files that are sent, while the files are held."""
+    with holding:
+        yield from pieces

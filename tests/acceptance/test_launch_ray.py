@@ -56,4 +56,4 @@ def test_studies_survive_the_loss_of_a_node_and_the_cluster_is_empty_in_the_end(
         launcher.kill()
         launcher.wait()
         service.stop()
-    assert broken(f"sqlite:///{service.home / 'regsearch.db'}") == []
+    assert broken(service.home) == []

@@ -28,6 +28,7 @@ from tests.api.conftest import Serving
 from tests.api.test_routes import CSV, submit
 from tests.contract import conftest as databases
 from tests.contract.test_trials import proposals
+from tests.trained import keep_onnx, models_of
 
 postgres = databases.postgres
 """A fixture."""
@@ -113,8 +114,10 @@ def whole(client: TestClient, store: Store) -> int:
     store.studies.open_test(study, "worker", "final score")
     final = store.leases.claim("worker", 60)
     assert final is not None
-    store.studies.finish(final, made_up.result(verdict="good").to_json(), zipped(), note="the end")
-    store.archives.keep_onnx(study, store.archives.get(study).sha256, b"an ONNX model")
+    models = models_of(store)
+    kept = models.keep(io.BytesIO(zipped()), "zip")
+    store.studies.finish(final, made_up.result(verdict="good").to_json(), kept, note="the end")
+    keep_onnx(store, models, study, b"an ONNX model")
     return study
 
 
