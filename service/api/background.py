@@ -37,8 +37,9 @@ def lifespan(store: Store, settings: Settings, leftovers: Leftovers, models: Tra
     @asynccontextmanager
     async def running(_: FastAPI) -> AsyncIterator[None]:
         sender = Sender(private=settings.webhooks_private)
+        courier = Courier(store, sender)
         working = [
-            asyncio.create_task(_repeat(Courier(store, sender).turn)),
+            asyncio.create_task(_repeat(courier.turn)),
             asyncio.create_task(_repeat(_Tidying(store, settings, leftovers, models).turn)),
         ]
         try:
@@ -49,6 +50,7 @@ def lifespan(store: Store, settings: Settings, leftovers: Leftovers, models: Tra
             for task in working:
                 with suppress(asyncio.CancelledError):
                     await task
+            courier.close()
             sender.close()
 
     return running
