@@ -14,7 +14,7 @@ import hashlib
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from io import BytesIO
 from pathlib import Path
@@ -60,6 +60,10 @@ class TrainedModels:
             self._objects.put(name, path)
         return StoredObject(name, sha256, size)
 
+    def discard(self, written: Iterable[StoredObject | None]) -> None:
+        """Let what was written and nothing has named be deleted at once; what was named stays."""
+        self._rows.condemn([each.name for each in written if each is not None and each.name is not None])
+
     @contextmanager
     def archive(self, study_id: int) -> Iterator[Path]:
         """The file of a study's archive, whose content is what was stored; it must not be changed.
@@ -95,7 +99,7 @@ class TrainedModels:
         kept = self.keep(BytesIO(archive), "zip")
         kept_onnx = None if onnx is None else self.keep(BytesIO(onnx), "onnx")
         if not self._rows.moved(owner, kept, kept_onnx):
-            self._rows.condemn([each.name for each in (kept, kept_onnx) if each is not None and each.name is not None])
+            self.discard((kept, kept_onnx))
         return True
 
     @contextmanager

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack, suppress
-from pathlib import Path
-from typing import Annotated, Any
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from typing import Annotated, Any, BinaryIO
 
 from fastapi import APIRouter, File, Query, Response, UploadFile, status
 from fastapi.responses import StreamingResponse
@@ -18,7 +18,7 @@ from service.api.problems import answers
 from service.api.sources import Fetched
 from service.api.unzipping import StudyArchive, bad, opened
 from service.api.usage import quotas_of
-from service.api.zipping import DataFile, archive, while_held
+from service.api.zipping import DataFile, archive, opened_file, while_held
 from service.datasets import BUILTIN, save_upload
 from service.datasets.uploads import FOLDER, uploaded
 from service.errors import Conflict, NotFound
@@ -65,12 +65,12 @@ def _archive(routes: APIRouter, store: Store, objects: Objects) -> None:
         """
         parts = store.portable.parts(study_id)
         headers = {"content-disposition": f'attachment; filename="regsearch-study-{study_id}.zip"'}
-        files, file = dict[str, Path](), None
+        files, file = dict[str, BinaryIO](), None
         with ExitStack() as holding:
             if parts.study.model is not None:
-                files[MODEL] = holding.enter_context(models.archive(study_id))
+                files[MODEL] = opened_file(holding, models.archive(study_id))
             if parts.onnx:
-                files[ONNX] = holding.enter_context(models.onnx(study_id))
+                files[ONNX] = opened_file(holding, models.onnx(study_id))
             if data:
                 file = _data_file(holding, store, objects, (study_id, parts.study.dataset_id), caller)
             pieces = archive(parts, store.portable.trials(study_id), files, file)
@@ -126,9 +126,9 @@ def _restore(routes: APIRouter, store: Store, settings: Settings) -> None:
             dataset_id = _data_set(found, spec, (caller.whose, quotas), store, settings)
             study_id, new = store.portable.find(caller.whose, found.digest), False
             if study_id is None:
-                kept = _models(found, TrainedModels(store, open_objects(settings)))
-                given = Restored(parts, spec, counts, found.digest, dataset_id, kept.get(MODEL), kept.get(ONNX))
-                study_id, new = store.portable.restore(given, found.trials, quotas)
+                with _models(found, TrainedModels(store, open_objects(settings))) as kept:
+                    given = Restored(parts, spec, counts, found.digest, dataset_id, kept.get(MODEL), kept.get(ONNX))
+                    study_id, new = store.portable.restore(given, found.trials, quotas)
             origin = found.manifest.study.model_dump()
         response.headers["Location"] = f"/v1/studies/{study_id}"
         response.status_code = status.HTTP_201_CREATED if new else status.HTTP_200_OK
@@ -147,13 +147,17 @@ def _restore(routes: APIRouter, store: Store, settings: Settings) -> None:
     )
 
 
-def _models(found: StudyArchive, models: TrainedModels) -> dict[str, StoredObject]:
-    """The models of an archive as objects, by their names in it."""
-    kept = {}
-    for name in found.models:
-        with found.open(name) as stream:
-            kept[name] = models.keep(stream, name.rpartition(".")[2])
-    return kept
+@contextmanager
+def _models(found: StudyArchive, models: TrainedModels) -> Iterator[dict[str, StoredObject]]:
+    """The models of an archive as objects, by their names in it; deleted unless they are named within the block."""
+    kept: dict[str, StoredObject] = {}
+    try:
+        for name in found.models:
+            with found.open(name) as stream:
+                kept[name] = models.keep(stream, name.rpartition(".")[2])
+        yield kept
+    finally:
+        models.discard(kept.values())
 
 
 def _data_set(found: StudyArchive, spec: Any, whose: tuple[str, Quotas], store: Store, settings: Settings) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
@@ -13,7 +14,7 @@ from fastapi.responses import StreamingResponse
 from service.api.bodies import JsonRoute
 from service.api.models import StudyId
 from service.api.problems import answers
-from service.api.zipping import pieces_of, while_held
+from service.api.zipping import opened_file, pieces_of, while_held
 from service.errors import Conflict
 from service.report import ExternalSource, Report, Source, build_external_report, build_report, to_html, to_markdown
 from service.result import Reading, Result
@@ -71,12 +72,12 @@ def router(store: Store, models: TrainedModels) -> APIRouter:
     return routes
 
 
-def _sent(file: AbstractContextManager[Path], name: str, media_type: str) -> Response:
+def _sent(reading: AbstractContextManager[Path], name: str, media_type: str) -> Response:
     """A file as it is read, held until all of it is sent."""
     with ExitStack() as holding:
-        path = holding.enter_context(file)
-        headers = {**_attached(name), "content-length": str(path.stat().st_size)}
-        return StreamingResponse(while_held(holding.pop_all(), pieces_of(path)), media_type=media_type, headers=headers)
+        file = opened_file(holding, reading)
+        headers = {**_attached(name), "content-length": str(os.fstat(file.fileno()).st_size)}
+        return StreamingResponse(while_held(holding.pop_all(), pieces_of(file)), media_type=media_type, headers=headers)
 
 
 def _attached(name: str) -> dict[str, str]:

@@ -8,13 +8,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from io import RawIOBase
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipFile, ZipInfo
 
 from service.result.portable import (
@@ -70,7 +70,7 @@ class DataFile:
 
 
 def archive(
-    parts: StudyParts, trials: Iterable[TrialPart], models: Mapping[str, Path], data: DataFile | None
+    parts: StudyParts, trials: Iterable[TrialPart], models: Mapping[str, BinaryIO], data: DataFile | None
 ) -> Iterator[bytes]:
     """The archive of a study in pieces, with the files of its models by their names in it, with its data set or without."""
     pipe, files = _Pipe(), {}
@@ -103,7 +103,7 @@ def _entry(name: str, moment: tuple[Any, ...]) -> ZipInfo:
 
 
 def _contents(
-    parts: StudyParts, trials: Iterable[TrialPart], models: Mapping[str, Path], data: Path | None
+    parts: StudyParts, trials: Iterable[TrialPart], models: Mapping[str, BinaryIO], data: Path | None
 ) -> Iterator[tuple[str, Iterable[bytes]]]:
     """The files by name, but for the manifest."""
     yield STUDY, [parts.study.model_dump_json(indent=2).encode()]
@@ -111,17 +111,22 @@ def _contents(
         if text is not None:
             yield name, [json.dumps(json.loads(text), indent=1).encode()]
     yield TRIALS, (f"{trial.model_dump_json()}\n".encode() for trial in trials)
-    for name, path in models.items():
-        yield name, pieces_of(path)
+    for name, file in models.items():
+        yield name, pieces_of(file)
     if data is not None:
-        yield f"{DATA_FOLDER}{data.name}", pieces_of(data)
+        with data.open("rb") as file:
+            yield f"{DATA_FOLDER}{data.name}", pieces_of(file)
 
 
-def pieces_of(path: Path) -> Iterator[bytes]:
-    """The content of a file, a megabyte at a time."""
-    with path.open("rb") as file:
-        while piece := file.read(_CHUNK):
-            yield piece
+def pieces_of(file: BinaryIO) -> Iterator[bytes]:
+    """What is left of a file, a megabyte at a time."""
+    while piece := file.read(_CHUNK):
+        yield piece
+
+
+def opened_file(holding: ExitStack, reading: AbstractContextManager[Path]) -> BinaryIO:
+    """A file that is held, open: it is read to its end even if it is deleted meanwhile."""
+    return holding.enter_context(holding.enter_context(reading).open("rb"))
 
 
 def while_held(holding: ExitStack, pieces: Iterator[bytes]) -> Iterator[bytes]:

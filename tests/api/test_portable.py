@@ -190,6 +190,18 @@ def test_the_same_archive_again_is_the_same_study(client: TestClient, whole: int
     assert restore(there, content).status_code == 201
 
 
+def test_a_study_that_is_refused_by_a_quota_leaves_no_model(
+    client: TestClient, whole: int, other: Server, tmp_path: Path
+) -> None:
+    _, store = other
+    poor = TestClient(create_app(store, Settings(home=tmp_path / "other", quota_bytes=1)), base_url="http://localhost")
+    refused = restore(poor, archived(client, whole))
+    assert (refused.status_code, "its quota is 1" in refused.text) == (403, True), refused.text
+    strays = store.archives.strays(9)
+    assert all(strays.values()), "they are deleted at once, not in a quarter of an hour"
+    assert {f"models/{path.name}" for path in (tmp_path / "other" / "models").iterdir()} <= {*strays}
+
+
 def test_a_restored_study_is_replayed_where_its_data_is(client: TestClient, whole: int, other: Server) -> None:
     there, _ = other
     bare = restore(there, archived(client, whole)).json()

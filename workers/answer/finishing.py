@@ -64,7 +64,10 @@ class Finisher:
         report = f"[Report]({self._settings.public_url}/v1/studies/{study.id}/report)"
         with span("finish"):
             archive = None if kept.archive is None else self._written(kept.archive)
-            self._store.studies.finish(lease, result.to_json(), archive, note=f"**{result.verdict}**\n\n{report}")
+            try:
+                self._store.studies.finish(lease, result.to_json(), archive, note=f"**{result.verdict}**\n\n{report}")
+            finally:
+                self._models.discard([archive])  # of a worker that has lost its lease
 
     def _written(self, archive: bytes) -> StoredObject:
         """The archive as an object; a full disk is waited for, as the database's writes do."""
