@@ -1,7 +1,10 @@
-"""What nobody needs any more among the objects: parts of files, checkpoints of ended trials, weights of deleted studies.
+"""What nobody needs any more among the objects: parts of files, checkpoints of ended trials, weights and models of studies
+that are deleted.
 
-Nothing is written down about it: a look finds what the database does not name, so what a process that ends has left is
-found by the next look of any other, and several that look at once only delete what is gone already.
+A look finds what the database does not name, so what a process that ends has left is found by the next look of any other,
+and several that look at once only delete what is gone already. Checkpoints can be trained again and weights be read again,
+so whatever is not named goes. A model can't: only what the database itself has written down as a stray goes, and a database
+that was opened with a home of another one deletes none of its models.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ log = logging.getLogger(__name__)
 MOST = 1000
 """Objects that one look deletes at most; there is another look soon if there may be more."""
 GRACE_SECONDS = 900.0
-"""Weights arrive before the study that begins with them: only those go that nobody has used for longer."""
+"""Weights and models arrive before they are named: only those go that nobody has named for longer."""
 _PAUSE_SECONDS, _SHARE = 1.0, 0.05
 """The least pause between two looks, and the most of a process's time that they may take: a store can have many objects."""
 
@@ -40,7 +43,7 @@ class Leftovers:
         self.objects = objects
         self._store = store
         self._now = now
-        self._unused_since: dict[str, float] = {}
+        self._unused_since: dict[str, dict[str, float]] = {}
         self._turns = threading.Lock()
         self._due, self._earliest = -math.inf, -math.inf
 
@@ -69,17 +72,35 @@ class Leftovers:
         """Delete what is found; returns the time of the next look."""
         self.objects.sweep()
         deleted = sweep_states(self.objects, self._store.history.open_among, MOST)
-        deleted += sweep_weights(self.objects, self._unused, MOST)
+        deleted += sweep_weights(self.objects, self._unused_weights, MOST)
+        deleted += self._sweep_models()
         if deleted >= MOST:
             return self._now()
-        return min(self._unused_since.values(), default=math.inf) + GRACE_SECONDS
+        since = [each for kind in self._unused_since.values() for each in kind.values()]
+        return min(since, default=math.inf) + GRACE_SECONDS
 
-    def _unused(self, hashes: list[str]) -> list[str]:
+    def _sweep_models(self) -> int:
+        """Delete strays; returns their number. Once one is condemned, no transaction can name it any more."""
+        rows = self._store.archives
+        strays = rows.strays(MOST)
+        waiting = [name for name, condemned in strays.items() if not condemned]
+        gone = [name for name, condemned in strays.items() if condemned]
+        gone += rows.condemn(self._long_unused("models", waiting))
+        for name in gone:
+            self.objects.delete(name)
+        rows.forget(gone)
+        return len(gone)
+
+    def _unused_weights(self, hashes: list[str]) -> list[str]:
         """Those of the hashes of files of weights that no study has begun with for long enough."""
-        used, now = self._store.studies.beginning_with(hashes), self._now()
-        before = self._unused_since
-        self._unused_since = {each: before.get(each, now) for each in hashes if each not in used}
-        return [each for each, since in self._unused_since.items() if now - since >= GRACE_SECONDS]
+        used = self._store.studies.beginning_with(hashes)
+        return self._long_unused("weights", [each for each in hashes if each not in used])
+
+    def _long_unused(self, kind: str, unused: list[str]) -> list[str]:
+        """Those of what is unused now that this process has found unused for long enough."""
+        now, before = self._now(), self._unused_since.get(kind, {})
+        found = self._unused_since[kind] = {each: before.get(each, now) for each in unused}
+        return [each for each, since in found.items() if now - since >= GRACE_SECONDS]
 
 
 def forget_dataset(store: Store, objects: Objects, dataset_id: str, owner: str | None = None) -> None:

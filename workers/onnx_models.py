@@ -8,9 +8,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from importlib.util import find_spec
+from io import BytesIO
 
-from service.errors import RegsearchError
+from service.errors import Conflict, NotFound, NotReady, RegsearchError, StorageFull
 from service.store import Store
+from service.trained import TrainedModels
 from workers.liveness import Pulse
 from workers.plain.preprocessing import CannotPredict
 
@@ -25,8 +27,9 @@ _LONGEST_REASON = 300
 class OnnxModels:
     """Makes ONNX models for one worker, which has these ``modules`` of the users' own."""
 
-    def __init__(self, store: Store, pulse: Pulse, modules: Sequence[str] = ()) -> None:
+    def __init__(self, store: Store, models: TrainedModels, pulse: Pulse, modules: Sequence[str] = ()) -> None:
         self._archives = store.archives
+        self._models = models
         self._modules = modules
         self._pulse = pulse
         self._able = all(find_spec(name) for name in _PACKAGES)
@@ -34,18 +37,33 @@ class OnnxModels:
     def make_one(self) -> bool:
         """Make the ONNX model of the latest archive that has none; returns whether there was one.
 
-        An archive of which none can be made is marked with the reason, and is not tried again.
+        An archive of which none can be made is marked with the reason, and is not tried again; while the store of objects
+        can't be reached, or the disk is full, it waits.
         """
         claimed = self._archives.claim_onnx(_SECONDS, self._modules) if self._able else None
         if claimed is None:
             return False
-        study_id, archive = claimed
-        with self._pulse.during(lambda: {"state": "exporting", "study": study_id}):
-            content, reason = _made(archive.content)
-        if reason is not None:
-            log.warning("study %d has no ONNX model: %s", study_id, reason)
-        self._archives.keep_onnx(study_id, archive.sha256, content, reason)
+        study_id = claimed.study_id
+        try:
+            with self._pulse.during(lambda: {"state": "exporting", "study": study_id}):
+                content, reason = self._content(study_id)
+            if reason is not None:
+                log.warning("study %d has no ONNX model: %s", study_id, reason)
+            onnx = None if content is None else self._models.keep(BytesIO(content), "onnx")
+            self._archives.keep_onnx(study_id, claimed.sha256, onnx, reason)
+        except (NotReady, StorageFull, OSError) as error:
+            log.warning("the ONNX model of study %d is made later: %s", study_id, error)
+            return False
         return True
+
+    def _content(self, study_id: int) -> tuple[bytes | None, str | None]:
+        """The model, or why there is none."""
+        try:
+            with self._models.archive(study_id) as path:
+                archive = path.read_bytes()
+        except (NotFound, Conflict) as error:
+            return None, str(error)
+        return _made(archive)
 
 
 def _made(archive: bytes) -> tuple[bytes | None, str | None]:

@@ -20,12 +20,13 @@ from service.datasets import BUILTIN, held, uploaded
 from service.datasets.tables import READ_BY_ROWS_BYTES
 from service.datasets.uploads import file_format
 from service.datasets.weights import held_weights, weights_object
-from service.errors import NotFound, TrialError
+from service.errors import Conflict, NotFound, TrialError
 from service.objects import OtherContent, open_objects
 from service.settings import Settings
 from service.spec import RANKING_METRICS, Recipe, StudySpec
 from service.store import Store
 from service.store.records import StudyRecord
+from service.trained import TrainedModels
 from workers.archive.start import Start, read_start
 from workers.data import (
     DataSource,
@@ -87,6 +88,7 @@ class StudyData:
         self._link = link
         self._settings = settings
         self._objects = open_objects(settings, patience_seconds=PATIENCE_SECONDS)
+        self._models = TrainedModels(store, self._objects)
         self._device = device
         self._last: tuple[int, Prepared] | None = None
 
@@ -156,12 +158,14 @@ class StudyData:
             return None
         try:
             archive = self._store.archives.get(earlier)
-        except NotFound as error:
+            with self._models.archive(earlier) as path:
+                content = path.read_bytes()
+        except (NotFound, Conflict) as error:
             raise TrialError(f"model.start_from: {error}") from None
         if archive.sha256 != spec.model.start_sha256:
             hashes = f"its archive's SHA-256 is {archive.sha256}, not {spec.model.start_sha256}"
             raise TrialError(f"model.start_from: the model of study {earlier} has changed since the submission; {hashes}")
-        return read_start(archive.content, table, target_name(spec, table))
+        return read_start(content, table, target_name(spec, table))
 
     def _weights(self, spec: StudySpec) -> dict[str, Tensor] | None:
         """The weights of a file that all trials begin with, by the names of the module's own parameters.

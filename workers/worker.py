@@ -16,15 +16,16 @@ from typing import assert_never
 import psutil
 import torch
 
-from service.errors import DatabaseUnavailable, InvalidInput, LeaseLost, StorageFull, TrialError
+from service.errors import DatabaseUnavailable, InvalidInput, LeaseLost, NotReady, StorageFull, TrialError
 from service.logs import log_fields
-from service.objects import ObjectsUnavailable, open_objects
+from service.objects import open_objects
 from service.settings import Settings
 from service.spec import StudySpec
 from service.store import Store
 from service.store.bell import Bell
 from service.store.records import SEARCHED, Lease
 from service.tracing import joined, span, tracing
+from service.trained import TrainedModels
 from workers.answer.finishing import Finisher
 from workers.liveness import Pulse, Renewal, Stop
 from workers.modules import published
@@ -34,7 +35,7 @@ from workers.searching.search import Searcher
 from workers.stack.link import Link
 from workers.stack.memory import is_out_of_memory
 from workers.stack.workshop import Workshop
-from workers.study_data import StudyData
+from workers.study_data import PATIENCE_SECONDS, StudyData
 
 log = logging.getLogger(__name__)
 
@@ -91,8 +92,9 @@ class Worker:
         self._data = StudyData(store, settings, torch.device(device), link)
         self._workshop = Workshop(settings.cache / "programs")
         self._searcher = Searcher(store, settings, self._pulse, stop, self._checkpoints, self._workshop)
-        self._finisher = Finisher(store, settings, self._pulse, stop, self._workshop)
-        self._onnx = OnnxModels(store, self._pulse, settings.modules)
+        models = TrainedModels(store, open_objects(settings, patience_seconds=PATIENCE_SECONDS))
+        self._finisher = Finisher(store, models, settings, self._pulse, stop, self._workshop)
+        self._onnx = OnnxModels(store, models, self._pulse, settings.modules)
 
     def run(self) -> None:
         """Work until a stop is requested, or there has been no work for long enough."""
@@ -161,7 +163,7 @@ class Worker:
             self._fail(lease, str(error))
         except DatabaseUnavailable:
             raise
-        except (ObjectsUnavailable, StorageFull) as error:
+        except (NotReady, StorageFull) as error:
             self._give_up(lease, str(error))
         except Exception as error:  # a bug must fail one study, not the worker, and be reported
             if is_out_of_memory(error):

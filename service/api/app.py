@@ -51,6 +51,7 @@ from service.leftovers import Leftovers
 from service.objects import open_objects
 from service.settings import Settings
 from service.store import Store
+from service.trained import TrainedModels
 
 log = logging.getLogger("regsearch.access")
 
@@ -63,6 +64,7 @@ Submit a study with `POST /v1/studies`, poll it with `GET /v1/studies/{id}`, rea
 def create_app(store: Store, settings: Settings) -> FastAPI:
     """Build the API and, unless it is switched off, the dashboard on the same database; or the dashboard only."""
     leftovers = Leftovers(open_objects(settings), store)
+    models = TrainedModels(store, leftovers.objects)
     document = None if settings.dashboard == "only" else "/openapi.json"
     app = FastAPI(
         title="regsearch",
@@ -73,7 +75,7 @@ def create_app(store: Store, settings: Settings) -> FastAPI:
         redoc_url=None,
         dependencies=[Depends(no_unknown_parameters)],
         responses={status: problems.answers(status)[status] for status in (422, 429)},
-        lifespan=None if document is None else background.lifespan(store, settings, leftovers),
+        lifespan=None if document is None else background.lifespan(store, settings, leftovers, models),
     )
     app.state.streams = Streams()
     check_settings(settings)
@@ -90,7 +92,7 @@ def create_app(store: Store, settings: Settings) -> FastAPI:
         app.include_router(export.router(store))
         app.include_router(portable.router(store, settings))
         app.include_router(programs.router(store))
-        app.include_router(reports.router(store))
+        app.include_router(reports.router(store, models))
         app.include_router(replays.router(store, settings))
         app.include_router(datasets.router(store, settings))
         app.include_router(modules.router(store))

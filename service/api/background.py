@@ -17,10 +17,11 @@ from fastapi import FastAPI
 from starlette.types import Lifespan
 
 from service.api.retention import prune_by_settings
-from service.errors import DatabaseUnavailable
+from service.errors import DatabaseUnavailable, NotReady, StorageFull
 from service.leftovers import Leftovers
 from service.settings import Settings
 from service.store import Store
+from service.trained import TrainedModels
 from service.webhooks.courier import Courier
 from service.webhooks.sending import Sender
 
@@ -30,15 +31,16 @@ TURN_SECONDS = 1.0
 TIDY_SECONDS = 3600.0
 
 
-def lifespan(store: Store, settings: Settings, leftovers: Leftovers) -> Lifespan[FastAPI]:
+def lifespan(store: Store, settings: Settings, leftovers: Leftovers, models: TrainedModels) -> Lifespan[FastAPI]:
     """The time in which an application on a store runs."""
 
     @asynccontextmanager
     async def running(_: FastAPI) -> AsyncIterator[None]:
         sender = Sender(private=settings.webhooks_private)
+        courier = Courier(store, sender)
         working = [
-            asyncio.create_task(_repeat(Courier(store, sender).turn)),
-            asyncio.create_task(_repeat(_Tidying(store, settings, leftovers).turn)),
+            asyncio.create_task(_repeat(courier.turn)),
+            asyncio.create_task(_repeat(_Tidying(store, settings, leftovers, models).turn)),
         ]
         try:
             yield
@@ -48,26 +50,41 @@ def lifespan(store: Store, settings: Settings, leftovers: Leftovers) -> Lifespan
             for task in working:
                 with suppress(asyncio.CancelledError):
                     await task
+            courier.close()
             sender.close()
 
     return running
 
 
 class _Tidying:
-    """Deletes what is old every hour, and then, or after something was deleted, what is left among the objects."""
+    """Deletes what is old every hour, and then, or after something was deleted, what is left among the objects.
 
-    def __init__(self, store: Store, settings: Settings, leftovers: Leftovers) -> None:
-        self._store, self._settings, self._leftovers = store, settings, leftovers
+    It also moves what earlier versions have left in the database, one model at a time.
+    """
+
+    def __init__(self, store: Store, settings: Settings, leftovers: Leftovers, models: TrainedModels) -> None:
+        self._store, self._settings, self._leftovers, self._models = store, settings, leftovers, models
         self._tidied = -math.inf
+        self._moving = False
 
     def turn(self) -> int:
         """Do what is due."""
         if time.monotonic() > self._tidied + TIDY_SECONDS:
             self._tidied = time.monotonic()
+            self._moving = True
             self._leftovers.appear()
             prune_by_settings(self._store, self._settings, self._leftovers)
         self._leftovers.turn()
-        return 0
+        self._moving = self._moving and self._moved()
+        return int(self._moving)
+
+    def _moved(self) -> bool:
+        """Whether a model was moved; where it can't be, it is tried again in an hour, or when somebody reads it."""
+        try:
+            return self._models.move()
+        except (NotReady, StorageFull, OSError) as error:
+            log.warning("models of an earlier version stay in the database: %s", error)
+            return False
 
 
 async def _repeat(turn: Callable[[], int]) -> None:

@@ -5,7 +5,6 @@ The network is read from its archive without torch: its recipe, its preprocessin
 
 from __future__ import annotations
 
-import io
 import json
 import math
 import zipfile
@@ -15,15 +14,18 @@ from typing import Any
 
 from service.api.issues import validated
 from service.datasets import BuiltinFacts, TableInfo
-from service.errors import InvalidInput, Issue, NotFound
+from service.errors import Conflict, InvalidInput, Issue, NotFound
+from service.objects import open_objects
 from service.result import Result
 from service.result.archive import ArrayPreprocessing, Preprocessing, TablePreprocessing, preprocessing_of
+from service.settings import Settings
 from service.spec import OFF, SETTINGS, DataSpec, Recipe, StudySpec, Value
 from service.spec.domain import possible_values
 from service.spec.model import MODEL_SETTINGS, MODULE
 from service.spec.recipe import ARCHITECTURE
 from service.store import Store, StudyState
 from service.store.records import StudyRecord
+from service.trained import TrainedModels
 
 _START = "model.start_from"
 _PREPARED = ("scaling", "impute", "flag_missing", "impute_categories", "max_levels", "layout")
@@ -43,13 +45,15 @@ class Earlier:
     """Whether the network was trained again on rows that its study validates or tests on."""
 
 
-def earlier_network(spec: StudySpec, store: Store, owner: str | None) -> Earlier | None:
+def earlier_network(spec: StudySpec, store: Store, settings: Settings, owner: str | None) -> Earlier | None:
     """The network that a study starts from; None where it starts from none.
 
     Raises:
         InvalidInput: The earlier study has no network.
+        ObjectsUnavailable: The store of objects can't be reached.
     """
-    return None if spec.model.start_from is None else _earlier(spec.model.start_from, store, owner)
+    start = spec.model.start_from
+    return None if start is None else _earlier(start, store, TrainedModels(store, open_objects(settings)), owner)
 
 
 def with_its_architecture(spec: StudySpec, earlier: Earlier | None) -> StudySpec:
@@ -106,7 +110,7 @@ _OVERLAP = (
 )
 
 
-def _earlier(study_id: int, store: Store, owner: str | None) -> Earlier:
+def _earlier(study_id: int, store: Store, models: TrainedModels, owner: str | None) -> Earlier:
     try:
         record = store.studies.get(study_id, owner)
     except NotFound:
@@ -118,17 +122,19 @@ def _earlier(study_id: int, store: Store, owner: str | None) -> Earlier:
         message = f"study {study_id} is {record.state}; its network is available once it is finished"
         raise InvalidInput.one(_START, message, value=study_id, allowed="a finished study")
     try:
-        archive = store.archives.get(study_id)
+        sha256 = store.archives.get(study_id).sha256
+        with models.archive(study_id) as path, zipfile.ZipFile(path) as files:
+            about, fitted = (json.loads(files.read(name)) for name in ("recipe.json", "preprocessing.json"))
     except NotFound:
         model = None if record.result is None else Result.model_validate(record.result).model
         reason = "it was not kept" if model is None else model.reason or "it was not kept"
         message = f"study {study_id} has no network: {reason}"
         raise InvalidInput.one(_START, message, value=study_id, allowed="a study with a model") from None
-    with zipfile.ZipFile(io.BytesIO(archive.content)) as files:
-        about, fitted = (json.loads(files.read(name)) for name in ("recipe.json", "preprocessing.json"))
+    except Conflict as error:
+        raise InvalidInput.one(_START, str(error), value=study_id, allowed="a study whose model is there") from None
     spec = StudySpec.model_validate(record.spec)
     refit, recipe = bool(about["chosen"].get("refit")), Recipe.from_json(about["recipe"])
-    return Earlier(record, spec, recipe, preprocessing_of(fitted), archive.sha256, refit)
+    return Earlier(record, spec, recipe, preprocessing_of(fitted), sha256, refit)
 
 
 def _shape(spec: StudySpec, earlier: Earlier) -> Iterator[Issue]:

@@ -66,7 +66,7 @@ def check_devices(spec: StudySpec, store: Store) -> None:
         return
     most = store.workers.most("devices")
     if most is not None and most < spec.model.devices:
-        message = "is more than any worker has; `regsearch worker --devices-per-trial` starts one with more"
+        message = "is more than any worker has; `regsearch worker` or `launch` with --devices-per-trial starts one with more"
         allowed = f"at most {most}, the devices of the largest worker"
         raise InvalidInput.one("model.devices", message, value=spec.model.devices, allowed=allowed)
 

@@ -22,6 +22,7 @@ from service.api.models import WorkerOut
 from service.api.problems import answers
 from service.api.usage import UsageCollector
 from service.errors import DatabaseUnavailable, NotReady
+from service.spec.model import MOST_DEVICES
 from service.store import Store, StudyState
 from service.store.demand import TRIALS_PER_WORKER
 
@@ -35,9 +36,11 @@ METRICS: dict[int | str, dict[str, Any]] = {
 class QueueOut(BaseModel):
     """What the queue has for workers."""
 
-    studies: int = Field(description="Studies that workers have work for.")
+    studies: int = Field(description="Studies that such workers have work for.")
     trials: int = Field(description="Trials that these have left, those in training included.")
     workers: int = Field(description="Workers that they could use at once.")
+    larger: int = Field(description="Further studies, of networks on more devices than such workers have.")
+    devices: int = Field(description="The most devices that one of these wants; 0 if there are none.")
 
 
 def health(store: Store, home: Path) -> APIRouter:
@@ -80,9 +83,12 @@ def router(store: Store) -> APIRouter:
         return [WorkerOut.of(record) for record in store.workers.list()]
 
     @routes.get("/v1/queue")
-    def queue(trials_per_worker: Annotated[int, Query(ge=1, le=1_000_000)] = TRIALS_PER_WORKER) -> QueueOut:
+    def queue(
+        trials_per_worker: Annotated[int, Query(ge=1, le=1_000_000)] = TRIALS_PER_WORKER,
+        devices_per_trial: Annotated[int, Query(ge=1, le=MOST_DEVICES, description="Devices that each worker has.")] = 1,
+    ) -> QueueOut:
         """How many workers the queue has work for, of everybody's studies: what an autoscaler asks."""
-        return QueueOut(**vars(store.demand.read(trials_per_worker)))
+        return QueueOut(**vars(store.demand.read(trials_per_worker, devices_per_trial)))
 
     return routes
 

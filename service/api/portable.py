@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, suppress
-from typing import Annotated, Any
+from contextlib import ExitStack, contextmanager, suppress
+from typing import Annotated, Any, BinaryIO
 
 from fastapi import APIRouter, File, Query, Response, UploadFile, status
 from fastapi.responses import StreamingResponse
 from pydantic import Field
 
-from service.api.access import WithCaller
+from service.api.access import Caller, WithCaller
 from service.api.bodies import FormRoute, JsonRoute
 from service.api.datasets import registered
 from service.api.models import StudyId, StudyOut
@@ -18,17 +18,19 @@ from service.api.problems import answers
 from service.api.sources import Fetched
 from service.api.unzipping import StudyArchive, bad, opened
 from service.api.usage import quotas_of
-from service.api.zipping import DataFile, archive
+from service.api.zipping import DataFile, archive, opened_file, while_held
 from service.datasets import BUILTIN, save_upload
 from service.datasets.uploads import FOLDER, uploaded
 from service.errors import Conflict, NotFound
 from service.objects import Objects, open_objects
-from service.result.portable import DATA_FOLDER, DataPart
+from service.result.portable import DATA_FOLDER, MODEL, ONNX, DataPart
 from service.settings import Settings
 from service.spec import StudySpec
 from service.store import Store
 from service.store.portable import Restored
+from service.store.records import StoredObject
 from service.store.usage import Quotas
+from service.trained import TrainedModels
 
 RESTORE = "/v1/studies:restore"
 _ZIP: Any = {200: {"content": {"application/zip": {}}, "description": "A ZIP file"}}
@@ -51,6 +53,8 @@ def router(store: Store, settings: Settings) -> APIRouter:
 
 
 def _archive(routes: APIRouter, store: Store, objects: Objects) -> None:
+    models = TrainedModels(store, objects)
+
     def get_archive(
         study_id: StudyId,
         caller: WithCaller,
@@ -60,19 +64,17 @@ def _archive(routes: APIRouter, store: Store, objects: Objects) -> None:
         result, changes, trained model, hashes and versions. The same study makes the same bytes.
         """
         parts = store.portable.parts(study_id)
-        file, holding = None, ExitStack()
-        if data and (dataset_id := parts.study.dataset_id) is not None:
-            try:
-                record = store.datasets.get(dataset_id, caller.owner)
-            except NotFound:
-                raise Conflict(f"the data set {dataset_id!r} of study {study_id} is gone: archive it without data") from None
-            path = holding.enter_context(uploaded(objects, record.id, record.format))
-            file = DataFile(path, DataPart(name=record.name, filename=record.filename))
-        elif data and isinstance(store.studies.get(study_id).spec.get("data", {}).get("path"), str):
-            raise Conflict(f"the data of study {study_id} is a file of the server's operator: archive it without data")
         headers = {"content-disposition": f'attachment; filename="regsearch-study-{study_id}.zip"'}
-        pieces = archive(parts, store.portable.trials(study_id), file)
-        return StreamingResponse(_while(holding, pieces), media_type="application/zip", headers=headers)
+        files, file = dict[str, BinaryIO](), None
+        with ExitStack() as holding:
+            if parts.study.model is not None:
+                files[MODEL] = opened_file(holding, models.archive(study_id))
+            if parts.onnx:
+                files[ONNX] = opened_file(holding, models.onnx(study_id))
+            if data:
+                file = _data_file(holding, store, objects, (study_id, parts.study.dataset_id), caller)
+            pieces = archive(parts, store.portable.trials(study_id), files, file)
+            return StreamingResponse(while_held(holding.pop_all(), pieces), media_type="application/zip", headers=headers)
 
     routes.add_api_route(
         "/v1/studies/{study_id}/archive",
@@ -84,10 +86,25 @@ def _archive(routes: APIRouter, store: Store, objects: Objects) -> None:
     )
 
 
-def _while(holding: ExitStack, pieces: Iterator[bytes]) -> Iterator[bytes]:
-    """Pieces of an archive, while the file that they are read from is held."""
-    with holding:
-        yield from pieces
+def _data_file(
+    holding: ExitStack, store: Store, objects: Objects, study: tuple[int, str | None], caller: Caller
+) -> DataFile | None:
+    """The uploaded data set of a study, held; None where its data is built in.
+
+    Raises:
+        Conflict: It is gone, or the operator's.
+    """
+    study_id, dataset_id = study
+    if dataset_id is None:
+        if isinstance(store.studies.get(study_id).spec.get("data", {}).get("path"), str):
+            raise Conflict(f"the data of study {study_id} is a file of the server's operator: archive it without data")
+        return None
+    try:
+        record = store.datasets.get(dataset_id, caller.owner)
+    except NotFound:
+        raise Conflict(f"the data set {dataset_id!r} of study {study_id} is gone: archive it without data") from None
+    path = holding.enter_context(uploaded(objects, record.id, record.format))
+    return DataFile(path, DataPart(name=record.name, filename=record.filename))
 
 
 def _restore(routes: APIRouter, store: Store, settings: Settings) -> None:
@@ -107,8 +124,11 @@ def _restore(routes: APIRouter, store: Store, settings: Settings) -> None:
             counts = found.counts(parts.study)
             spec = found.spec.model_copy(update={"owner": caller.whose})
             dataset_id = _data_set(found, spec, (caller.whose, quotas), store, settings)
-            given = Restored(parts, spec, counts, found.digest, dataset_id)
-            study_id, new = store.portable.restore(given, found.trials, quotas)
+            study_id, new = store.portable.find(caller.whose, found.digest), False
+            if study_id is None:
+                with _models(found, TrainedModels(store, open_objects(settings))) as kept:
+                    given = Restored(parts, spec, counts, found.digest, dataset_id, kept.get(MODEL), kept.get(ONNX))
+                    study_id, new = store.portable.restore(given, found.trials, quotas)
             origin = found.manifest.study.model_dump()
         response.headers["Location"] = f"/v1/studies/{study_id}"
         response.status_code = status.HTTP_201_CREATED if new else status.HTTP_200_OK
@@ -125,6 +145,19 @@ def _restore(routes: APIRouter, store: Store, settings: Settings) -> None:
         | {200: {"model": RestoredOut, "description": "The caller has restored the same archive before."}},
         route_class_override=FormRoute,
     )
+
+
+@contextmanager
+def _models(found: StudyArchive, models: TrainedModels) -> Iterator[dict[str, StoredObject]]:
+    """The models of an archive as objects, by their names in it; deleted unless they are named within the block."""
+    kept: dict[str, StoredObject] = {}
+    try:
+        for name in found.models:
+            with found.open(name) as stream:
+                kept[name] = models.keep(stream, name.rpartition(".")[2])
+        yield kept
+    finally:
+        models.discard(kept.values())
 
 
 def _data_set(found: StudyArchive, spec: Any, whose: tuple[str, Quotas], store: Store, settings: Settings) -> str | None:

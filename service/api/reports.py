@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, ExitStack
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Response
+from fastapi.responses import StreamingResponse
 
 from service.api.bodies import JsonRoute
 from service.api.models import StudyId
 from service.api.problems import answers
+from service.api.zipping import opened_file, pieces_of, while_held
 from service.errors import Conflict
 from service.report import ExternalSource, Report, Source, build_external_report, build_report, to_html, to_markdown
 from service.result import Reading, Result
 from service.result.external import ExternalResult
 from service.store import Store
 from service.store.records import StudyRecord
+from service.trained import TrainedModels
 
 ReportFormat = Literal["html", "markdown", "pdf"]
 ModelFormat = Literal["archive", "onnx"]
@@ -27,7 +33,7 @@ _MODELS: Any = {200: {"content": {"application/zip": {}, "application/octet-stre
 _PAGES: Any = {200: {"content": {"text/html": {}, "text/markdown": {}, "application/pdf": {}}}}
 
 
-def router(store: Store) -> APIRouter:
+def router(store: Store, models: TrainedModels) -> APIRouter:
     """Report and model, under /v1/studies."""
     routes = APIRouter(prefix="/v1/studies", tags=["studies"], route_class=JsonRoute)
 
@@ -43,7 +49,7 @@ def router(store: Store) -> APIRouter:
             case "pdf":
                 from service.report.pdf import to_pdf
 
-                return _attachment(to_pdf(report), f"regsearch-{study_id}.pdf", "application/pdf")
+                return Response(to_pdf(report), media_type="application/pdf", headers=_attached(f"regsearch-{study_id}.pdf"))
 
     @routes.get("/{study_id}/model", response_class=Response, responses={**_MODELS, **answers(404, 409, 422)})
     def get_model(study_id: StudyId, format_: Annotated[ModelFormat, Query(alias="format")] = "archive") -> Response:
@@ -59,18 +65,23 @@ def router(store: Store) -> APIRouter:
             raise Conflict(f"study {study_id} has no model: {model.reason}")
         match format_:
             case "archive":
-                content = store.archives.get(study_id).content
-                return _attachment(content, f"regsearch-{study_id}.zip", "application/zip")
+                return _sent(models.archive(study_id), f"regsearch-{study_id}.zip", "application/zip")
             case "onnx":
-                content = store.archives.onnx(study_id)
-                return _attachment(content, f"regsearch-{study_id}.onnx", "application/octet-stream")
+                return _sent(models.onnx(study_id), f"regsearch-{study_id}.onnx", "application/octet-stream")
 
     return routes
 
 
-def _attachment(content: bytes, name: str, media_type: str) -> Response:
-    headers = {"content-disposition": f'attachment; filename="{name}"'}
-    return Response(content, media_type=media_type, headers=headers)
+def _sent(reading: AbstractContextManager[Path], name: str, media_type: str) -> Response:
+    """A file as it is read, held until all of it is sent."""
+    with ExitStack() as holding:
+        file = opened_file(holding, reading)
+        headers = {**_attached(name), "content-length": str(os.fstat(file.fileno()).st_size)}
+        return StreamingResponse(while_held(holding.pop_all(), pieces_of(file)), media_type=media_type, headers=headers)
+
+
+def _attached(name: str) -> dict[str, str]:
+    return {"content-disposition": f'attachment; filename="{name}"'}
 
 
 def result_of(record: StudyRecord) -> Result:

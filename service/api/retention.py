@@ -98,5 +98,6 @@ def _drop(store: Store, leftovers: Leftovers, kind: str, key: int | str) -> None
         leftovers.appear()
     elif kind == "models":
         store.retention.drop_model(int(key))
+        leftovers.appear()
     else:
         store.retention.drop_steps(int(key))

@@ -56,7 +56,7 @@ def check(
     Raises:
         InvalidInput: The data set, a column or the task does not fit; with the field, the value and what is allowed.
     """
-    earlier = earlier_network(spec, store, owner)
+    earlier = earlier_network(spec, store, settings, owner)
     spec = with_its_architecture(spec, earlier)
     table, dataset_id, own, ending = _table(spec, store, settings, inspections, owner)
     table = _typed(spec, _resized(spec, table), arrays=own == "y")

@@ -11,8 +11,10 @@ from pydantic import BaseModel, Field
 from service.api.access import WithCaller
 from service.api.bodies import JsonModel, JsonRoute
 from service.api.problems import answers
+from service.errors import Conflict
 from service.store import Store
 from service.store.records import TokenRecord, TokenScope
+from service.store.tokens import OF_DEVICE, OF_ISSUER
 
 TokenId = Annotated[int, Path(ge=1, lt=2**31, description="A token's id.")]
 
@@ -54,7 +56,7 @@ class TokenIn(JsonModel):
 
 
 def router(store: Store) -> APIRouter:
-    """/v1/tokens, for admins, and /v1/token, which tells a caller its own."""
+    """/v1/tokens, for admins, and /v1/token, which is a caller's own."""
     routes = APIRouter(tags=["tokens"], route_class=JsonRoute)
 
     @routes.post("/v1/tokens", status_code=status.HTTP_201_CREATED, responses=answers(401, 403, 413, 415, 422))
@@ -79,5 +81,14 @@ def router(store: Store) -> APIRouter:
         """The token of this request."""
         assert caller.token is not None, "without one the request has been refused"
         return TokenOut.of(caller.token)
+
+    @routes.delete("/v1/token", responses=answers(401, 409))
+    def end_own_token(caller: WithCaller) -> TokenOut:
+        """End the token of this request, if a sign-in has made it; one that an admin has made may be that of others, too."""
+        token = caller.token
+        assert token is not None, "without one the request has been refused"
+        if token.name != OF_ISSUER and not token.name.startswith(OF_DEVICE):
+            raise Conflict(f"token {token.id} was made by an admin, perhaps for other programs too: only an admin ends it")
+        return TokenOut.of(store.tokens.revoke(token.id))
 
     return routes

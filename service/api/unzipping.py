@@ -15,7 +15,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import cached_property
-from io import BytesIO
 from typing import Any, BinaryIO, NoReturn, TypeVar
 
 from optuna.distributions import BaseDistribution, json_to_distribution
@@ -94,6 +93,11 @@ class StudyArchive:
         """The name of the file with the data set, if there is one."""
         return next((name for name in self._entries if _DATA.fullmatch(name)), None)
 
+    @property
+    def models(self) -> list[str]:
+        """The names of the files with models."""
+        return [name for name in (MODEL, ONNX) if name in self._entries]
+
     def open(self, name: str) -> BinaryIO:
         """A file of the archive, to be read."""
         return self._whole.open(self._entries[name])  # type: ignore[return-value]
@@ -113,7 +117,7 @@ class StudyArchive:
         return spec
 
     def parts(self) -> StudyParts:
-        """Everything but trials and data.
+        """Everything but trials, models and data.
 
         Raises:
             InvalidInput: A document is not what it should be.
@@ -129,19 +133,18 @@ class StudyArchive:
         if RESULT in self._entries:
             kind = ExternalResult if isinstance(self.spec, ExternalSpec) else Result
             self._valid(kind, RESULT, self._json(RESULT))
-        model = self._bytes(MODEL) if MODEL in self._entries else None
-        if (model is None) != (study.model is None) or (model is None and ONNX in self._entries):
+        if (MODEL in self._entries) != (study.model is not None) or (ONNX in self._entries and study.model is None):
             bad(f"{STUDY} and {MODEL} do not go together")
-        if model is not None:
-            _check_model(model)
+        if study.model is not None:
+            with self.open(MODEL) as file:
+                _check_model(file, self._entries[MODEL].file_size)
         return StudyParts(
             origin=self.manifest.study,
             study=study,
             spec=self._text(SPEC) or "",
             result=self._text(RESULT),
             advice=self._text(ADVICE),
-            model=model,
-            onnx=self._bytes(ONNX) if ONNX in self._entries else None,
+            onnx=ONNX in self._entries,
         )
 
     def trials(self) -> Iterator[TrialPart]:
@@ -306,10 +309,10 @@ def _largest(name: str, max_model: int, max_data: int) -> int:
     return {TRIALS: MAX_TRIALS_FILE, MODEL: max_model, ONNX: max_model}.get(name, max_data)
 
 
-def _check_model(content: bytes) -> None:
-    """Check that a model is a ZIP file of a few plain files that are not far larger than it."""
+def _check_model(content: BinaryIO, packed: int) -> None:
+    """Check that a model is a ZIP file of a few plain files that are not far larger than its ``packed`` bytes."""
     try:
-        with zipfile.ZipFile(BytesIO(content)) as files:
+        with zipfile.ZipFile(content) as files:
             entries = files.infolist()
     except _BROKEN as error:
         bad(f"{MODEL} is not a ZIP file: {error}")
@@ -318,7 +321,7 @@ def _check_model(content: bytes) -> None:
     if odd or len(set(names)) != len(names) or len(names) > 500:
         bad(f"{MODEL} has files with names that a model does not have", value=odd[:5])
     size = sum(entry.file_size for entry in entries)
-    if size > max(_SMALL, MAX_RATIO * len(content)):
+    if size > max(_SMALL, MAX_RATIO * packed):
         bad(f"{MODEL} is more than {MAX_RATIO} times as large as it is packed", value=size)
 
 

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from io import RawIOBase
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipFile, ZipInfo
 
 from service.result.portable import (
@@ -68,13 +69,15 @@ class DataFile:
     about: DataPart
 
 
-def archive(parts: StudyParts, trials: Iterable[TrialPart], data: DataFile | None) -> Iterator[bytes]:
-    """The archive of a study in pieces, with its data set or without."""
+def archive(
+    parts: StudyParts, trials: Iterable[TrialPart], models: Mapping[str, BinaryIO], data: DataFile | None
+) -> Iterator[bytes]:
+    """The archive of a study in pieces, with the files of its models by their names in it, with its data set or without."""
     pipe, files = _Pipe(), {}
     ended = datetime.fromtimestamp(parts.study.finished_at, UTC)
     moment = ended.timetuple()[:6] if ended.year >= _FIRST_YEAR else (_FIRST_YEAR, 1, 1, 0, 0, 0)
     with ZipFile(pipe, "w") as whole:
-        for name, pieces in _contents(parts, trials, data.path if data else None):
+        for name, pieces in _contents(parts, trials, models, data.path if data else None):
             digest, size = hashlib.sha256(), 0
             with whole.open(_entry(name, moment), "w", force_zip64=True) as entry:
                 for piece in pieces:
@@ -99,21 +102,34 @@ def _entry(name: str, moment: tuple[Any, ...]) -> ZipInfo:
     return entry
 
 
-def _contents(parts: StudyParts, trials: Iterable[TrialPart], data: Path | None) -> Iterator[tuple[str, Iterable[bytes]]]:
+def _contents(
+    parts: StudyParts, trials: Iterable[TrialPart], models: Mapping[str, BinaryIO], data: Path | None
+) -> Iterator[tuple[str, Iterable[bytes]]]:
     """The files by name, but for the manifest."""
     yield STUDY, [parts.study.model_dump_json(indent=2).encode()]
     for name, text in ((SPEC, parts.spec), (RESULT, parts.result), (ADVICE, parts.advice)):
         if text is not None:
             yield name, [json.dumps(json.loads(text), indent=1).encode()]
     yield TRIALS, (f"{trial.model_dump_json()}\n".encode() for trial in trials)
-    for name, content in ((MODEL, parts.model), (ONNX, parts.onnx)):
-        if content is not None:
-            yield name, [content]
+    for name, file in models.items():
+        yield name, pieces_of(file)
     if data is not None:
-        yield f"{DATA_FOLDER}{data.name}", _read(data)
+        with data.open("rb") as file:
+            yield f"{DATA_FOLDER}{data.name}", pieces_of(file)
 
 
-def _read(path: Path) -> Iterator[bytes]:
-    with path.open("rb") as file:
-        while piece := file.read(_CHUNK):
-            yield piece
+def pieces_of(file: BinaryIO) -> Iterator[bytes]:
+    """What is left of a file, a megabyte at a time."""
+    while piece := file.read(_CHUNK):
+        yield piece
+
+
+def opened_file(holding: ExitStack, reading: AbstractContextManager[Path]) -> BinaryIO:
+    """A file that is held, open: it is read to its end even if it is deleted meanwhile."""
+    return holding.enter_context(holding.enter_context(reading).open("rb"))
+
+
+def while_held(holding: ExitStack, pieces: Iterator[bytes]) -> Iterator[bytes]:
+    """Pieces of files that are sent, while the files are held."""
+    with holding:
+        yield from pieces

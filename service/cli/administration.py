@@ -167,7 +167,7 @@ def login(
 
 @app.command()
 def logout(url: Url = None) -> None:
-    """Forget the token of a service."""
-    from service.client.credentials import keep_token
+    """Forget the token of a service, and revoke it there if a sign-in has made it."""
+    from service.cli import tokens
 
-    keep_token(address(url), None)
+    tokens.logout(context.out, address(url))

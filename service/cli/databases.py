@@ -19,7 +19,7 @@ app = typer.Typer()
 def backup(
     to: Annotated[Path, typer.Argument(metavar="FILE", help="A file that is not there yet.")], home: Home = None
 ) -> None:
-    """Copy the embedded database while it is in use. Of PostgreSQL use pg_dump; uploaded files are not part of it."""
+    """Copy the embedded database while it is in use. Of PostgreSQL use pg_dump; data sets and models are files beside it."""
     from service.store.backup import back_up
 
     size = back_up(settings_of(home).database_url, to)

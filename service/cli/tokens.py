@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import closing
 from datetime import UTC, datetime
+from http import HTTPStatus
 from typing import get_args
 
 import typer
@@ -11,8 +12,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from service.client.connection import HttpClient
-from service.client.credentials import keep_token
+from service.client.connection import HttpClient, Refused, Unreachable
+from service.client.credentials import keep_token, kept_token
 from service.settings import Settings
 from service.store import open_store
 from service.store.actors import NOBODY, AuditEntry
@@ -71,6 +72,24 @@ def login(console: Console, url: str, token: str) -> None:
         own = client.get("/v1/token")
     path = keep_token(client.url, token)
     console.print(f"Signed in at {client.url} as {own['owner']}, scope {own['scope']}; kept in {path}", highlight=False)
+
+
+def logout(console: Console, url: str) -> None:
+    """Forget the token that is kept for a service, and end it there, if a sign-in has made it and the service answers."""
+    token = kept_token(url)
+    if token is None:
+        console.print(f"No token of {url} is kept here.", highlight=False)
+        return
+    try:
+        with closing(HttpClient(url, token=token)) as client:
+            found = f"and token {client.delete('/v1/token')['id']} is revoked"
+    except Refused as refused:
+        ended = refused.status == HTTPStatus.UNAUTHORIZED
+        found = "and was not valid any more" if ended else f"but stays valid: {refused}"
+    except Unreachable as error:
+        found = f"but stays valid until it expires: {error}"
+    path = keep_token(url, None)
+    console.print(f"The token of {url} is forgotten in {path}, {found}", highlight=False, soft_wrap=True)
 
 
 def _state(record: TokenRecord) -> str:

@@ -118,9 +118,9 @@ class HttpClient:
             time.sleep(pause)
             pause = min(5.0, 2.0 * pause)
 
-    def delete(self, path: str) -> None:
-        """DELETE a path."""
-        self._call("DELETE", path)
+    def delete(self, path: str) -> Any:
+        """DELETE a path; returns the JSON document, if there is one."""
+        return self._call("DELETE", path)
 
     def upload(self, source: Path | str, name: str | None) -> Any:
         """Make a file a data set, or what is at an address that the service fetches; returns the decoded response."""

@@ -11,7 +11,12 @@ VARIABLE = "REGSEARCH_TOKEN"
 
 def token_for(url: str) -> str | None:
     """The token for a service; None without one."""
-    return os.environ.get(VARIABLE) or _known().get(url.rstrip("/"))
+    return os.environ.get(VARIABLE) or kept_token(url)
+
+
+def kept_token(url: str) -> str | None:
+    """The one that is kept for a service; None without one."""
+    return _known().get(url.rstrip("/"))
 
 
 def keep_token(url: str, token: str | None) -> Path:

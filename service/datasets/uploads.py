@@ -93,18 +93,19 @@ def receiving(directory: Path) -> Iterator[Path]:
     Raises:
         StorageFull: The disk is full.
     """
-    directory.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=directory, suffix=PART)
-    os.close(handle)
-    temporary = Path(name)
     try:
-        yield temporary
+        directory.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=directory, suffix=PART)
+        os.close(handle)
+        temporary = Path(name)
+        try:
+            yield temporary
+        finally:
+            temporary.unlink(missing_ok=True)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise StorageFull("the server has no room for the file; nothing was stored") from None
         raise
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def keep(temporary: Path, ending: str) -> StoredFile:

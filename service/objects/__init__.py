@@ -1,4 +1,4 @@
-"""Files that the API and workers share: data sets, checkpoints of trials, weights that fine-tuning begins with.
+"""Files that the API and workers share: data sets, checkpoints of trials, trained models, weights to begin with.
 
     objects = open_objects(settings)
     with objects.reading("datasets/0123456789abcdef.csv", "0123456789abcdef") as path: ...

@@ -62,7 +62,8 @@ class LocalObjects(Objects):
 
     def sweep(self) -> None:
         """See `Objects.sweep`."""
-        sweep_parts(self._root / "datasets")
+        for folder in ("datasets", "models"):
+            sweep_parts(self._root / folder)
 
     def check(self) -> str:
         """See `Objects.check`."""

@@ -19,6 +19,8 @@ from service.spec.free import free_setting
 from service.spec.modules import ARGUMENT, NAME, Arguments, Layout
 from service.spec.setting import Setting, When, refuse_unmet, settings_of
 
+MOST_DEVICES = 64
+"""That one network may be trained on."""
 ACTIVATIONS = ("relu", "gelu", "silu", "tanh", "elu", "selu", "mish")
 FAMILIES = ("mlp", "cnn", "sequence")
 """Our own."""
@@ -77,7 +79,7 @@ class ModelSpec(Frozen):
         description="How many dropout layers a `module` has, those of `dropout_after` last; needed for `dropout` per layer.",
     )
     devices: int = Field(
-        1, ge=1, le=64,
+        1, ge=1, le=MOST_DEVICES,
         description="Devices that train each network together, one trial after the other: every batch is divided among "
         "them, and batch normalization uses the statistics of one part. For networks that are too slow for one device, or "
         "whose batches are too large; goes to workers that have as many (`regsearch worker --devices-per-trial`).",

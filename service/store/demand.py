@@ -17,11 +17,15 @@ TRIALS_PER_WORKER = 32
 
 @dataclass(frozen=True)
 class Demand:
-    """Studies that workers have work for, the trials that these have left, and the workers that they could use at once."""
+    """Studies that workers of some number of devices have work for, the trials that these have left, and the workers that
+    they could use at once; ``larger`` studies want more devices than that, ``devices`` at most.
+    """
 
     studies: int
     trials: int
     workers: int
+    larger: int = 0
+    devices: int = 0
 
 
 class Demands:
@@ -30,17 +34,17 @@ class Demands:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def read(self, trials_per_worker: int = TRIALS_PER_WORKER) -> Demand:
+    def read(self, trials_per_worker: int = TRIALS_PER_WORKER, devices_per_trial: int = 1) -> Demand:
         """The demand now: of each study in its search one worker for every ``trials_per_worker`` (> 0) trials that it has
         left, those in training included, but no more than it may train at once; of one in `finalizing` a single worker.
-        Studies of networks on several devices are not counted, as workers that are started for the demand have one.
+        Only workers of ``devices_per_trial`` devices are meant, which can't take studies of networks on more.
         """
-        query = _query(self._database, trials_per_worker)
+        query = _query(self._database, trials_per_worker, devices_per_trial)
         row: RowMapping = self._database.read(lambda connection: connection.execute(query).mappings().one())
         return Demand(**{name: int(value) for name, value in row.items()})
 
 
-def _query(database: Database, trials_per_worker: int) -> Any:
+def _query(database: Database, trials_per_worker: int, devices: int) -> Any:
     """One row of sums over the open studies, which are few: an index leads to them."""
     s = t.studies
     in_time = or_(
@@ -54,12 +58,18 @@ def _query(database: Database, trials_per_worker: int) -> Any:
     finalizing = s.c.state == StudyState.FINALIZING.value
     mine = and_(
         s.c.executor == "workers",
-        s.c.devices == 1,
         s.c.state.in_((*SEARCHED, StudyState.FINALIZING)),
         or_(finalizing, left > 0),
     )
+    larger = s.c.devices > devices
+
+    def total(of_one: Any) -> Any:
+        return func.coalesce(func.sum(case((larger, 0), else_=of_one)), 0)
+
     return select(
-        func.count().label("studies"),
-        func.coalesce(func.sum(case((finalizing, 0), else_=left)), 0).label("trials"),
-        func.coalesce(func.sum(case((finalizing, 1), else_=searching)), 0).label("workers"),
+        total(1).label("studies"),
+        total(case((finalizing, 0), else_=left)).label("trials"),
+        total(case((finalizing, 1), else_=searching)).label("workers"),
+        func.coalesce(func.sum(case((larger, 1), else_=0)), 0).label("larger"),
+        func.coalesce(func.max(case((larger, s.c.devices), else_=0)), 0).label("devices"),
     ).where(mine)

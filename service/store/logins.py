@@ -19,7 +19,7 @@ from service.store import tables as t
 from service.store.engine import Database
 from service.store.records import LoginRecord, TokenRecord, TokenScope
 from service.store.rows import inserted_key, moment
-from service.store.tokens import Tokens, digest_of, is_valid, new_secret
+from service.store.tokens import OF_DEVICE, Tokens, digest_of, is_valid, new_secret
 
 LIFETIME_SECONDS = 600.0
 PAUSE_SECONDS = 5.0
@@ -131,7 +131,7 @@ class Logins:
         if owner is None:
             return 0
         values = {
-            **{"owner": owner, "scope": row["scope"], "name": f"login of {row['device']}", "digest": digest_of(secret)},
+            **{"owner": owner, "scope": row["scope"], "name": f"{OF_DEVICE}{row['device']}", "digest": digest_of(secret)},
             **{"created_at": self._database.now, "expires_at": row["token_expires_at"]},
         }
         return inserted_key(connection.execute(insert(t.tokens).values(values)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -27,11 +26,12 @@ from service.result.portable import (
 from service.spec import StudySpec
 from service.spec.external import ExternalSpec
 from service.store import tables as t
+from service.store.archives import archive_values, name_object
 from service.store.bulk import insert_many
 from service.store.engine import Database
 from service.store.happenings import happened
 from service.store.provenance import REPLAY_OF, RESTORED_FROM
-from service.store.records import ENDED
+from service.store.records import ENDED, StoredObject
 from service.store.rows import (
     OPTUNA_STATE,
     STATE_OF,
@@ -50,22 +50,25 @@ _FINAL_COLUMNS = tuple(FinalPart.model_fields)
 
 @dataclass(frozen=True)
 class StudyParts:
-    """Everything of a study but its trials and data; ``spec``, ``result`` and ``advice`` are JSON texts."""
+    """Everything of a study but its trials, models and data; ``spec``, ``result`` and ``advice`` are JSON texts.
+
+    ``onnx`` is whether it has an ONNX model; whether it has a model at all is in ``study``.
+    """
 
     origin: Origin
     study: StudyPart
     spec: str
     result: str | None
     advice: str | None
-    model: bytes | None
-    onnx: bytes | None
+    onnx: bool
 
 
 @dataclass(frozen=True)
 class Restored:
     """A study to be restored: its parts, its spec as its new owner's, and how many of its ``counts`` trials ended how.
 
-    ``digest`` is the SHA-256 of the archive's manifest, ``dataset_id`` that of its data set, if its owner has it.
+    ``digest`` is the SHA-256 of the archive's manifest, ``dataset_id`` that of its data set, if its owner has it; ``model``
+    and ``onnx`` are objects that have been written.
     """
 
     parts: StudyParts
@@ -73,6 +76,8 @@ class Restored:
     counts: Mapping[str, int]
     digest: str
     dataset_id: str | None
+    model: StoredObject | None
+    onnx: StoredObject | None
 
 
 class Portable:
@@ -183,8 +188,7 @@ def _parts(connection: Connection, study_id: int) -> StudyParts:
         spec=row["spec"],
         result=row["result"],
         advice=row["advice"],
-        model=bytes(model["content"]) if model else None,
-        onnx=bytes(model["onnx"]) if model and model["onnx"] is not None else None,
+        onnx=model is not None and model["onnx_size"] is not None,
     )
 
 
@@ -276,13 +280,14 @@ def _insert(connection: Connection, given: Restored) -> int:
         for row in rows:
             texts = {name: dumps(value) for name, value in row if isinstance(value, dict)}
             connection.execute(insert(table).values({"study_id": study_id, **dict(row), **texts}))
-    if parts.model is not None and study.model is not None:
+    if given.model is not None and study.model is not None:
         reason = study.model.onnx_reason
-        if parts.onnx is None and reason is None:  # no worker is to make it of a file that somebody has sent
+        if given.onnx is None and reason is None:  # no worker is to make it of a file that somebody has sent
             reason = "it had none when it was archived"
-        content = {"content": parts.model, "sha256": hashlib.sha256(parts.model).hexdigest()}
-        model = {**content, "created_at": study.model.created_at, "onnx": parts.onnx, "onnx_reason": reason}
-        connection.execute(insert(t.model_archives).values(study_id=study_id, **model))
+        about = {"study_id": study_id, "created_at": study.model.created_at, "onnx_reason": reason}
+        connection.execute(insert(t.model_archives).values({**about, **archive_values(given.model, given.onnx)}))
+        name_object(connection, given.model)
+        name_object(connection, given.onnx)
     return study_id
 
 

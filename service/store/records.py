@@ -38,6 +38,18 @@ TrialState = Literal["waiting", "running", "complete", "pruned", "fail"]
 
 
 @dataclass(frozen=True)
+class StoredObject:
+    """An object of a trained model, its SHA-256 in hexadecimal digits and its size in bytes.
+
+    ``name`` is None, and ``sha256`` may be empty, while the content is where an earlier version left it: in the database.
+    """
+
+    name: str | None
+    sha256: str
+    size: int
+
+
+@dataclass(frozen=True)
 class TrialCounts:
     """Trials of a study by state."""
 

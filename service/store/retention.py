@@ -12,6 +12,7 @@ from dataclasses import dataclass, fields
 from sqlalchemy import ColumnElement, Connection, case, delete, exists, func, select
 
 from service.store import tables as t
+from service.store.archives import replace_archive
 from service.store.engine import Database
 from service.store.records import ENDED
 
@@ -108,8 +109,12 @@ class Retention:
 
     def drop_model(self, study_id: int) -> None:
         """Delete the trained model of a study, if it has ended."""
-        gone = delete(t.model_archives).where(t.model_archives.c.study_id == study_id, _has_ended(study_id))
-        self._database.write(lambda connection: connection.execute(gone))
+
+        def work(connection: Connection) -> None:
+            if connection.execute(select(_has_ended(study_id))).scalar():
+                replace_archive(connection, self._database, study_id, None)
+
+        self._database.write(work)
 
     def drop_steps(self, study_id: int) -> None:
         """Delete the values after single epochs of a study's trials, if it has ended."""

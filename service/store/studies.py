@@ -21,7 +21,7 @@ from service.store.bulk import insert_many
 from service.store.engine import Once, clock
 from service.store.happenings import happened
 from service.store.notes import note_attributes, prepend_to_note
-from service.store.records import ENDED, Lease, StudyState
+from service.store.records import ENDED, Lease, StoredObject, StudyState
 from service.store.rows import dumps, fail_open_trials, inserted_key, lock_study, remove_leases, set_state
 from service.store.rows import optuna_direction as stored_direction
 from service.store.study_reads import StudyReads
@@ -96,6 +96,7 @@ class Studies(Transitions, StudyReads):
             if row["state"] not in ENDED:
                 raise Conflict(f"study {study_id} is {row['state']}: cancel it before deleting it")
             happened(connection, study_id, "study.deleted")
+            replace_archive(connection, self._database, study_id, None)
             of_study = select(t.o_trials.c.trial_id).where(t.o_trials.c.study_id == study_id)
             for table in (t.o_params, t.o_values, t.o_steps, t.o_trial_user, t.o_trial_system, t.o_heartbeats):
                 connection.execute(delete(table).where(table.c.trial_id.in_(of_study)))
@@ -103,7 +104,6 @@ class Studies(Transitions, StudyReads):
                 t.trials,
                 t.finals,
                 t.test_accesses,
-                t.model_archives,
                 t.leases,
                 t.changes,
                 t.tags,
@@ -127,14 +127,15 @@ class Studies(Transitions, StudyReads):
         return self._database.read(work)
 
     def finish(
-        self, lease: Lease, result: Mapping[str, Any], archive: bytes | None = None, *, note: str | None = None
+        self, lease: Lease, result: Mapping[str, Any], archive: StoredObject | None = None, *, note: str | None = None
     ) -> None:
-        """Store the result of a study in `finalizing` and the archive of its model, and end the lease.
+        """Store the result of a study in `finalizing`, name the archive of its model, and end the lease.
 
         ``note`` is prepended to the study's note in optuna-dashboard.
 
         Raises:
-            LeaseLost: The lease is gone, and the study is not finished.
+            LeaseLost: The lease is gone, and the study is not finished; the archive is a stray.
+            NotReady: The archive has been deleted as a stray; nothing has changed.
         """
         self._end(lease, StudyState.FINISHED, None, result, archive, note)
 
@@ -162,7 +163,7 @@ class Studies(Transitions, StudyReads):
         state: StudyState,
         reason: str | None,
         result: Mapping[str, Any] | None,
-        archive: bytes | None = None,
+        archive: StoredObject | None = None,
         note: str | None = None,
     ) -> None:
         def work(connection: Connection) -> None:

@@ -427,6 +427,25 @@ model_archives = Table(
     Column(
         "study_id", Integer, ForeignKey("rs_studies.study_id", ondelete="CASCADE"), primary_key=True, autoincrement=False
     ),
+    Column("object", String(120)),
+    Column("sha256", String(64), nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("created_at", Float(53), nullable=False),
+    Column("onnx_object", String(120)),
+    Column("onnx_sha256", String(64)),
+    Column("onnx_size", BigInteger),
+    Column("onnx_reason", Text),
+    Column("onnx_begun_at", Float(53)),
+)
+"""Trained models, which are objects; without a name of one, the content is in `rs_model_blobs`. A worker makes ONNX models
+afterwards: ``onnx_size`` tells that there is one, ``onnx_reason`` why there can be none."""
+
+model_blobs = Table(
+    "rs_model_blobs",
+    metadata,
+    Column(
+        "study_id", Integer, ForeignKey("rs_studies.study_id", ondelete="CASCADE"), primary_key=True, autoincrement=False
+    ),
     Column("content", LargeBinary, nullable=False),
     Column("sha256", String(64), nullable=False),
     Column("created_at", Float(53), nullable=False),
@@ -434,4 +453,12 @@ model_archives = Table(
     Column("onnx_reason", Text),
     Column("onnx_begun_at", Float(53)),
 )
-"""Trained models. A worker makes ``onnx`` of ``content`` afterwards; where it can't be made, ``onnx_reason`` tells why."""
+"""Trained models as versions before 0022 kept them. They are only moved from here to the objects (`service.trained`)."""
+
+strays = Table(
+    "rs_strays",
+    metadata,
+    Column("name", String(120), primary_key=True),
+    Column("condemned", Integer, nullable=False),
+)
+"""Objects that no row names: being written, or left by a process that has ended (0); or to be deleted now (1)."""

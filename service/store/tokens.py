@@ -21,6 +21,8 @@ from service.store.rows import inserted_key, moment
 
 PREFIX = "rs_"
 OF_ISSUER = "OpenID Connect"
+OF_DEVICE = "login of "
+"""Names of tokens that sign-ins have made, the second followed by that of a device; an admin names the others."""
 """Name of tokens of whom the issuer has named."""
 _USE_SECONDS = 60.0
 """The last use is written at most so often."""

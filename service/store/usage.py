@@ -119,7 +119,7 @@ def _found(connection: Connection, owner: str | None) -> dict[str, OwnerUsage]:
     joined = own.join(d, d.c.id == own.c.dataset_id)
     of_data = select(own.c.owner, func.sum(d.c.size).label("dataset_bytes")).select_from(joined).group_by(own.c.owner)
     m = t.model_archives
-    size = func.length(m.c.content) + func.coalesce(func.length(m.c.onnx), 0)
+    size = m.c.size + func.coalesce(m.c.onnx_size, 0)
     kept = m.join(s, s.c.study_id == m.c.study_id)
     of_models = select(s.c.owner, func.sum(size).label("model_bytes")).select_from(kept).group_by(s.c.owner)
     parts: dict[str, dict[str, Any]] = {}

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-from sqlalchemy import Connection, RowMapping, delete, exists, func, insert, select, update
+from sqlalchemy import Connection, RowMapping, delete, func, insert, select, update
 
 from service.errors import Conflict, NotFound, QuotaExceeded
 from service.store import tables as t
@@ -61,7 +61,10 @@ class DeliveryRecord:
 
 @dataclass(frozen=True)
 class Outgoing:
-    """A message that was taken to be sent; ``attempt`` counts the earlier ones."""
+    """A message that was taken to be sent; ``attempt`` counts the earlier ones.
+
+    ``failing`` is whether its receiver did not get the last one.
+    """
 
     id: int
     webhook_id: int
@@ -70,6 +73,7 @@ class Outgoing:
     attempt: int
     url: str
     secrets: Sequence[str]
+    failing: bool
 
 
 class Webhooks:
@@ -221,17 +225,27 @@ class Webhooks:
 
         return self._database.read(work)
 
-    def take(self, most: int, seconds: float) -> Sequence[Outgoing]:
-        """Take messages that are due, so that nobody else does for so many ``seconds``."""
+    def take(self, most: int, seconds: float, *, failing: bool, each: int, but: Collection[int] = ()) -> Sequence[Outgoing]:
+        """Take messages that are due, so that nobody else does for so many ``seconds``.
+
+        Those of webhooks that are ``failing``, or of the others; at most so many of ``each``, and none of some (``but``).
+        """
         d, hook = t.deliveries, t.webhooks
+        failed = hook.c.failing_since
         due = (d.c.state == "waiting") & (d.c.next_at <= self._database.now)
-        if not self._database.read(lambda connection: connection.execute(select(exists().where(due))).scalar()):
-            return ()
+        mine = due & (failed.is_not(None) if failing else failed.is_(None)) & hook.c.id.not_in(sorted(but))
         joined = d.join(hook, hook.c.id == d.c.webhook_id)
+        any_of_them = select(d.c.id).select_from(joined).where(mine).limit(1)
+        if self._database.read(lambda connection: connection.execute(any_of_them).first()) is None:
+            return ()
         named = ("id", "webhook_id", "message", "payload", "attempts")
         older = (hook.c.previous_until > self._database.now).label("older")
-        columns = (*(d.c[name] for name in named), hook.c.url, hook.c.secret, hook.c.previous_secret, older)
-        query = select(*columns).select_from(joined).where(due).order_by(d.c.next_at, d.c.id).limit(most)
+        columns = (*(d.c[name] for name in named), hook.c.url, hook.c.secret, hook.c.previous_secret, failed, older)
+        order = (d.c.next_at, d.c.id)
+        place = func.row_number().over(partition_by=d.c.webhook_id, order_by=order).label("place")
+        ranked = select(d.c.id, place).select_from(joined).where(mine).subquery()
+        first = d.c.id.in_(select(ranked.c.id).where(ranked.c.place <= each))
+        query = select(*columns).select_from(joined).where(due, first).order_by(*order).limit(most)
 
         def work(connection: Connection) -> Sequence[Outgoing]:
             rows = connection.execute(query.with_for_update(of=d, skip_locked=True)).mappings().all()
@@ -340,4 +354,6 @@ def _delivery(row: RowMapping) -> DeliveryRecord:
 
 def _outgoing(row: RowMapping) -> Outgoing:
     secrets = [row["secret"], *([row["previous_secret"]] if row["previous_secret"] and row["older"] else [])]
-    return Outgoing(row["id"], row["webhook_id"], row["message"], row["payload"], row["attempts"], row["url"], secrets)
+    failing = row["failing_since"] is not None
+    sent = (row["id"], row["webhook_id"], row["message"], row["payload"], row["attempts"], row["url"])
+    return Outgoing(*sent, secrets, failing)

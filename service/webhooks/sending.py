@@ -17,6 +17,8 @@ import httpcore
 
 SECONDS = 15.0
 """For a receiver to answer."""
+AT_ONCE = 40
+"""Requests under way."""
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 _USER_AGENT = "regsearch-webhooks"
 
@@ -111,7 +113,7 @@ class Sender:
         self._seconds = seconds
         self._pool = httpcore.ConnectionPool(
             network_backend=httpcore.SyncBackend() if private else Guarded(),
-            max_connections=20,
+            max_connections=AT_ONCE,
             max_keepalive_connections=0,  # a kept connection would not be checked again
         )
 

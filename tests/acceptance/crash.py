@@ -17,8 +17,9 @@ import sys
 import tempfile
 import threading
 import time
+import zipfile
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
@@ -27,11 +28,13 @@ from typing import Any
 import psutil
 from sqlalchemy import Connection, text
 
+from service.atomic import PART
 from service.cli.supervisor import free_port
 from service.client.connection import HttpClient
 from service.errors import RegsearchError
 from service.store import Store, open_store
 from tests.postgres import restart_postgres, start_postgres
+from tests.trained import models_of
 
 LEASE_SECONDS = 2.0
 ENDED = ("finished", "failed", "cancelled")
@@ -361,13 +364,10 @@ def _alive(pid: int) -> bool:
     return True
 
 
-def broken_invariants(url: str) -> list[str]:
-    """What is wrong in the database after all studies have ended; empty if nothing is."""
-    store = open_store(url)
-    try:
-        return _broken(store)
-    finally:
-        store.close()
+def broken_invariants(url: str, home: Path) -> list[str]:
+    """What is wrong in the database, and among the models of the home, after all studies have ended; empty if nothing is."""
+    with closing(open_store(url)) as store:
+        return [*_broken(store), *_broken_models(store, home)]
 
 
 QUERIES = {
@@ -403,6 +403,26 @@ QUERIES = {
         WHERE r.stop_reason <> 'worker lost' GROUP BY r.trial_id, r.epochs
         HAVING COUNT(i.step) <> r.epochs OR MAX(i.step) <> r.epochs - 1""",
 }
+
+
+def _broken_models(store: Store, home: Path) -> Iterator[str]:
+    """Every finished study has its own archive, whole; every other object is written down as a stray."""
+    models = models_of(store, home)
+    with store.database.engine.connect() as connection:
+        studies = connection.execute(text("SELECT study_id FROM rs_studies WHERE state = 'finished'")).scalars().all()
+        rows = connection.execute(text("SELECT object, onnx_object FROM rs_model_archives")).all()
+    for study_id in studies:
+        try:
+            with models.archive(study_id) as path, zipfile.ZipFile(path) as files:
+                found = json.loads(files.read("recipe.json"))["study"]["id"]
+        except (RegsearchError, zipfile.BadZipFile) as error:
+            found = error
+        if found != study_id:
+            yield f"a study without its archive: {study_id}, {found}"
+    named = {*store.archives.strays(1_000_000), *(name for row in rows for name in row)}
+    kept = {f"models/{path.name}" for path in (home / "models").glob("*") if path.suffix != PART}
+    if kept - named:
+        yield f"objects that nothing names: {sorted(kept - named)[:5]}"
 
 
 def _broken(store: Store) -> list[str]:

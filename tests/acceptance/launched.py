@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from service.client.connection import HttpClient, Refused
@@ -44,8 +45,9 @@ def end(client: HttpClient, study: int) -> list[dict[str, Any]]:
     return found
 
 
-def broken(url: str) -> list[str]:
-    """What is wrong in the database, but for what cancelled studies and trials that were stopped before they began have."""
+def broken(home: Path) -> list[str]:
+    """What is wrong in a home, but for what cancelled studies and trials that were stopped before they began have."""
     expected = ("a study that has not ended", "an incomplete curve: trial")
-    found = [each for each in broken_invariants(url) if not each.startswith(expected[0])]
+    found = broken_invariants(f"sqlite:///{home / 'regsearch.db'}", home)
+    found = [each for each in found if not each.startswith(expected[0])]
     return [each for each in found if not (each.startswith(expected[1]) and each.endswith(", 0 epochs, set() points"))]

@@ -32,7 +32,7 @@ def test_nothing_is_lost_in_a_storm(database: str) -> None:
         storm(cluster, [SPEC, SPEC | {"seed": 1}], kills=BLOWS, pause=(0.2, 0.6))
     finally:
         cluster.stop()
-    assert broken_invariants(url) == []
+    assert broken_invariants(url, home) == []
     assert sum(cluster.kills.values()) == BLOWS
     if postgres:
         postgres.stop()

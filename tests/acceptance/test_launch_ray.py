@@ -11,6 +11,13 @@ from tests.acceptance.conftest import Service, wait_for
 from tests.acceptance.launched import ENDLESS, broken, busy, end
 from tests.ray_cluster import RayNodes
 
+SMALL = {
+    "data": {"dataset": "wine"},
+    "model": {"widths": [8], "devices": 2},
+    "space": {"preset": "off", "lr": [0.005, 0.02]},
+    "validation": {"method": "holdout"},
+    "budget": {"trials": 2, "epochs": 2, "finalists": 1, "seeds": 2},
+}
 pytestmark = pytest.mark.filterwarnings("ignore")  # Ray's own, in this process: the launcher is one of its own
 
 
@@ -25,7 +32,8 @@ def test_studies_survive_the_loss_of_a_node_and_the_cluster_is_empty_in_the_end(
     service = Service(tmp_path / "home", workers=0, lease_seconds="2")
     client = service.client
     ids = [client.post("/v1/studies", ENDLESS | {"seed": seed})["id"] for seed in (1, 2)]
-    assert client.get("/v1/queue", trials_per_worker=4) == {"studies": 2, "trials": 16, "workers": 4}
+    queue = client.get("/v1/queue", trials_per_worker=4)
+    assert queue == {"studies": 2, "trials": 16, "workers": 4, "larger": 0, "devices": 0}
     options = ["--max", "2", "--idle-seconds", "1", "--poll-seconds", "0.5", "--until-empty"]
     launcher = service.start("launch", "ray", "--address", nodes.address, *options)
 
@@ -56,4 +64,24 @@ def test_studies_survive_the_loss_of_a_node_and_the_cluster_is_empty_in_the_end(
         launcher.kill()
         launcher.wait()
         service.stop()
-    assert broken(f"sqlite:///{service.home / 'regsearch.db'}") == []
+    assert broken(service.home) == []
+
+
+def test_a_study_of_two_devices_gets_a_worker_that_has_them(tmp_path: Path) -> None:
+    service = Service(tmp_path / "home", workers=0)
+    client, cluster = service.client, RayNodes(1, cpus=2)
+    study = client.post("/v1/studies", SMALL)["id"]
+    queue = {devices: client.get("/v1/queue", devices_per_trial=devices) for devices in (1, 2)}
+    assert queue[1] == {"studies": 0, "trials": 0, "workers": 0, "larger": 1, "devices": 2}
+    assert queue[2] == {"studies": 1, "trials": 2, "workers": 1, "larger": 0, "devices": 0}
+    common = ["launch", "ray", "--address", cluster.address, "--poll-seconds", "0.5", "--idle-seconds", "1", "--until-empty"]
+    try:
+        assert service.start(*common).wait(timeout=120) == 0
+        assert "they want up to 2 devices, and these have 1" in service.output.read_text()
+        assert client.get("/v1/workers") == []
+        assert service.start(*common, "--cpus", "2", "--devices-per-trial", "2").wait(timeout=300) == 0
+        assert client.get(f"/v1/studies/{study}")["state"] == "finished"
+        assert [each["devices"] for each in client.get("/v1/workers")] == [2]
+    finally:
+        service.stop()
+        cluster.stop()

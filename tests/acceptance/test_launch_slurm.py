@@ -79,4 +79,4 @@ def test_jobs_follow_the_queue_and_what_they_trained_outlives_them(tmp_path: Pat
         launcher.kill()
         launcher.wait()
         service.stop()
-    assert broken(f"sqlite:///{service.home / 'regsearch.db'}") == []
+    assert broken(service.home) == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import signal
 import subprocess
 import sys
@@ -126,9 +127,13 @@ def test_without_a_common_folder_the_answer_is_the_same(s3: S3, tmp_path: Path) 
     second.end(signal.SIGKILL)  # in whatever it was about to do
     third = Host(apart, tmp_path / "third")
     found, found_values = answer(apart, study)
+    archive = apart.client.download(f"/v1/studies/{study}/model")
     assert not any("checkpoints/" in name for name in names())
     third.end(signal.SIGKILL)
-    assert not (apart.home / "datasets").exists()
+    (model,) = (name for name in names() if name.startswith("studies/models/") and name.endswith(".zip"))
+    assert client.get_object(Bucket="shared", Key=model)["Body"].read() == archive
+    assert found["model"]["sha256"] == hashlib.sha256(archive).hexdigest()
+    assert not any((apart.home / folder).exists() for folder in ("datasets", "models"))
     apart.stop()
     client.close()
     np.testing.assert_allclose(found_values, values, rtol=1e-3)

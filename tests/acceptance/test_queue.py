@@ -52,7 +52,7 @@ def test_studies_take_turns_and_a_pause_loses_no_epoch(tmp_path: Path) -> None:
         assert {(trial["epochs"], trial["attempt"]) for trial in trials_of_first()} == {(100, 0)}
     finally:
         service.stop()
-    assert broken_invariants(f"sqlite:///{service.home / 'regsearch.db'}") == []
+    assert broken_invariants(f"sqlite:///{service.home / 'regsearch.db'}", service.home) == []
 
 
 def test_priority_goes_first_and_cancel_takes_effect_at_once(tmp_path: Path) -> None:

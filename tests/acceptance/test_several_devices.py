@@ -89,8 +89,7 @@ def test_a_study_on_two_processes_has_the_answer_of_one(several: Service) -> Non
 
 def test_nothing_is_lost_with_a_process(several: Service) -> None:
     """Without a follower its worker gives the trial back in order; without rank 0 the follower ends, and the lease."""
-    client, url = several.client, f"sqlite:///{several.home / 'regsearch.db'}"
-    store = open_store(url)
+    client, store = several.client, open_store(f"sqlite:///{several.home / 'regsearch.db'}")
     study = client.post("/v1/studies", {**ENDLESS, "model": {"widths": [16], "devices": 2}})["id"]
     for rank, lost in ((1, 0), (0, 1)):
         wait_for(lambda: bool(training(client, study)))
@@ -102,7 +101,7 @@ def test_nothing_is_lost_with_a_process(several: Service) -> None:
         assert store.leases.lost() == lost
     trials = end(client, study)
     assert {each["state"] for each in trials} <= {"complete", "pruned"}
-    assert broken(url) == []
+    assert broken(several.home) == []
     store.close()
 
 

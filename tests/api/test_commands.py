@@ -18,6 +18,7 @@ from service.store import open_store
 from tests import results as made_up
 from tests.api.conftest import Serving
 from tests.api.test_routes import SMALL, finish
+from tests.trained import keep_onnx, models_of
 
 
 @dataclass(frozen=True)
@@ -116,19 +117,19 @@ def test_an_onnx_model_is_waited_for_while_a_worker_makes_it(
     store = open_store(Settings(home=own.home).database_url)
     own.client.post("/v1/studies", SMALL)
     finish(store, made_up.result(), b"PK archive")
-    sha256, waits = store.archives.get(1).sha256, list[float]()
+    models, waits = models_of(store), list[float]()
 
     def asleep(seconds: float) -> None:
         """The worker is done in the second pause."""
         waits.append(seconds)
         if len(waits) == 2:
-            store.archives.keep_onnx(1, sha256, b"a model")
+            keep_onnx(store, models, 1, b"a model")
 
     monkeypatch.setattr("service.client.connection.time.sleep", asleep)
     command, path = command_of(own, monkeypatch, capsys), tmp_path / "model.onnx"
     done = command("model", "1", "--onnx", "--out", str(path))
     assert (done.returncode, path.read_bytes(), waits) == (0, b"a model", [5.0, 5.0]), done.stderr
-    store.archives.keep_onnx(1, sha256, None, "too strange")
+    keep_onnx(store, models, 1, None, "too strange")
     done = command("model", "1", "--onnx")
     assert (done.returncode, "no ONNX model: too strange" in done.stderr, len(waits)) == (2, True, 2)
     store.close()

@@ -19,6 +19,7 @@ from fastapi.testclient import TestClient
 from safetensors.numpy import save
 
 from service import leftovers as leftovers_module
+from service.api.app import create_app
 from service.errors import InvalidInput, TrialError
 from service.leftovers import Leftovers
 from service.objects import Objects, ObjectsUnavailable, OtherContent, open_objects, states_of
@@ -28,9 +29,14 @@ from service.objects.local import LocalObjects
 from service.settings import InvalidSettings, Settings, load_settings
 from service.spec import StudySpec
 from service.store import Store
+from service.trained import TrainedModels
+from tests.api.test_routes import finish
 from tests.clock import Clock
+from tests.contract.test_archives import left_in_database
 from tests.contract.test_trials import proposals
+from tests.results import result
 from tests.servers import S3, SECRET
+from tests.trained import keep_onnx
 from workers.searching.checkpoints import Checkpoints
 from workers.study_data import StudyData
 
@@ -188,6 +194,64 @@ def test_weights_travel_by_their_hash_and_go_with_the_last_study(
     assert kept(settings) == []
     with pytest.raises(TrialError, match="not in the object store; submit the study again"):
         StudyData(store, host(tmp_path, "third"), torch.device("cpu"))._weights(spec)
+
+
+def test_a_model_goes_from_a_worker_to_the_api_and_is_told_when_it_is_gone(
+    client: TestClient, settings: Settings, store: Store, tmp_path: Path
+) -> None:
+    elsewhere = TrainedModels(store, open_objects(host(tmp_path, "worker")))
+    client.post("/v1/studies", json={"data": {"dataset": "wine"}, "budget": {"trials": 3}})
+    finish(store, result(), b"PK an archive" * 1000, models=elsewhere)
+    keep_onnx(store, elsewhere, 1, b"an ONNX model")
+    archive, _ = sorted(kept(settings), key=lambda name: name.endswith(".onnx"))
+    assert archive.startswith(f"models/{hashlib.sha256(b'PK an archive' * 1000).hexdigest()}-")
+    assert not any((each / "models").exists() for each in (settings.home, host(tmp_path, "worker").home))
+    sent = client.get("/v1/studies/1/model")
+    assert (sent.content, sent.headers["content-length"]) == (b"PK an archive" * 1000, "13000")
+    assert client.get("/v1/studies/1/model?format=onnx").content == b"an ONNX model"
+    # The copy of the API is checked each time, and fetched anew; the object itself is the last word.
+    copies = settings.cache / "objects/copies"
+    (copies / archive).write_bytes(b"PK another")
+    assert client.get("/v1/studies/1/model").content == sent.content
+    server = boto3.client("s3")
+    server.put_object(Bucket="shared", Key=f"{tmp_path.name}/{archive}", Body=b"PK another")
+    (copies / archive).unlink()
+    for _ in range(2):
+        torn = client.get("/v1/studies/1/model")
+        assert torn.status_code == 409
+        assert torn.json()["detail"] == (
+            f"the archive of study 1 is not what was stored: {archive} is torn, or has been changed"
+        )
+    server.delete_object(Bucket="shared", Key=f"{tmp_path.name}/{archive}")
+    server.close()
+    for path in ("model", "archive"):
+        gone = client.get(f"/v1/studies/1/{path}")
+        assert gone.status_code == 409
+        assert gone.json()["detail"] == f"the archive of study 1 can't be read: {archive} is not in the object store"
+    (refused,) = client.post(
+        "/v1/studies", json={"data": {"dataset": "wine"}, "model": {"start_from": 1}, "budget": {"trials": 3}}
+    ).json()["errors"]
+    assert (refused["field"], refused["message"]) == ("model.start_from", gone.json()["detail"])
+    assert client.delete("/v1/studies/1").status_code == 204
+    give_up = time.monotonic() + 60
+    while kept(settings) and time.monotonic() < give_up:
+        time.sleep(0.1)
+    assert kept(settings) == []
+
+
+def test_models_of_an_earlier_version_are_moved_in_the_background(
+    client: TestClient, settings: Settings, store: Store
+) -> None:
+    ids = [left_in_database(store, b"PK an archive" * size, b"onnx") for size in (1, 2, 3)]
+    with TestClient(create_app(store, settings), base_url="http://localhost"):  # an upgraded API that starts
+        give_up = time.monotonic() + 60
+        while store.archives.left() is not None and time.monotonic() < give_up:
+            time.sleep(0.1)
+    twice = store.archives.strays(100)  # as both APIs have moved them
+    assert len({*kept(settings)} - {*twice}) == 6
+    for study_id, size in zip(ids, (1, 2, 3), strict=True):
+        with TrainedModels(store, open_objects(settings)).archive(study_id) as path:
+            assert path.read_bytes() == b"PK an archive" * size
 
 
 def test_what_is_left_goes_in_the_background_and_a_part_at_a_time(

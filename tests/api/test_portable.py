@@ -28,6 +28,7 @@ from tests.api.conftest import Serving
 from tests.api.test_routes import CSV, submit
 from tests.contract import conftest as databases
 from tests.contract.test_trials import proposals
+from tests.trained import keep_onnx, models_of
 
 postgres = databases.postgres
 """A fixture."""
@@ -113,8 +114,10 @@ def whole(client: TestClient, store: Store) -> int:
     store.studies.open_test(study, "worker", "final score")
     final = store.leases.claim("worker", 60)
     assert final is not None
-    store.studies.finish(final, made_up.result(verdict="good").to_json(), zipped(), note="the end")
-    store.archives.keep_onnx(study, store.archives.get(study).sha256, b"an ONNX model")
+    models = models_of(store)
+    kept = models.keep(io.BytesIO(zipped()), "zip")
+    store.studies.finish(final, made_up.result(verdict="good").to_json(), kept, note="the end")
+    keep_onnx(store, models, study, b"an ONNX model")
     return study
 
 
@@ -185,6 +188,18 @@ def test_the_same_archive_again_is_the_same_study(client: TestClient, whole: int
     assert there.get("/v1/studies").json()["total"] == 2
     assert there.delete(f"/v1/studies/{first.json()['id']}").status_code == 204
     assert restore(there, content).status_code == 201
+
+
+def test_a_study_that_is_refused_by_a_quota_leaves_no_model(
+    client: TestClient, whole: int, other: Server, tmp_path: Path
+) -> None:
+    _, store = other
+    poor = TestClient(create_app(store, Settings(home=tmp_path / "other", quota_bytes=1)), base_url="http://localhost")
+    refused = restore(poor, archived(client, whole))
+    assert (refused.status_code, "its quota is 1" in refused.text) == (403, True), refused.text
+    strays = store.archives.strays(9)
+    assert all(strays.values()), "they are deleted at once, not in a quarter of an hour"
+    assert {f"models/{path.name}" for path in (tmp_path / "other" / "models").iterdir()} <= {*strays}
 
 
 def test_a_restored_study_is_replayed_where_its_data_is(client: TestClient, whole: int, other: Server) -> None:

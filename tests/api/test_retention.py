@@ -21,6 +21,7 @@ from tests.api.conftest import Serving
 from tests.api.test_routes import CSV
 from tests.contract.test_trials import proposals
 from tests.results import result
+from tests.trained import models_of
 
 YEAR = 365 * 86_400.0
 
@@ -42,7 +43,7 @@ def finished(client: TestClient, store: Store, **spec: Any) -> int:
     store.trials.record(lease, reports, [TrialResult(trial.id, "complete", 0.5, 0, "epochs", 4, {"rmse": [0.5] * 4})])
     final = store.leases.claim("worker", 600)
     assert final is not None
-    store.studies.finish(final, result().model_dump(mode="json"), b"PK a model")
+    store.studies.finish(final, result().model_dump(mode="json"), models_of(store).keep(io.BytesIO(b"PK a model"), "zip"))
     return study_id
 
 

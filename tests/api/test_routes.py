@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,10 @@ from service.result import Result
 from service.settings import Settings
 from service.store import Store
 from service.store.records import Proposal, Report, TrialResult
+from service.trained import TrainedModels
 from tests import results as made_up
 from tests.contract.test_trials import proposals
+from tests.trained import keep_onnx, models_of
 
 SMALL = {"data": {"dataset": "diabetes"}, "budget": {"trials": 3, "epochs": 4}}
 CSV = "age,job,class\n" + "".join(f"{20 + i},{'ab'[i % 2]},{'yes' if i % 3 else 'no'}\n" for i in range(60))
@@ -27,7 +30,9 @@ def submit(client: TestClient, **parts: Any) -> dict[str, Any]:
     return found
 
 
-def finish(store: Store, result: Result | None = None, archive: bytes | None = None) -> None:
+def finish(
+    store: Store, result: Result | None = None, archive: bytes | None = None, models: TrainedModels | None = None
+) -> None:
     """Three trials and a result, as a worker would write them."""
     lease = store.leases.claim("worker", 60)
     assert lease is not None
@@ -41,7 +46,8 @@ def finish(store: Store, result: Result | None = None, archive: bytes | None = N
     store.trials.record(lease, reports, results)
     final = store.leases.claim("worker", 60)
     assert final is not None
-    store.studies.finish(final, (result or made_up.result(verdict="good")).to_json(), archive)
+    kept = None if archive is None else (models or models_of(store)).keep(io.BytesIO(archive), "zip")
+    store.studies.finish(final, (result or made_up.result(verdict="good")).to_json(), kept)
 
 
 def test_a_submit_is_created_with_its_location_plan_and_warnings(client: TestClient) -> None:
@@ -258,14 +264,14 @@ def test_an_onnx_model_is_there_once_a_worker_has_made_it(client: TestClient, st
     answer = asked(1)
     assert (answer.status_code, answer.headers["retry-after"]) == (409, "5")
     assert answer.json()["detail"].startswith("the ONNX model of study 1 is not there yet: a worker with regsearch[onnx]")
-    store.archives.keep_onnx(1, store.archives.get(1).sha256, b"a model")
+    keep_onnx(store, models_of(store), 1, b"a model")
     answer = asked(1)
     assert (answer.status_code, answer.content) == (200, b"a model")
     assert answer.headers["content-type"] == "application/octet-stream"
     assert 'filename="regsearch-1.onnx"' in answer.headers["content-disposition"]
     submit(client)
     finish(store, made_up.result(), b"PK another")
-    store.archives.keep_onnx(2, store.archives.get(2).sha256, None, "its network is too strange")
+    keep_onnx(store, models_of(store), 2, None, "its network is too strange")
     answer = asked(2)
     assert (answer.status_code, "retry-after" in answer.headers) == (409, False)
     assert answer.json()["detail"] == "study 2 has no ONNX model: its network is too strange"

@@ -29,6 +29,7 @@ from tests.api.test_routes import CSV, submit
 from tests.contract.test_trials import proposals
 from tests.results import result
 from tests.servers import S3
+from tests.trained import keep_onnx, models_of
 
 README = (Path(__file__).parents[2] / "service/README.md").read_text()
 
@@ -104,7 +105,7 @@ def test_the_requests_are_answered(client: TestClient, store: Store, s3: S3) -> 
     running = store.leases.claim("worker", 60)
     assert running is not None
     store.trials.ask(running, proposals(1))
-    store.archives.keep_onnx(1, store.archives.get(1).sha256, b"a model")
+    keep_onnx(store, models_of(store), 1, b"a model")
     saved: dict[str, bytes] = {}
     for request in ROUTES:
         answer = send(client, request, saved)

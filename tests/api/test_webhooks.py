@@ -19,16 +19,16 @@ from service.settings import Settings
 from service.store import Store
 from service.store import tables as t
 from service.webhooks import courier as courier_module
-from service.webhooks.courier import PAUSES, Courier
-from service.webhooks.sending import Sender
+from service.webhooks.courier import PAUSES, TO_EACH, Courier
+from service.webhooks.sending import AT_ONCE, Sender
 from tests.api.conftest import Serving
 from tests.api.test_programs import submit
 
 
 class Receiver:
-    """A web server that keeps what it is sent; ``status`` is what it answers with."""
+    """A web server that keeps what it is sent; ``status`` is what it answers with, once it is ``opened``."""
 
-    def __init__(self) -> None:
+    def __init__(self, opened: threading.Event | None = None) -> None:
         self.status = 204
         self.received: list[tuple[dict[str, str], bytes]] = []
         receiver = self
@@ -37,6 +37,8 @@ class Receiver:
             def do_POST(self) -> None:  # the name is the library's
                 body = self.rfile.read(int(self.headers["content-length"]))
                 receiver.received.append(({name.lower(): value for name, value in self.headers.items()}, body))
+                if opened is not None:
+                    opened.wait(600)
                 self.send_response(receiver.status)
                 self.send_header("location", f"{receiver.url}/elsewhere")
                 self.send_header("content-length", "0")
@@ -76,7 +78,15 @@ def client(app: FastAPI) -> TestClient:
 @pytest.fixture
 def turn(store: Store) -> Iterator[Callable[[], int]]:
     sender = Sender(private=True, seconds=10)
-    yield Courier(store, sender, stretch=lambda: 0.0).turn
+    courier = Courier(store, sender, stretch=lambda: 0.0)
+
+    def to_the_end() -> int:
+        taken = courier.turn()
+        courier.finish()
+        return taken
+
+    yield to_the_end
+    courier.close()
     sender.close()
 
 
@@ -164,12 +174,43 @@ def test_a_process_that_dies_while_it_sends_loses_nothing(
 ) -> None:
     hook = made(client, receiver)
     client.post(f"/v1/webhooks/{hook['id']}/test")
-    (taken,) = store.webhooks.take(10, 60.0)  # by a process that tells nothing of it any more
+    (taken,) = store.webhooks.take(10, 60.0, failing=False, each=10)  # by a process that tells nothing of it any more
     assert turn() == 0, "another process has it"
     due_now(store)
     assert turn() == 1
     store.webhooks.tell(taken, received=False, status=500, error=None, ms=1.0, again_in=None)  # too late
     assert log_of(client, hook)[0]["state"] == "delivered"
+
+
+def test_a_receiver_that_does_not_answer_delays_no_other(client: TestClient, store: Store, receiver: Receiver) -> None:
+    """The messages of the silent ones are the oldest, and more than there are threads."""
+    opened = threading.Event()
+    silent = [Receiver(opened) for _ in range(2 * AT_ONCE // TO_EACH)]
+    hooks = [made(client, each) for each in silent]
+    store.database.write(lambda connection: connection.execute(t.webhooks.update().values(failing_since=time.time())))
+    sender = Sender(private=True, seconds=600)
+    courier = Courier(store, sender)
+    try:
+        for _ in range(TO_EACH):
+            for hook in hooks:
+                client.post(f"/v1/webhooks/{hook['id']}/test")
+        assert courier.turn() == len(silent), "one to each, as it fails"
+        assert courier.turn() == 1, "nobody has answered"
+        quick = made(client, receiver)
+        for _ in range(3 * TO_EACH):
+            client.post(f"/v1/webhooks/{quick['id']}/test")
+        give_up = time.monotonic() + 60
+        while len(receiver.received) < 3 * TO_EACH and time.monotonic() < give_up:
+            courier.turn()
+        assert len(receiver.received) == 3 * TO_EACH
+        assert [len(each.received) for each in silent] == [1] * len(silent)
+    finally:
+        opened.set()
+        courier.finish()
+        courier.close()
+        sender.close()
+        for each in silent:
+            each.stop()
 
 
 def test_a_webhook_that_fails_for_days_is_disabled(

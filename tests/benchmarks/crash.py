@@ -36,7 +36,7 @@ def weather(database: str, seed: int, blows: int, workers: int) -> dict[str, Any
             studies = cluster.client.get("/v1/studies", limit=500)["studies"]
         finally:
             cluster.stop()
-        broken = broken_invariants(url)
+        broken = broken_invariants(url, home)
     finally:
         if postgres:
             postgres.stop()

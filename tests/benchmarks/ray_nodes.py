@@ -84,7 +84,7 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
         api.terminate()
         api.wait()
     nodes.stop()
-    broken = broken_invariants(postgres.url)
+    broken = broken_invariants(postgres.url, home)
     postgres.stop()
     return {
         "launcher_exit_code": launcher.returncode,

@@ -19,7 +19,9 @@ from sqlalchemy.engine import URL
 from service.spec import StudySpec
 from service.store import Store, open_store
 from service.store.engine import normalize
+from service.trained import TrainedModels
 from tests.postgres import restart_postgres, start_postgres
+from tests.trained import models_of
 
 _names = itertools.count()
 
@@ -129,6 +131,12 @@ def store(database_url: str) -> Iterator[Store]:
     opened = open_store(database_url)
     yield opened
     opened.close()
+
+
+@pytest.fixture
+def models(store: Store, tmp_path: Path) -> TrainedModels:
+    """The trained models of a store, in a folder."""
+    return models_of(store, tmp_path)
 
 
 def a_spec(**changes: object) -> StudySpec:

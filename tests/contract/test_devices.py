@@ -1,4 +1,4 @@
-"""Networks on several devices: which worker a study of one goes to, and that no launcher starts others for it."""
+"""Networks on several devices: which worker a study of one goes to, and which workers are wanted for it."""
 
 from __future__ import annotations
 
@@ -26,6 +26,14 @@ def test_a_study_goes_to_a_worker_that_has_as_many_devices(store: Store) -> None
     assert other.study_id == ours
 
 
-def test_workers_of_one_device_are_not_wanted_for_it(store: Store) -> None:
-    store.studies.submit(a_spec(model={"devices": 2}))
-    assert store.demand.read(10) == Demand(0, 0, 0)
+def test_only_workers_that_can_take_it_are_wanted_for_it(store: Store) -> None:
+    two = store.studies.submit(a_spec(model={"devices": 2}, budget={"trials": 25}))
+    assert store.demand.read(10) == Demand(0, 0, 0, larger=1, devices=2)
+    assert store.demand.read(10, 2) == store.demand.read(10, 3) == Demand(1, 25, 3)
+    store.studies.submit(a_spec(budget={"trials": 5}))
+    store.studies.submit(a_spec(model={"devices": 4}, budget={"trials": 5}))
+    assert store.demand.read(10) == Demand(1, 5, 1, larger=2, devices=4)
+    assert store.demand.read(10, 2) == Demand(2, 30, 4, larger=1, devices=4)
+    assert store.demand.read(10, 4) == Demand(3, 35, 5)
+    store.studies.pause(two)
+    assert store.demand.read(10) == Demand(1, 5, 1, larger=1, devices=4)

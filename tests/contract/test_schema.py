@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -26,6 +28,14 @@ from service.store.schema import (
 )
 from service.store.tables import metadata
 from tests.contract.conftest import a_spec
+from tests.trained import models_of
+
+A_STUDY = """INSERT INTO rs_studies (study_id, name, state, spec, owner, priority, max_retries, max_lost, metric, direction,
+    budget_trials, waiting, running, complete, pruned, fail, leases, lost_leases, lost_in_a_row, asked, told, epochs,
+    created_at)
+    VALUES (:id, 'x', 'finished', '{}', 'ann', 0, 0, 0, 'rmse', 'minimize', 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1.0)"""
+A_MODEL = """INSERT INTO rs_model_archives (study_id, content, sha256, created_at, onnx)
+    VALUES (:id, :content, :sha256, 1.0, :onnx)"""
 
 
 def differences(connection: Connection) -> list[object]:
@@ -91,3 +101,30 @@ def test_many_processes_may_create_the_schema_at_once(empty_url: str) -> None:
 def test_urls_of_other_databases_are_refused(url: str) -> None:
     with pytest.raises(DatabaseUnavailable, match="sqlite"):
         open_store(url)
+
+
+def test_models_in_the_database_are_not_lost_when_they_become_objects(empty_url: str, tmp_path: Path) -> None:
+    old = Database(normalize(empty_url))
+    close_storage(optuna_storage(old, create=True))
+    with old.engine.begin() as connection:
+        command.upgrade(alembic_config(connection), "0021")
+        for study_id, onnx in ((1, b"\0onnx"), (2, None)):
+            content = bytes(range(256)) * study_id
+            values = {"id": study_id, "content": content, "onnx": onnx, "sha256": hashlib.sha256(content).hexdigest()}
+            connection.execute(text(A_STUDY), {"id": study_id})
+            connection.execute(text(A_MODEL), values)
+    old.close()
+    with closing(open_store(empty_url, create=True)) as opened:
+        assert opened.usage.of("ann").model_bytes == 3 * 256 + 5
+        claimed = opened.archives.claim_onnx(60.0)
+        assert claimed is not None
+        assert claimed.study_id == 2, "the first one has an ONNX model"
+        models = models_of(opened, tmp_path)
+        assert models.move()
+        for study_id in (1, 2):
+            with models.archive(study_id) as path:
+                assert path.read_bytes() == bytes(range(256)) * study_id
+        with models.onnx(1) as path:
+            assert path.read_bytes() == b"\0onnx"
+        assert not models.move(), "the second was moved when it was read"
+        opened.studies.delete(1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from io import BytesIO
 
 import optuna
 import pytest
@@ -12,6 +13,7 @@ from optuna_dashboard._note import get_note_from_system_attrs
 from service.errors import Conflict, NotFound
 from service.store import Store, StudyState
 from service.store.records import DatasetRecord, TrialResult
+from service.trained import TrainedModels
 from tests.contract.conftest import a_spec
 from tests.contract.test_trials import complete, expire, proposals, started
 
@@ -202,7 +204,7 @@ def test_results_of_failed_trials_have_no_value(store: Store) -> None:
     assert store.history.trials_of_all()["fail"] == 1
 
 
-def test_a_finished_study_keeps_its_model_until_it_is_finished_again_or_deleted(store: Store) -> None:
+def test_a_finished_study_keeps_its_model_until_it_is_finished_again_or_deleted(store: Store, models: TrainedModels) -> None:
     study_id = store.studies.submit(a_spec(budget={"trials": 1}), note="x" * 3000)
     lease = store.leases.claim("worker", 60)
     assert lease is not None
@@ -211,10 +213,11 @@ def test_a_finished_study_keeps_its_model_until_it_is_finished_again_or_deleted(
     store.trials.record(lease, [], [complete(trial)])
     final = store.leases.claim("worker", 60)
     assert final is not None
-    store.studies.finish(final, {"verdict": "good"}, b"\0first", note="the first")
-    store.studies.finish(final, {"verdict": "good"}, b"\0first")  # as after a lost connection
-    found = store.archives.get(lease.study_id)
-    assert (found.content, found.sha256) == (b"\0first", hashlib.sha256(b"\0first").hexdigest())
+    kept = models.keep(BytesIO(b"\0first"), "zip")
+    store.studies.finish(final, {"verdict": "good"}, kept, note="the first")
+    store.studies.finish(final, {"verdict": "good"}, kept)  # as after a lost connection
+    assert store.archives.get(lease.study_id).content == kept
+    assert kept.sha256 == hashlib.sha256(b"\0first").hexdigest()
     store.studies.extend(lease.study_id, 1)
     again = store.leases.claim("worker", 60)
     assert again is not None
@@ -222,8 +225,9 @@ def test_a_finished_study_keeps_its_model_until_it_is_finished_again_or_deleted(
     store.trials.record(again, [], [complete(trial)])
     final = store.leases.claim("worker", 60)
     assert final is not None
-    store.studies.finish(final, {"verdict": "better"}, b"second", note="the second")
-    assert store.archives.get(lease.study_id).content == b"second"
+    second = models.keep(BytesIO(b"second"), "zip")
+    store.studies.finish(final, {"verdict": "better"}, second, note="the second")
+    assert store.archives.get(lease.study_id).content == second
     attrs = store.optuna_storage().get_study_system_attrs(lease.study_id)
     found_note = get_note_from_system_attrs(attrs, None)
     assert (found_note["body"], found_note["version"]) == ("the second\n\n---\n\n" + "x" * 3000, 3)

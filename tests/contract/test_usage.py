@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from io import BytesIO
 
 import pytest
 
@@ -11,21 +12,23 @@ from service.store import Store, StudyState
 from service.store.actors import StudyChange
 from service.store.records import DatasetRecord
 from service.store.usage import OwnerUsage, Quotas
+from service.trained import TrainedModels
 from tests.contract.conftest import a_spec
 from tests.contract.test_trials import complete, proposals, started
+from tests.trained import keep_onnx
 
 
 def dataset(name: str, size: int) -> DatasetRecord:
     return DatasetRecord(name * 8, name, f"{name}.csv", "csv", size, 10, (2,), ())
 
 
-def test_usage_is_counted_by_owner(store: Store) -> None:
+def test_usage_is_counted_by_owner(store: Store, models: TrainedModels) -> None:
     lease = started(store, owner="ann", budget={"trials": 3})
     store.trials.record(lease, [], [complete(trial) for trial in store.trials.ask(lease, proposals(3))])
     final = store.leases.claim("worker", 60)
     assert final is not None
-    store.studies.finish(final, {"verdict": "good"}, b"PK" * 50)
-    store.archives.keep_onnx(lease.study_id, store.archives.get(lease.study_id).sha256, b"onnx")
+    store.studies.finish(final, {"verdict": "good"}, models.keep(BytesIO(b"PK" * 50), "zip"))
+    keep_onnx(store, models, lease.study_id, b"onnx")
     store.studies.submit(a_spec(owner="ann", budget={"trials": 7}))
     store.studies.pause(store.studies.submit(a_spec(owner="bob", budget={"trials": 5})))
     store.datasets.add(dataset("a", 1000), "ann")

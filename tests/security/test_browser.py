@@ -182,6 +182,11 @@ def test_a_command_line_that_has_signed_in_is_let_in(serving: Serving, opened: S
     done = serving.run("login", "--url", serving.url, "--token", token)
     assert "as erin, scope submit" in " ".join(done.stdout.split())
     assert serving.run("list", "--url", serving.url).returncode == 0
-    serving.run("logout", "--url", serving.url)
+    done = serving.run("logout", "--url", serving.url)
+    assert "but stays valid: token" in done.stdout
+    assert "made by an admin" in done.stdout
+    assert serving.client.get("/healthz")
+    assert opened.tokens.find(token) is not None
+    assert "No token of" in serving.run("logout", "--url", serving.url).stdout
     assert serving.run("list", "--url", serving.url).returncode == 2
     assert bearer(token)["authorization"] not in serving.log.read_text()

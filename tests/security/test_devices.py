@@ -19,7 +19,7 @@ from service.api.app import create_app
 from service.api.confirming import _CODES_A_MINUTE
 from service.api.device import _BEGUN_A_MINUTE, GRANT
 from service.cli.supervisor import free_port
-from service.client.credentials import token_for
+from service.client.credentials import keep_token, token_for
 from service.settings import Settings
 from service.store import Store
 from tests.api.conftest import Serving
@@ -95,6 +95,24 @@ def test_a_person_confirms_a_device_which_gets_one_token(client: TestClient, dev
     assert device.get("/v1/token", headers=bearer(got["access_token"])).status_code == 200
     entries = [each.entry for each in store.audit.page(owner="ann", under=None, offset=0, limit=9)[0]]
     assert [(each.route, each.object) for each in entries] == [(POLL, f"tokens/{own['id']}"), (PAGE, "login/device")]
+
+
+def test_a_token_of_a_sign_in_is_ended_by_whoever_has_it_and_no_other(
+    client: TestClient, device: TestClient, issuer: TestIssuer, store: Store
+) -> None:
+    shared.come_back(client)
+    begun = begin(device)
+    confirm(client, begun["user_code"])
+    for secret in (poll(device, begun)["access_token"], issuer.token()):
+        ended = device.delete("/v1/token", headers=bearer(secret))
+        assert (ended.status_code, ended.json()["revoked_at"] is None) == (200, False)
+        assert device.get("/v1/token", headers=bearer(secret)).status_code == 401
+        assert device.delete("/v1/token", headers=bearer(secret)).status_code == 401
+    _, given = store.tokens.create(owner="bob", scope="worker", name="of all programs")
+    refused = device.delete("/v1/token", headers=bearer(given))
+    assert (refused.status_code, "made by an admin" in refused.json()["detail"]) == (409, True)
+    assert device.get("/v1/token", headers=bearer(given)).status_code == 200
+    assert client.get("/v1/token").status_code == 200, "the browser has a token of its own"
 
 
 def test_only_the_page_itself_confirms(client: TestClient, device: TestClient) -> None:
@@ -199,8 +217,17 @@ def test_a_person_signs_in_a_command_line(
         secret = token_for(serving.url)
         assert secret is not None
         assert serving.client.get("/healthz")
-        listed = [sys.executable, "-m", "service.cli", "list", "--url", serving.url]
-        assert subprocess.run(listed, env=environment, capture_output=True, check=False, timeout=120).returncode == 0
+
+        def run(*words: str) -> subprocess.CompletedProcess[str]:
+            told = [sys.executable, "-m", "service.cli", *words, "--url", serving.url]
+            return subprocess.run(told, env=environment, capture_output=True, check=False, timeout=120, text=True)
+
+        assert run("list").returncode == 0
+        assert re.search(r"is forgotten in .*, and token \d+ is revoked", run("logout").stdout)
+        keep_token(serving.url, secret)
+        assert run("list").returncode == 2
+        assert "and was not valid any more" in run("logout").stdout
+        assert token_for(serving.url) is None
         with OAuth2Client("another", trust_env=False) as standard:  # a client of somebody else's, as the RFC has them
             begun = standard.request(
                 "POST", f"{serving.url}{BEGIN}", data={"client_id": "another"}, withhold_token=True

@@ -78,6 +78,7 @@ ALLOWED: dict[str, set[str]] = {
     "GET /v1/tokens": {"admin"},
     "DELETE /v1/tokens/{token_id}": {"admin"},
     "GET /v1/token": set(SCOPES),
+    "DELETE /v1/token": set(SCOPES),
 }
 """Which scopes may send which request."""
 

@@ -16,8 +16,8 @@ from safetensors.numpy import load
 from service.api.app import create_app
 from service.settings import Settings
 from service.store import Store, open_store
-from service.store.archives import replace_archive
 from service.store.records import StudyState
+from tests.trained import archive_of, models_of, replace
 from tests.unit.test_whole_studies import UntilItEnds, wine
 from workers.plain.loader import Model
 from workers.worker import Worker
@@ -78,7 +78,7 @@ class Bench:
         return found
 
     def files(self, study_id: int) -> zipfile.ZipFile:
-        return zipfile.ZipFile(io.BytesIO(self.store.archives.get(study_id).content))
+        return zipfile.ZipFile(io.BytesIO(archive_of(self.store, study_id)))
 
     def model(self, study_id: int) -> Model:
         directory = self.home / f"model-{study_id}"
@@ -198,8 +198,7 @@ def test_other_columns_and_an_unfinished_study_are_refused(bench: Bench, earlier
 def test_a_network_that_was_replaced_or_deleted_is_not_begun_with(bench: Bench) -> None:
     first = bench.run(bench.submit())
     second = bench.submit(start=first)
-    database, other = bench.store.archives._database, bench.store.archives.get(first).content + b"more"
-    database.write(lambda connection: replace_archive(connection, database, first, other))
+    replace(bench.store, models_of(bench.store), first, archive_of(bench.store, first) + b"more")
     assert "has changed since the submission" in _failure(bench, second)
     third = bench.submit(start=first)
     bench.store.studies.delete(first)

@@ -35,7 +35,11 @@ OTHER = {
     "public_url": "https://search.example",
     "env": {"REGSEARCH_LOG_LEVEL": "debug"},
 }
-PROFILES = {"default": KubernetesProfile(), "other": KubernetesProfile.model_validate(OTHER)}
+SEVERAL = {"devices_per_trial": 4, "cpus": 8, "gpus": 1, "memory_mb": 16384}
+PROFILES = {
+    name: KubernetesProfile.model_validate(each)
+    for name, each in {"default": {}, "other": OTHER, "several": SEVERAL}.items()
+}
 
 
 @pytest.fixture(params=PROFILES)
@@ -161,6 +165,19 @@ def test_a_profile_is_where_it_belongs() -> None:
     assert "cloud.google.com/gke-spot" in {each["key"] for each in pod["tolerations"]}
     command = [sys.executable, *container["command"][1:], "--list-devices"]  # the worker knows all of these options
     assert subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip().startswith("[")
+
+
+def test_a_worker_of_several_devices_has_all_of_them_and_memory_in_common() -> None:
+    (scaled,) = [each for each in documents(PROFILES["several"]) if each["kind"] == "ScaledJob"]
+    (trigger,) = scaled["spec"]["triggers"]
+    assert trigger["metadata"]["url"].endswith("/v1/queue?trials_per_worker=32&devices_per_trial=4")
+    pod = scaled["spec"]["jobTargetRef"]["template"]["spec"]
+    (container,) = pod["containers"]
+    assert container["command"][-4:] == ["--devices-per-trial", "4", "--idle-seconds", "60"]
+    assert container["resources"]["limits"] == {"cpu": "8", "memory": "16384Mi", "nvidia.com/gpu": "4"}
+    assert {"name": "REGSEARCH_WORKER_MEMORY_MB", "value": "4096"} in container["env"]
+    assert {"name": "shared-memory", "emptyDir": {"medium": "Memory"}} in pod["volumes"]
+    assert {"name": "shared-memory", "mountPath": "/dev/shm"} in container["volumeMounts"]
 
 
 def test_the_base_lists_every_file_and_its_words_stay_strings() -> None:

@@ -11,8 +11,8 @@ import pytest
 from service.spec import StudySpec
 from service.store import Store, open_store
 from workers.launch.__main__ import main
-from workers.launch.command import handed_on
-from workers.launch.jobs import SCRIPT
+from workers.launch.command import handed_on, worker_arguments, worker_environment
+from workers.launch.jobs import COMMANDS, SCRIPT, SlurmEngine, SlurmProfile
 from workers.launch.profile import CannotLaunch, Profile, read_profile
 from workers.launch.scaler import Census, Scaler
 
@@ -57,8 +57,12 @@ def store(tmp_path: Path) -> Iterator[Store]:
     opened.close()
 
 
-def submit(store: Store, trials: int) -> int:
-    raw = {"data": {"dataset": "diabetes"}, "budget": {"trials": trials, "epochs": 1}}
+def submit(store: Store, trials: int, devices: int = 1) -> int:
+    raw = {
+        "data": {"dataset": "diabetes"},
+        "budget": {"trials": trials, "epochs": 1},
+        "model": {"devices": devices},
+    }
     return store.studies.submit(StudySpec.model_validate(raw).resolved("regression"))
 
 
@@ -87,6 +91,37 @@ def test_the_scaler_closes_the_gap_in_both_directions(store: Store) -> None:
     assert cluster.census().all == 0
 
 
+def test_workers_are_started_for_studies_that_they_can_take_and_of_others_it_is_told_why_not(
+    store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    submit(store, 20, devices=2)
+    small, large = Cluster(room=9), Cluster(room=9)
+    scaler = Scaler(store, small, Profile(trials_per_worker=10))
+    for _ in range(3):
+        scaler.step()
+    assert small.census().all == 0
+    told = "for 1 study no worker is started: they want up to 2 devices, and these have 1"
+    assert [told in each.getMessage() for each in caplog.records if each.levelname == "WARNING"] == [True]
+    Scaler(store, large, Profile(trials_per_worker=10, cpus=2, devices_per_trial=2)).step()
+    assert large.census().all == 2
+    assert caplog.text.count("no worker is started") == 1
+
+
+def test_a_worker_of_several_devices_is_given_all_of_them(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    on = {"devices_per_trial": 4, "cpus": 8, "gpus": 1, "memory_mb": 8192}
+    profile = SlurmProfile.model_validate(on)
+    assert worker_arguments(profile, stays=True)[-2:] == ["--devices-per-trial", "4"]
+    assert worker_environment(profile, {})["REGSEARCH_WORKER_MEMORY_MB"] == "2048"
+    commands = tmp_path / "bin"
+    commands.mkdir()
+    for name in COMMANDS:
+        (commands / name).touch(0o755)
+    monkeypatch.setenv("PATH", str(commands))
+    engine = SlurmEngine(profile, {"REGSEARCH_HOME": str(tmp_path)})
+    assert {"--gres=gpu:4", "--cpus-per-task=8", "--mem=8192"} < {*engine.options()["sbatch"]}
+    assert "--device cuda:0 --threads 8 --devices-per-trial 4" in engine.options()["script"]
+
+
 @pytest.mark.parametrize(
     ("text", "options", "told"),
     [
@@ -94,6 +129,10 @@ def test_the_scaler_closes_the_gap_in_both_directions(store: Store) -> None:
         ("", {"gpus": "0.4"}, "gpus: must be 0, 1 or 1/n for n workers that share a GPU, not 0.4"),
         ("min: 5", {"max": "2"}, "min: must not be above max, which is 2, not 5"),
         ("gpu: 1", {}, "gpu: there is no such value; there are min, max"),
+        ("devices_per_trial: 2", {"cpus": "2", "gpus": "0.5"}, "gpus: must be 0 or 1 where a worker has several devices"),
+        ("devices_per_trial: 4", {"cpus": "3"}, "cpus: must be 4 or more, a core for each of the devices_per_trial, not 3"),
+        ("{devices_per_trial: 2, cpus: 2}", {"memory_mb": "2000"}, "memory_mb: must be 2048 or more, 1024 for each"),
+        ("", {"devices_per_trial": "65"}, "devices_per_trial: Input should be less than or equal to 64, not '65'"),
         ("[1]", {}, "must be a mapping"),
         ("a: [", {}, "profile.yaml"),
         ("", {"env": ["A"]}, "env: must be NAME=VALUE, not ['A']"),

@@ -197,7 +197,7 @@ def test_a_killed_worker_costs_no_search_its_trials(database: str, tmp_path: Pat
     found = Result.model_validate(record.result).nested
     trials, _ = store.history.page(study, limit=1000)
     store.close()
-    assert broken_invariants(url) == []
+    assert broken_invariants(url, tmp_path) == []
     assert Counter(place(trial.number, OUTER + 1)[0] for trial in trials) == dict.fromkeys(range(OUTER + 1), TRIALS)
     assert found is not None
     assert len(found.folds) == OUTER

@@ -6,7 +6,6 @@ import io
 import json
 import zipfile
 from collections.abc import Iterator, Sequence
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +18,7 @@ from service.errors import Conflict, NotYet
 from service.settings import Settings
 from service.spec import StudySpec
 from service.store import Store, StudyState, open_store
-from service.store.archives import replace_archive
+from tests.trained import archive_of, models_of, onnx_of, replace
 from tests.unit.archives import ABOUT, a_fold, in_format_1, shaped, untrained
 from workers import onnx_models
 from workers.archive import build_archive
@@ -68,14 +67,14 @@ def store(settings: Settings) -> Iterator[Store]:
 
 @pytest.fixture
 def models(store: Store) -> OnnxModels:
-    return OnnxModels(store, Pulse(store, store.workers.register(name="w", host="h", pid=1, device="cpu")))
+    return OnnxModels(store, models_of(store), Pulse(store, store.workers.register(name="w", host="h", pid=1, device="cpu")))
 
 
 def left(store: Store, archive: bytes) -> int:
     """A study that is over, with an archive."""
     study_id = store.studies.submit(StudySpec.model_validate({"data": {"dataset": "wine"}}).resolved("classification"))
     store.studies.cancel(study_id)
-    store.database.write(partial(replace_archive, database=store.database, study_id=study_id, content=archive))
+    replace(store, models_of(store), study_id, archive)
     return study_id
 
 
@@ -95,8 +94,8 @@ def test_a_worker_exports_what_it_has_finished_and_what_was_left(store: Store, s
     study = store.studies.submit(spec)
     Worker(store, settings, "cpu", UntilExported(store, [earlier, study])).run()
 
-    session = onnxruntime.InferenceSession(store.archives.onnx(study), providers=["CPUExecutionProvider"])
-    model = Model.of(*read_archive(store.archives.get(study).content))
+    session = onnxruntime.InferenceSession(onnx_of(store, study), providers=["CPUExecutionProvider"])
+    model = Model.of(*read_archive(archive_of(store, study)))
     with np.load(path) as arrays:
         label, found = session.run(None, {"series": arrays["x"], "lengths": arrays["len"]})
     np.testing.assert_allclose(found, model.probabilities(path), rtol=1e-5, atol=1e-5)
@@ -104,7 +103,7 @@ def test_a_worker_exports_what_it_has_finished_and_what_was_left(store: Store, s
     properties = session.get_modelmeta().custom_metadata_map
     assert json.loads(properties["study"])["id"] == study
 
-    session = onnxruntime.InferenceSession(store.archives.onnx(earlier), providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(onnx_of(store, earlier), providers=["CPUExecutionProvider"])
     numbers = wine.features.to_numpy(dtype=np.float64)
     expected = Model.of(*read_archive(archive)).probabilities(wine.features)
     np.testing.assert_allclose(session.run(["probabilities"], {"numbers": numbers})[0], expected, rtol=1e-5, atol=1e-5)
@@ -128,7 +127,7 @@ def test_what_can_t_be_exported_is_marked_and_not_tried_again(store: Store, mode
 def test_without_the_packages_a_worker_leaves_it_to_others(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     study_id = left(store, b"PK whatever")
     monkeypatch.setattr(onnx_models, "_PACKAGES", ("onnx", "onnx_of_another_planet"))
-    assert not OnnxModels(store, Pulse(store, "nobody")).make_one()
+    assert not OnnxModels(store, models_of(store), Pulse(store, "nobody")).make_one()
     claimed = store.archives.claim_onnx(60.0)
     assert claimed is not None
-    assert claimed[0] == study_id
+    assert claimed.study_id == study_id

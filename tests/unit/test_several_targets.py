@@ -18,6 +18,7 @@ from service.cli import render
 from service.report import Source, build_report, to_markdown
 from service.result import Result
 from service.store.records import StudyRecord
+from tests.trained import archive_of
 from tests.unit.test_onnx import opened, predicted
 from tests.unit.test_whole_studies import Bench, finished
 from workers.archive.onnx import to_onnx
@@ -143,7 +144,7 @@ def test_report_card_and_terminal_have_each_target(studied: Studied) -> None:
 
 def test_its_onnx_model_is_what_pytorch_predicts(studied: Studied) -> None:
     task, bench, record, folder = studied
-    session, model = opened(to_onnx(bench.store.archives.get(record.id).content)), Model.load(folder)
+    session, model = opened(to_onnx(archive_of(bench.store, record.id))), Model.load(folder)
     rows = table().dropna().head(50)
     found, expected = predicted(session, rows), model.predict(rows)
     if task == "regression":

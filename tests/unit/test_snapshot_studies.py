@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from service.report import Source, build_report, to_markdown
 from service.result import Result
 from service.store.records import StudyRecord
+from tests.trained import archive_of
 from tests.unit.test_whole_studies import Bench, finished
 from workers.archive.read import read_archive
 from workers.plain.loader import Model
@@ -100,7 +101,7 @@ def test_the_program_keeps_them_too(studied: Studied) -> None:
 def test_whatever_is_delivered_has_its_snapshots(studied: Studied, deliver: object, tmp_path: Path) -> None:
     bench = studied[0]
     record = study(bench, deliver=deliver)
-    about, _, _ = read_archive(bench.store.archives.get(record.id).content)
+    about, _, _ = read_archive(archive_of(bench.store, record.id))
     runs = 2 if isinstance(deliver, dict) and deliver["networks"] == "folds" else 1
     assert about["networks"] == 2 * runs
     assert about["chosen"]["networks"] == 2 * runs

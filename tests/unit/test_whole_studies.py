@@ -19,6 +19,7 @@ from service.settings import Settings
 from service.spec import StudySpec
 from service.store import Store, StudyState, open_store
 from service.store.records import StudyRecord
+from tests.trained import archive_of
 from tests.unit.archives import unpacked
 from tests.unit.data.fitted import names_of
 from workers.liveness import Stop
@@ -80,7 +81,7 @@ class Bench:
 
     def unpacked(self, record: StudyRecord, folder: Path) -> Path:
         """The folder, with what is in a study's archive."""
-        return unpacked(self.store.archives.get(record.id).content, folder)
+        return unpacked(archive_of(self.store, record.id), folder)
 
 
 @pytest.fixture(scope="module")

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from functools import partial
+from io import BytesIO
 from typing import Any
 
-from service.errors import LeaseLost
+from service.errors import LeaseLost, StorageFull
 from service.result import Result
 from service.settings import Settings
 from service.spec import StudySpec
 from service.store import Store
-from service.store.records import Lease, StudyRecord
+from service.store.records import Lease, StoredObject, StudyRecord
 from service.tracing import span
+from service.trained import TrainedModels
 from workers.answer.affordable import affordable
 from workers.answer.delivery import Keeper
 from workers.answer.execution import execution_of
@@ -23,15 +26,20 @@ from workers.liveness import Pulse, Renewal, Stop
 from workers.planning.plan import Plan
 from workers.stack.layout import Layout, Threads
 from workers.stack.workshop import Workshop
-from workers.study_data import Prepared
+from workers.study_data import PATIENCE_SECONDS, Prepared
 from workers.timing import Timer
+
+_PAUSE_SECONDS = 0.5
 
 
 class Finisher:
     """Finalizes studies for one worker, one lease at a time."""
 
-    def __init__(self, store: Store, settings: Settings, pulse: Pulse, stop: Stop, workshop: Workshop) -> None:
+    def __init__(
+        self, store: Store, models: TrainedModels, settings: Settings, pulse: Pulse, stop: Stop, workshop: Workshop
+    ) -> None:
         self._store = store
+        self._models = models
         self._settings = settings
         self._pulse = pulse
         self._stop = stop
@@ -42,6 +50,7 @@ class Finisher:
 
         Raises:
             LeaseLost: The lease was taken away, or the worker is stopping: another worker starts again.
+            NotReady, StorageFull: The archive of the network can't be written.
             TrialError: No finalist could be trained.
         """
         timer = Timer()
@@ -54,7 +63,21 @@ class Finisher:
         result = Result.of(answer.findings, execution, kept.model, kept.pictures)
         report = f"[Report]({self._settings.public_url}/v1/studies/{study.id}/report)"
         with span("finish"):
-            self._store.studies.finish(lease, result.to_json(), kept.archive, note=f"**{result.verdict}**\n\n{report}")
+            archive = None if kept.archive is None else self._written(kept.archive)
+            try:
+                self._store.studies.finish(lease, result.to_json(), archive, note=f"**{result.verdict}**\n\n{report}")
+            finally:
+                self._models.discard([archive])  # of a worker that has lost its lease
+
+    def _written(self, archive: bytes) -> StoredObject:
+        """The archive as an object; a full disk is waited for, as the database's writes do."""
+        give_up = time.monotonic() + PATIENCE_SECONDS
+        while True:
+            try:
+                return self._models.keep(BytesIO(archive), "zip")
+            except StorageFull:
+                if time.monotonic() > give_up or self._stop.asked.wait(_PAUSE_SECONDS):
+                    raise
 
     def _answer(
         self, lease: Lease, renewal: Renewal, spec: StudySpec, data: Prepared, known: Mapping[str, Any]

@@ -21,7 +21,7 @@ from workers.launch.actors import RayEngine, RayProfile
 from workers.launch.jobs import SlurmEngine, SlurmProfile
 from workers.launch.manifests import KubernetesProfile, apply, render
 from workers.launch.profile import CannotLaunch, Profile, read_profile
-from workers.launch.scaler import Engine, Scaler, wanted_workers
+from workers.launch.scaler import Engine, Scaler, too_large, wanted_workers
 
 log = logging.getLogger(__name__)
 
@@ -106,10 +106,12 @@ def _launch(given: argparse.Namespace, profile: Profile) -> None:
     engine = _engine(profile, environment_of(settings))
     try:
         if given.dry_run:
-            demand = store.demand.read(profile.trials_per_worker)
+            demand = store.demand.read(profile.trials_per_worker, profile.devices_per_trial)
             wanted = wanted_workers(demand.workers, profile, engine.unit)
             shown = {"queue": vars(demand), "wanted": wanted, "each": engine.options()}
             print(json.dumps(shown, indent=2))  # noqa: T201  # the output of the command
+            if why := too_large(demand, profile):
+                print(f"regsearch launch: {why}", file=sys.stderr)  # noqa: T201
             return
         scaler = Scaler(store, engine, profile)
         if getattr(given, "once", False):

@@ -97,7 +97,12 @@ class RayEngine:
     def options(self) -> dict[str, Any]:
         """What an actor asks Ray for."""
         p = self._profile
-        asked: dict[str, Any] = {"num_cpus": p.cpus, "num_gpus": p.gpus, "max_restarts": -1, "scheduling_strategy": "SPREAD"}
+        asked: dict[str, Any] = {
+            "num_cpus": p.cpus,
+            "num_gpus": p.gpus_per_worker,
+            "max_restarts": -1,
+            "scheduling_strategy": "SPREAD",
+        }
         if p.memory_mb is not None:
             asked["memory"] = p.memory_mb * 2**20
         if p.resources:

@@ -13,12 +13,16 @@ def worker_arguments(profile: Profile, *, stays: bool) -> list[str]:
     arguments = ["-m", "workers", "--device", "cuda:0" if gpu else "cpu", "--threads", str(profile.cpus)]
     if 0 < profile.gpus < 1:
         arguments += ["--gpu-share", f"{1 / profile.workers_per_gpu:.4g}"]
+    if profile.devices_per_trial > 1:
+        arguments += ["--devices-per-trial", str(profile.devices_per_trial)]
     return arguments if stays else [*arguments, "--idle-seconds", f"{profile.idle_seconds:g}"]
 
 
 def worker_environment(profile: Profile, settings: dict[str, str]) -> dict[str, str]:
     """The variables that a worker needs: the ``settings`` of this process, then the profile's."""
-    memory = {} if profile.memory_mb is None else {"REGSEARCH_WORKER_MEMORY_MB": str(profile.memory_mb)}
+    memory = {}
+    if profile.memory_mb is not None:  # the setting is for each process of a worker
+        memory["REGSEARCH_WORKER_MEMORY_MB"] = str(profile.memory_mb // profile.devices_per_trial)
     return {**settings, **memory, "OMP_NUM_THREADS": str(profile.cpus), **profile.env}
 
 

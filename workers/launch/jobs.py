@@ -121,7 +121,7 @@ class SlurmEngine:
             "array": f"0-{jobs - 1}",
             "ntasks": 1,
             "cpus-per-task": p.cpus * unit,
-            "gres": "gpu:1" if p.gpus else None,
+            "gres": f"gpu:{p.devices_per_trial}" if p.gpus else None,
             "mem": None if p.memory_mb is None else p.memory_mb * unit,
             "partition": p.partition,
             "account": p.account,

@@ -133,7 +133,10 @@ def _scale(spec: Document, profile: KubernetesProfile) -> None:
     spec["pollingInterval"] = max(1, round(profile.poll_seconds))
     spec["minReplicaCount"], spec["maxReplicaCount"] = profile.min, profile.max
     host = f"regsearch-api.{profile.namespace}.svc.cluster.local:8000"
-    url = f"http://{host}/v1/queue?trials_per_worker={profile.trials_per_worker}"
+    query = f"trials_per_worker={profile.trials_per_worker}"
+    if profile.devices_per_trial > 1:
+        query += f"&devices_per_trial={profile.devices_per_trial}"
+    url = f"http://{host}/v1/queue?{query}"
     spec["triggers"][0]["metadata"]["url"] = url
 
 
@@ -147,9 +150,15 @@ def _worker(pod: Document, profile: KubernetesProfile) -> None:
     if profile.memory_mb is not None:
         amounts["memory"] = f"{profile.memory_mb}Mi"
     if profile.gpus:
-        amounts[profile.gpu_resource] = "1"
+        amounts[profile.gpu_resource] = str(profile.devices_per_trial)
     for kind in ("requests", "limits"):
         container["resources"][kind] |= amounts
+    if profile.devices_per_trial > 1:  # its processes have this in common; what a container has of it is too small
+        pod["volumes"].append({"name": "shared-memory", "emptyDir": {"medium": "Memory"}})
+        container["volumeMounts"].append({"name": "shared-memory", "mountPath": "/dev/shm"})
+        if profile.memory_mb is not None:
+            each = str(profile.memory_mb // profile.devices_per_trial)
+            container["env"].append({"name": "REGSEARCH_WORKER_MEMORY_MB", "value": each})
     pod["terminationGracePeriodSeconds"] = round(profile.grace_seconds)
     pod.update(_placement(profile))
 

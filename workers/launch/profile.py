@@ -10,9 +10,11 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from service.errors import RegsearchError
+from service.spec.model import MOST_DEVICES
 from service.store.demand import TRIALS_PER_WORKER
 
 P = TypeVar("P", bound="Profile")
+LEAST_MEMORY_MB = 1024
 
 
 class CannotLaunch(RegsearchError):
@@ -49,7 +51,13 @@ class Profile(BaseModel):
     )
     cpus: int = Field(1, ge=1, description="CPU cores of a worker.")
     gpus: float = Field(0.0, ge=0, le=1, description="0, 1, or 1/n of a GPU where n workers are to share it: 0.5, 0.25 …")
-    memory_mb: int | None = Field(None, ge=1024, description="Memory of a worker, in MiB; default: the engine's.")
+    devices_per_trial: int = Field(
+        1,
+        ge=1,
+        le=MOST_DEVICES,
+        description="Devices of a worker, for studies of `model.devices`: GPUs, or CPU processes.",
+    )
+    memory_mb: int | None = Field(None, ge=LEAST_MEMORY_MB, description="Memory of a worker, in MiB; default: the engine's.")
     env: Names = Field({}, description="Further environment variables of the workers.")
 
     @model_validator(mode="after")
@@ -58,7 +66,20 @@ class Profile(BaseModel):
             raise ValueError(f"min: must not be above max, which is {self.max}, not {self.min}")
         if self.gpus and abs(1 / self.gpus - round(1 / self.gpus)) > 0.05:
             raise ValueError(f"gpus: must be 0, 1 or 1/n for n workers that share a GPU, not {self.gpus:g}")
+        devices = self.devices_per_trial
+        if devices > 1 and self.gpus not in (0, 1):
+            raise ValueError(f"gpus: must be 0 or 1 where a worker has several devices, whole ones, not {self.gpus:g}")
+        if self.cpus < devices:
+            raise ValueError(f"cpus: must be {devices} or more, a core for each of the devices_per_trial, not {self.cpus}")
+        if self.memory_mb is not None and self.memory_mb < devices * LEAST_MEMORY_MB:
+            least = f"{devices * LEAST_MEMORY_MB} or more, {LEAST_MEMORY_MB} for each of the devices_per_trial"
+            raise ValueError(f"memory_mb: must be {least}, not {self.memory_mb}")
         return self
+
+    @property
+    def gpus_per_worker(self) -> float:
+        """A part of one, or one for each device."""
+        return self.gpus * self.devices_per_trial
 
     @property
     def workers_per_gpu(self) -> int:

@@ -76,7 +76,7 @@ class Scaler:
         self._clock = clock
         self._pause = 0.0
         self._due = 0.0
-        self._told = ""
+        self._told = self._warned = ""
 
     def step(self) -> tuple[Demand, Census]:
         """Look once and act.
@@ -85,7 +85,7 @@ class Scaler:
             DatabaseUnavailable: Of the queue nothing is known at the moment.
             EngineTrouble: Of the workers, or they could not be asked for.
         """
-        demand = self._store.demand.read(self._profile.trials_per_worker)
+        demand = self._store.demand.read(self._profile.trials_per_worker, self._profile.devices_per_trial)
         census = self._engine.census()
         self._slow_down(census.failed)
         wanted = wanted_workers(demand.workers, self._profile, self._engine.unit)
@@ -94,6 +94,7 @@ class Scaler:
             f"wanted {wanted}, running {census.running}, pending {census.pending} "
             f"(the queue: {demand.studies} studies, {demand.trials} trials left)"
         )
+        self._warn(too_large(demand, self._profile))
         if missing > 0 and self._clock() >= self._due:
             stay = min(missing, _in_units(max(0, self._profile.min - census.staying), self._engine.unit))
             for count, stays in ((stay, True), (missing - stay, False)):
@@ -150,6 +151,28 @@ class Scaler:
         if line != self._told:
             log.info(line)
             self._told = line
+
+    def _warn(self, line: str) -> None:
+        if line and line != self._warned:
+            log.warning(line)
+        self._warned = line
+
+
+def too_large(demand: Demand, profile: Profile) -> str:
+    """Why no worker is started for some of the studies in the queue, if so.
+
+    >>> too_large(Demand(0, 0, 0, larger=2, devices=4), Profile())
+    'for 2 studies no worker is started: they want up to 4 devices, and these have 1; launch such with --devices-per-trial 4'
+    >>> too_large(Demand(3, 50, 4), Profile())
+    ''
+    """
+    if not demand.larger:
+        return ""
+    studies = "1 study" if demand.larger == 1 else f"{demand.larger} studies"
+    return (
+        f"for {studies} no worker is started: they want up to {demand.devices} devices, and these have "
+        f"{profile.devices_per_trial}; launch such with --devices-per-trial {demand.devices}"
+    )
 
 
 def wanted_workers(demand: int, profile: Profile, unit: int) -> int:
