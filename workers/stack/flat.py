@@ -23,6 +23,7 @@ from workers.plain.foreign import ModuleFault
 from workers.plain.layers import WeightNormConv2d, rate_of, state_of
 from workers.plain.network import Shape, build, head_of, lr_factors
 from workers.stack.dropout import LaneDropout
+from workers.stack.memory_format import channels_last, keep_in_backward
 
 
 class FlatModel:
@@ -56,6 +57,8 @@ class FlatModel:
         self._buffer_shapes = [value.shape for value in buffers.values()]
         self._buffer_sizes = [value.numel() for value in buffers.values()]
         self._batch_norms = [layer for layer in self.module.modules() if hasattr(layer, "running_mean")]
+        every = [*self.module.named_parameters(remove_duplicate=False), *self.module.named_buffers(remove_duplicate=False)]
+        self._tied = len({id(value) for _, value in every}) < len(every)  # to look for it takes a while in every pass
         self._convolves = any(isinstance(layer, _ConvNd | WeightNormConv2d) for layer in self.module.modules())
 
     @property
@@ -167,8 +170,11 @@ class FlatModel:
             (k, b, outputs), and the running statistics (k, Q) after this pass.
         """
         if weights.shape[0] == 1 or not self.stacks:
-            each = [_fast(x if shared else x[lane]) for lane in range(weights.shape[0])]
+            each = [channels_last(x if shared else x[lane]) for lane in range(weights.shape[0])]
             pairs = [self._one(*own) for own in zip(weights, stats, rates, keys, each, strict=True)]
+            if self._convolves and self._device.type == "cpu":
+                for out, _ in pairs:
+                    keep_in_backward(out)
             return torch.stack([out for out, _ in pairs]), torch.stack([updated for _, updated in pairs])
         return vmap(self._one, in_dims=(0, 0, 0, 0, None if shared else 0))(weights, stats, rates, keys, x)
 
@@ -178,7 +184,8 @@ class FlatModel:
         for index, name in enumerate(self._dropouts):
             hyper[f"{name}.rate"] = rates[index]
             hyper[f"{name}.key"] = keys[index]
-        out = functional_call(self.module, {**self._parameters(row), **buffers, **hyper}, (x,))
+        state = {**self._parameters(row), **buffers, **hyper}
+        out = functional_call(self.module, state, (x,), tie_weights=self._tied)
         # Batch normalization has updated its clones in place: they are this pass's result.
         updated = _flatten(buffers.values()) if buffers else stats
         return out, updated
@@ -192,11 +199,6 @@ class FlatModel:
             return {}
         parts = zip(self.buffer_names, torch.split_with_sizes(stats, self._buffer_sizes), self._buffer_shapes, strict=True)
         return {name: _unflatten(part, shape) for name, part, shape in parts}
-
-
-def _fast(x: Tensor) -> Tensor:
-    """Images with their channels last in memory, as convolutions like them."""
-    return x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
 
 
 def _thin_out(module: nn.Module) -> None:
