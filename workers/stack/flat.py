@@ -37,7 +37,7 @@ class FlatModel:
         # Initial values are drawn on the CPU, where they are the same for every device.
         self.module = self.template if device.type in ("cpu", "meta") else build(shape, LaneDropout).to(device)
         if device.type == "cpu":
-            _thin_out(self.module)
+            _avoid_crashes(self.module)
         for module in (*self.module.modules(), *self.template.modules()):
             if hasattr(module, "num_batches_tracked"):
                 # Only momentum=None needs this count, the one integer of a lane.
@@ -201,13 +201,19 @@ class FlatModel:
         return {name: _unflatten(part, shape) for name, part, shape in parts}
 
 
-def _thin_out(module: nn.Module) -> None:
-    """Let convolutions of one pixel at a stride read every so-many-th pixel instead, which is the same.
+def _avoid_crashes(module: nn.Module) -> None:
+    """Have layers compute the same in another way where that of a CPU's libraries ends the process.
 
-    With few channels, which lie last in memory, oneDNN's gradient of such a convolution writes past its memory; it crashes,
-    or is wrong. Reference: https://github.com/uxlfoundation/oneDNN/issues/6035.
+    Convolutions of one pixel at a stride read every so-many-th pixel instead: with few channels, which lie last in memory,
+    oneDNN's gradient of such a convolution writes past its memory; it crashes, or is wrong. Reference:
+    https://github.com/uxlfoundation/oneDNN/issues/6035.
+
+    A group normalization of images with their channels last that need no gradient, as after a frozen layer, gets them in
+    the usual order: torch's kernel writes that gradient all the same, where there is no memory for it (torch 2.13).
     """
     for layer in module.modules():
+        if type(layer) is nn.GroupNorm:
+            layer.forward = partial(_group_normalized, layer)  # type: ignore[method-assign]
         if type(layer) is nn.Conv2d and layer.kernel_size == (1, 1) and layer.padding == (0, 0) and layer.stride != (1, 1):
             layer.forward = partial(_thinned, layer)  # type: ignore[method-assign]
 
@@ -215,6 +221,11 @@ def _thin_out(module: nn.Module) -> None:
 def _thinned(layer: nn.Conv2d, x: Tensor) -> Tensor:
     down, across = layer.stride
     return F.conv2d(x[..., ::down, ::across], layer.weight, layer.bias, groups=layer.groups)
+
+
+def _group_normalized(layer: nn.GroupNorm, x: Tensor) -> Tensor:
+    fixed = torch.is_grad_enabled() and not x.requires_grad
+    return F.group_norm(x.contiguous() if fixed else x, layer.num_groups, layer.weight, layer.bias, layer.eps)
 
 
 def _built(shape: Shape, device: torch.device) -> nn.Module:
