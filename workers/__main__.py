@@ -81,11 +81,12 @@ def _work(settings: Settings, arguments: argparse.Namespace, device: str, memory
         link = Link(stop.asked.set)
     if followers is not None and link is not None:
         followers.on_loss = link.lose
-    Worker(store, settings, device, stop, memory, arguments.idle_seconds, link).run()
+    worker = Worker(store, settings, device, stop, memory, arguments.idle_seconds, link)
+    worker.run()
     store.close()
     end_tracing()
     if link is None:
-        return 0
+        return 1 if worker.spoiled else 0
     link.close()
     if followers is not None:
         followers.close(told=link.broken is None)

@@ -29,6 +29,12 @@ class Threads:
             return [self._pool.submit(call) for call in calls]
         return [_done(call) for call in calls]
 
+    def renew(self) -> None:
+        """Start what comes in other threads than so far, the caller's among them; what was started goes on."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=False)
+        self._pool = ThreadPoolExecutor(self.count, thread_name_prefix="block")
+
     def close(self) -> None:
         """End the threads."""
         if self._pool is not None:
