@@ -38,13 +38,13 @@ def set_up(threads: int | None = None) -> None:
     usual_threads()
 
 
-def limit_memory(megabytes: float | None) -> int:
-    """Limit this process to so much memory, or to what the machine has for it; returns the limit in bytes.
+def limit_memory(megabytes: float | None, share: float = 1.0) -> int:
+    """Limit this process to so much memory, or to a ``share`` in (0, 1] of what the machine has; returns the limit in bytes.
 
     Beyond it an allocation fails, which ends a study with its reason, where the kernel would kill the process. What a
     process maps is more than what it uses, by a part that does not grow with its studies.
     """
-    limit = usable_memory() if megabytes is None else int(megabytes * 2**20)
+    limit = int(usable_memory() * share) if megabytes is None else int(megabytes * 2**20)
     _, most = resource.getrlimit(resource.RLIMIT_DATA)
     wanted = limit + _MAPPED_ONLY
     if most == resource.RLIM_INFINITY or most > wanted:
