@@ -18,6 +18,8 @@ _MAPPED_ONLY = 1 << 30
 _MALLOC_TRIM_THRESHOLD, _MALLOC_MMAP_THRESHOLD = -1, -3
 """Parameters of `mallopt(3)`."""
 _PR_SET_PDEATHSIG = 1
+_KEPT_BYTES, _KEPT_PART = 512 << 20, 16
+"""Of freed memory that a thread keeps, and at most which part of the process's limit."""
 
 
 def set_up(threads: int | None = None) -> None:
@@ -49,6 +51,8 @@ def limit_memory(megabytes: float | None, share: float = 1.0) -> int:
     wanted = limit + _MAPPED_ONLY
     if most == resource.RLIM_INFINITY or most > wanted:
         resource.setrlimit(resource.RLIMIT_DATA, (wanted, most))
+    if sys.platform == "linux":
+        _keep_freed_memory(limit)
     return limit
 
 
@@ -70,9 +74,13 @@ def core_count() -> int:
     return max(1, min(math.floor(usable_cores()), usual_threads()))
 
 
-def _keep_freed_memory() -> None:
-    """Keep 512 MiB of freed memory, as every update frees what the next one needs, and fresh pages are slow."""
+def _keep_freed_memory(limit: int = _KEPT_BYTES * _KEPT_PART) -> None:
+    """Keep freed memory, as every update frees what the next one needs, and fresh pages are slow.
+
+    Every thread keeps its own, which others can't use: at most a small part of a ``limit`` in bytes.
+    """
     libc = ctypes.CDLL(None)
     if hasattr(libc, "mallopt"):
-        libc.mallopt(_MALLOC_MMAP_THRESHOLD, 32 * 2**20)
-        libc.mallopt(_MALLOC_TRIM_THRESHOLD, 512 * 2**20)
+        kept = min(_KEPT_BYTES, limit // _KEPT_PART)
+        libc.mallopt(_MALLOC_MMAP_THRESHOLD, kept // 16)
+        libc.mallopt(_MALLOC_TRIM_THRESHOLD, kept)
