@@ -36,7 +36,7 @@ def main() -> int:
     parser.add_argument("--device", default=None, help="cpu, cuda:0, …; default: the first of --list-devices")
     parser.add_argument("--threads", type=int, default=None, help="CPU threads; default: all, for one worker per machine")
     parser.add_argument("--idle-seconds", type=float, default=math.inf, help="end after this time without work")
-    parser.add_argument("--gpu-share", type=float, default=1.0, help="share of the GPU's memory, where workers share it")
+    parser.add_argument("--memory-share", type=float, default=1.0, help="of the device's, which other workers share")
     parser.add_argument("--parent", type=int, default=None, help="stop when this process, which started it, ends")
     parser.add_argument("--notice", choices=CLOUDS, default=None, help="stop when this cloud takes the spot machine away")
     parser.add_argument("--devices-per-trial", type=int, default=1, help="processes, a device each, if not by torchrun")
@@ -52,9 +52,9 @@ def main() -> int:
     set_up(_threads(arguments.threads))
     try:
         device = _device(arguments.device)
-        memory = device_memory(device, arguments.gpu_share)
+        memory = device_memory(device, arguments.memory_share)
         if memory is None:
-            memory = limit_memory(settings.worker_memory_mb)
+            memory = limit_memory(settings.worker_memory_mb, arguments.memory_share)
         if rank() > 0:
             return _follow(settings, torch.device(device), arguments.parent or os.getppid())
         return _work(settings, arguments, device, memory, followers)
@@ -81,11 +81,12 @@ def _work(settings: Settings, arguments: argparse.Namespace, device: str, memory
         link = Link(stop.asked.set)
     if followers is not None and link is not None:
         followers.on_loss = link.lose
-    Worker(store, settings, device, stop, memory, arguments.idle_seconds, link).run()
+    worker = Worker(store, settings, device, stop, memory, arguments.idle_seconds, link)
+    worker.run()
     store.close()
     end_tracing()
     if link is None:
-        return 0
+        return 1 if worker.spoiled else 0
     link.close()
     if followers is not None:
         followers.close(told=link.broken is None)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from service.datasets import BUILTIN, held, uploaded
 from service.datasets.tables import READ_BY_ROWS_BYTES
-from service.datasets.uploads import file_format
+from service.datasets.uploads import FOLDER, file_format
 from service.datasets.weights import held_weights, weights_object
 from service.errors import Conflict, NotFound, TrialError
 from service.objects import OtherContent, open_objects
@@ -40,6 +40,7 @@ from workers.data import (
     prepare_alike,
     prepare_all,
 )
+from workers.data.copies import as_it_is
 from workers.data.locked import test_targets
 from workers.plain.network import Shape
 from workers.stack.crew import Crew
@@ -105,9 +106,7 @@ class StudyData:
         return self._last[1]
 
     def _prepare(self, study: StudyRecord, spec: StudySpec) -> Prepared:
-        with self._file(study, spec) as (path, ending):
-            # A file that is named by its path may be written while a study reads it.
-            scratch = path.parent if path is not None and study.dataset_id is not None else None
+        with self._file(study, spec) as (path, ending, scratch):
             source = replace(self._source(spec), path=path, format=ending, scratch=scratch, most=READ_BY_ROWS_BYTES)
             table = load_table(source)
         if spec.searches == 1:
@@ -223,19 +222,27 @@ class StudyData:
         )
 
     @contextmanager
-    def _file(self, study: StudyRecord, spec: StudySpec) -> Iterator[tuple[Path | None, str]]:
-        """The study's file and its format; no file for a built-in data set."""
+    def _file(self, study: StudyRecord, spec: StudySpec) -> Iterator[tuple[Path | None, str, Path | None]]:
+        """The study's file, its format, and a directory for what is made of it; no file for a built-in data set.
+
+        The file of a data set never changes; one that is named by its path must not while it is loaded, and is copied where
+        its rows will be read later.
+        """
         data = spec.data
         if data.dataset in BUILTIN:
-            yield None, "csv"
+            yield None, "csv", None
         elif study.dataset_id is not None:
             record = self._store.datasets.get(study.dataset_id)
             with uploaded(self._objects, record.id, record.format) as path:
-                yield path, record.format
+                yield path, record.format, path.parent
         else:
             assert data.path is not None, "a study has a built-in data set, an upload or a path"
-            with held(data.path, self._settings.data_roots) as path:
-                yield path, file_format(str(path.resolve()), "data.path")
+            with held(data.path, self._settings.data_roots) as path, self._objects.arriving(FOLDER) as scratch:
+                scratch.mkdir(parents=True, exist_ok=True)
+                ending = file_format(str(path.resolve()), "data.path")
+                mapped = ending == "npz" and path.stat().st_size > READ_BY_ROWS_BYTES
+                with as_it_is(path, data.path, scratch, copied=mapped) as own:
+                    yield own, ending, scratch
 
 
 def target_name(spec: StudySpec, table: RawTable) -> str | tuple[str, ...]:

@@ -33,7 +33,7 @@ from workers.onnx_models import OnnxModels
 from workers.searching.checkpoints import Checkpoints
 from workers.searching.search import Searcher
 from workers.stack.link import Link
-from workers.stack.memory import is_out_of_memory
+from workers.stack.memory import is_out_of_memory, spoils_thread
 from workers.stack.workshop import Workshop
 from workers.study_data import PATIENCE_SECONDS, StudyData
 
@@ -75,6 +75,8 @@ class Worker:
         idle_seconds: float = math.inf,
         link: Link | None = None,
     ) -> None:
+        self.spoiled = False
+        """Whether this process can't train everything any more, so that another one should take its place."""
         self._store = store
         self._idle_seconds = idle_seconds
         self._settings = settings
@@ -97,11 +99,11 @@ class Worker:
         self._onnx = OnnxModels(store, models, self._pulse, settings.modules)
 
     def run(self) -> None:
-        """Work until a stop is requested, or there has been no work for long enough."""
+        """Work until a stop is requested, there has been no work for long enough, or this process is `spoiled`."""
         self._expire_dead_workers()
         self._checkpoints.sweep(self._store.history.open_among)
         busy = time.monotonic()
-        while not self._stop() and time.monotonic() - busy <= self._idle_seconds:
+        while not (self._stop() or self.spoiled) and time.monotonic() - busy <= self._idle_seconds:
             try:
                 lease = self.turn()
                 answered = lease is None or lease.phase == "finalize"
@@ -169,6 +171,7 @@ class Worker:
             if is_out_of_memory(error):
                 # Perhaps of others: it is tried again, as after a worker that was killed for it, but not for ever.
                 self._give_up(lease, f"out of memory: {error}")
+                self.spoiled = spoils_thread(error)
             else:
                 log.exception("study %d failed", lease.study_id)
                 self._fail(lease, f"internal error: {type(error).__name__}: {error}")

@@ -8,11 +8,12 @@ from __future__ import annotations
 import json
 import math
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from service.api.issues import validated
+from service.api.modules import published
 from service.datasets import BuiltinFacts, TableInfo
 from service.errors import Conflict, InvalidInput, Issue, NotFound
 from service.objects import open_objects
@@ -22,12 +23,14 @@ from service.settings import Settings
 from service.spec import OFF, SETTINGS, DataSpec, Recipe, StudySpec, Value
 from service.spec.domain import possible_values
 from service.spec.model import MODEL_SETTINGS, MODULE
+from service.spec.modules import ARGUMENT, Layout
 from service.spec.recipe import ARCHITECTURE
 from service.store import Store, StudyState
 from service.store.records import StudyRecord
 from service.trained import TrainedModels
 
 _START = "model.start_from"
+_REPLACED = "replace_normalization"
 _PREPARED = ("scaling", "impute", "flag_missing", "impute_categories", "max_levels", "layout")
 _SPLITTING = ("seed", "validation", "data.target", "data.groups", "data.time", "data.split")
 
@@ -43,6 +46,13 @@ class Earlier:
     sha256: str
     refit: bool
     """Whether the network was trained again on rows that its study validates or tests on."""
+    arguments: Mapping[str, Value]
+    """Of a module, those that were left to its defaults included."""
+
+    @property
+    def module(self) -> str | None:
+        """The name of a module of theirs; None for networks of ours."""
+        return str(self.recipe["module"]) if self.recipe.word("family") == MODULE else None
 
 
 def earlier_network(spec: StudySpec, store: Store, settings: Settings, owner: str | None) -> Earlier | None:
@@ -62,7 +72,9 @@ def with_its_architecture(spec: StudySpec, earlier: Earlier | None) -> StudySpec
     Raises:
         InvalidInput: What its author has named does not go with it.
     """
-    if earlier is None or earlier.recipe.word("family") == MODULE:
+    if earlier is not None and earlier.module is not None:
+        return _with_its_module(spec, earlier)
+    if earlier is None or spec.model.module is not None:
         return spec
     document = spec.model_dump(mode="json", exclude_unset=True)
     for part, name, value in _architecture(earlier.recipe):
@@ -71,6 +83,27 @@ def with_its_architecture(spec: StudySpec, earlier: Earlier | None) -> StudySpec
     if not {"widths", "width", "depth"} & spec.named:
         document["model"] |= {"widths": list(earlier.recipe.widths), "width": None, "depth": None}
     return validated(document)
+
+
+def _with_its_module(spec: StudySpec, earlier: Earlier) -> StudySpec:
+    """The spec with the module, its arguments and what replaces its normalizations, where they are not named."""
+    document = spec.model_dump(mode="json", exclude_unset=True)
+    if "family" in spec.named and spec.model.word != MODULE:
+        return spec
+    named = {
+        part: {name: value for name, value in document[part].items() if name in spec.named} for part in ("model", "space")
+    }
+    model, space = named["model"], named["space"]
+    begun: dict[str, Any] = {"module": earlier.module, "reads": earlier.spec.model.layout}
+    if model.get("module", earlier.module) == earlier.module:
+        begun["args"] = {**_given(earlier.recipe), **model.pop("args", {})}
+        space = {_REPLACED: earlier.recipe[_REPLACED], **space}
+    return validated({**document, "model": {**begun, **model}, "space": space})
+
+
+def _given(recipe: Recipe) -> dict[str, Value]:
+    """The arguments of a recipe's module that are not left to its defaults."""
+    return {name.removeprefix(ARGUMENT): value for name, value in recipe.items() if name.startswith(ARGUMENT)}
 
 
 def _architecture(recipe: Recipe) -> Iterator[tuple[str, str, Value]]:
@@ -134,7 +167,12 @@ def _earlier(study_id: int, store: Store, models: TrainedModels, owner: str | No
         raise InvalidInput.one(_START, str(error), value=study_id, allowed="a study whose model is there") from None
     spec = StudySpec.model_validate(record.spec)
     refit, recipe = bool(about["chosen"].get("refit")), Recipe.from_json(about["recipe"])
-    return Earlier(record, spec, recipe, preprocessing_of(fitted), sha256, refit)
+    schemas = [schema for schema in published(store) if schema.name == spec.model.module]
+    defaults = {
+        name: each.default for schema in schemas for name, each in schema.arguments.items() if each.default is not None
+    }
+    arguments = {**defaults, **_given(recipe)}
+    return Earlier(record, spec, recipe, preprocessing_of(fitted), sha256, refit, arguments)
 
 
 def _shape(spec: StudySpec, earlier: Earlier) -> Iterator[Issue]:
@@ -142,6 +180,9 @@ def _shape(spec: StudySpec, earlier: Earlier) -> Iterator[Issue]:
     message = f"must match the network of study {earlier.record.id}"
     if spec.model.word != earlier.recipe.word("family"):
         yield Issue("model.family", message, spec.model.word, earlier.recipe.word("family"))
+        return
+    if earlier.module is not None:
+        yield from _module(spec, earlier, message)
         return
     for part, name, wanted in _architecture(earlier.recipe):
         setting, domain = SETTINGS[name], spec.domains.get(name)
@@ -156,6 +197,23 @@ def _shape(spec: StudySpec, earlier: Earlier) -> Iterator[Issue]:
         yield Issue("model.widths", message, given, list(earlier.recipe.widths))
 
 
+def _module(spec: StudySpec, earlier: Earlier, message: str) -> Iterator[Issue]:
+    """The module, its arguments and its normalizations must be those of the network."""
+    model, replaced = spec.model, spec.domains[_REPLACED]
+    if model.module != earlier.module:
+        yield Issue("model.module", message, model.module, earlier.module)
+        return
+    for name in {**earlier.arguments, **model.args}:
+        domain, wanted = model.args.get(name), earlier.arguments.get(name)
+        found = {wanted} if domain is None else set(possible_values(domain) or ())
+        if found != {wanted}:
+            yield Issue(f"model.args.{name}", message, None if domain is None else domain.model_dump(), wanted)
+    if set(possible_values(replaced) or ()) != {earlier.recipe[_REPLACED]}:
+        yield Issue(f"space.{_REPLACED}", message, replaced.model_dump(), earlier.recipe[_REPLACED])
+    if model.layout != earlier.spec.model.layout:
+        yield Issue("model.reads", message, model.layout, earlier.spec.model.layout)
+
+
 def _widths(spec: StudySpec) -> tuple[int, ...] | None:
     """Units of each hidden layer; None where they are searched."""
     if spec.model.widths is not None:
@@ -168,7 +226,7 @@ def _columns(spec: StudySpec, table: TableInfo, targets: Sequence[str], earlier:
     """The inputs must be the features that the network reads."""
     fitted = earlier.fitted
     if isinstance(fitted, ArrayPreprocessing):
-        channels = _channels(spec.model.word, table, spec.data.layout)
+        channels = _channels(spec.model.layout, table, spec.data.layout)
         if channels != len(fitted.mean):
             message = "has examples with another number of channels than the starting network reads"
             yield Issue("data", message, channels, len(fitted.mean))
@@ -206,8 +264,8 @@ def _features(spec: StudySpec, table: TableInfo, targets: Sequence[str]) -> dict
     return {column.name: column.kind for column in table.columns if column.name not in others}
 
 
-def _channels(family: str, table: TableInfo, layout: str) -> int:
-    if family == "sequence":
+def _channels(reads: Layout, table: TableInfo, layout: str) -> int:
+    if reads == "sequence":
         return table.shape[-1]
     if isinstance(table, BuiltinFacts) or len(table.shape) == 2:
         return 1

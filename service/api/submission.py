@@ -141,7 +141,7 @@ def _table(
     if name is None:
         table, ending = _file(spec.data, settings.data_roots, inspections)
         _check_format(spec, ending)
-        return table, None, "y" if ending in OF_ARRAYS else None, ""  # which may change, and is read as a whole
+        return table, None, "y" if ending in OF_ARRAYS else None, ending
     if name in BUILTIN:
         _check_format(spec, "built-in")
         return BUILTIN[name], None, "target", ""
@@ -201,6 +201,10 @@ def _file(data: DataSpec, roots: Sequence[Path], inspections: Inspections) -> tu
             ending = file_format(str(path.resolve()), "data.path")
             return inspections.of(path, ending, data.missing), ending
     except InvalidInput as error:
+        if any(Path(given).resolve().is_relative_to(root.resolve()) for root in roots) and Path(given).is_dir():
+            message = "is a folder; one of Parquet files, arrays or images becomes a data set by its address, file://…"
+            allowed = "a file, or data.dataset with the id that regsearch upload prints"
+            raise InvalidInput.one("data.path", message, value=given, allowed=allowed) from None
         raise InvalidInput([_of_path(issue, given) for issue in error.issues]) from None
     except (OSError, RuntimeError, ValueError):
         # A name that is too long for the file system, or a cycle of links: reported like any other missing file.

@@ -38,11 +38,18 @@ def main() -> None:
 @app.command()
 def up(
     workers: Annotated[int | None, typer.Option(min=0, help="Number of workers; default: one per device.")] = None,
+    workers_per_device: Annotated[
+        int, typer.Option(min=1, max=64, help="Workers on each device, with a share of its memory each.")
+    ] = 1,
     port: Port = None,
     home: Home = None,
 ) -> None:
     """Start the API, the dashboard and one worker per device; Ctrl-C stops all of them."""
-    local.up(settings_of(home, port), context.out, workers)
+    if workers is not None and workers_per_device > 1:
+        raise typer.BadParameter(
+            f"can't be combined with --workers {workers}; give one of the two", param_hint="--workers-per-device"
+        )
+    local.up(settings_of(home, port), context.out, workers, workers_per_device)
 
 
 @app.command()

@@ -112,9 +112,11 @@ def warm(names: Sequence[str]) -> None:
 
 @contextmanager
 def running(
-    settings: Settings, console: Console, workers: int | None, signals: Signals | None = None
+    settings: Settings, console: Console, workers: int | None, signals: Signals | None = None, per_device: int = 1
 ) -> Iterator[tuple[Supervisor, HttpClient]]:
     """Run the API, the dashboard and workers as child processes: ready when the block begins, ended when it ends.
+
+    ``workers`` in all, device by device in turn; None: ``per_device`` on each.
 
     Raises:
         CannotStart: The port is in use, or workers can't run here.
@@ -139,9 +141,10 @@ def running(
         _wait(api.log, supervisor, client, signals)
         each = settings.devices_per_trial
         devices = devices[: len(devices) // each * each : each] or devices[:1]
-        count = len(devices) if workers is None else workers
+        count = len(devices) * per_device if workers is None else workers
         for index in range(count):
-            arguments = _worker_arguments(devices[index % len(devices)], count)
+            sharing = len(range(index % len(devices), count, len(devices)))
+            arguments = worker_arguments(devices[index % len(devices)], sharing)
             supervisor.add(f"worker-{index}", "workers", *arguments, *_several(each))
         try:
             yield supervisor, client
@@ -149,10 +152,15 @@ def running(
             client.close()
 
 
-def _worker_arguments(device: str, count: int) -> list[str]:
-    """Options of one of ``count`` workers. Workers on the CPU share its cores: if each used all, they would slow down."""
-    threads = ["--threads", str(max(1, (os.cpu_count() or 1) // count))] if device == "cpu" and count > 1 else []
-    return ["--device", device, *threads]
+def worker_arguments(device: str, count: int) -> list[str]:
+    """Options of one of ``count`` workers on a device, who share its memory.
+
+    Workers on the CPU share its cores, too: if each used all, they would slow down.
+    """
+    if count == 1:
+        return ["--device", device]
+    threads = ["--threads", str(max(1, (os.cpu_count() or 1) // count))] if device == "cpu" else []
+    return ["--device", device, "--memory-share", f"{1 / count:.4g}", *threads]
 
 
 def _wait(log: Path, supervisor: Supervisor, client: HttpClient, signals: Signals) -> None:
@@ -170,11 +178,15 @@ def _wait(log: Path, supervisor: Supervisor, client: HttpClient, signals: Signal
     raise CannotStart(f"the API was not ready within {READY_SECONDS:.0f} s (see {log})")
 
 
-def up(settings: Settings, console: Console, workers: int | None) -> None:
-    """Run the service until Ctrl-C."""
+def up(settings: Settings, console: Console, workers: int | None, per_device: int = 1) -> None:
+    """Run the service until Ctrl-C; see `running`."""
     if settings.port == 0:
         settings = settings.model_copy(update={"port": free_port()})
-    with Signals() as signals, interruptible(console), running(settings, console, workers, signals) as (supervisor, client):
+    with (
+        Signals() as signals,
+        interruptible(console),
+        running(settings, console, workers, signals, per_device) as (supervisor, client),
+    ):
         render.echo(console, f"API and dashboard  {client.url}  (API reference: {client.url}/docs)")
         render.echo(console, f"Workers            {', '.join(child.name for child in supervisor.children[1:]) or 'none'}")
         render.echo(console, f"Data and logs      {settings.home}   –   Ctrl-C stops everything")

@@ -115,7 +115,8 @@ class ModelSpec(Frozen):
     start_from: int | None = Field(
         None, ge=1, lt=2**31,
         description="Id of a finished study whose trained network is the initial network of all trials (see `fine_tune`). "
-        "Its architecture and preprocessing are reused, its last layer if the target is the same; so must the columns be.",
+        "Its architecture (of a `module` the name and the arguments) and preprocessing are reused, its last layer if the "
+        "target is the same; so must the columns be.",
     )
     start_sha256: str | None = Field(
         None, pattern="^[0-9a-f]{64}$",
@@ -200,7 +201,7 @@ class ModelSpec(Frozen):
             return raw
         given = {key: value for key, value in raw.items() if value is not None}
         if given.get("module") is not None:
-            tuned = Fixed(value=OFF if given.get("weights") is None else "all")
+            tuned = Fixed(value="all" if given.keys() & {"weights", "start_from"} else OFF)
             return {"family": Fixed(value=MODULE), "fine_tune": tuned, **given}
         family = given.get("family", "mlp")
         word = family.value if isinstance(family, Fixed) else family
@@ -261,8 +262,8 @@ class ModelSpec(Frozen):
         for name in ("widths", *_OF_OURS):
             if getattr(self, name) is not None:
                 _refuse(f"is of networks of ours, and not of {self.module}", name, getattr(self, name), "model.args")
-        if self.start_from is not None:
-            _refuse("is for networks of ours", "start_from", str(self.start_from), "nothing")
+        if self.start_from is not None and self.weights is not None:
+            _refuse("cannot be combined with start_from", "weights", self.weights, "one of the two")
         return self
 
     @property

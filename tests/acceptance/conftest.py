@@ -42,7 +42,7 @@ seed: 5
 class Service:
     """A running `regsearch up`."""
 
-    def __init__(self, home: Path, *, workers: int = 1, **settings: str) -> None:
+    def __init__(self, home: Path, *, workers: int = 1, per_device: int | None = None, **settings: str) -> None:
         self.home = home
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
@@ -55,9 +55,10 @@ class Service:
             **{f"REGSEARCH_{name.upper()}": value for name, value in settings.items()},
         }
         self.output = home.parent / f"{home.name}.up.log"
+        options = ["--workers", str(workers)] if per_device is None else ["--workers-per-device", str(per_device)]
         with self.output.open("wb") as out:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "service.cli", "up", "--workers", str(workers)],
+                [sys.executable, "-m", "service.cli", "up", *options],
                 env=self.environment,
                 stdout=out,
                 stderr=out,

@@ -18,10 +18,11 @@ import pytest
 from safetensors.torch import load, save_file
 from sklearn.datasets import load_digits
 
-from service.client.connection import HttpClient
+from service.client.connection import HttpClient, Refused
 from tests.acceptance.conftest import Service, wait_for
 
 GOOD = ("ResNet", "Encoder")
+RESNET = "mynets.good:ResNet"
 BAD = ("Raises", "WrongShape", "NotANumber", "Hungry", "Huge", "NeedsSizes")
 NAMES = [*(f"mynets.good:{name}" for name in GOOD), *(f"mynets.bad:{name}" for name in BAD), "mynets.broken:Net"]
 
@@ -134,6 +135,61 @@ def test_a_network_of_theirs_is_fine_tuned_from_a_file(modules: Service, tmp_pat
     path.unlink()
     again = client.post(f"/v1/studies/{study}/replay")
     assert ended(client, again["id"])["reason"].startswith("model.weights: is not a file under an allowed directory")
+
+
+def test_a_network_of_theirs_is_fine_tuned_from_an_earlier_study(modules: Service, tmp_path: Path) -> None:
+    """First on the same rows, where all of it stays with a rate of nearly zero; then on three of the ten classes."""
+    client = modules.client
+    still = {"lr": 1e-7, "weight_decay": "off", "dropout": "off"}
+    named = {"module": RESNET, "args": {"width": 4, "norm": ["batch", "group"]}}
+    first = submitted(client, data={"dataset": "digits"}, model=named, space={"lr": 0.02}, deliver="off", seed=3)
+    assert ended(client, first)["state"] == "finished"
+    norm = client.get(f"/v1/studies/{first}/result")["winner"]["recipe"].get("args.norm")
+    other = "group" if norm == "batch" else "batch"
+    unfit: list[tuple[dict[str, Any], str, Any]] = [
+        ({"module": RESNET, "args": {"norm": other}}, "model.args.norm", norm),
+        ({"module": RESNET, "args": {"width": [4, 8]}}, "model.args.width", 4),
+        ({"module": "mynets.good:Encoder"}, "model.module", RESNET),
+        ({"module": RESNET, "reads": "flat"}, "model.reads", "image"),
+        ({"family": "cnn"}, "model.family", "module"),
+    ]
+    for model, field, allowed in unfit:
+        with pytest.raises(Refused) as refused:
+            submitted(client, data={"dataset": "digits"}, model={"start_from": first, **model}, deliver="off", seed=3)
+        assert (field, allowed) in [(issue["field"], issue["allowed"]) for issue in refused.value.errors]
+    again = submitted(client, data={"dataset": "digits"}, model={"start_from": first}, space=still, deliver="off", seed=3)
+    assert ended(client, again)["state"] == "finished"
+    was, now = (delivered(client, study) for study in (first, again))
+    assert now.keys() == was.keys()
+    for name in was:
+        if "running" not in name:
+            np.testing.assert_allclose(now[name], was[name], atol=1e-4, err_msg=name)
+
+    digits = load_digits()
+    few = digits.target < 3
+    rows = tmp_path / "three.npz"
+    np.savez(rows, x=digits.images[few].astype(np.float32), y=digits.target[few])
+    assert modules.run("upload", str(rows)).returncode == 0
+    dataset = next(each["id"] for each in client.get("/v1/datasets") if each["name"] == "three.npz")
+    tuned = {"module": RESNET, "start_from": first, "freeze": ["stem"], "layer_lr_decay": [0.6, 0.9], "fine_tune": "all"}
+    space = {"l2_sp": {"low": 1e-3, "high": 0.1, "log": True}, "lr": 0.02}
+    study = submitted(client, data={"dataset": dataset}, model=tuned, space=space)
+    end = ended(client, study)
+    assert end["state"] == "finished", end["reason"]
+    result = client.get(f"/v1/studies/{study}/result")
+    assert "l2_sp" in result["winner"]["regularizers"]
+    assert "trained from scratch" in {each["name"] for each in result["others"]}
+    found = delivered(client, study)
+    assert found["net.fc.weight"].shape == (3, 4)
+    np.testing.assert_array_equal(found["net.stem.weight"], was["net.stem.weight"])
+    assert np.abs(found["net.conv.weight"] - was["net.conv.weight"]).max() > 0
+
+
+def delivered(client: HttpClient, study: int) -> dict[str, np.ndarray[Any, Any]]:
+    """The weights of the first network in the archive, by the names of one network alone."""
+    with zipfile.ZipFile(io.BytesIO(client.download(f"/v1/studies/{study}/model"))) as archive:
+        weights = load(archive.read("weights.safetensors"))
+    return {name.removeprefix("members.0."): value.numpy() for name, value in weights.items() if "members.1" not in name}
 
 
 def test_bad_modules_end_their_study_with_their_own_error(modules: Service) -> None:

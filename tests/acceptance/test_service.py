@@ -164,6 +164,24 @@ def test_a_killed_worker_comes_back_and_nothing_is_lost(tmp_path: Path) -> None:
     assert "was killed by signal 9; it will be restarted" in running.output.read_text()
 
 
+def test_several_workers_share_a_device_and_a_study(tmp_path: Path) -> None:
+    running = Service(tmp_path / "home", per_device=2)
+    try:
+        client = running.client
+        wait_for(lambda: len([each for each in client.get("/v1/workers") if each["state"] == "alive"]) == 2)
+        shared = [psutil.Process(pid).cmdline() for pid in running.worker_pids()]
+        assert all(each[each.index("--memory-share") + 1] == "0.5" for each in shared)
+        data, budget = {"dataset": "wine"}, {"trials": 12, "epochs": 3, "finalists": 1, "seeds": 2}
+        number = client.post("/v1/studies", {"data": data, "model": {"widths": [8]}, "budget": budget})["id"]
+        wait_for(lambda: client.get(f"/v1/studies/{number}")["state"] == "finished")
+        assert client.get(f"/v1/studies/{number}")["trials"]["finished"] == 12
+        refused = running.run("up", "--workers", "1", "--workers-per-device", "2")
+        assert refused.returncode == 2
+        assert "give one of the two" in refused.stderr
+    finally:
+        running.stop()
+
+
 def test_the_same_seed_gives_the_same_trials_and_values(service: Service, study: dict[str, Any], tmp_path: Path) -> None:
     path = tmp_path / "again.yaml"
     path.write_text(STUDY.replace("name: acceptance", "name: again"))

@@ -77,7 +77,6 @@ BAD: list[tuple[dict[str, Any], str, Any]] = [
     ({"module": NET, "reads": "sequence"}, "model.reads", "sequence"),
     ({"module": NET, "width": 3}, "model.width", 3),
     ({"module": NET, "family": "cnn"}, "model.family", "cnn"),
-    ({"module": NET, "start_from": 1}, "model.start_from", "1"),
     ({"family": "module"}, "model.module", None),
     ({"args": {"width": 3}}, "model.args", "['width']"),
     ({"module": NET, "dropout_after": ["a;b"]}, "model.dropout_after.0", "a;b"),

@@ -44,6 +44,16 @@ print(*found)
     assert done.stdout.split() == ["False", "True", "False"]
 
 
+def test_workers_that_share_a_machine_have_a_share_of_its_memory() -> None:
+    code = """
+from workers.planning.cores import usable_memory
+from workers.planning.process import limit_memory
+print(limit_memory(None, 0.25) == int(usable_memory() * 0.25), limit_memory(2048, 0.25) == 2 << 30)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["True", "True"]
+
+
 def test_a_worker_has_a_memory_limit_of_its_own() -> None:
     code = """
 import torch

@@ -13,14 +13,19 @@ from typing import Any
 
 from torch import Tensor
 
+from service.errors import TrialError
 from workers.archive.read import read_archive
 from workers.data import Fitted, RawTable, TargetScale
-from workers.plain.network import HEAD, Average
+from workers.plain.foreign import ModuleFault
+from workers.plain.network import HEAD, Average, Shape, build, head_of
 
 
 @dataclass(frozen=True)
 class Start:
-    """``weights`` is a state dict, without the last layer if that has to be another; ``target`` is that layer's unit."""
+    """``weights`` is a state dict, without the last layer if that has to be another; ``target`` is that layer's unit.
+
+    The weights of a module of theirs have its own names, as in a file of weights.
+    """
 
     weights: Mapping[str, Tensor]
     preprocessor: Fitted
@@ -28,13 +33,26 @@ class Start:
 
 
 def read_start(archive: bytes, table: RawTable, target: str | tuple[str, ...]) -> Start:
-    """What an archive brings to a study that predicts the column ``target`` of ``table``, or several."""
+    """What an archive brings to a study that predicts the column ``target`` of ``table``, or several.
+
+    Raises:
+        TrialError: It is of a module that is not here any more, or can't be built as it was.
+    """
     about, fitted, weights = read_archive(archive)
     if about.get("networks", 1) > 1:
         first = Average.names(0)
         weights = {name.removeprefix(first): value for name, value in weights.items() if name.startswith(first)}
-    if not _means_the_same(about, table, target):
-        return Start({name: value for name, value in weights.items() if not name.startswith(HEAD)}, fitted, None)
+    shape = Shape.from_json(about["model"])
+    try:
+        head = HEAD if shape.module is None else head_of(build(shape))
+    except ModuleFault as fault:
+        raise TrialError(f"model.start_from: {fault}") from None
+    same = _means_the_same(about, table, target)
+    weights = {name: value for name, value in weights.items() if same or not name.startswith(head)}
+    if shape.module is not None:
+        weights = {name.removeprefix("net."): value for name, value in weights.items()}
+    if not same:
+        return Start(weights, fitted, None)
     unit = {name: tuple(value) if isinstance(value, list) else value for name, value in about["target_scale"].items()}
     return Start(weights, fitted, TargetScale(**unit))
 

@@ -20,6 +20,7 @@ from service.datasets import Column, Mapped, Place, read_chunks
 from service.datasets.describe import columns_of, is_categorical, summarize
 from service.datasets.readings import ColumnType, read_by
 from service.errors import TrialError
+from workers.data.copies import path_of
 from workers.data.records import Records, hashes
 from workers.plain.columns import mapped, text_of
 from workers.plain.readings import Ambiguous, Reading, derived
@@ -122,7 +123,6 @@ class _Writer:
     def records(self) -> Records:
         """Of all that was written."""
         self.file.flush()
-        path = Path(f"/proc/self/fd/{self.file.fileno()}")
-        place = Place(path if path.exists() else Path(self.file.name), 0, (self.rows, len(self.names)), np.dtype(np.float64))
+        place = Place(path_of(self.file), 0, (self.rows, len(self.names)), np.dtype(np.float64))
         texts = {name: [*numbers] for name, numbers in self.numbers.items()}
         return Records(Mapped([place], double=True), self.names, texts)

@@ -12,7 +12,7 @@ def worker_arguments(profile: Profile, *, stays: bool) -> list[str]:
     gpu = profile.gpus > 0
     arguments = ["-m", "workers", "--device", "cuda:0" if gpu else "cpu", "--threads", str(profile.cpus)]
     if 0 < profile.gpus < 1:
-        arguments += ["--gpu-share", f"{1 / profile.workers_per_gpu:.4g}"]
+        arguments += ["--memory-share", f"{1 / profile.workers_per_gpu:.4g}"]
     if profile.devices_per_trial > 1:
         arguments += ["--devices-per-trial", str(profile.devices_per_trial)]
     return arguments if stays else [*arguments, "--idle-seconds", f"{profile.idle_seconds:g}"]

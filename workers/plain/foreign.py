@@ -221,7 +221,7 @@ class Foreign(nn.Module):
             if name not in fits and not name.startswith(self.head):
                 sizes = [tuple(each[name].shape) for each in (found, own) if name in each]
                 what = f"of the shape {sizes[0]}, not {sizes[1]}" if name in found else "missing"
-                raise ModuleFault(f"model.weights: {name.removeprefix('net.')} is {what}")
+                raise ModuleFault(f"model.weights or model.start_from: {name.removeprefix('net.')} is {what}")
         return {name: found[name].to(own[name].dtype) for name in fits if own[name].dtype == torch.float32}
 
     def forward(self, x: Tensor) -> Tensor:

@@ -31,6 +31,8 @@ HEAD = "head."
 OWN = "own"
 """The word of `init` for the initial weights that a module gives itself."""
 _ROWS_AT_ONCE = 4096
+_NUMBERS_AT_ONCE = 1 << 22
+"""Of the largest layer's outputs: 16 MiB, of which a pass holds a few."""
 _SEEN_ROWS = 4096
 _NOT_SETTINGS = {"inputs", "outputs", "categories", "dropout", "several"}
 
@@ -184,7 +186,9 @@ def outputs(network: nn.Module, x: Any) -> Tensor:
 
     ``x`` is a tensor (r, ...), or something that gives one for a slice.
     """
-    return torch.cat([network(x[start : start + _ROWS_AT_ONCE]) for start in range(0, max(1, len(x)), _ROWS_AT_ONCE)])
+    largest = int(getattr(network.members[0] if isinstance(network, Average) else network, "largest_activation", 1))
+    size = max(1, min(_ROWS_AT_ONCE, _NUMBERS_AT_ONCE // largest))
+    return torch.cat([network(x[start : start + size]) for start in range(0, max(1, len(x)), size)])
 
 
 @torch.no_grad()

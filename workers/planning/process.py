@@ -19,6 +19,8 @@ _MAPPED_ONLY = 1 << 30
 _MALLOC_TRIM_THRESHOLD, _MALLOC_MMAP_THRESHOLD = -1, -3
 """Parameters of `mallopt(3)`."""
 _PR_SET_PDEATHSIG = 1
+_KEPT_BYTES, _KEPT_PART = 512 << 20, 16
+"""Of freed memory that a thread keeps, and at most which part of the process's limit."""
 
 
 def set_up(threads: int | None = None) -> None:
@@ -40,17 +42,19 @@ def set_up(threads: int | None = None) -> None:
     usual_threads()
 
 
-def limit_memory(megabytes: float | None) -> int:
-    """Limit this process to so much memory, or to what the machine has for it; returns the limit in bytes.
+def limit_memory(megabytes: float | None, share: float = 1.0) -> int:
+    """Limit this process to so much memory, or to a ``share`` in (0, 1] of what the machine has; returns the limit in bytes.
 
     Beyond it an allocation fails, which ends a study with its reason, where the kernel would kill the process. What a
     process maps is more than what it uses, by a part that does not grow with its studies.
     """
-    limit = usable_memory() if megabytes is None else int(megabytes * 2**20)
+    limit = int(usable_memory() * share) if megabytes is None else int(megabytes * 2**20)
     _, most = resource.getrlimit(resource.RLIMIT_DATA)
     wanted = limit + _MAPPED_ONLY
     if most == resource.RLIM_INFINITY or most > wanted:
         resource.setrlimit(resource.RLIMIT_DATA, (wanted, most))
+    if sys.platform == "linux":
+        _keep_freed_memory(limit)
     return limit
 
 
@@ -72,9 +76,13 @@ def core_count() -> int:
     return max(1, min(math.floor(usable_cores()), usual_threads()))
 
 
-def _keep_freed_memory() -> None:
-    """Keep 512 MiB of freed memory, as every update frees what the next one needs, and fresh pages are slow."""
+def _keep_freed_memory(limit: int = _KEPT_BYTES * _KEPT_PART) -> None:
+    """Keep freed memory, as every update frees what the next one needs, and fresh pages are slow.
+
+    Every thread keeps its own, which others can't use: at most a small part of a ``limit`` in bytes.
+    """
     libc = ctypes.CDLL(None)
     if hasattr(libc, "mallopt"):
-        libc.mallopt(_MALLOC_MMAP_THRESHOLD, 32 * 2**20)
-        libc.mallopt(_MALLOC_TRIM_THRESHOLD, 512 * 2**20)
+        kept = min(_KEPT_BYTES, limit // _KEPT_PART)
+        libc.mallopt(_MALLOC_MMAP_THRESHOLD, kept // 16)
+        libc.mallopt(_MALLOC_TRIM_THRESHOLD, kept)

@@ -23,6 +23,7 @@ from workers.plain.foreign import ModuleFault
 from workers.plain.layers import WeightNormConv2d, rate_of, state_of
 from workers.plain.network import Shape, build, head_of, lr_factors
 from workers.stack.dropout import LaneDropout
+from workers.stack.memory_format import channels_last, keep_in_backward
 
 
 class FlatModel:
@@ -36,7 +37,7 @@ class FlatModel:
         # Initial values are drawn on the CPU, where they are the same for every device.
         self.module = self.template if device.type in ("cpu", "meta") else build(shape, LaneDropout).to(device)
         if device.type == "cpu":
-            _thin_out(self.module)
+            _avoid_crashes(self.module)
         for module in (*self.module.modules(), *self.template.modules()):
             if hasattr(module, "num_batches_tracked"):
                 # Only momentum=None needs this count, the one integer of a lane.
@@ -56,6 +57,8 @@ class FlatModel:
         self._buffer_shapes = [value.shape for value in buffers.values()]
         self._buffer_sizes = [value.numel() for value in buffers.values()]
         self._batch_norms = [layer for layer in self.module.modules() if hasattr(layer, "running_mean")]
+        every = [*self.module.named_parameters(remove_duplicate=False), *self.module.named_buffers(remove_duplicate=False)]
+        self._tied = len({id(value) for _, value in every}) < len(every)  # to look for it takes a while in every pass
         self._convolves = any(isinstance(layer, _ConvNd | WeightNormConv2d) for layer in self.module.modules())
 
     @property
@@ -167,8 +170,11 @@ class FlatModel:
             (k, b, outputs), and the running statistics (k, Q) after this pass.
         """
         if weights.shape[0] == 1 or not self.stacks:
-            each = [_fast(x if shared else x[lane]) for lane in range(weights.shape[0])]
+            each = [channels_last(x if shared else x[lane]) for lane in range(weights.shape[0])]
             pairs = [self._one(*own) for own in zip(weights, stats, rates, keys, each, strict=True)]
+            if self._convolves and self._device.type == "cpu":
+                for out, _ in pairs:
+                    keep_in_backward(out)
             return torch.stack([out for out, _ in pairs]), torch.stack([updated for _, updated in pairs])
         return vmap(self._one, in_dims=(0, 0, 0, 0, None if shared else 0))(weights, stats, rates, keys, x)
 
@@ -178,7 +184,8 @@ class FlatModel:
         for index, name in enumerate(self._dropouts):
             hyper[f"{name}.rate"] = rates[index]
             hyper[f"{name}.key"] = keys[index]
-        out = functional_call(self.module, {**self._parameters(row), **buffers, **hyper}, (x,))
+        state = {**self._parameters(row), **buffers, **hyper}
+        out = functional_call(self.module, state, (x,), tie_weights=self._tied)
         # Batch normalization has updated its clones in place: they are this pass's result.
         updated = _flatten(buffers.values()) if buffers else stats
         return out, updated
@@ -194,18 +201,19 @@ class FlatModel:
         return {name: _unflatten(part, shape) for name, part, shape in parts}
 
 
-def _fast(x: Tensor) -> Tensor:
-    """Images with their channels last in memory, as convolutions like them."""
-    return x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
+def _avoid_crashes(module: nn.Module) -> None:
+    """Have layers compute the same in another way where that of a CPU's libraries ends the process.
 
+    Convolutions of one pixel at a stride read every so-many-th pixel instead: with few channels, which lie last in memory,
+    oneDNN's gradient of such a convolution writes past its memory; it crashes, or is wrong. Reference:
+    https://github.com/uxlfoundation/oneDNN/issues/6035.
 
-def _thin_out(module: nn.Module) -> None:
-    """Let convolutions of one pixel at a stride read every so-many-th pixel instead, which is the same.
-
-    With few channels, which lie last in memory, oneDNN's gradient of such a convolution writes past its memory; it crashes,
-    or is wrong. Reference: https://github.com/uxlfoundation/oneDNN/issues/6035.
+    A group normalization of images with their channels last that need no gradient, as after a frozen layer, gets them in
+    the usual order: torch's kernel writes that gradient all the same, where there is no memory for it (torch 2.13).
     """
     for layer in module.modules():
+        if type(layer) is nn.GroupNorm:
+            layer.forward = partial(_group_normalized, layer)  # type: ignore[method-assign]
         if type(layer) is nn.Conv2d and layer.kernel_size == (1, 1) and layer.padding == (0, 0) and layer.stride != (1, 1):
             layer.forward = partial(_thinned, layer)  # type: ignore[method-assign]
 
@@ -213,6 +221,11 @@ def _thin_out(module: nn.Module) -> None:
 def _thinned(layer: nn.Conv2d, x: Tensor) -> Tensor:
     down, across = layer.stride
     return F.conv2d(x[..., ::down, ::across], layer.weight, layer.bias, groups=layer.groups)
+
+
+def _group_normalized(layer: nn.GroupNorm, x: Tensor) -> Tensor:
+    fixed = torch.is_grad_enabled() and not x.requires_grad
+    return F.group_norm(x.contiguous() if fixed else x, layer.num_groups, layer.weight, layer.bias, layer.eps)
 
 
 def _built(shape: Shape, device: torch.device) -> nn.Module:

@@ -19,7 +19,7 @@ from torch.func import grad
 from workers.stack.crew import Crew, Given
 from workers.stack.flat import FlatModel
 from workers.stack.hashing import combine
-from workers.stack.lanes import LaneState, select_columns
+from workers.stack.lanes import LaneState
 from workers.stack.precision import mixed_precision
 from workers.stack.techniques import TECHNIQUES, Batch, Columns
 from workers.stack.techniques.base import OLD_KEYS
@@ -183,11 +183,11 @@ class Gradient:
         """The gradients of networks that are faster each by itself, which also takes the memory of one lane only."""
         parts = []
         for lane in range(len(batch.x)):
-            own = torch.tensor([lane], device=batch.x.device)
+            own = slice(lane, lane + 1)
             weights = None if batch.weights is None else batch.weights[own]
-            columns = select_columns(batch.columns, own)
+            columns = {name: column[own] for name, column in batch.columns.items()}
             alone = self._batch(batch.x[own], batch.y[own], columns, batch.keys[own], weights)
-            parts.append(self._of_part(state.select(own), alone))
+            parts.append(self._of_part(replace(state, weights=state.weights[own], stats=state.stats[own]), alone))
         gradients, rest = zip(*parts, strict=True)
         losses, stats = zip(*rest, strict=True)
         return torch.cat(gradients), (torch.cat(losses), torch.cat(stats))

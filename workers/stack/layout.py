@@ -39,7 +39,7 @@ class Threads:
 
     def _when_due(self, call: Callable[[], T]) -> T:
         with self._changed:
-            self._changed.wait_for(lambda: self._training < self.count - self._building())
+            self._changed.wait_for(lambda: self._training < max(1, self.count - self._building()))
             self._training += 1
         try:
             return call()
@@ -47,6 +47,12 @@ class Threads:
             with self._changed:
                 self._training -= 1
                 self._changed.notify()
+
+    def renew(self) -> None:
+        """Start what comes in other threads than so far, the caller's among them; what was started goes on."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=False)
+        self._pool = ThreadPoolExecutor(self.count, thread_name_prefix="block")
 
     def close(self) -> None:
         """End the threads."""

@@ -20,6 +20,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 _ALLOCATOR_MESSAGES = ("not enough memory", "can't allocate memory", "Cannot allocate memory", "can't start new thread")
+_NO_CODE = "could not create a primitive"
+"""What oneDNN says where there is no memory for the code of a convolution that it has not made before."""
 
 RESERVE = 0.2
 """Share of the free memory that is left alone: for other stacks, for fragmentation, and for what is not seen."""
@@ -73,13 +75,23 @@ class MemoryNeed:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory ran out: CUDA has a class for it, the CPU's allocator and threads without a stack only a message.
+    """Whether memory ran out: CUDA has a class for it, the CPU's libraries and threads without a stack only a message.
 
     It may have been the first error of two: a capture that it breaks off can fail once more when it ends.
     """
-    if isinstance(error, MemoryError | torch.OutOfMemoryError) or any(word in str(error) for word in _ALLOCATOR_MESSAGES):
+    messages = (*_ALLOCATOR_MESSAGES, _NO_CODE)
+    if isinstance(error, MemoryError | torch.OutOfMemoryError) or any(word in str(error) for word in messages):
         return True
     return error.__context__ is not None and is_out_of_memory(error.__context__)
+
+
+def spoils_thread(error: BaseException) -> bool:
+    """Whether the thread that met it can't make convolutions any more, however much memory there is.
+
+    oneDNN's generator of code keeps its error in the thread, and fails by it ever after. Reference:
+    https://github.com/uxlfoundation/oneDNN/pull/5907.
+    """
+    return _NO_CODE in str(error) or (error.__context__ is not None and spoils_thread(error.__context__))
 
 
 def free_bytes(device: torch.device) -> float:

@@ -23,7 +23,7 @@ from workers.stack.block import Block, Epoch
 from workers.stack.blueprint import PARTS, Part
 from workers.stack.device_data import DeviceData
 from workers.stack.layout import Layout
-from workers.stack.memory import is_out_of_memory
+from workers.stack.memory import is_out_of_memory, spoils_thread
 from workers.stack.run import Run
 from workers.stack.stack import Stack, StackKey
 from workers.stack.techniques import TECHNIQUES
@@ -52,6 +52,8 @@ class StackRunner:
         self._data = data
         self._layout = layout or Layout()
         self._most = math.inf
+        self._renewed = False
+        """Whether the last failure has led to other threads."""
         self.blocks: list[Block] = []
         self.runs: list[Run] = []
         self.waiting: deque[Run] = deque()
@@ -221,8 +223,12 @@ class StackRunner:
             for error in errors:
                 if not (isinstance(error, Exception) and is_out_of_memory(error)):
                     self._raise(error)
+            spoiled = any(spoils_thread(error) for error in errors)
             del errors, error, started
-            if len(self.runs) == 1:
+            if spoiled:
+                self._layout.threads.renew()
+            again, self._renewed = spoiled and not self._renewed, spoiled
+            if len(self.runs) == 1 and not again:
                 self._drop_stacks()
                 self.runs[0].ending = "out_of_memory"
                 return list(self.runs)

@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from service.cli import supervisor as module
-from service.cli.local import address
+from service.cli.local import address, worker_arguments
 from service.cli.supervisor import CannotStart, Signals, Supervisor, check_port, child_environment, free_port, last_line
 from service.settings import Settings
 from tests.clock import Clock
@@ -201,6 +201,13 @@ def test_a_port_that_is_taken_is_refused_with_its_number() -> None:
 
 def test_children_get_settings_by_environment() -> None:
     assert child_environment(home="/x", port="1").items() >= {"REGSEARCH_HOME": "/x", "REGSEARCH_PORT": "1"}.items()
+
+
+def test_workers_of_one_device_share_its_memory_and_those_of_the_cpu_its_cores() -> None:
+    assert worker_arguments("cuda:1", 1) == ["--device", "cuda:1"]
+    assert worker_arguments("cuda:1", 3) == ["--device", "cuda:1", "--memory-share", "0.3333"]
+    threads = str(max(1, (os.cpu_count() or 1) // 2))
+    assert worker_arguments("cpu", 2) == ["--device", "cpu", "--memory-share", "0.5", "--threads", threads]
 
 
 def test_the_address_is_one_that_a_client_can_reach() -> None:

@@ -93,7 +93,11 @@ def test_a_lane_has_the_curve_of_its_trial_alone(name: str, more: dict[str, Any]
     assert together[0].curve["train_loss"] != together[2].curve["train_loss"]
 
 
-@pytest.mark.parametrize(("name", "more"), CASES, ids=str)
+FROZEN_BEFORE_GROUPS: tuple[str, dict[str, Any]] = ("ResNet", {"args.norm": "group", "freeze": "stem"})
+"""Whose normalization has inputs without a gradient."""
+
+
+@pytest.mark.parametrize(("name", "more"), [*CASES, FROZEN_BEFORE_GROUPS], ids=str)
 def test_a_lanes_gradient_is_that_of_the_module(name: str, more: dict[str, Any]) -> None:
     """Dropout included: the same masks in an ordinary forward and backward pass."""
     where, wanted = on(name), setting(name, dropout=0.3, **more)
@@ -281,8 +285,8 @@ def test_trials_begin_with_the_weights_of_a_file() -> None:
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        (torch.zeros(2), "model.weights: stem.weight is of the shape (2,), not (8, 2, 3, 3)"),
-        (None, "model.weights: stem.weight is missing"),
+        (torch.zeros(2), "model.weights or model.start_from: stem.weight is of the shape (2,), not (8, 2, 3, 3)"),
+        (None, "model.weights or model.start_from: stem.weight is missing"),
     ],
 )
 def test_weights_of_another_network_are_a_fault(value: Any, message: str) -> None:

@@ -76,6 +76,111 @@ def test_a_run_that_does_not_even_fit_alone_fails() -> None:
     assert {ending for ending, _ in found["together"].values()} == {"out_of_memory"}
 
 
+CONVOLUTIONS = """
+import json, resource
+import psutil
+import torch
+import torch.nn.functional as F
+torch.set_num_threads(1)
+from tests.unit.stack.runs import protocol, recipe, runner
+from tests.unit.stack.test_families import data
+from workers.stack.memory import is_out_of_memory
+from workers.stack.run import Run
+
+def convolve(channels):
+    x = torch.ones(2, channels, 9, 9).contiguous(memory_format=torch.channels_last)
+    return F.conv2d(x, torch.ones(channels, channels, 3, 3), padding=1).sum().item()
+
+convolve(3)
+found = []
+for channels in range(5, 40, 5):  # each takes code of its own
+    limit = psutil.Process().memory_info().data + 1000 * channels
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, resource.RLIM_INFINITY))
+    try:
+        convolve(channels)
+    except RuntimeError as error:
+        found.append(error)
+    resource.setrlimit(resource.RLIMIT_DATA, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+
+on, how = data("cnn"), protocol(epochs=2)
+endings = []
+for count in (1, 3):
+    setting = recipe(family="cnn", width=4 + count, depth=1)
+    stack = runner(setting, on)
+    stack.add([Run(i, setting, ((0, i),), how) for i in range(count)])
+    while stack.wanted_lanes:
+        for run in stack.epoch():
+            if run.ending:
+                endings.append((run.ending, len(run.curve["loss"])))
+                stack.remove(run)
+unknown = [str(error) for error in found if not is_out_of_memory(error)]
+print(json.dumps({"failed": len(found), "unknown": unknown, "endings": endings}))
+"""
+
+
+def test_convolutions_that_ran_out_of_memory_can_be_trained_in_another_thread() -> None:
+    """oneDNN, which meets it where it makes code, makes none in the same thread ever after."""
+    command = [sys.executable, "-c", CONVOLUTIONS]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[3])
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["failed"] > 0
+    assert found["unknown"] == []
+    assert found["endings"] == [["epochs", 2]] * 4
+
+
+SPOILED = """
+import logging, resource, sys, threading
+from pathlib import Path
+import psutil
+import torch
+import torch.nn.functional as F
+from service.settings import Settings
+from service.spec import StudySpec
+from service.store import open_store
+from workers.liveness import Stop
+from workers.worker import Worker
+torch.set_num_threads(1)
+
+def convolve(channels):
+    x = torch.ones(2, channels, 9, 9).contiguous(memory_format=torch.channels_last)
+    return F.conv2d(x, torch.ones(channels, channels, 3, 3), padding=1).sum().item()
+
+logging.basicConfig(stream=sys.stderr)
+home = Path(sys.argv[1])
+store = open_store(f"sqlite:///{home / 'regsearch.db'}", create=True)
+raw = {"data": {"dataset": "digits"}, "model": {"family": "cnn", "width": 4, "depth": 1}}
+raw["budget"] = {"trials": 2, "epochs": 1, "finalists": 1, "seeds": 2}
+study = store.studies.submit(StudySpec.model_validate(raw).resolved("classification"))
+
+convolve(3)
+resource.setrlimit(resource.RLIMIT_DATA, (psutil.Process().memory_info().data + 1000, resource.RLIM_INFINITY))
+try:
+    convolve(7)
+except RuntimeError:
+    pass
+resource.setrlimit(resource.RLIMIT_DATA, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+worker = Worker(store, Settings(home=home), "cpu", Stop(), idle_seconds=1.0)
+worker.run()
+print(worker.spoiled, store.studies.get(study).state, store.studies.get(study).reason)
+def run():
+    worker = Worker(store, Settings(home=home), "cpu", Stop(), idle_seconds=1.0)
+    worker.run()
+    print(worker.spoiled, store.studies.get(study).state, store.studies.get(study).reason)
+other = threading.Thread(target=run)
+other.start()
+other.join()
+"""
+
+
+@pytest.mark.costly
+def test_a_worker_that_can_make_no_convolutions_any_more_leaves_its_study_to_another(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", SPOILED, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[3])
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == ["True finalizing None", "False finished None"]
+
+
 STUDY = """
 import logging, resource, sys
 from pathlib import Path
