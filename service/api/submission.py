@@ -193,6 +193,15 @@ def _check_format(spec: StudySpec, ending: str) -> None:
         raise InvalidInput.one("data.missing", message, value=list(spec.data.missing), allowed="nothing")
 
 
+def _is_folder(given: str, roots: Sequence[Path]) -> bool:
+    """Whether a path names a folder under an allowed directory."""
+    try:
+        path = Path(given).resolve()
+        return any(path.is_relative_to(root.resolve()) for root in roots) and path.is_dir()
+    except (OSError, RuntimeError, ValueError):  # a name that is too long, a cycle of links
+        return False
+
+
 def _file(data: DataSpec, roots: Sequence[Path], inspections: Inspections) -> tuple[TableInfo, str]:
     """The table in a file named by its path, and the file's format; errors are reported for ``data.path``."""
     given = str(data.path)
@@ -201,7 +210,7 @@ def _file(data: DataSpec, roots: Sequence[Path], inspections: Inspections) -> tu
             ending = file_format(str(path.resolve()), "data.path")
             return inspections.of(path, ending, data.missing), ending
     except InvalidInput as error:
-        if any(Path(given).resolve().is_relative_to(root.resolve()) for root in roots) and Path(given).is_dir():
+        if _is_folder(given, roots):
             message = "is a folder; one of Parquet files, arrays or images becomes a data set by its address, file://…"
             allowed = "a file, or data.dataset with the id that regsearch upload prints"
             raise InvalidInput.one("data.path", message, value=given, allowed=allowed) from None
