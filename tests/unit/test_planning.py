@@ -10,10 +10,11 @@ import pytest
 import torch
 
 from service.search import Search
-from service.spec import StudySpec
+from service.spec import Recipe, StudySpec
 from tests.unit.stack.runs import data, recipe
+from workers.modules import published
 from workers.planning import plan as plan_module
-from workers.planning.plan import Plan, block_lanes, make_plan, round_size
+from workers.planning.plan import Plan, block_lanes, make_plan, operations, round_size
 from workers.planning.process import usual_threads
 from workers.stack.layout import Threads
 from workers.stack.stack import StackKey
@@ -51,9 +52,26 @@ def test_a_block_fits_the_cache_of_a_core() -> None:
     assert lanes(64, most=8, cores=16) == 1
 
 
-def test_only_perceptrons_have_programs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_perceptrons_have_programs(monkeypatch: pytest.MonkeyPatch) -> None:
     assert planned(monkeypatch, 2).compiled_lanes is not None
     assert planned(monkeypatch, 2, space={"micro_batches": 4}).compiled_lanes is None
+
+
+def test_modules_that_can_be_traced_have_programs(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not any(schema.error for schema in published(["mynets.good:Perceptron", "mynets.good:FunctionalDropout"]))
+    perceptron, random = ({"module": f"mynets.good:{name}"} for name in ("Perceptron", "FunctionalDropout"))
+    assert planned(monkeypatch, 2, model=perceptron).compiled_lanes is not None
+    assert planned(monkeypatch, 2, model=random).compiled_lanes is None
+
+
+def test_operations_of_a_module_are_counted() -> None:
+    """A matrix of weights is used once for a row, a kernel once for each pixel."""
+    published(["mynets.good:Perceptron", "mynets.good:ResNet"])
+    common: dict[str, Any] = {"family": "module", "batch_size": 16, "init": "own"}
+    perceptron = Recipe({**common, "module": "mynets.good:Perceptron", "args.width": 16})
+    assert operations(StackKey.of(perceptron, (6,), 3)) == 2 * (6 * 16 + 16 * 16 + 16 * 3)
+    network = Recipe({**common, "module": "mynets.good:ResNet", "args.width": 8})
+    assert operations(StackKey.of(network, (1, 10, 10), 3)) == 2 * (100 * 9 * 8 * (1 + 8) + 8 * 3)
 
 
 def test_a_repeated_search_goes_over_to_programs_when_the_first_one_did(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from service.search import Params, recipe
 from service.spec import OFF, Fixed, Recipe, StudySpec
@@ -127,7 +128,8 @@ def make_plan(spec: StudySpec, example: Params, data: DeviceData) -> Plan:
     cores = core_count()
     lanes = block_lanes(key, most, cores) if trial.separate is None else 1
     capacity = max(data.folds, min(most, fitting, lanes * cores * BLOCKS_PER_CORE))
-    programs = spec.model.word == "mlp" and key.micro_batches == 1 and spec.domains["l2_sp"] == Fixed(value=OFF)
+    traced = spec.model.word == "mlp" or (spec.model.word == "module" and trial.traceable)
+    programs = traced and key.micro_batches == 1 and spec.domains["l2_sp"] == Fixed(value=OFF)
     builds = programs and eager_seconds(spec, key, data) / cores > BUILT_FOR_SECONDS
     return Plan(capacity, lanes if programs else None, cores, lanes, builds=builds, separate=trial.separate)
 
@@ -141,10 +143,19 @@ def block_lanes(key: StackKey, most: int, cores: int) -> int:
 
 def eager_seconds(spec: StudySpec, key: StackKey, data: DeviceData) -> float:
     """About how many seconds of a core a whole search takes without programs."""
-    weights = FlatModel(key.shape, torch.device("meta")).parameters
     rows = spec.budget.trials * spec.searches * spec.budget.epochs * data.folds * data.train_rows
     ends_early = spec.early_stopping is not None or spec.pruner.name != "none"
-    return rows * 6 * weights / EAGER_RATE * (EXPECTED_SHARE if ends_early else 1.0)
+    return rows * 3 * operations(key) / EAGER_RATE * (EXPECTED_SHARE if ends_early else 1.0)
+
+
+def operations(key: StackKey) -> float:
+    """Floating-point operations of a forward pass with one example; backward takes twice as many."""
+    if key.shape.module is None:
+        return 2.0 * FlatModel(key.shape, torch.device("meta")).parameters
+    network = FlatModel(key.shape, torch.device("cpu")).template.eval()
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network(torch.zeros(1, *key.shape.inputs))
+    return float(counter.get_total_flops())
 
 
 def memory_need(key: StackKey, recipe: Recipe, data: DeviceData) -> MemoryNeed:

@@ -21,6 +21,7 @@ from torch.fx import Graph, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from service.atomic import write_whole
+from workers.plain.foreign import imported
 from workers.stack.blueprint import Blueprint, Part, tensors_of
 from workers.stack.programs import path_of, tidy
 
@@ -159,6 +160,8 @@ def serve(jobs: BinaryIO, answers: BinaryIO) -> None:
         except EOFError:
             return
         try:
+            if blueprint.key.shape.module is not None:
+                imported(blueprint.key.shape.module)
             build(blueprint, part, folder)
             reason = ""
         except Exception as error:  # the worker goes on without this program

@@ -6,9 +6,11 @@ be equal, in training and in evaluation. A shape is tried once with the same dat
 
 from __future__ import annotations
 
+import random
 import warnings
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -26,10 +28,14 @@ _RATE = 0.3
 
 @dataclass(frozen=True)
 class Verdict:
-    """``fault``: why it can't be trained at all; ``separate``: why lanes are trained one by one."""
+    """``fault``: why it can't be trained at all; ``separate``: why lanes are trained one by one; ``traceable``: whether a
+    pass is always the same computation, so that there may be programs: it draws no random numbers by itself, and can be
+    stacked where that is of any use.
+    """
 
     fault: str | None = None
     separate: str | None = None
+    traceable: bool = True
 
 
 def verdict(shape: Shape, data: DeviceData) -> Verdict:
@@ -45,14 +51,23 @@ def verdict(shape: Shape, data: DeviceData) -> Verdict:
 def _tried(shape: Shape, data: DeviceData) -> Verdict:
     try:
         _check_size(shape, data.device)
-        model = FlatModel(shape, data.device)
-        return Verdict(separate=_Probe(model, data).reason())
+        probe = _Probe(FlatModel(shape, data.device), data)
+        before = _generators()
+        separate = probe.reason()
+        same = _generators() == before and (separate is None or not probe.model.stacks)
+        return Verdict(separate=separate, traceable=same)
     except ModuleFault as fault:
         return Verdict(fault=str(fault))
     except (RuntimeError, MemoryError) as error:
         if is_out_of_memory(error):
             return Verdict(fault=f"{shape.module} needs more memory than this worker has: {sentence(error)}")
         raise
+
+
+def _generators() -> tuple[object, ...]:
+    """The states of the generators of random numbers that a module may use."""
+    kind, numbers, *rest = np.random.get_state()
+    return torch.get_rng_state().tolist(), random.getstate(), kind, np.asarray(numbers).tolist(), *rest
 
 
 def _check_size(shape: Shape, device: torch.device) -> None:

@@ -13,6 +13,7 @@ import contextlib
 import ctypes
 import functools
 import hashlib
+import importlib.metadata
 import itertools
 import logging
 import os
@@ -20,6 +21,7 @@ import platform
 import shutil
 import struct
 import subprocess
+import sys
 import tempfile
 import weakref
 from collections.abc import Sequence
@@ -29,6 +31,8 @@ import torch
 from torch import Tensor
 
 from service.atomic import write_whole
+from workers.plain.foreign import registered, source_hash
+from workers.plain.packages import PACKAGES, Makes
 from workers.stack.blueprint import Blueprint, Part
 
 KEPT = 256
@@ -37,6 +41,7 @@ KEPT = 256
 log = logging.getLogger(__name__)
 
 _SOURCES = Path(__file__).parents[1]
+_INSTALLED = frozenset(name.partition(".")[0] for name in PACKAGES)
 _DRIVER = Path(__file__).with_name("driver.cpp")
 _DTYPES = (torch.float32, torch.int32, torch.int64)
 _MOST_DIMENSIONS = 8
@@ -127,7 +132,9 @@ def _refuse_torn(path: Path) -> None:
 
 def path_of(blueprint: Blueprint, part: Part, folder: Path) -> Path:
     """Where the library of a computation is, or will be."""
-    what = repr((blueprint, part, torch.__version__, _machine(), _sources()))
+    module = blueprint.key.shape.module
+    theirs = None if module is None else _source_of(module)
+    what = repr((blueprint, part, torch.__version__, _machine(), _sources(), theirs))
     return folder / f"{hashlib.sha256(what.encode()).hexdigest()[:24]}.so"
 
 
@@ -214,6 +221,21 @@ def _sources() -> str:
     folders = (_SOURCES / "stack", _SOURCES / "plain")
     texts = (path.read_bytes() for folder in folders for path in sorted(folder.rglob("*.py")))
     return hashlib.sha256(b"".join(texts)).hexdigest()
+
+
+def _source_of(name: str) -> str | None:
+    """What a module of theirs is made of, as far as can be told; what it takes from elsewhere shows when it is checked."""
+    top = name.partition(":")[0].partition(".")[0]
+    return importlib.metadata.version(top) if top in _INSTALLED else _files_of(registered(name))
+
+
+@functools.cache
+def _files_of(make: Makes) -> str | None:
+    """A hash of all files of its package, whatever becomes of them after the first call."""
+    package = sys.modules.get(str(getattr(make, "__module__", "")).partition(".")[0])
+    folders = [Path(folder) for folder in getattr(package, "__path__", ())]
+    files = sorted(file for folder in folders for file in folder.rglob("*.py"))
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest() if files else source_hash(make)
 
 
 @functools.cache

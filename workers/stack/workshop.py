@@ -119,7 +119,10 @@ class Workshop:
             answer = process.stdout.readline()
         except OSError as error:
             answer = f"{error}\n".encode()
-        return answer.decode().strip() if answer else "the process that compiles it has ended"
+        if not answer:
+            return "the process that compiles it has ended"
+        there = programs.path_of(blueprint, part, self.folder).exists()
+        return answer.decode().strip() or ("" if there else "the module's file has changed since this worker imported it")
 
     def _end_process(self) -> None:
         if self._process is not None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import mynets.good
@@ -22,12 +25,16 @@ from workers.plain.layers import dropout_of
 from workers.plain.network import Shape, adopt, build, initialize, load_weights, lr_factors
 from workers.plain.training import Rows
 from workers.plain.training import train as train_plainly
+from workers.stack import programs
 from workers.stack.device_data import DeviceData
 from workers.stack.dropout import LaneDropout
 from workers.stack.flat import FlatModel
+from workers.stack.layout import Layout
 from workers.stack.probe import verdict
 from workers.stack.run import Run
+from workers.stack.runner import StackRunner
 from workers.stack.stack import Stack, StackKey
+from workers.stack.workshop import Workshop
 
 GOOD = ("ResNet", "Encoder", "Perceptron", "Tied", "FunctionalDropout", "Branches", "Heads", "small")
 BAD = ("Raises", "WrongShape", "NotANumber", "NeedsWidth", "Huge", "Hungry", "Counts", "NoMomentum", "nothing")
@@ -188,9 +195,82 @@ def test_what_can_be_stacked_is_found_by_trying(name: str) -> None:
     assert found.fault is None
     assert (found.separate is None) == (name not in REASONS), found.separate
     assert REASONS.get(name, "") in (found.separate or "")
+    assert found.traceable == (name not in ("FunctionalDropout", "Branches"))
     settings = [setting(name, lr=0.01 * lane) for lane in (1, 2, 3)]
     runs = train(settings, [1, 2, 3], on(name), protocol(epochs=2))
     assert [run.ending for run in runs] == ["epochs"] * 3
+
+
+@pytest.mark.costly
+@pytest.mark.parametrize(("name", "lanes"), [("ResNet", 1), ("Perceptron", 2)])
+def test_programs_compute_what_the_module_does(
+    name: str, lanes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The process that compiles them imports it. Perceptron calls its dropout twice."""
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+    settings, where = [setting(name, dropout=0.1 * lane) for lane in (1, 2)], on(name)
+    key = StackKey.of(settings[0], where.inputs, where.outputs)
+
+    def curves(layout: Layout) -> tuple[list[list[float]], StackRunner]:
+        runner = StackRunner(key, where, layout=layout)
+        runs = [Run(place, own, ((0, place),), protocol(epochs=4)) for place, own in enumerate(settings)]
+        runner.add(runs)
+        while any(not run.ending for run in runs):
+            runner.epoch()
+        return [run.curve["loss"] for run in runs], runner
+
+    eager, _ = curves(Layout())
+    workshop = Workshop(tmp_path)
+    compiled, runner = curves(Layout(lanes, workshop=workshop, taken_over={"update": 0, "evaluation": 0}))
+    workshop.close()
+    assert runner.taken_over == {"update": 0, "evaluation": 0}
+    assert not caplog.records, "neither is wrong"
+    for ours, reference in zip(compiled, eager, strict=True):
+        np.testing.assert_allclose(ours, reference, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.costly
+def test_a_program_of_a_changed_file_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = (
+        "import torch\n\n\nclass Net(torch.nn.Linear):\n"
+        "    def __init__(self, inputs, outputs):\n        super().__init__(inputs[0], outputs)\n"
+    )
+    file = tmp_path / "changing.py"
+    file.write_text(source)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+    assert not published(["changing:Net"])[0].error
+    key = StackKey.of(Recipe({"family": "module", "module": "changing:Net", "init": "own", "batch_size": 16}), (6,), 3)
+    blueprint = Stack(key, data()).blueprint
+    programs.path_of(blueprint, "evaluation", tmp_path)  # the worker has imported it as it was
+    file.write_text(source + "\n\nNEW = True\n")
+    workshop = Workshop(tmp_path / "programs")
+    assert workshop.find(blueprint, "evaluation", wait=True) is None
+    workshop.close()
+    assert "the module's file has changed" in caplog.text
+
+
+def test_a_program_is_of_the_package_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "layered"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "width.py").write_text("WIDTH = 4\n")
+    (package / "net.py").write_text(
+        "import torch\nfrom layered.width import WIDTH\n\n\ndef net(inputs, outputs):\n"
+        "    return torch.nn.Sequential(torch.nn.Linear(inputs[0], WIDTH), torch.nn.Linear(WIDTH, outputs))\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert not published(["layered.net:net"])[0].error
+    key = StackKey.of(Recipe({"family": "module", "module": "layered.net:net", "init": "own", "batch_size": 16}), (6,), 3)
+    blueprint = Stack(key, data()).blueprint
+    first = programs.path_of(blueprint, "update", tmp_path)
+    assert programs.path_of(blueprint, "update", tmp_path) == first
+    (package / "width.py").write_text("WIDTH = 8\n")
+    assert programs.path_of(blueprint, "update", tmp_path) == first, "this process has the old one"
+    programs._files_of.cache_clear()
+    assert programs.path_of(blueprint, "update", tmp_path) != first
 
 
 FAULTS = {
