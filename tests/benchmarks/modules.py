@@ -1,10 +1,11 @@
-"""Modules of a user's own on one core: eight lanes as one, one by one, and the loop that their author would write, in turns.
+"""Modules of a user's own on one core: by programs, eager as one or one by one, and in the loop of their author, in turns.
 
     python -m tests.benchmarks.modules [--rows 1280] [--rounds 7]
 
 With OMP_NUM_THREADS=1. The author's loop is plain PyTorch: AdamW, batches by index, the module with dropout of its own.
 Same module, data, batch and number of updates for each of eight networks; data are random, since speed is all that is
-asked. Convolutions on a CPU are trained one by one anyway, so for these the first two are the same.
+asked. Convolutions on a CPU are trained one by one anyway, so for these the two eager ways are the same, and a program has
+one network. Programs are there before the first round.
 """
 
 from __future__ import annotations
@@ -22,11 +23,14 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from service.settings import Settings
 from service.spec import Recipe
 from tests.benchmarks.rounds import Options, Rounds, in_turn, ratio, spread
 from workers.data import Fold, TargetScale
 from workers.plain.foreign import register
+from workers.stack.building import build
 from workers.stack.device_data import DeviceData
+from workers.stack.programs import opened
 from workers.stack.stack import Stack, StackKey
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "theirs"))
@@ -65,6 +69,27 @@ def stacked(recipe: Recipe, data: DeviceData, *, separate: bool) -> Callable[[],
     return epoch
 
 
+def compiled(recipe: Recipe, data: DeviceData) -> Callable[[], None]:
+    """An epoch of blocks with programs, as in a study: of all lanes together, or of one each."""
+    key = StackKey.of(recipe, data.inputs, data.outputs)
+    together = Stack(key, data).model.stacks
+    blocks = [Stack(key, data) for _ in range(1 if together else LANES)]
+    for number, block in enumerate(blocks):
+        block.resize([], LANES // len(blocks))
+        for lane in range(block.lanes):
+            block.load(lane, recipe, seed=number + lane)
+        program = opened(build(block.blueprint, "update", Settings().cache / "programs"))
+        assert program is not None
+        block.use("update", program)
+    rates = np.full((blocks[0].lanes, blocks[0].updates), recipe.number("lr"), dtype=np.float32)
+
+    def epoch() -> None:
+        for block in blocks:
+            block.train_epoch(rates).sum().item()
+
+    return epoch
+
+
 def their_loop(make: Callable[[], torch.nn.Module], recipe: Recipe, data: DeviceData) -> Callable[[], None]:
     """An epoch of each of as many modules in plain PyTorch."""
     modules = [make() for _ in range(LANES)]
@@ -90,7 +115,7 @@ def seconds(epoch: Callable[[], None]) -> float:
 
 
 class Sides:
-    """The three ways of one network, made and warmed up when the first round needs them."""
+    """The ways of one network, made and warmed up when the first round needs them."""
 
     def __init__(self, name: str, rows: int) -> None:
         self._name, self._rows = name, rows
@@ -109,6 +134,7 @@ class Sides:
         }
         recipe, data = Recipe({**usual, "batch_size": 64, **given}), random_data(self._rows, inputs)
         epochs = {
+            "compiled": compiled(recipe, data),
             "stacked": stacked(recipe, data, separate=False),
             "one_by_one": stacked(recipe, data, separate=True),
             "their_loop": their_loop(partial(net, inputs, CLASSES, **arguments), recipe, data),
@@ -124,9 +150,10 @@ class Sides:
 
 def summary(rounds: list[dict[str, float]]) -> dict[str, Any]:
     """One network."""
-    ways = ("stacked", "one_by_one", "their_loop")
+    ways = ("compiled", "stacked", "one_by_one", "their_loop")
     milliseconds = {way: spread(1e3 * each[way] / LANES for each in rounds) for way in ways}
     return {
+        "their_loop_over_compiled": ratio(rounds, "their_loop", "compiled"),
         "one_by_one_over_stacked": ratio(rounds, "one_by_one", "stacked"),
         "their_loop_over_stacked": ratio(rounds, "their_loop", "stacked"),
         "milliseconds_per_network_and_epoch": milliseconds,
