@@ -66,12 +66,16 @@ def test_modules_that_can_be_traced_have_programs(monkeypatch: pytest.MonkeyPatc
 
 def test_operations_of_a_module_are_counted() -> None:
     """A matrix of weights is used once for a row, a kernel once for each pixel."""
-    published(["mynets.good:Perceptron", "mynets.good:ResNet"])
+    published(["mynets.good:Perceptron", "mynets.good:ResNet", "mynets.good:Encoder"])
     common: dict[str, Any] = {"family": "module", "batch_size": 16, "init": "own"}
     perceptron = Recipe({**common, "module": "mynets.good:Perceptron", "args.width": 16})
     assert operations(StackKey.of(perceptron, (6,), 3)) == 2 * (6 * 16 + 16 * 16 + 16 * 3)
     network = Recipe({**common, "module": "mynets.good:ResNet", "args.width": 8})
     assert operations(StackKey.of(network, (1, 10, 10), 3)) == 2 * (100 * 9 * 8 * (1 + 8) + 8 * 3)
+    encoder = Recipe({**common, "module": "mynets.good:Encoder", "args.width": 8})
+    products = 12 * (6 * 8 + 4 * 8 * 8 + 2 * 8 * 16) + 8 * 3  # embedding, projections, feedforward; head
+    attention = 2 * 12 * 12 * 8
+    assert operations(StackKey.of(encoder, (12, 6), 3)) == 2 * (products + attention)
 
 
 def test_a_repeated_search_goes_over_to_programs_when_the_first_one_did(tmp_path: Path) -> None:

@@ -153,7 +153,7 @@ def operations(key: StackKey) -> float:
     if key.shape.module is None:
         return 2.0 * FlatModel(key.shape, torch.device("meta")).parameters
     network = FlatModel(key.shape, torch.device("cpu")).template.eval()
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
+    with FlopCounterMode(display=False) as counter:  # with gradients: without, transformers take a way that is not counted
         network(torch.zeros(1, *key.shape.inputs))
     return float(counter.get_total_flops())
 
