@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import time
@@ -10,6 +11,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
+FULL = (errno.ENOSPC, errno.EDQUOT)
+"""Numbers of the errors that tell of a full disk, or of a quota that is used up."""
 PART = ".part"
 ABANDONED_SECONDS = 3600.0
 """After which a part that nobody has written to is what a process left that has ended."""

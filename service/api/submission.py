@@ -26,7 +26,7 @@ from service.api.targets import check_positive, targets_of, task_of
 from service.datasets import BUILTIN, BuiltinFacts, TableInfo, held
 from service.datasets.readings import ColumnType, read_by
 from service.datasets.tables import OF_ARRAYS
-from service.datasets.uploads import file_format, uploaded
+from service.datasets.uploads import file_format, is_folder, uploaded
 from service.errors import InvalidInput, Issue, NotFound, TrialError
 from service.objects import open_objects
 from service.search import Search
@@ -193,15 +193,6 @@ def _check_format(spec: StudySpec, ending: str) -> None:
         raise InvalidInput.one("data.missing", message, value=list(spec.data.missing), allowed="nothing")
 
 
-def _is_folder(given: str, roots: Sequence[Path]) -> bool:
-    """Whether a path names a folder under an allowed directory."""
-    try:
-        path = Path(given).resolve()
-        return any(path.is_relative_to(root.resolve()) for root in roots) and path.is_dir()
-    except (OSError, RuntimeError, ValueError):  # a name that is too long, a cycle of links
-        return False
-
-
 def _file(data: DataSpec, roots: Sequence[Path], inspections: Inspections) -> tuple[TableInfo, str]:
     """The table in a file named by its path, and the file's format; errors are reported for ``data.path``."""
     given = str(data.path)
@@ -210,7 +201,7 @@ def _file(data: DataSpec, roots: Sequence[Path], inspections: Inspections) -> tu
             ending = file_format(str(path.resolve()), "data.path")
             return inspections.of(path, ending, data.missing), ending
     except InvalidInput as error:
-        if _is_folder(given, roots):
+        if is_folder(Path(given), roots):
             message = "is a folder; one of Parquet files, arrays or images becomes a data set by its address, file://…"
             allowed = "a file, or data.dataset with the id that regsearch upload prints"
             raise InvalidInput.one("data.path", message, value=given, allowed=allowed) from None

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
-from errno import EDQUOT, ENOSPC
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from service.addresses import Address, allowed_address
 from service.apart import answer_parent
+from service.atomic import FULL
 from service.datasets.images import ENDINGS as OF_IMAGES
 from service.datasets.merging import merge_folder
 from service.datasets.places import FIELD, Entry, Source, refuse, source_at, too_large
@@ -163,7 +163,7 @@ def _fetched(request: dict[str, Any]) -> str:
     try:
         return fetch(address, request["prefixes"], Path(request["target"]), Path(request["scratch"]), request["most"])
     except OSError as error:
-        if error.errno in (ENOSPC, EDQUOT):
+        if error.errno in FULL:
             raise StorageFull("the server has no room for the file; nothing was stored") from None
         refuse(f"can't be stored: {error.strerror}")
 

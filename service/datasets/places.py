@@ -21,7 +21,7 @@ from urllib.parse import urldefrag, urljoin
 import httpx
 
 from service.addresses import Address, allowed_address
-from service.datasets.uploads import held
+from service.datasets.uploads import held, is_folder
 from service.errors import InvalidInput, TooLarge
 from service.objects.stores import PACKAGES, kind_of
 
@@ -169,8 +169,7 @@ class LocalSource(Source):
 
     def is_folder(self) -> bool:
         """Whether it is an allowed directory."""
-        resolved = self._path.resolve()
-        return any(resolved.is_relative_to(root.resolve()) for root in self._roots) and resolved.is_dir()
+        return is_folder(self._path, self._roots)
 
     def files(self) -> Iterator[Entry]:
         """See above; links to directories are not followed."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import stat
@@ -13,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from service.atomic import PART, sync_folder
+from service.atomic import FULL, PART, sync_folder
 from service.datasets.tables import ENDINGS, FORMATS
 from service.errors import InvalidInput, StorageFull, TooLarge
 from service.objects import Objects, OtherContent
@@ -103,7 +102,7 @@ def receiving(directory: Path) -> Iterator[Path]:
         finally:
             temporary.unlink(missing_ok=True)
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in FULL:
             raise StorageFull("the server has no room for the file; nothing was stored") from None
         raise
 
@@ -170,6 +169,15 @@ def held(path: str, roots: Sequence[Path], setting: str = "REGSEARCH_DATA_ROOTS"
     finally:
         if handle >= 0:
             os.close(handle)
+
+
+def is_folder(path: Path, roots: Sequence[Path]) -> bool:
+    """Whether a path names a directory under an allowed one, after following links."""
+    try:
+        resolved = path.resolve()
+        return _within(resolved, roots) and resolved.is_dir()
+    except (OSError, ValueError, RuntimeError):  # as for a file
+        return False
 
 
 def _within(resolved: Path, roots: Sequence[Path]) -> bool:

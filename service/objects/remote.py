@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
 from service.addresses import Address
-from service.atomic import ABANDONED_SECONDS, PART, sweep_parts
+from service.atomic import ABANDONED_SECONDS, FULL, PART, sweep_parts
 from service.errors import RegsearchError, StorageFull
 from service.objects.base import Objects, ObjectsUnavailable, OtherContent, has_digest
 from service.objects.cache import Cache
@@ -30,7 +30,6 @@ from service.objects.stores import PACKAGES, kind_of
 T = TypeVar("T")
 
 _PART_BYTES = 8 << 20
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 _NO_CREDENTIALS = ("NoCredentialsError", "PartialCredentialsError")
 
 
@@ -173,7 +172,7 @@ class RemoteObjects(Objects):
         try:
             self._asked(lambda store: store.files.get_file(store.place(name), str(path)))
         except OSError as error:
-            if error.errno not in _FULL:
+            if error.errno not in FULL:
                 raise
             self._cache.trim(0)
             raise StorageFull(f"there is no room for a copy of {name} on this machine") from None
@@ -194,7 +193,7 @@ class RemoteObjects(Objects):
                     f"REGSEARCH_OBJECTS needs a package that is not installed: pip install {package}"
                 ) from None
             except Exception as error:  # the libraries' errors have no common base class
-                if isinstance(error, OSError) and error.errno in _FULL:
+                if isinstance(error, OSError) and error.errno in FULL:
                     raise
                 if isinstance(error, FileNotFoundError) and not writing:
                     raise FileNotFoundError(errno.ENOENT, "it is not in the object store") from None

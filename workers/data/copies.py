@@ -6,7 +6,6 @@ more, however a process ends.
 
 from __future__ import annotations
 
-import errno
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO
 
+from service.atomic import FULL
 from service.errors import StorageFull, TrialError
 
 _CHUNK = 1 << 20
@@ -54,7 +54,7 @@ def _copy(path: Path, scratch: Path) -> Iterator[Path]:
                 shutil.copyfileobj(source, file, _CHUNK)
             file.flush()
         except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            if error.errno in FULL:
                 size = path.stat().st_size
                 raise StorageFull(f"there is no room for a copy of the data, {size} bytes in {scratch}") from None
             raise

@@ -218,7 +218,11 @@ def _callable(path: Path) -> ctypes.CDLL:
 @functools.cache
 def _sources() -> str:
     """A hash of the code that programs are made of."""
-    folders = (_SOURCES / "stack", _SOURCES / "plain")
+    return _code_in([_SOURCES / "stack", _SOURCES / "plain"])
+
+
+def _code_in(folders: Sequence[Path]) -> str:
+    """A hash of the files of Python in folders."""
     texts = (path.read_bytes() for folder in folders for path in sorted(folder.rglob("*.py")))
     return hashlib.sha256(b"".join(texts)).hexdigest()
 
@@ -226,7 +230,11 @@ def _sources() -> str:
 def _source_of(name: str) -> str | None:
     """What a module of theirs is made of, as far as can be told; what it takes from elsewhere shows when it is checked."""
     top = name.partition(":")[0].partition(".")[0]
-    return importlib.metadata.version(top) if top in _INSTALLED else _files_of(registered(name))
+    return _version_of(top) if top in _INSTALLED else _files_of(registered(name))
+
+
+_version_of = functools.cache(importlib.metadata.version)
+"""It is asked for before every epoch, and looked up on the disk."""
 
 
 @functools.cache
@@ -234,8 +242,7 @@ def _files_of(make: Makes) -> str | None:
     """A hash of all files of its package, whatever becomes of them after the first call."""
     package = sys.modules.get(str(getattr(make, "__module__", "")).partition(".")[0])
     folders = [Path(folder) for folder in getattr(package, "__path__", ())]
-    files = sorted(file for folder in folders for file in folder.rglob("*.py"))
-    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest() if files else source_hash(make)
+    return _code_in(folders) if folders else source_hash(make)
 
 
 @functools.cache
