@@ -13,7 +13,8 @@ RMSE on the 20 %, which the service never sees:
 
 Beside them scikit-learn's HistGradientBoosting with its defaults, and, with ``--peers``, RealMLP-TD and TabM-D of pytabkit,
 which the interpreter PYTHON must have. All on the same rows and cores, one after the other; ``seconds`` has the time of
-each, from the upload to the model. Every split is kept in the result file, and the same command goes on after the last.
+each, from the upload to the model. Every split is kept in the result file, and the same command goes on after the last, with
+more splits and on other machines, too; times are of whichever it was.
 
 Differences have the interval of Nadeau and Bengio, "Inference for the generalization error", Machine Learning 52 (2003).
 """
@@ -267,7 +268,7 @@ def main() -> None:
     given = options.given()
     must_exist(given.directory / name / file for name in given.names for file in FILES)
     asked = studies(given.trials, default=not given.without_default)
-    rounds = Rounds("delivered", given, count="splits", with_peers=given.peers is not None)
+    rounds = Rounds("delivered", given, count="splits", anywhere=True, with_peers=given.peers is not None)
     done: dict[str, list[dict[str, Any]]] = {name: [] for name in given.names}
     for seed in range(given.splits):
         for name, splits in done.items():

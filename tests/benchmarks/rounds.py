@@ -3,7 +3,8 @@
 A benchmark is made of rounds, each with a name. A round is written to the result file as soon as it has been measured, by
 an atomic replacement, so an interrupted benchmark has lost at most the round that was running; the same command goes on
 after the rounds that are there. Until all are, the file is called ``NAME.unfinished.json``, and an earlier ``NAME.json``
-stays as it is.
+stays as it is. A benchmark whose figures are no times may go on anywhere, from a finished file, too: its rounds add up over
+machines, and one from another machine than the last tells its own.
 
     {"benchmark": …, "date": …, "machine": {…}, "asked": {…}, "n": 3, "figures": {…},
      "rounds": [{"name": …, "date": …, "commit": …, "figures": …}, …]}
@@ -95,13 +96,16 @@ class Rounds:
         name: Of the result file.
         given: What `Options.given` returned.
         count: The option that says how many rounds there are. An interrupted run may go on to another number.
+        anywhere: Rounds of other machines count as well, and those of a finished file.
         asked: What else the figures depend on.
 
     Raises:
         SystemExit: There are rounds of an interrupted run with other options or on another machine.
     """
 
-    def __init__(self, name: str, given: argparse.Namespace, *, count: str = "rounds", **asked: Any) -> None:
+    def __init__(
+        self, name: str, given: argparse.Namespace, *, count: str = "rounds", anywhere: bool = False, **asked: Any
+    ) -> None:
         options = {key: value for key, value in vars(given).items() if key not in SHARED_OPTIONS}
         told = {key: value for key, value in options.items() if value is not None and not isinstance(value, Path)}
         self._asked: dict[str, Any] = told | asked
@@ -111,15 +115,18 @@ class Rounds:
         self._path = given.results / f"{name}.unfinished.json"
         self._kept: dict[str, dict[str, Any]] = {}
         self._used: set[str] = set()
-        if self._path.exists() and not given.fresh:
-            self._go_on()
+        begun = [self._path, self._finished] if anywhere else [self._path]
+        earlier = next((path for path in begun if path.exists()), None)
+        if earlier is not None and not given.fresh:
+            self._go_on(earlier, anywhere)
 
     def once(self, name: str, measure: Callable[[], T]) -> T:
         """The figures of this round: measured now and written to the file, unless the file has them."""
         if name not in self._kept:
             figures = measure()
             now = datetime.now(UTC).isoformat(timespec="seconds")
-            self._kept[name] = {"name": name, "date": now, "commit": commit(ROOT), "figures": figures}
+            about = {"date": now, "commit": commit(ROOT), "machine": self._machine}
+            self._kept[name] = {"name": name, **about, "figures": figures}
             self._write(self._path, {})
             sys.stderr.write(f"{name}: {json.dumps(figures)[:400]}\n")
         self._used.add(name)
@@ -134,18 +141,23 @@ class Rounds:
         sys.stdout.write(f"{json.dumps(figures, indent=2)}\n{self._finished}\n")
         return self._finished
 
-    def _go_on(self) -> None:
-        found = json.loads(self._path.read_text())
+    def _go_on(self, path: Path, anywhere: bool) -> None:
+        found = json.loads(path.read_text())
+        fixed = (
+            [(found["asked"], self._asked)]
+            if anywhere
+            else [(found["asked"], self._asked), (found["machine"], self._machine)]
+        )
         differing = [
             key
-            for then, now in ((found["asked"], self._asked), (found["machine"], self._machine))
+            for then, now in fixed
             for key in sorted({*then, *now})
             if key != self._count and then.get(key) != json.loads(json.dumps(now.get(key)))
         ]
         if differing:
-            sys.exit(f"{self._path} was begun with another {', '.join(differing)}; finish it so, or drop it with --fresh")
-        self._kept = {each["name"]: each for each in found["rounds"]}
-        sys.stderr.write(f"going on after {len(self._kept)} rounds of {self._path}\n")
+            sys.exit(f"{path} was begun with another {', '.join(differing)}; finish it so, or drop it with --fresh")
+        self._kept = {each["name"]: {"machine": found["machine"], **each} for each in found["rounds"]}
+        sys.stderr.write(f"going on after {len(self._kept)} rounds of {path}\n")
 
     def _write(self, path: Path, figures: dict[str, Any]) -> None:
         """The whole document, one line for each round."""
@@ -155,12 +167,16 @@ class Rounds:
             "machine": self._machine,
         }
         head |= {"asked": self._asked, "n": len(self._kept), **figures}
-        lines = ",\n".join(f"    {json.dumps(each)}" for each in self._kept.values())
+        lines = ",\n".join(f"    {json.dumps(self._told(each))}" for each in self._kept.values())
         text = json.dumps(head, indent=2).removesuffix("\n}") + f',\n  "rounds": [\n{lines}\n  ]\n}}\n'
         path.parent.mkdir(parents=True, exist_ok=True)
         fresh = path.with_suffix(".part")
         fresh.write_text(text)
         fresh.replace(path)
+
+    def _told(self, each: dict[str, Any]) -> dict[str, Any]:
+        """A round, without its machine if that is the file's."""
+        return {key: value for key, value in each.items() if key != "machine" or value != self._machine}
 
 
 def in_turn(sides: Mapping[str, Callable[[], T]], number: int) -> dict[str, T]:

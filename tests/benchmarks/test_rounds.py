@@ -112,6 +112,25 @@ def test_rounds_of_other_options_are_neither_taken_nor_overwritten(tmp_path: Pat
     assert Rounds("some", again).once("0", lambda: 5) == 5
 
 
+def test_where_times_do_not_matter_rounds_add_up_over_machines(tmp_path: Path) -> None:
+    """A finished file goes on; a round from elsewhere keeps the machine that it was measured on."""
+    first = Rounds("some", given(tmp_path, splits=1), count="splits", anywhere=True)
+    first.once("0", lambda: 1)
+    path = first.conclude({})
+    there = json.loads(path.read_text())
+    assert "machine" not in there["rounds"][0]
+    path.write_text(json.dumps(there | {"machine": {"processor": "another"}}))
+
+    more = Rounds("some", given(tmp_path, splits=2), count="splits", anywhere=True)
+    assert more.once("0", lambda: pytest.fail("measured twice")) == 1
+    more.once("1", lambda: 2)
+    done = json.loads(more.conclude({}).read_text())
+    assert (done["n"], done["machine"]) == (2, machine())
+    assert [each.get("machine") for each in done["rounds"]] == [{"processor": "another"}, None]
+    with pytest.raises(SystemExit, match="begun with another trials"):
+        Rounds("some", given(tmp_path, splits=2, trials=7), count="splits", anywhere=True)
+
+
 def test_fewer_rounds_end_a_run_with_those_alone(tmp_path: Path) -> None:
     rounds = Rounds("some", given(tmp_path, rounds=9))
     for number in range(3):
