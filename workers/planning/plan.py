@@ -38,15 +38,16 @@ MOST_STACK_KEYS = 8
 """Maximum number of stacks that are planned for."""
 BLOCKS_PER_CORE = 6
 """Blocks in flight for every core: enough that no core waits long for the last block of a round."""
-BLOCK_LANES = {"mlp": 8, "sequence": 8, "cnn": 1, "module": 8}
-"""Maximum number of lanes of a block on a CPU, by family: where a block has no program, enough that the interpreter keeps
-up. Convolutions are fastest one network at a time."""
+BLOCK_LANES = {"mlp": 10, "sequence": 10, "cnn": 1, "module": 10}
+"""Maximum number of lanes of a block on a CPU, by family: enough that the interpreter, which runs for one thread at a time,
+keeps up. Convolutions are fastest one network at a time."""
 EAGER_RATE = 1e10
 """Floating-point operations a second of a core that trains eagerly; assumed."""
 BUILT_FOR_SECONDS = 8.0
 """Programs are built for searches that would take longer without: each takes a core some ten seconds."""
-CACHED_BYTES = 6 << 20
-"""A block of more than one lane has a smaller state than this, for which a core has room in its cache."""
+BLOCK_BYTES = 12 << 20
+"""A block of more than one lane has a smaller state than this. Smaller ones, which fit the cache of a core, are no faster:
+their updates are as fast, and the interpreter has more to do for each."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,7 @@ def make_plan(spec: StudySpec, example: Params, data: DeviceData) -> Plan:
         captured = lanes if spec.model.word == "mlp" and key.micro_batches == 1 else None
         return Plan(max(lanes * keys, data.folds), captured, separate=trial.separate)
     cores = core_count()
-    lanes = block_lanes(key, most, cores) if trial.separate is None else 1
+    lanes = block_lanes(key, most, cores, data.folds) if trial.separate is None else 1
     capacity = max(data.folds, min(most, fitting, lanes * cores * BLOCKS_PER_CORE))
     traced = spec.model.word == "mlp" or (spec.model.word == "module" and trial.traceable)
     programs = traced and key.micro_batches == 1 and spec.domains["l2_sp"] == Fixed(value=OFF)
@@ -134,10 +135,14 @@ def make_plan(spec: StudySpec, example: Params, data: DeviceData) -> Plan:
     return Plan(capacity, lanes if programs else None, cores, lanes, builds=builds, separate=trial.separate)
 
 
-def block_lanes(key: StackKey, most: int, cores: int) -> int:
-    """Lanes of a block on a CPU: a power of two, so that studies share their programs, and few enough to go round."""
+def block_lanes(key: StackKey, most: int, cores: int, folds: int) -> int:
+    """Lanes of a block on a CPU: few enough that each core has blocks, and that none is idle when a trial of ``folds`` lanes
+    is over; else a power of two, so that studies share their programs.
+    """
     bytes_of_lane = _state_bytes(FlatModel(key.shape, torch.device("meta")), key)
-    limit = min(BLOCK_LANES[key.shape.family], CACHED_BYTES // bytes_of_lane, most // (2 * cores))
+    limit = min(BLOCK_LANES[key.shape.family], BLOCK_BYTES // bytes_of_lane, most // (2 * cores))
+    if 1 < folds <= limit:
+        return limit // folds * folds
     return 1 << max(0, limit.bit_length() - 1)
 
 

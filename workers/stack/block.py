@@ -74,17 +74,20 @@ class Block:
     def train(self) -> Epoch:
         """Train all lanes for one epoch, and evaluate them."""
         stack, start = self.stack, time.perf_counter()
-        nothing = np.zeros(stack.updates, dtype=np.float32)
-        rates = np.stack([owner[0].rates(stack.updates) if owner else nothing for owner in self.owner])
+        lanes: dict[Run, list[int]] = {}
         for lane, owner in enumerate(self.owner):
-            if owner and owner[0].restarts:
-                stack.take_snapshot(lane)
-            strengths = owner[0].strengths() if owner else None
-            if owner and strengths:
-                stack.set_strengths(lane, owner[0].recipe, *strengths)
-        holds = None
-        if "averaging" in stack.techniques:
-            holds = np.stack([owner[0].holds(stack.updates) if owner else nothing for owner in self.owner])
+            if owner is not None:
+                lanes.setdefault(owner[0], []).append(lane)
+        rates, holds = (np.zeros((len(self.owner), stack.updates), dtype=np.float32) for _ in range(2))
+        for run, own in lanes.items():
+            rates[own] = run.rates(stack.updates)
+            if run.restarts:
+                for lane in own:
+                    stack.take_snapshot(lane)
+            if strengths := run.strengths():
+                stack.set_strengths(own, run.recipe, *strengths)
+            if "averaging" in stack.techniques:
+                holds[own] = run.holds(stack.updates)
         losses = stack.train_epoch(rates, holds).cpu().numpy()
         trained = time.perf_counter()
         table = np.concatenate([losses[:, None], stack.evaluate().cpu().numpy()], axis=1)

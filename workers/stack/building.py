@@ -17,6 +17,7 @@ from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor
+from torch._functorch.compile_utils import fx_graph_cse
 from torch.fx import Graph, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 
@@ -64,6 +65,7 @@ def compile_function(function: Callable[..., None], arguments: Sequence[Any], pa
         graph = make_fx(flat, decomposition_table=DECOMPOSITIONS)(*tensors)
         turn_products(graph.graph)
         graph.graph.eliminate_dead_code()
+        graph.graph = fx_graph_cse(graph.graph)  # so that backward takes the exponentials of forward
         graph.recompile()
         for name in [name for name, value in vars(graph).items() if isinstance(value, Tensor)]:
             constant = getattr(graph, name)

@@ -171,11 +171,11 @@ class Stack:
             self.techniques = techniques
             self._prepare()
 
-    def set_strengths(self, lane: int, recipe: Recipe, dropout: float, weight_decay: float) -> None:
-        """Multiply a lane's dropout rates and weight decay by the factors of the coming epoch."""
+    def set_strengths(self, lanes: Sequence[int], recipe: Recipe, dropout: float, weight_decay: float) -> None:
+        """Multiply dropout rates and weight decay of a recipe's lanes by the factors of the coming epoch."""
         own = torch.tensor(self.model.rates(recipe)) * dropout
-        self.columns["dropout"][lane] = own.to(self.data.device)
-        self.columns["weight_decay"][lane] = recipe.number("weight_decay") * weight_decay
+        self.columns["dropout"][lanes] = own.to(self.data.device)
+        self.columns["weight_decay"][lanes] = recipe.number("weight_decay") * weight_decay
 
     def train_epoch(self, rates: NDArray[np.float32], holds: NDArray[np.float32] | None = None) -> Tensor:
         """One epoch of all lanes at learning rates ``rates (k, u)``; returns the mean training losses (k,).
@@ -278,8 +278,11 @@ class Stack:
 
     def sparsity(self) -> Tensor:
         """(k,) share of the weights that are exactly zero."""
-        penalized = self._eager.penalized
-        return ((self.state.evaluated()[0] == 0) * penalized).sum(1) / penalized.sum()
+        weights, penalized = self.state.evaluated()[0], self._eager.penalized
+        if weights.device.type != "cpu":
+            return ((weights == 0) * penalized).sum(1) / penalized.sum()
+        zeros = (weights.numpy() == 0) & (penalized.numpy() > 0)  # ten times as fast as torch
+        return torch.tensor([np.count_nonzero(row) for row in zeros]) / penalized.sum()
 
     @torch.no_grad()
     def predict(self, weights: Tensor, stats: Tensor, rows: Tensor) -> Tensor:
