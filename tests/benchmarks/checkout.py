@@ -1,4 +1,4 @@
-"""The search of one study by the processes of a checkout: its API, one worker, a new SQLite file, caches that are handed in.
+"""One study by the processes of a checkout: its API, one worker, a new SQLite file, caches that are handed in.
 
 Only what stays the same from version to version is used: the programs `service.cli serve` and `workers`, the settings in the
 environment, and the REST interface. So an older checkout can be measured beside this one, with the same interpreter.
@@ -25,6 +25,8 @@ POLL_SECONDS = 0.5
 PAGE = 200
 SEARCHED = ("queued", "running")
 """States of a study that still is searched."""
+UNANSWERED = (*SEARCHED, "finalizing")
+"""States of a study that has no answer yet."""
 
 
 def environment(checkout: Path) -> dict[str, str]:
@@ -53,8 +55,9 @@ def search(
     cache: Path,
     roots: Path | None = None,
     worker_cores: Collection[int] | None = None,
+    until: Collection[str] = SEARCHED,
 ) -> dict[str, Any]:
-    """Search a study, and stop as soon as its search is over.
+    """Search a study, and stop as soon as its search is over, or its answer there.
 
     Args:
         checkout: Whose processes do it.
@@ -62,10 +65,11 @@ def search(
         cache: Where they keep what they measure and compile.
         roots: The directory of the files that the study names.
         worker_cores: The cores that the worker is confined to.
+        until: The states in which it is waited for.
 
     Returns:
         Trials, trial-epochs, seconds from the worker's first lease to the end of the last trial, their rate, and the last
-        that the worker told of itself.
+        that the worker told of itself. Of a study that was answered ``answer_seconds``, from the submit on.
 
     Raises:
         RuntimeError: A process died, or the study failed.
@@ -88,7 +92,7 @@ def search(
             number = client.post("/v1/studies", dict(study))["id"]
             with confined(worker_cores):
                 supervisor.add("worker", "workers")
-            stats = _until_searched(supervisor, client, number)
+            stats = _waited(supervisor, client, number, until)
             figures = _figures(client, number)
             client.close()
     return figures | stats
@@ -108,15 +112,15 @@ def confined(cores: Collection[int] | None) -> Iterator[None]:
         os.sched_setaffinity(0, before)
 
 
-def _until_searched(supervisor: Supervisor, client: HttpClient, number: int) -> dict[str, Any]:
-    """Wait for the search's end; what the worker told last of its occupancy and its time."""
+def _waited(supervisor: Supervisor, client: HttpClient, number: int, states: Collection[str]) -> dict[str, Any]:
+    """Wait until the study is in none of these states; what the worker told last of its occupancy and its time."""
     stats: dict[str, Any] = {}
     while True:
         study = client.get(f"/v1/studies/{number}")
         for worker in client.get("/v1/workers"):
             told = worker["stats"]
             stats |= {name: told[name] for name in ("shares", "occupancy", "steady_occupancy") if name in told}
-        if study["state"] not in SEARCHED:
+        if study["state"] not in states:
             break
         for child in supervisor.children:
             if not child.running:
@@ -136,4 +140,8 @@ def _figures(client: HttpClient, number: int) -> dict[str, Any]:
     last = max(datetime.fromisoformat(trial["finished_at"]) for trial in trials)
     seconds = (last - datetime.fromisoformat(study["started_at"])).total_seconds()
     epochs = sum(trial["epochs"] for trial in trials)
-    return {"trials": len(trials), "trial_epochs": epochs, "seconds": seconds, "rate": epochs / seconds}
+    found = {"trials": len(trials), "trial_epochs": epochs, "seconds": seconds, "rate": epochs / seconds}
+    if study["finished_at"] is None:
+        return found
+    submitted, answered = (datetime.fromisoformat(study[name]) for name in ("created_at", "finished_at"))
+    return found | {"answer_seconds": (answered - submitted).total_seconds()}
