@@ -36,9 +36,10 @@ OTHER = {
     "env": {"REGSEARCH_LOG_LEVEL": "debug"},
 }
 SEVERAL = {"devices_per_trial": 4, "cpus": 8, "gpus": 1, "memory_mb": 16384}
+STORE = {"objects_secret": "regsearch-objects", "objects_port": 9000}
 PROFILES = {
     name: KubernetesProfile.model_validate(each)
-    for name, each in {"default": {}, "other": OTHER, "several": SEVERAL}.items()
+    for name, each in {"default": {}, "other": OTHER, "several": SEVERAL, "store": STORE}.items()
 }
 
 
@@ -178,6 +179,18 @@ def test_a_worker_of_several_devices_has_all_of_them_and_memory_in_common() -> N
     assert {"name": "REGSEARCH_WORKER_MEMORY_MB", "value": "4096"} in container["env"]
     assert {"name": "shared-memory", "emptyDir": {"medium": "Memory"}} in pod["volumes"]
     assert {"name": "shared-memory", "mountPath": "/dev/shm"} in container["volumeMounts"]
+
+
+def test_a_store_takes_the_place_of_the_shared_data() -> None:
+    found = documents(PROFILES["store"])
+    assert not [each for each in found if each["kind"] == "PersistentVolumeClaim"]
+    own = {name: pod for name, pod in pods(found) if name != "regsearch-postgres"}
+    assert set(own) == {"regsearch-api", "regsearch-dashboard", "regsearch-worker"}
+    for pod in own.values():
+        assert {"name": "data", "emptyDir": {}} in pod["volumes"]
+        assert [each["envFrom"] for each in pod["containers"]] == [[{"secretRef": {"name": "regsearch-objects"}}]]
+    (policy,) = [each for each in found if each["metadata"]["name"] == "regsearch-asking"]
+    assert {"ports": [{"port": 9000, "protocol": "TCP"}]} in policy["spec"]["egress"]
 
 
 def test_the_base_lists_every_file_and_its_words_stay_strings() -> None:

@@ -37,6 +37,12 @@ class KubernetesProfile(Profile):
         "inside", description="Run PostgreSQL, too, or use one outside, which `db-url` of the secret leads to."
     )
     storage_class: str | None = Field(None, description="Storage class of the shared data (ReadWriteMany).")
+    objects_secret: str | None = Field(
+        None,
+        description="Secret whose keys become variables of the environment: `REGSEARCH_OBJECTS`, the store that takes the "
+        "place of the shared data, and what its client reads, such as `AWS_ACCESS_KEY_ID`.",
+    )
+    objects_port: int = Field(443, ge=1, le=65535, description="Port of that store, which pods may ask.")
     data_gb: int = Field(50, ge=1, description="Size of the shared data, in GiB.")
     database_gb: int = Field(20, ge=1, description="Size of the database inside, in GiB.")
     public_url: str | None = Field(None, description="URL under which users reach the API.")
@@ -60,6 +66,8 @@ def documents(profile: KubernetesProfile) -> list[Document]:
         if name == "postgres.yaml" and profile.postgres == "outside":
             continue
         for document in YAML(typ="safe", pure=True).load_all((BASE / name).read_text()):
+            if document["kind"] == "PersistentVolumeClaim" and profile.objects_secret is not None:
+                continue
             document["metadata"]["namespace"] = profile.namespace
             _adapt(document, profile)
             found.append(document)
@@ -110,6 +118,7 @@ def _adapt(document: Document, profile: KubernetesProfile) -> None:
         case "StatefulSet", _:
             _claim(document["spec"]["volumeClaimTemplates"][0]["spec"], profile.database_gb, None)
         case "Deployment", _:
+            _use_store(document["spec"]["template"]["spec"], profile)
             for container in document["spec"]["template"]["spec"]["containers"]:
                 container["image"] = profile.service_image
                 if profile.public_url is not None:
@@ -119,8 +128,19 @@ def _adapt(document: Document, profile: KubernetesProfile) -> None:
             _worker(document["spec"]["jobTargetRef"]["template"]["spec"], profile)
         case "NetworkPolicy", "regsearch-postgres" if profile.postgres == "outside":
             document["spec"]["ingress"] = []  # there are no such pods
+        case "NetworkPolicy", "regsearch-asking" if profile.objects_secret is not None and profile.objects_port != 443:
+            document["spec"]["egress"].append({"ports": [{"port": profile.objects_port, "protocol": "TCP"}]})
         case _:
             pass
+
+
+def _use_store(pod: Document, profile: KubernetesProfile) -> None:
+    """A store of objects in place of the shared data, of which each pod then has copies of its own."""
+    if profile.objects_secret is None:
+        return
+    pod["volumes"] = [{"name": "data", "emptyDir": {}} if each["name"] == "data" else each for each in pod["volumes"]]
+    for container in pod["containers"]:
+        container["envFrom"] = [{"secretRef": {"name": profile.objects_secret}}]
 
 
 def _claim(spec: Document, gigabytes: int, storage_class: str | None) -> None:
@@ -142,6 +162,7 @@ def _scale(spec: Document, profile: KubernetesProfile) -> None:
 
 def _worker(pod: Document, profile: KubernetesProfile) -> None:
     """The pod of one worker."""
+    _use_store(pod, profile)
     (container,) = pod["containers"]
     container["image"] = profile.image
     container["command"] = ["python", *worker_arguments(profile, stays=False)]

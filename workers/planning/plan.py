@@ -113,9 +113,9 @@ def make_plan(spec: StudySpec, example: Params, data: DeviceData) -> Plan:
     """
     typical = recipe(spec, example)
     key = StackKey.of(typical, data.inputs, data.outputs, data.categories, data.several)
-    trial = verdict(key.shape, data)
     if data.crew is not None:  # one trial after the other, each on all devices
         return Plan(data.folds, None, threads=1, block_lanes=1, separate=SEPARATE, devices=data.crew.devices)
+    trial = verdict(key.shape, data)
     most = max(MIN_IN_FLIGHT, spec.budget.trials * spec.searches // GENERATIONS) * data.folds
     # The outer folds of nested validation have stacks of their own.
     keys = min(spec.stack_keys, MOST_STACK_KEYS) * (1 if spec.searches == 1 else 2)
