@@ -34,7 +34,8 @@ class Stacks:
         self._plan = plan
         self._workshop = workshop
         self._threads = Threads(plan.threads or 1, workshop.is_building)
-        self._first = min(plan.capacity, max(self._folds, self._threads.count * (plan.block_lanes or plan.capacity)))
+        half = max(1, plan.block_lanes // 2) if plan.block_lanes else plan.capacity
+        self._first = min(plan.capacity, max(self._folds, self._threads.count * half))
         self._begun = False
         self._techniques = techniques_in(spec.domains) if plan.compiled_lanes else frozenset[str]()
         self._runners: dict[_Place, StackRunner] = {}
@@ -53,7 +54,7 @@ class Stacks:
     def free_lanes(self) -> int:
         """Lanes of the plan that no run occupies or waits for; negative if there are more runs than lanes.
 
-        Until the first trial has ended there is one block for each thread, so that people soon see something.
+        Until the first trial has ended there is half a block for each thread, so that people soon see something.
         """
         capacity = self._capacity if self._begun else self._first
         return capacity - sum(runner.wanted_lanes for runner in self._runners.values())

@@ -36,7 +36,8 @@ class StackRunner:
     """Runs of one stack key: lanes are filled, trained together, freed as soon as their run is over.
 
     Lanes are in blocks as the ``layout`` says, and there are as many blocks as the runs need. Blocks with programs, and a
-    captured one, have a fixed number of lanes, of which some may be computed in vain; others just the lanes in use.
+    captured one, have a fixed number of lanes, of which some may be computed in vain; others, and those that have no program
+    yet, just the lanes in use.
     """
 
     def __init__(
@@ -126,6 +127,8 @@ class StackRunner:
             self.blocks = self.blocks or [Block(self._make())]
             self.blocks[0].resize(len(self.blocks[0].live) + needed)
             return
+        if not needed:
+            return
         for block in self.blocks:
             block.resize(size)
         missing = needed - sum(len(block.idle) for block in self.blocks)
@@ -145,11 +148,13 @@ class StackRunner:
         while len(self.blocks) > self._layout.threads.count and self.lanes <= (len(self.blocks) - 1) * size:
             emptiest = min(self.blocks, key=lambda block: len(block.live))
             others = [block for block in self.blocks if block is not emptiest]
+            for block in others:
+                block.resize(size)
             idle = iter([(block, lane) for block in others for lane in block.idle])
             for lane in emptiest.live:
                 emptiest.move(lane, *next(idle))
             self.blocks = others
-        if self._layout.workshop is None:
+        if not self.taken_over:
             for block in self.blocks:
                 block.resize(len(block.live))
 
@@ -172,10 +177,10 @@ class StackRunner:
 
     def _take_over(self) -> None:
         """Go over to the programs that are there; a repeated search does so exactly when the first one did."""
-        workshop, planned = self._layout.workshop, self._layout.taken_over
-        if workshop is None or not self.blocks:
+        workshop, planned, size = self._layout.workshop, self._layout.taken_over, self._layout.lanes
+        if workshop is None or size is None or not self.blocks:
             return
-        blueprint = self.blocks[0].stack.blueprint
+        blueprint = self.blocks[0].stack.blueprint_of(size)
         for part in PARTS:
             if part in self.taken_over or (planned is not None and planned.get(part, math.inf) > self.rounds):
                 continue
@@ -183,6 +188,7 @@ class StackRunner:
             if found is not None:
                 self.taken_over[part] = self.rounds
                 for block in self.blocks:
+                    block.resize(size)
                     self._use(block, part)
 
     def _use(self, block: Block, part: Part) -> None:

@@ -87,13 +87,17 @@ class Stack:
     @property
     def blueprint(self) -> Blueprint:
         """What its programs depend on."""
-        data, rows = self.data, self._evaluated_at_once(self.lanes, int(self.data.valid.shape[1]))
+        return self.blueprint_of(self.lanes)
+
+    def blueprint_of(self, lanes: int) -> Blueprint:
+        """What its programs would depend on with so many lanes."""
+        data, rows = self.data, self._evaluated_at_once(lanes, int(self.data.valid.shape[1]))
         return Blueprint(
             self.key,
             data.task,
             data.outputs,
             tuple(sorted(self.techniques)),
-            self.lanes,
+            lanes,
             self.batch,
             rows,
             shared=data.folds == 1,
