@@ -141,7 +141,7 @@ def test_every_pod_is_within_a_policy_and_every_selector_meets_its_pods(rendered
     budgets = [each["spec"]["selector"]["matchLabels"] for each in by_kind["PodDisruptionBudget"]]
     for selector in (*budgets, *(each["spec"]["selector"] for each in by_kind["Service"])):
         assert any(selector.items() <= each.items() for each in labels), selector
-    claims = {each["metadata"]["name"] for each in by_kind["PersistentVolumeClaim"]}
+    claims = {each["metadata"]["name"] for each in by_kind.get("PersistentVolumeClaim", [])}
     accounts = {each["metadata"]["name"] for each in by_kind["ServiceAccount"]}
     for _, pod in pods(rendered):
         used = {each["persistentVolumeClaim"]["claimName"] for each in pod["volumes"] if "persistentVolumeClaim" in each}
