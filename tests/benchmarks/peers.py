@@ -1,12 +1,15 @@
-"""The search that `throughput` measures, as people write it today: with Optuna, with Optuna by an expert, with Ray Tune.
+"""The search that `throughput` measures, as people write it today: with Optuna, with Optuna by an expert, with joblib, with
+Ray Tune.
 
     python -m tests.benchmarks.peers optuna_script [--width 64] [--epochs 20] [--trials 40] [--processes 2]
     python -m tests.benchmarks.peers hand_tuned_script [--large] [--halving]
+    python -m tests.benchmarks.peers joblib_loop [--large]
     python -m tests.benchmarks.peers ray_tune [--large]
 
 Runs one of them alone and prints its rate; `throughput` runs them in turn with ours, and keeps the rounds. One study on a
 classification set: an MLP with layer normalization and AdamW; learning rate, L1, weight decay and dropout are searched.
-Scripts run one process per core on SQLite; Ray runs a trial per core (`pip install 'ray[tune]'`).
+Scripts run one process per core on SQLite. The hand-tuned loop in joblib's processes, one per core, and Ray, which runs a
+trial per core (`pip install 'ray[tune]'`), search at random and without a database.
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import joblib
 import numpy as np
 import optuna
 import torch
@@ -34,7 +38,9 @@ from tests.benchmarks.rounds import ROOT, require
 from workers.planning.cores import usable_cores
 
 BATCH = 128
-NAMES = ("optuna_script", "hand_tuned_script", "ray_tune")
+NAMES = ("optuna_script", "hand_tuned_script", "joblib_loop", "ray_tune")
+RANDOM = ("joblib_loop", "ray_tune")
+"""Those that search at random, and have no pruning like ours."""
 RANGES = {
     "lr": (3e-4, 1e-2, True),
     "l1": (1e-6, 1e-2, True),
@@ -155,6 +161,28 @@ def measured_study(study: optuna.Study) -> dict[str, Any]:
     return rate(sum(len(trial.intermediate_values) for trial in ended), len(ended), (end - start).total_seconds())
 
 
+def run_joblib(given: argparse.Namespace) -> dict[str, Any]:
+    """The hand-tuned loop on settings drawn at random, in joblib's processes; the rate without their start."""
+    rng = np.random.default_rng(0)
+    settings = [{name: _drawn(rng, *bounds) for name, bounds in RANGES.items()} for _ in range(given.trials)]
+    with joblib.Parallel(n_jobs=given.processes) as pool:
+        train = joblib.delayed(_trained)
+        pool(train(settings[0], given.large, given.width, 1) for _ in range(given.processes))
+        start = time.perf_counter()
+        epochs = sum(pool(train(setting, given.large, given.width, given.epochs) for setting in settings))
+        return rate(epochs, given.trials, time.perf_counter() - start)
+
+
+def _drawn(rng: np.random.Generator, low: float, high: float, log: bool) -> float:
+    return float(np.exp(rng.uniform(np.log(low), np.log(high))) if log else rng.uniform(low, high))
+
+
+def _trained(setting: dict[str, float], large: bool, width: int, epochs: int) -> int:
+    """The number of epochs that one trial was trained."""
+    torch.set_num_threads(1)
+    return len(list(epochs_of(setting, split(large), width, epochs, tuned=True)))
+
+
 def processes_of() -> int:
     """A process for every core."""
     return max(1, int(usable_cores()))
@@ -234,7 +262,7 @@ def main() -> None:
     if given.url:
         script(given)
     else:
-        figures = run_ray(given) if given.peer == "ray_tune" else run_script(given)
+        figures = {"ray_tune": run_ray, "joblib_loop": run_joblib}.get(given.peer, run_script)(given)
         sys.stdout.write(f"{json.dumps(figures)}\n")
 
 

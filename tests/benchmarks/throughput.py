@@ -5,11 +5,11 @@
     python -m tests.benchmarks.throughput --against CHECKOUT [--studies width_64 width_256 diabetes] [--rounds 3]
 
 The first compares with the peers of `peers`, and with JAX (`vmapped`), in turn: no pruning, or successive halving on all
-sides (then without Ray and JAX, which have none of that kind); TPE on both Optuna sides, random search for the others. The
-peers run fewer trials, for their rate does not depend on it. The second submits nothing but the
-name of a data set, or with the preset `default` and a holdout, and compares with scripts of the same search
-(`default_study`). ``--loaded``: with a busy process for every core beside all sides. The third runs the same studies by the
-code of this checkout and of another one; its ratios are those of this checkout's rates to the other's.
+sides (then without joblib, Ray and JAX, which have none of that kind); TPE on both Optuna sides, random search for the
+others. The peers run fewer trials, for their rate does not depend on it. The second submits nothing but the name of a data
+set, or with the preset `default` and a holdout, and compares with scripts of the same search (`default_study`).
+``--loaded``: with a busy process for every core beside all sides. The third runs the same studies by the code of this
+checkout and of another one; its ratios are those of this checkout's rates to the other's.
 
 Ours is a service with one worker and an SQLite file, both new in every run (see `checkout`), with database, sampler and
 every evaluation; finalizing is left out. Each round begins with empty caches of calibration and compiler ("cold"); "warm" is
@@ -37,7 +37,7 @@ from tests.benchmarks.default_study import STUDIES as PRESETS
 from tests.benchmarks.default_study import TASKS
 from tests.benchmarks.default_study import run as run_default
 from tests.benchmarks.machine import commit
-from tests.benchmarks.peers import BATCH, NAMES, RANGES, add_search_options, processes_of, rows, run_peer
+from tests.benchmarks.peers import BATCH, NAMES, RANDOM, RANGES, add_search_options, processes_of, rows, run_peer
 from tests.benchmarks.rounds import ROOT, Options, Rounds, in_turn, ratio, require, spread
 
 CACHES = ("cold", "warm")
@@ -72,7 +72,7 @@ def contest(given: argparse.Namespace, number: int) -> dict[str, dict[str, Any]]
         ours = partial(search, ROOT, study, folder / "caches", folder)
         cold = ours()
         trials = dict.fromkeys(NAMES, given.script_trials) | {"ray_tune": given.ray_trials}
-        peers = [name for name in NAMES if name != "ray_tune" or given.ray]
+        peers = [name for name in NAMES if not (given.halving and name in RANDOM) and (name != "ray_tune" or given.ray)]
         sides = {name: partial(run_peer, name, given, trials[name]) for name in peers}
         if "jax" not in given.without and not given.halving:
             sides["jax_vmap"] = partial(run_vmapped, given)
