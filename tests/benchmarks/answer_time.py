@@ -18,12 +18,11 @@ from typing import Any
 import pandas as pd
 from sklearn.datasets import make_classification
 
-from tests.benchmarks.checkout import UNANSWERED, check, search
+from tests.benchmarks.checkout import UNANSWERED, beside, check, compared
 from tests.benchmarks.machine import commit
-from tests.benchmarks.rounds import ROOT, Options, Rounds, in_turn, ratio, spread
+from tests.benchmarks.rounds import ROOT, Options, Rounds
 
 BUILTIN = {442: "diabetes", 1797: "digits"}
-CACHES = ("cold", "warm")
 
 
 def study_of(rows: int, folder: Path) -> dict[str, Any]:
@@ -41,16 +40,12 @@ def duel(other: Path, trials: int | None, rows: int, number: int) -> dict[str, A
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         study = {**study_of(rows, folder), **({"budget": {"trials": trials}} if trials else {})}
-        checkouts = {"this": ROOT, "other": other}
-        sides = {
-            side: partial(search, path, study, folder / side, folder, until=UNANSWERED) for side, path in checkouts.items()
-        }
-        return {cache: in_turn(sides, number) for cache in CACHES}
+        return beside(other, study, folder, number, UNANSWERED)
 
 
 def main() -> None:
     """All sizes in turn, round by round."""
-    options = Options("answer_time", __doc__, quick={"rounds": 1, "sizes": [442], "trials": 10})
+    options = Options("answer_time", __doc__, quick={"rounds": 1, "sizes": [442], "trials": 3})
     options.add_argument("checkout", type=Path, metavar="CHECKOUT", help="the other one")
     options.add_argument("--rounds", type=int, default=3, help="of all sizes in turn")
     options.add_argument("--sizes", type=int, nargs="+", default=[442, 1797, 20_000], help="numbers of rows")
@@ -64,14 +59,7 @@ def main() -> None:
     for number in range(given.rounds):
         for rows, found in done.items():
             found.append(rounds.once(f"{rows} {number}", partial(duel, other, given.trials, rows, number)))
-    figures: dict[str, Any] = {}
-    for rows, found in done.items():
-        figures[f"{rows}"] = {}
-        for cache in CACHES:
-            seconds = [{side: figures["answer_seconds"] for side, figures in each[cache].items()} for each in found]
-            sides = {side: spread(each[side] for each in seconds) for side in ("this", "other")}
-            figures[f"{rows}"][cache] = {"this_over_other": ratio(seconds, "this", "other"), "seconds": sides}
-    rounds.conclude(figures)
+    rounds.conclude({f"{rows}": compared(found, "answer_seconds", "seconds") for rows, found in done.items()})
 
 
 if __name__ == "__main__":

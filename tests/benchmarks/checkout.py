@@ -11,20 +11,23 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from service.cli.supervisor import Supervisor, free_port, last_line
 from service.client.connection import HttpClient
+from tests.benchmarks.rounds import ROOT, in_turn, ratio, spread
 
 READY_SECONDS = 120.0
 POLL_SECONDS = 0.5
 PAGE = 200
 SEARCHED = ("queued", "running")
 """States of a study that still is searched."""
+CACHES = ("cold", "warm")
 UNANSWERED = (*SEARCHED, "finalizing")
 """States of a study that has no answer yet."""
 
@@ -96,6 +99,28 @@ def search(
             figures = _figures(client, number)
             client.close()
     return figures | stats
+
+
+def beside(
+    other: Path, study: Mapping[str, Any], folder: Path, number: int, until: Collection[str] = SEARCHED
+) -> dict[str, dict[str, Any]]:
+    """Round ``number`` of a study in this checkout and in ``other``: with empty caches, then with those that this filled.
+
+    ``folder`` has the files that the study names, and is where the caches are.
+    """
+    checkouts = {"this": ROOT, "other": other}
+    sides = {side: partial(search, path, study, folder / side, folder, until=until) for side, path in checkouts.items()}
+    return {cache: in_turn(sides, number) for cache in CACHES}
+
+
+def compared(rounds: Sequence[Mapping[str, Mapping[str, Any]]], what: str, name: str) -> dict[str, Any]:
+    """The figure ``what`` of the rounds of `beside`: both sides' values, as ``name``, and their ratios."""
+    found: dict[str, Any] = {}
+    for cache in CACHES:
+        values = [{side: each[cache][side][what] for side in ("this", "other")} for each in rounds]
+        sides = {side: spread(each[side] for each in values) for side in ("this", "other")}
+        found[cache] = {"this_over_other": ratio(values, "this", "other"), name: sides}
+    return found
 
 
 @contextmanager

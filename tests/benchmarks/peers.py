@@ -39,8 +39,6 @@ from workers.planning.cores import usable_cores
 
 BATCH = 128
 NAMES = ("optuna_script", "hand_tuned_script", "joblib_loop", "ray_tune")
-RANDOM = ("joblib_loop", "ray_tune")
-"""Those that search at random, and have no pruning like ours."""
 RANGES = {
     "lr": (3e-4, 1e-2, True),
     "l1": (1e-6, 1e-2, True),

@@ -143,11 +143,9 @@ class Rounds:
 
     def _go_on(self, path: Path, anywhere: bool) -> None:
         found = json.loads(path.read_text())
-        fixed = (
-            [(found["asked"], self._asked)]
-            if anywhere
-            else [(found["asked"], self._asked), (found["machine"], self._machine)]
-        )
+        fixed = [(found["asked"], self._asked)]
+        if not anywhere:
+            fixed.append((found["machine"], self._machine))
         differing = [
             key
             for then, now in fixed

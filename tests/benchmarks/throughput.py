@@ -32,15 +32,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from tests.benchmarks.checkout import check, search
+from tests.benchmarks.checkout import beside, check, compared, search
 from tests.benchmarks.default_study import STUDIES as PRESETS
 from tests.benchmarks.default_study import TASKS
 from tests.benchmarks.default_study import run as run_default
 from tests.benchmarks.machine import commit
-from tests.benchmarks.peers import BATCH, NAMES, RANDOM, RANGES, add_search_options, processes_of, rows, run_peer
+from tests.benchmarks.peers import BATCH, NAMES, RANGES, add_search_options, processes_of, rows, run_peer
 from tests.benchmarks.rounds import ROOT, Options, Rounds, in_turn, ratio, require, spread
 
-CACHES = ("cold", "warm")
 STUDIES = ("width_64", "width_256", "diabetes")
 """What two checkouts are compared by: the peers' search at two widths, and a study with all defaults."""
 
@@ -72,7 +71,8 @@ def contest(given: argparse.Namespace, number: int) -> dict[str, dict[str, Any]]
         ours = partial(search, ROOT, study, folder / "caches", folder)
         cold = ours()
         trials = dict.fromkeys(NAMES, given.script_trials) | {"ray_tune": given.ray_trials}
-        peers = [name for name in NAMES if not (given.halving and name in RANDOM) and (name != "ray_tune" or given.ray)]
+        left_out = {"joblib_loop": given.halving, "ray_tune": not given.ray}
+        peers = [name for name in NAMES if not left_out.get(name)]
         sides = {name: partial(run_peer, name, given, trials[name]) for name in peers}
         if "jax" not in given.without and not given.halving:
             sides["jax_vmap"] = partial(run_vmapped, given)
@@ -150,9 +150,7 @@ def duel(given: argparse.Namespace, name: str, number: int) -> dict[str, dict[st
             study = {"data": {"dataset": "diabetes"}, **({"budget": {"trials": given.trials}} if given.quick else {})}
         else:
             study = study_of(given, int(name.removeprefix("width_")), folder)
-        checkouts = {"this": ROOT, "other": given.against}
-        sides = {side: partial(search, path, study, folder / side, folder) for side, path in checkouts.items()}
-        return {cache: in_turn(sides, number) for cache in CACHES}
+        return beside(given.against, study, folder, number)
 
 
 def against_checkout(given: argparse.Namespace) -> None:
@@ -166,14 +164,7 @@ def against_checkout(given: argparse.Namespace) -> None:
     for number in range(given.rounds):
         for study, found in done.items():
             found.append(rounds.once(f"{study} {number}", partial(duel, given, study, number)))
-    figures: dict[str, Any] = {}
-    for study, found in done.items():
-        figures[study] = {}
-        for cache in CACHES:
-            rates = [{side: each[cache][side]["rate"] for side in ("this", "other")} for each in found]
-            sides = {side: spread(each[side] for each in rates) for side in ("this", "other")}
-            figures[study][cache] = {"this_over_other": ratio(rates, "this", "other"), "trial_epochs_per_second": sides}
-    rounds.conclude(figures)
+    rounds.conclude({study: compared(found, "rate", "trial_epochs_per_second") for study, found in done.items()})
 
 
 def main() -> None:
